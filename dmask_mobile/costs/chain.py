@@ -1,0 +1,120 @@
+"""Cost tensors of a whole space and their contraction with gates: the exact expected cost.
+
+A block's cost depends on few decisions (input and output width, expansion, kernel, squeeze-excite, skip). Its cost
+tensor holds the cost for every combination of their options; contracted with the gate probabilities it gives the
+block's expected cost exactly, because the gates are independent. With one-hot gates it picks one entry: the
+estimate of that child (reference: FBNetV2, section 3.2, where a product of effective shapes approximates this).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace, Slot
+
+if TYPE_CHECKING:
+    from dmask_mobile.costs.model import AdditiveCost
+
+
+class BlockCosts(NamedTuple):
+    """The costs of one slot: ``values[r, i, j, ...]`` over resolutions and the options of ``decisions``."""
+
+    decisions: tuple[int, ...]
+    values: np.ndarray
+
+
+class CostRange(NamedTuple):
+    """What the children of a space can cost."""
+
+    low: float
+    high: float
+
+
+class ChainCost:
+    """The cost of every child of a space, as one tensor a slot.
+
+    ``expected`` satisfies `ExpectedCost`; derivation reads ``blocks`` and ``corrections``.
+    """
+
+    def __init__(self, space: SearchSpace, model: AdditiveCost) -> None:
+        self.space = space
+        self.name = model.name
+        self.unit = model.unit
+        self.corrections = tuple(model.correction(r) for r in space.input.resolutions)
+        self.blocks = _tabulate(space, model)
+        self._tensors = tuple(torch.from_numpy(block.values) for block in self.blocks)
+        self._offsets = torch.tensor([c.offset for c in self.corrections], dtype=torch.float64)
+        self._scales = torch.tensor([c.scale for c in self.corrections], dtype=torch.float64)
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """The expected cost, a differentiable float64 scalar; see `ExpectedCost`."""
+        gates = [gate.double() for gate in probabilities]
+        sums_R = torch.zeros_like(self._scales)
+        for block, values in zip(self.blocks, self._tensors, strict=True):
+            for decision in reversed(block.decisions):
+                values = values @ gates[decision]
+            sums_R = sums_R + values
+        return (self._offsets + self._scales * sums_R) @ gates[0]
+
+    def cost(self, choice: Choice) -> float:
+        """The cost of one child: what ``estimate`` says of it."""
+        r = choice[0]
+        total = sum(float(block.values[(r, *(choice[d] for d in block.decisions))]) for block in self.blocks)
+        return self.corrections[r].apply(total)
+
+    def reachable(self) -> CostRange:
+        """The lowest and the highest cost of any child: shortest paths over the chain of widths."""
+        lows = [c.apply(self._lowest_sum(r, 1.0)) for r, c in enumerate(self.corrections)]
+        highs = [c.apply(-self._lowest_sum(r, -1.0)) for r, c in enumerate(self.corrections)]
+        return CostRange(min(lows), max(highs))
+
+    def _lowest_sum(self, resolution: int, sign: float) -> float:
+        """The lowest sum of ``sign * cost`` over all children at one resolution."""
+        best_by_width = np.zeros(1)
+        position = 0
+        slots = self.space.slots
+        while position < len(slots):
+            end = position + 1  # slots that share an output width (a tied stage) form one step
+            while end < len(slots) and slots[end].out_width == slots[position].out_width:
+                end += 1
+            step = np.zeros((len(best_by_width), len(self.space.decisions[slots[position].out_width].options)))
+            for index in range(position, end):
+                costs = sign * self.blocks[index].values[resolution]
+                inner = costs.ndim - (1 if slots[index].in_width == slots[index].out_width else 2)
+                costs = costs.min(axis=tuple(range(costs.ndim - inner, costs.ndim))) if inner else costs
+                step = step + costs
+            best_by_width = (best_by_width[:, None] + step).min(axis=0)
+            position = end
+        return float(best_by_width.min())
+
+
+def _tabulate(space: SearchSpace, model: AdditiveCost) -> tuple[BlockCosts, ...]:
+    sizes = list(space.input.resolutions)
+    blocks = []
+    for slot in space.slots:
+        values = np.stack([_slot_costs(space, slot, model, size) for size in sizes])
+        blocks.append(BlockCosts(slot.decisions, values))
+        sizes = [space.block(slot, space.largest()).out_size(size) for size in sizes]
+    return tuple(blocks)
+
+
+def _slot_costs(space: SearchSpace, slot: Slot, model: AdditiveCost, in_size: int) -> np.ndarray:
+    shape = [len(space.decisions[d].options) for d in slot.decisions]
+    costs = np.empty(shape)
+    indices = list(space.largest().indices)
+    known: dict[object, float] = {}
+    for entry in itertools.product(*map(range, shape)):
+        for decision, option in zip(slot.decisions, entry, strict=True):
+            indices[decision] = option
+        block = space.block(slot, Choice(indices=tuple(indices)))
+        if block not in known:
+            known[block] = model.block_cost(block, in_size)
+        costs[entry] = known[block]
+    return costs

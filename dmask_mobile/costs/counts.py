@@ -1,0 +1,68 @@
+"""Multiply-adds and parameters, counted over convolutions and linear layers (weights; no biases, no norms)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dmask_mobile.costs.model import AdditiveCost
+from dmask_mobile.records.block import BlockSpec
+
+
+class Layer(NamedTuple):
+    """A convolution (a linear layer is one with a 1 x 1 map) as counting sees it."""
+
+    in_width: int
+    out_width: int
+    kernel: int
+    groups: int
+    out_size: int
+
+    @property
+    def params(self) -> int:
+        """Weights: k^2 C_in C_out / groups."""
+        return self.kernel**2 * self.in_width * self.out_width // self.groups
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds: k^2 h_out w_out C_in C_out / groups."""
+        return self.params * self.out_size**2
+
+
+def block_layers(block: BlockSpec, in_size: int) -> tuple[Layer, ...]:
+    """The convolutions and linear layers of a block on an ``in_size`` x ``in_size`` input."""
+    c_in, c_mid, c_out = block.in_width, block.hidden_width, block.out_width
+    out_size = block.out_size(in_size)
+    match block.kind:
+        case "skip":
+            return ()
+        case "conv" | "widening_skip" | "head":
+            return (Layer(c_in, c_out, block.kernel, 1, out_size),)
+        case "pooled_inverted_residual":
+            return (Layer(c_in, c_mid, 1, 1, in_size), Layer(c_mid, c_out, 1, 1, 1))
+        case "inverted_residual":
+            expand = (Layer(c_in, c_mid, 1, 1, in_size),) if block.expand else ()
+            depthwise = Layer(c_mid, c_mid, block.kernel, c_mid, out_size)
+            squeeze = (Layer(c_mid, block.se_width, 1, 1, 1), Layer(block.se_width, c_mid, 1, 1, 1))
+            return (*expand, depthwise, *(squeeze if block.se_width else ()), Layer(c_mid, c_out, 1, 1, out_size))
+
+
+class Macs(AdditiveCost):
+    """Multiply-adds of convolutions and linear layers."""
+
+    name = "macs"
+    unit = "macs"
+
+    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+        """Multiply-adds of one block."""
+        return sum(layer.macs for layer in block_layers(block, in_size))
+
+
+class Params(AdditiveCost):
+    """Weights of convolutions and linear layers."""
+
+    name = "params"
+    unit = "params"
+
+    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+        """Weights of one block."""
+        return sum(layer.params for layer in block_layers(block, in_size))

@@ -1,0 +1,99 @@
+"""The cost Protocol, and the additive form that every built-in cost has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from torch import Tensor
+
+from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.cost import CostEstimate
+from dmask_mobile.records.space import SearchSpace
+
+if TYPE_CHECKING:
+    from dmask_mobile.costs.chain import ChainCost
+
+
+class ExpectedCost(Protocol):
+    """A cost of the whole supernet as a function of its gates."""
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """The expected cost, a differentiable float64 scalar.
+
+        Args:
+            probabilities: one vector over the options for each of ``SearchSpace.decisions``.
+        """
+        ...
+
+
+class CostModel(Protocol):
+    """What a search can hold to a budget. One-hot gates give ``estimate``'s value (a test asserts it)."""
+
+    name: str
+    unit: str
+
+    def estimate(self, child: ChildSpec) -> CostEstimate:
+        """The cost of one network."""
+        ...
+
+    def on(self, space: SearchSpace) -> ChainCost:
+        """The cost of every child of ``space``, in the form that search and derivation use."""
+        ...
+
+
+class Correction(NamedTuple):
+    """``total = offset + scale * sum of the blocks``, scale > 0: one line for each resolution."""
+
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def apply(self, total: float) -> float:
+        """The corrected value of a sum over blocks."""
+        return self.offset + self.scale * total
+
+    def invert(self, value: float) -> float:
+        """The sum over blocks that the corrected value stands for."""
+        return (value - self.offset) / self.scale
+
+
+class AdditiveCost(ABC):
+    """A cost that is a sum over blocks, corrected by one rising line for each resolution.
+
+    A model of your own defines ``name``, ``unit`` and ``block_cost``::
+
+        class Depth(AdditiveCost):
+            name, unit = "depth", "blocks"
+
+            def block_cost(self, block, in_size):
+                return 0.0 if block.kind == "skip" else 1.0
+    """
+
+    name: str
+    unit: str
+
+    @abstractmethod
+    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+        """The cost of ``block`` on an input of ``in_size`` x ``in_size`` pixels."""
+
+    def correction(self, resolution: int) -> Correction:
+        """How the sum over blocks becomes the cost of a network at ``resolution`` pixels."""
+        return Correction()
+
+    def estimate(self, child: ChildSpec) -> CostEstimate:
+        """The cost of one network."""
+        total = sum(self.block_cost(block, in_size) for block, in_size in child.located_blocks())
+        return CostEstimate(
+            cost=self.name,
+            value=self.correction(child.resolution).apply(total),
+            unit=self.unit,
+            num_measured=len(child.blocks),
+        )
+
+    def on(self, space: SearchSpace) -> ChainCost:
+        """The cost tensors of every block of ``space`` at every resolution."""
+        from dmask_mobile.costs.chain import ChainCost
+
+        return ChainCost(space, self)

@@ -1,0 +1,1 @@
+"""Child networks as PyTorch modules."""

@@ -1,0 +1,136 @@
+"""What all records share: frozen, checked when made, read and written as versioned files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dmask_mobile.errors import DmaskError
+
+
+class Record(BaseModel):
+    """A frozen record; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileRecord(Record):
+    """A record with a file of its own: JSON (or YAML) whose first keys are ``format`` and ``version``."""
+
+    file_format: ClassVar[str]
+    file_version: ClassVar[int] = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file's content: the head, then the fields."""
+        return {"format": self.file_format, "version": self.file_version, **self.model_dump(mode="json")}
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def write(self, path: Path) -> None:
+        """Writes the record to ``path`` in one step: a reader sees the old file or the new one."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def from_dict(cls, content: object, source: str) -> Self:
+        """The record in a parsed file.
+
+        Raises:
+            DmaskError: for another format or version, and for content that the record refuses.
+        """
+        if not isinstance(content, dict):
+            raise DmaskError(f"{source}: a {cls.file_format} file is a mapping, this one holds {type(content).__name__}")
+        fields = dict(content)
+        check_head(fields.pop("format", None), fields.pop("version", None), cls.file_format, cls.file_version, source)
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise DmaskError(f"{source}: {describe_validation_error(error)}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in the file ``path`` (``.json``, ``.yaml`` or ``.yml``).
+
+        Raises:
+            DmaskError: when the file is absent, does not parse or breaks a rule of the record.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        except FileNotFoundError:
+            raise DmaskError(f"no file '{path}'", f"give the path of a {cls.file_format} file") from None
+        except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise DmaskError(
+                f"cannot read '{path}' as {cls.file_format}: {reason}", "restore the file or make it again"
+            ) from error
+        return cls.from_dict(content, f"'{path}'")
+
+
+def check_head(found_format: object, found_version: object, file_format: str, version: int, source: str) -> None:
+    """Checks the first two keys of a file of ours.
+
+    Raises:
+        DmaskError: naming both values, found and expected.
+    """
+    if found_format != file_format:
+        raise DmaskError(f"{source}: format must be '{file_format}', found {found_format!r}", "give a file of that format")
+    if found_version != version:
+        raise DmaskError(
+            f"{source}: version {found_version!r} of {file_format}, but this dmask-mobile reads version {version}",
+            "use the dmask-mobile that wrote the file, or make the file again",
+        )
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """One line for all findings of pydantic: field, rule and value."""
+    findings = []
+    for detail in error.errors(include_url=False):
+        field = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            findings.append(f"unknown key '{field}'")
+        elif detail["type"] == "missing":
+            findings.append(f"key '{field}' is missing")
+        else:
+            message = detail["msg"].removeprefix("Value error, ")
+            value = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
+            findings.append(f"{field}: {message}{value}" if field else message)
+    return "; ".join(findings)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes ``text`` beside ``path``, flushes it to disk, then renames it to ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+class temporary_beside:  # noqa: N801 - a context manager, used as a function
+    """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        os.close(handle)
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        with self.temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        self.temporary.chmod(0o644)
+        self.temporary.replace(self.path)

@@ -1,0 +1,59 @@
+"""`ChildSpec`: a whole network as plain data, the hinge between search, training, export and verification."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from dmask_mobile.records.base import FileRecord
+from dmask_mobile.records.block import BlockSpec
+
+
+class ChildSpec(FileRecord):
+    """A classification network: a chain of blocks from the image to the class scores.
+
+    ``digest()`` names the architecture; table rows, artifacts and reports carry it.
+    """
+
+    file_format: ClassVar[str] = "dmask-child"
+
+    name: str = Field(min_length=1)
+    resolution: PositiveInt
+    classes: PositiveInt
+    blocks: tuple[BlockSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for index, (block, following) in enumerate(zip(self.blocks, self.blocks[1:], strict=False)):
+            if block.out_width != following.in_width:
+                raise ValueError(
+                    f"block {index} gives {block.out_width} channels, but block {index + 1} takes {following.in_width}"
+                )
+        last = self.blocks[-1]
+        if last.kind != "head" or last.out_width != self.classes:
+            raise ValueError(f"the last block must be a head with out_width = classes = {self.classes}")
+        if any(block.kind == "head" for block in self.blocks[:-1]):
+            raise ValueError("only the last block may be a head")
+        return self
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input image."""
+        return self.blocks[0].in_width
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one input batch: (1, channels, resolution, resolution)."""
+        return (1, self.in_channels, self.resolution, self.resolution)
+
+    def in_sizes(self) -> tuple[int, ...]:
+        """Input height (= width) in pixels of each block."""
+        sizes = [self.resolution]
+        for block in self.blocks[:-1]:
+            sizes.append(block.out_size(sizes[-1]))
+        return tuple(sizes)
+
+    def located_blocks(self) -> tuple[tuple[BlockSpec, int], ...]:
+        """Each block with its input size in pixels."""
+        return tuple(zip(self.blocks, self.in_sizes(), strict=True))

@@ -1,0 +1,32 @@
+"""`Decision` and `Choice`: what a search decides, and one outcome of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dmask_mobile.records.base import Record
+
+DecisionKind = Literal["resolution", "width", "expansion", "kernel", "squeeze_excite", "skip"]
+
+
+class Decision(Record):
+    """One gate of the supernet: its name and the values it chooses from, in rising order."""
+
+    name: str
+    kind: DecisionKind
+    options: tuple[float, ...] = Field(min_length=1)
+
+    def width(self, index: int) -> int:
+        """Option ``index`` as a whole number (widths, kernels, resolutions)."""
+        return int(self.options[index])
+
+
+class Choice(Record):
+    """One option index for each decision of a space, in the order of ``SearchSpace.decisions``."""
+
+    indices: tuple[int, ...]
+
+    def __getitem__(self, decision: int) -> int:
+        return self.indices[decision]

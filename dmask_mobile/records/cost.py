@@ -1,0 +1,23 @@
+"""`CostEstimate`: a predicted number with its unit, its spread and where it comes from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dmask_mobile.records.base import Record
+
+
+class CostEstimate(Record):
+    """What a cost model says about one child.
+
+    ``spread`` is one standard deviation in the same unit, 0 for exact counts. The three ``num_`` fields say of how
+    many blocks the value was computed or measured, predicted from others, or not known at all.
+    """
+
+    cost: str
+    value: float
+    unit: str
+    spread: float = Field(default=0.0, ge=0)
+    num_measured: int = Field(default=0, ge=0)
+    num_predicted: int = Field(default=0, ge=0)
+    num_missing: int = Field(default=0, ge=0)

@@ -1,0 +1,1 @@
+"""Search spaces that ship, one YAML file each."""

@@ -1,0 +1,1 @@
+"""All children of a space in one set of shared weights."""

@@ -1,0 +1,70 @@
+"""`MaskedSupernet`: every child of a space in the weights of the widest one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmask_mobile.nets.blocks import initialize
+from dmask_mobile.records.space import SearchSpace, Slot
+from dmask_mobile.supernet.gates import Gates
+from dmask_mobile.supernet.layers import MaskedConv, MaskedHead, MaskedInvertedResidual
+from dmask_mobile.supernet.resolution import subsample
+
+
+class MaskedSupernet(nn.Module):
+    """The shared weights of all children of ``space``.
+
+    ``forward(x, gates)`` is what the gates' mixture of children computes: with one-hot gates exactly the child that
+    `cut_child` gives (FBNetV2, sections 3.1 and 3.2). Its modules bear the names of the child's.
+
+    Args:
+        space: the search space; the input is at its largest resolution.
+        generator: source of the initial weights (default: seed 0).
+    """
+
+    def __init__(self, space: SearchSpace, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.space = space
+        self.blocks = nn.ModuleList(_masked_block(space, slot) for slot in space.slots)
+        initialize(self, generator or torch.Generator().manual_seed(0))
+
+    def forward(self, x_NCHW: Tensor, gates: Gates) -> Tensor:
+        """Class scores (N, classes) of images at the largest resolution.
+
+        Every resolution with a positive gate costs one pass over the trunk; each is pooled over its own positions,
+        and the pooled features are mixed.
+        """
+        mask_C: Tensor | None = None
+        features_NC = None
+        resolutions = self.space.input.resolutions
+        for gate, size in zip(gates[0], resolutions, strict=True):
+            if len(resolutions) > 1 and not gate.detach() > 0:
+                continue
+            pooled_NC, mask_C = self._pooled_features(subsample(x_NCHW, size), gates)
+            pooled_NC = pooled_NC * gate if len(resolutions) > 1 else pooled_NC
+            features_NC = pooled_NC if features_NC is None else features_NC + pooled_NC
+        assert features_NC is not None
+        head = self.blocks[-1]
+        assert isinstance(head, MaskedHead)
+        return head.masked_forward(features_NC, mask_C)
+
+    def _pooled_features(self, x_NCHW: Tensor, gates: Gates) -> tuple[Tensor, Tensor | None]:
+        mask_C: Tensor | None = None
+        for block in self.blocks[:-1]:
+            assert isinstance(block, MaskedConv | MaskedInvertedResidual)
+            x_NCHW = block.masked_forward(x_NCHW, gates, mask_C)
+            mask_C = block.out_mask(gates) if isinstance(block, MaskedConv) else None
+        return torch.flatten(F.adaptive_avg_pool2d(x_NCHW, 1), 1), mask_C
+
+
+def _masked_block(space: SearchSpace, slot: Slot) -> nn.Module:
+    match slot.kind:
+        case "conv":
+            return MaskedConv(space, slot)
+        case "inverted_residual":
+            return MaskedInvertedResidual(space, slot)
+        case "head":
+            widest = space.block(slot, space.largest())
+            return MaskedHead(widest.in_width, widest.out_width)

@@ -1,0 +1,91 @@
+"""Invariant 1: the supernet with one-hot gates is the child with the weights cut out of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.supernet.cut import cut_child
+from dmask_mobile.supernet.gates import one_hot_gates
+from dmask_mobile.supernet.resolution import subsample
+from dmask_mobile.supernet.supernet import MaskedSupernet
+from tests.strategies import spaces_with_choice
+
+
+def random_supernet(space: SearchSpace, dtype: torch.dtype) -> MaskedSupernet:
+    """Every weight, bias, norm parameter and statistic random: nothing is hidden by a zero or a one."""
+    generator = torch.Generator().manual_seed(1)
+    supernet = MaskedSupernet(space).to(dtype)
+    with torch.no_grad():
+        for name, value in supernet.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2, generator=generator)
+            elif "norm" in name and value.is_floating_point():
+                value.normal_(0.3, 0.5, generator=generator)
+            elif name.endswith("bias"):
+                value.normal_(generator=generator)
+        supernet.blocks[-1].linear.weight.normal_(generator=generator)
+    return supernet
+
+
+def outputs(
+    space: SearchSpace, choice: Choice, train: bool, dtype: torch.dtype, batch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    supernet = random_supernet(space, dtype)
+    child = cut_child(supernet, choice)
+    x = torch.randn(
+        batch, space.input.channels, space.resolution, space.resolution, dtype=dtype,
+        generator=torch.Generator().manual_seed(2),
+    )  # fmt: skip
+    supernet.train(train)
+    child.train(train)
+    with torch.no_grad():
+        of_child = child(subsample(x, space.child(choice).resolution))
+        return supernet(x, one_hot_gates(space, choice, dtype)), of_child
+
+
+@given(spaces_with_choice(), st.booleans())
+def test_one_hot_supernet_is_the_child_in_float64(case: tuple[SearchSpace, Choice], train: bool) -> None:
+    of_supernet, of_child = outputs(*case, train, torch.float64, 4)
+    assert of_child.abs().max() > 1e-3
+    torch.testing.assert_close(of_supernet, of_child, rtol=0, atol=1e-9)
+
+
+@given(spaces_with_choice())
+def test_one_hot_supernet_is_the_child_in_float32_training(case: tuple[SearchSpace, Choice]) -> None:
+    of_supernet, of_child = outputs(*case, True, torch.float32, 16)
+    scale = max(1.0, float(of_child.abs().max()))
+    torch.testing.assert_close(of_supernet / scale, of_child / scale, rtol=0, atol=1e-5)
+
+
+@given(spaces_with_choice())
+def test_running_statistics_of_the_child_are_learned_in_the_supernet(case: tuple[SearchSpace, Choice]) -> None:
+    space, choice = case
+    supernet = random_supernet(space, torch.float64).train()
+    child = cut_child(supernet, choice).train()
+    x = torch.randn(4, space.input.channels, space.resolution, space.resolution, dtype=torch.float64)
+    with torch.no_grad():
+        supernet(x, one_hot_gates(space, choice, torch.float64))
+        child(subsample(x, space.child(choice).resolution))
+    for name, value in cut_child(supernet, choice).state_dict().items():
+        torch.testing.assert_close(value, child.state_dict()[name], rtol=0, atol=1e-9)
+
+
+def test_largest_child_has_all_weights() -> None:
+    from dmask_mobile.records.space import load_space
+
+    space = load_space("demo")
+    supernet = MaskedSupernet(space)
+    child = cut_child(supernet, space.largest())
+    assert sum(p.numel() for p in child.parameters()) == sum(p.numel() for p in supernet.parameters())
+
+
+@pytest.mark.parametrize(("full", "size"), [(4, 2), (5, 3), (16, 12)])
+def test_subsample_takes_the_floor_of_the_scaled_position(full: int, size: int) -> None:
+    x = torch.arange(full * full, dtype=torch.float32).view(1, 1, full, full)
+    expected = [[x[0, 0, i * full // size, j * full // size].item() for j in range(size)] for i in range(size)]
+    assert subsample(x, size)[0, 0].tolist() == expected
