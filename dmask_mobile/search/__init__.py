@@ -1,0 +1,1 @@
+"""The search: gates trained under a budget, and the child derived from them."""

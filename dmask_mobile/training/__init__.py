@@ -1,0 +1,1 @@
+"""Data, training of a child, checkpoints."""

@@ -1,0 +1,125 @@
+"""Training of a child network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.base import Record
+from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint, seeded
+from dmask_mobile.training.data import AugmentedImages, ImageData, ImageSet, normalized
+
+
+class TrainSettings(Record):
+    """The recipe: SGD with Nesterov momentum, one warm-up epoch, cosine decay, label smoothing."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 0.2
+    weight_decay: float = 5e-5
+    label_smoothing: float = 0.1
+    seed: int = 0
+
+
+def batches(images: ImageSet, data: ImageData, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented, normalized training batches; ``seed`` fixes their order and augmentation."""
+    generator = torch.Generator().manual_seed(seed)
+    loader = DataLoader(
+        AugmentedImages(images, data),
+        batch_size,
+        shuffle=True,
+        generator=generator,
+        drop_last=len(images.labels) > batch_size,
+    )
+    with seeded(seed):
+        loaded = iter(loader)
+    for number in range(len(loader)):
+        with seeded(seed * 1_000_003 + number):  # each batch by itself, so that nobody else's draws matter
+            images_N3RR, labels_N = next(loaded)
+        yield normalized(images_N3RR, data), labels_N
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: int = 500) -> float:
+    """Top-1 accuracy in 0..1 of ``network`` in evaluation mode."""
+    network.eval()
+    correct = 0
+    for pixels, labels in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
+        correct += int((network(normalized(pixels, data)).argmax(1) == labels).sum())
+    return correct / len(images.labels)
+
+
+def check_finite(loss: Tensor, stage: str, epoch: int, step: int) -> None:
+    """Stops before a broken loss reaches the weights.
+
+    Raises:
+        DmaskError: when ``loss`` is NaN or infinite.
+    """
+    if not math.isfinite(loss.item()):
+        raise DmaskError(
+            f"{stage}: the loss is {loss.item()} at epoch {epoch}, step {step}; the last good epoch is kept",
+            "lower the learning rate and start again, or resume from the checkpoint",
+        )
+
+
+def train_child(
+    network: nn.Module, data: ImageData, settings: TrainSettings, checkpoint: Path, progress: Progress = silent
+) -> float:
+    """Trains ``network`` in place on all training images; returns its top-1 accuracy on the validation images.
+
+    Goes on from ``checkpoint`` where that exists; writes it after every epoch.
+
+    Raises:
+        DmaskError: for a loss that is not finite, and for a checkpoint of other settings.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = create_optimizer_v2(
+        network, "sgd", lr=settings.learning_rate, weight_decay=settings.weight_decay, momentum=0.9
+    )
+    steps = max(1, len(data.train.labels) // settings.batch_size)
+    schedule = CosineLRScheduler(
+        optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
+    )
+    state: dict[str, Any] = {"settings": settings.model_dump(), "epoch": 0, "accuracy": 0.0}
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint)
+        if state["settings"] != settings.model_dump():
+            raise DmaskError(
+                f"'{checkpoint}' was trained with {state['settings']}, not with {settings.model_dump()}",
+                "use the same settings or delete the checkpoint",
+            )
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+    for epoch in range(state["epoch"], settings.epochs):
+        network.train()
+        for step, (images, labels) in enumerate(
+            batches(data.train, data, settings.batch_size, settings.seed * 10_007 + epoch)
+        ):
+            schedule.step_update(epoch * steps + step)
+            loss = F.cross_entropy(network(images), labels, label_smoothing=settings.label_smoothing)
+            check_finite(loss, "train", epoch, step)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        state = {
+            "settings": settings.model_dump(),
+            "epoch": epoch + 1,
+            "accuracy": evaluate(network, data.val, data),
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        save_checkpoint(checkpoint, state)
+        progress("train", epoch + 1, settings.epochs, f"loss {loss.item():.3f}, accuracy {state['accuracy']:.1%}")
+    return float(state["accuracy"])

@@ -1,0 +1,63 @@
+"""Derivation against brute force, on spaces small enough to enumerate."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from dmask_mobile.costs.counts import Macs
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace, load_space
+from dmask_mobile.search.derive import FLOOR, derive, log_scores, score_of
+from tests.strategies import spaces
+
+
+def all_choices(space: SearchSpace) -> list[Choice]:
+    return [Choice(indices=i) for i in itertools.product(*(range(len(d.options)) for d in space.decisions))]
+
+
+def random_probabilities(space: SearchSpace, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.dirichlet(np.ones(len(d.options))) for d in space.decisions]
+
+
+@given(spaces(), st.integers(0, 2**32), st.floats(0, 1))
+def test_equals_brute_force(space: SearchSpace, seed: int, place: float) -> None:
+    assume(np.prod([float(len(d.options)) for d in space.decisions]) <= 1000)
+    cost = Macs().on(space)
+    choices = all_choices(space)
+    costs = np.array([cost.cost(choice) for choice in choices])
+    budget = costs.min() + place * (costs.max() - costs.min())
+    probabilities = random_probabilities(space, seed)
+    scores = log_scores(probabilities)
+    values = np.array([score_of(space, scores, choice) for choice in choices])
+    inside = (costs <= budget) & (costs >= FLOOR * budget)
+    floor_dropped = not inside.any()
+    if floor_dropped:
+        inside = costs <= budget
+
+    derived = derive(cost, probabilities, float(budget))
+
+    assert derived.cost == Macs().estimate(space.child(derived.choice)).value
+    assert derived.cost <= budget
+    assert derived.floor_dropped == floor_dropped
+    assert derived.score == pytest.approx(values[inside].max(), abs=1e-9)
+
+
+@given(spaces())
+def test_reachable_range_is_that_of_all_children(space: SearchSpace) -> None:
+    assume(np.prod([float(len(d.options)) for d in space.decisions]) <= 1000)
+    cost = Macs().on(space)
+    costs = [cost.cost(choice) for choice in all_choices(space)]
+    assert cost.reachable() == (min(costs), max(costs))
+
+
+def test_no_child_within_the_budget() -> None:
+    space = load_space("demo")
+    with pytest.raises(DmaskError, match=r"no child of 'demo' has macs <= 1000 macs; the space reaches"):
+        derive(Macs().on(space), random_probabilities(space, 0), 1000)
