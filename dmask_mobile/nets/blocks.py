@@ -40,7 +40,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """The channel gate of squeeze-excite: (N, C, H, W) to factors (N, C, 1, 1) (Hu et al., 2018; Howard et al., 2019)."""
+    """The channel gate of squeeze-excite (Hu et al., 2018): (N, C, H, W) to factors (N, C, 1, 1)."""
 
     def __init__(self, width: int, squeeze_width: int, activation: Activation, gate: Gate) -> None:
         super().__init__()

@@ -48,7 +48,9 @@ class FileRecord(Record):
             DmaskError: for another format or version, and for content that the record refuses.
         """
         if not isinstance(content, dict):
-            raise DmaskError(f"{source}: a {cls.file_format} file is a mapping, this one holds {type(content).__name__}")
+            raise DmaskError(
+                f"{source}: a {cls.file_format} file is a mapping, this one holds {type(content).__name__}"
+            )
         fields = dict(content)
         check_head(fields.pop("format", None), fields.pop("version", None), cls.file_format, cls.file_version, source)
         try:
@@ -83,7 +85,9 @@ def check_head(found_format: object, found_version: object, file_format: str, ve
         DmaskError: naming both values, found and expected.
     """
     if found_format != file_format:
-        raise DmaskError(f"{source}: format must be '{file_format}', found {found_format!r}", "give a file of that format")
+        raise DmaskError(
+            f"{source}: format must be '{file_format}', found {found_format!r}", "give a file of that format"
+        )
     if found_version != version:
         raise DmaskError(
             f"{source}: version {found_version!r} of {file_format}, but this dmask-mobile reads version {version}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from functools import cached_property
@@ -25,7 +26,7 @@ Widths = tuple[PositiveInt, ...]
 def _check_rising(options: tuple[float, ...]) -> None:
     if not options:
         raise ValueError("an option list must name at least one option")
-    if any(low >= high for low, high in zip(options, options[1:], strict=False)):
+    if any(low >= high for low, high in itertools.pairwise(options)):
         raise ValueError("options must rise strictly")
 
 

@@ -201,9 +201,7 @@ def _extend(labels: _Labels, step: _Step, j: int) -> _Labels:
     scores_LM = labels.score[:, None] + step.scores_IJM[labels.width, j]
     costs_LM = labels.cost[:, None] + step.costs_IJM[labels.width, j]
     parent, variant = np.nonzero(np.isfinite(scores_LM))
-    return _Labels(
-        costs_LM[parent, variant], scores_LM[parent, variant], np.full(len(parent), j), parent, variant
-    )
+    return _Labels(costs_LM[parent, variant], scores_LM[parent, variant], np.full(len(parent), j), parent, variant)
 
 
 def _undominated(labels: _Labels, low: float, high: float) -> np.ndarray:

@@ -90,7 +90,7 @@ class Searcher:
         self.settings = settings
         generator = torch.Generator().manual_seed(settings.seed)
         self.supernet = MaskedSupernet(space, generator)
-        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.supernet.to(memory_format=torch.channels_last)
         self.logits = GateLogits(space)
         self.noise = torch.Generator().manual_seed(settings.seed + 1)
         self.loss = BudgetLoss([b.cost for b in budgets], [b.limit for b in budgets], settings.control)

@@ -26,4 +26,4 @@ def _slice(tensor: Tensor, shape: torch.Size) -> Tensor:
     channels = tensor[tuple(slice(size) for size in shape[:2])]
     borders = [(full - size) // 2 for full, size in zip(channels.shape[2:], shape[2:], strict=True)]
     window = tuple(slice(border, border + size) for border, size in zip(borders, shape[2:], strict=True))
-    return channels[(..., *window)] if window else channels
+    return channels[:, :, window[0], window[1]] if window else channels

@@ -143,7 +143,8 @@ class MaskedInvertedResidual(InvertedResidual):
         if len(self.kernels) == 1:
             return weight_E1KK
         gate = gates[self.slot.kernel or 0]
-        return weight_E1KK * torch.tensordot(gate, self.kernels.to(gate.dtype), dims=1)
+        mask_KK: Tensor = torch.tensordot(gate, self.kernels.to(gate.dtype), dims=1)
+        return weight_E1KK * mask_KK
 
     def _se_factors(
         self, se: SqueezeExcite, hidden_NEHW: Tensor, gates: Gates, joint: Tensor, hidden_mask_E: Tensor
@@ -154,8 +155,8 @@ class MaskedInvertedResidual(InvertedResidual):
         factors_NE11: Tensor = se.gate(conv_with(se.excite, squeezed, excite_weight))
         if len(self.se_values) == 1:
             return factors_NE11
-        without, with_se = gates[self.slot.squeeze_excite or 0]
-        return factors_NE11 * with_se + without
+        gate = gates[self.slot.squeeze_excite or 0]
+        return factors_NE11 * gate[1] + gate[0]
 
     def _add_shortcut(self, x_NCHW: Tensor, y_NOHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
         weight = None

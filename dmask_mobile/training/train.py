@@ -56,7 +56,8 @@ def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: 
     """Top-1 accuracy in 0..1 of ``network`` in evaluation mode."""
     network.eval()
     correct = 0
-    for pixels, labels in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
+    for start in range(0, len(images.labels), batch_size):
+        pixels, labels = images.subset(torch.arange(len(images.labels))[start : start + batch_size])
         correct += int((network(normalized(pixels, data)).argmax(1) == labels).sum())
     return correct / len(images.labels)
 
@@ -84,7 +85,7 @@ def train_child(
     Raises:
         DmaskError: for a loss that is not finite, and for a checkpoint of other settings.
     """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         network, "sgd", lr=settings.learning_rate, weight_decay=settings.weight_decay, momentum=0.9
     )

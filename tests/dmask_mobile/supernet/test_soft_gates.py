@@ -27,9 +27,7 @@ def explicit_mask(options: list[int], gate: Tensor) -> Tensor:
     return sum(g * binary(width, max(options)) for width, g in zip(options, gate, strict=True))
 
 
-def explicit_inverted_residual(
-    block: MaskedInvertedResidual, space: SearchSpace, x: Tensor, gates: Gates
-) -> Tensor:
+def explicit_inverted_residual(block: MaskedInvertedResidual, space: SearchSpace, x: Tensor, gates: Gates) -> Tensor:
     slot, decisions = block.slot, space.decisions
     widths_in = [int(w) for w in decisions[slot.in_width].options]
     widths_out = [int(w) for w in decisions[slot.out_width].options]

@@ -1,0 +1,377 @@
+"""The public Python API: the chain from a device to a verified model, one function a step.
+
+>>> from pathlib import Path
+>>> from dmask_mobile import api                                        # doctest: +SKIP
+>>> space = api.load_space("demo")                                      # doctest: +SKIP
+>>> api.profile(space, Path("table.jsonl"))                             # doctest: +SKIP
+>>> run = Path("run")                                                   # doctest: +SKIP
+>>> api.search(space, "glyphs", {"latency": 0.07}, run, table=Path("table.jsonl"))  # doctest: +SKIP
+>>> api.train(run); api.export(run, ["onnx", "coreml"]); api.verify(run).passed     # doctest: +SKIP
+
+This module and the command line are the only ones that see all three packages, and only inside functions: a user's
+folder may hold an ``export.py`` of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.space import SearchSpace, load_space
+
+if TYPE_CHECKING:
+    from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.records.artifact import Artifact
+    from dmask_mobile.records.child import ChildSpec
+    from dmask_mobile.records.verification import Check, Verification
+    from dmask_mobile.run import RunRecord, SearchResultRecord
+    from dmask_mobile.search.search import SearchSettings
+    from dmask_mobile.training.data import ImageData
+    from dmask_mobile.training.train import TrainSettings
+    from latency_tables.profile import ProfileSettings
+    from latency_tables.table import LatencyTable
+
+__all__ = ["demo", "export", "load_space", "profile", "search", "start_run", "train", "verify"]
+
+DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 24
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _our(package: str) -> ModuleType:
+    """Our top-level package ``export`` or ``latency_tables``.
+
+    Raises:
+        DmaskError: naming the file when another module of that name was found first.
+    """
+    import importlib
+
+    module = importlib.import_module(package)
+    if not hasattr(module, "__path__") or not (Path(next(iter(module.__path__))) / "py.typed").exists():
+        raise DmaskError(
+            f"'import {package}' found '{getattr(module, '__file__', module)}', not dmask-mobile's package",
+            "start Python outside that folder, or with 'python -P', or use the 'dmask' command",
+        )
+    return module
+
+
+def profile(
+    space: SearchSpace,
+    table: Path,
+    *,
+    runtime: str = "onnxruntime",
+    settings: ProfileSettings | None = None,
+    progress: Progress = silent,
+) -> LatencyTable:
+    """The latency table of every block of ``space`` on this machine; goes on with what ``table`` already holds.
+
+    Raises:
+        DmaskError: when ``table`` was measured on another device or with another runtime.
+    """
+    _our("latency_tables")
+    from latency_tables.devices.local import LocalDevice
+    from latency_tables.plan import plan_space
+    from latency_tables.profile import ProfileSettings, Setup, profile_plan
+    from latency_tables.runtimes.registry import runtime_named
+
+    settings = settings or ProfileSettings()
+    setup = Setup(LocalDevice(), runtime_named(runtime), settings.threads)
+    return profile_plan(plan_space(space), setup, settings, table, progress)
+
+
+def cost_model(name: str, table: Path | None) -> CostModel:
+    """The built-in cost ``macs``, ``params`` or ``latency`` (which needs a table of this device).
+
+    Raises:
+        DmaskError: for an unknown name, and for latency without a table or with one of another device.
+    """
+    from dmask_mobile.costs.counts import Macs, Params
+
+    if name == "macs":
+        return Macs()
+    if name == "params":
+        return Params()
+    if name != "latency":
+        raise DmaskError(f"no cost '{name}'", "the built-in ones are latency, macs, params")
+    if table is None:
+        raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
+    _our("latency_tables")
+    from dmask_mobile.costs.latency import Latency
+    from latency_tables.probe import setup_of
+    from latency_tables.table import LatencyTable
+
+    read = LatencyTable.read(table)
+    setup_of(read)
+    return Latency(read)
+
+
+def search(
+    space: SearchSpace,
+    data: str,
+    budgets: Mapping[str, float],
+    run: Path,
+    *,
+    table: Path | None = None,
+    settings: SearchSettings | None = None,
+    progress: Progress = silent,
+) -> SearchResultRecord:
+    """Searches ``space`` and writes ``child.json`` into the run folder; goes on with an unfinished search there.
+
+    Args:
+        space: the space; its classes become the data's.
+        data: see `dmask_mobile.training.data.load_data`.
+        budgets: cost name (``latency``, ``macs``, ``params``) to the most of it, in ms, macs, params. The child is
+            derived within the first; the others are held in the search only.
+        run: the run folder.
+        table: the latency table, for a latency budget.
+        settings: length and rates of the search.
+        progress: told after each epoch.
+
+    Raises:
+        DmaskError: for bad input, and for a budget out of reach before anything is trained.
+    """
+    from dmask_mobile.run import BudgetRecord, RunFolder, SearchResultRecord
+    from dmask_mobile.search.derive import derive
+    from dmask_mobile.search.search import Budget, Searcher, SearchSettings, check_budgets
+    from dmask_mobile.training.data import load_data
+
+    if len(budgets) != 1:
+        raise DmaskError(f"a search takes one budget, got {len(budgets)}", "give one --budget NAME=VALUE")
+    settings = settings or SearchSettings()
+    images = load_data(data, space.resolution)
+    space = space.with_classes(images.classes)
+    held = [Budget(cost_model(name, table).on(space), limit) for name, limit in budgets.items()]
+    check_budgets(held)
+    folder = RunFolder(run)
+    if folder.search_result.exists():
+        raise DmaskError(f"'{run}' already holds a finished search", "choose another run folder with -o")
+    record = _new_record(images).model_copy(
+        update={
+            "data": data,
+            "space": space,
+            "budgets": tuple(BudgetRecord(cost=b.cost.name, limit=b.limit, unit=b.cost.unit) for b in held),
+            "search_settings": settings.model_dump(mode="json"),
+        }
+    )
+    folder.table_path.parent.mkdir(parents=True, exist_ok=True)
+    record.write(folder.record_path)
+    if table is not None:
+        shutil.copyfile(table, folder.table_path)
+    found = Searcher(space, images, held, settings).run(folder.search_checkpoint, progress)
+    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
+    derived = derive(held[0].cost, probabilities, held[0].limit)
+    space.child(derived.choice, f"{space.name}-{run.name}").write(folder.child_path)
+    names = [decision.name for decision in space.decisions]
+    result = SearchResultRecord(
+        choice=derived.choice,
+        decided={d.name: d.options[i] for d, i in zip(space.decisions, derived.choice.indices, strict=True)},
+        probabilities={name: tuple(p.tolist()) for name, p in zip(names, probabilities, strict=True)},
+        expected=found.expected,
+        entropy=found.entropy,
+        score=derived.score,
+        cost=derived.cost,
+        floor_dropped=derived.floor_dropped,
+    )
+    result.write(folder.search_result)
+    return result
+
+
+def train(
+    run: Path, *, data: str | None = None, settings: TrainSettings | None = None, progress: Progress = silent
+) -> float:
+    """Trains the run's child from random weights; returns its top-1 accuracy. Goes on after an interruption.
+
+    Raises:
+        DmaskError: when the folder has no child, no data is known or the classes differ.
+    """
+    import torch
+
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.training.checkpoint import save_weights
+    from dmask_mobile.training.train import TrainSettings, train_child
+
+    settings = settings or TrainSettings()
+    folder = RunFolder(run)
+    record, child = folder.record(), folder.child()
+    images = _data_of(record, child, data)
+    network = build(child, torch.Generator().manual_seed(settings.seed))
+    accuracy = train_child(network, images, settings, folder.train_checkpoint, progress)
+    save_weights(folder.weights_path, network, child.digest())
+    update = {
+        **_new_record(images).model_dump(include={"preprocessing", "class_names"}),
+        "data": data or record.data,
+        "train_settings": settings.model_dump(mode="json"),
+        "accuracy": accuracy,
+    }
+    type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
+    return accuracy
+
+
+def start_run(child: ChildSpec, run: Path) -> None:
+    """Makes a run folder for a network that no search of ours found, with random weights (seed 0).
+
+    Raises:
+        DmaskError: when the folder holds a run of another child.
+    """
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.records.artifact import Preprocessing
+    from dmask_mobile.run import RunFolder, RunRecord, installed_versions, now
+    from dmask_mobile.training.checkpoint import save_weights
+
+    folder = RunFolder(run)
+    if folder.child_path.exists():
+        if folder.child().digest() != child.digest():
+            raise DmaskError(f"'{run}' holds another child", "choose another folder with -o")
+        return
+    channels = child.in_channels
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    RunRecord(
+        created=now(),
+        versions=installed_versions(),
+        preprocessing=Preprocessing(mean=mean, std=std),
+        class_names=tuple(str(index) for index in range(child.classes)),
+    ).write(folder.record_path)
+    save_weights(folder.weights_path, build(child), child.digest())
+    child.write(folder.child_path)
+
+
+def export(run: Path, formats: Sequence[str], progress: Progress = silent) -> tuple[Artifact, ...]:
+    """Exports the run's child in each of ``formats``; the records lie beside the files in ``exports/``.
+
+    Raises:
+        DmaskError: before anything is written, for an unknown format or one whose package is not installed; for a
+            child without weights.
+    """
+    _our("export")
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.training.checkpoint import load_weights
+    from export.formats import format_named
+    from export.write import export_child
+
+    for name in formats:
+        format_named(name)
+    folder = RunFolder(run)
+    record, child = folder.record(), folder.child()
+    if not folder.weights_path.exists():
+        raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
+    network = build(child)
+    load_weights(folder.weights_path, network, child.digest())
+    artifacts = []
+    for number, name in enumerate(formats, start=1):
+        artifacts.append(export_child(child, network, record.preprocessing, record.class_names, name, folder.exports))
+        progress("export", number, len(formats), name)
+    return tuple(artifacts)
+
+
+def verify(
+    run: Path, *, data: str | None = None, table: Path | None = None, images: int = 1000, progress: Progress = silent
+) -> Verification:
+    """Holds every artifact of the run against what was promised; writes ``verification.json``.
+
+    Args:
+        run: the run folder.
+        data: the images to verify on, if not those that the child was trained on.
+        table: the latency table, if not the one that the search used. Without one no latency is promised.
+        images: at most so many validation images.
+        progress: told after each artifact.
+
+    Raises:
+        DmaskError: when there is nothing to verify or an artifact is missing.
+    """
+    _our("export")
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.records.artifact import Artifact
+    from dmask_mobile.records.verification import Verification
+    from dmask_mobile.run import RunFolder, now
+    from dmask_mobile.training.checkpoint import load_weights
+    from export.deployable import Deployable
+    from export.verify import Reference, verify_artifact
+
+    folder = RunFolder(run)
+    record, child = folder.record(), folder.child()
+    paths = sorted(folder.exports.glob("*.artifact.json"))
+    if not paths:
+        raise DmaskError(f"'{run}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml")
+    validation = _data_of(record, child, data, check_classes=record.accuracy is not None).val
+    network = build(child)
+    load_weights(folder.weights_path, network, child.digest())
+    reference = Reference(
+        child,
+        Deployable(network, record.preprocessing.mean, record.preprocessing.std),
+        validation.images[:images].float() / 255,
+        validation.labels[:images],
+    )
+    table = table or (folder.table_path if folder.table_path.exists() else None)
+    probe = None
+    if table is not None:
+        _our("latency_tables")
+        from latency_tables.probe import TableProbe
+        from latency_tables.table import LatencyTable
+
+        probe = TableProbe(LatencyTable.read(table), progress)
+    budget = next((b.limit for b in record.budgets if b.cost == "latency"), None)
+    checks: list[Check] = []
+    for number, path in enumerate(paths, start=1):
+        artifact = Artifact.read(path)
+        checks.extend(verify_artifact(artifact, folder.exports, reference, probe, budget))
+        progress("verify", number, len(paths), artifact.model_format)
+    verification = Verification(child_digest=child.digest(), created=now(), checks=tuple(checks))
+    verification.write(folder.verification_path)
+    return verification
+
+
+def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:
+    """The whole chain on the space ``demo`` and rendered characters, in a new run folder below ``folder``.
+
+    The latency budget lies in the middle of what the space can reach on this machine.
+
+    Returns:
+        The run folder and the verification of the ONNX and Core ML exports.
+    """
+    from dmask_mobile.run import new_run_path
+    from dmask_mobile.search.search import SearchSettings
+    from dmask_mobile.training.train import TrainSettings
+
+    space = load_space("demo")
+    run = new_run_path(folder, "demo")
+    table = run / "table.jsonl"
+    profile(space, table, progress=progress)
+    low, high = cost_model("latency", table).on(space).reachable()
+    settings = SearchSettings(epochs=DEMO_SEARCH_EPOCHS, seed=seed)
+    budgets = {"latency": (low + high) / 2}
+    search(space, "glyphs", budgets, run, table=table, settings=settings, progress=progress)
+    train(run, settings=TrainSettings(epochs=DEMO_TRAIN_EPOCHS, seed=seed), progress=progress)
+    export(run, ["onnx", "coreml"], progress)
+    return run, verify(run, progress=progress)
+
+
+def _new_record(images: ImageData) -> RunRecord:
+    from dmask_mobile.records.artifact import Preprocessing
+    from dmask_mobile.run import RunRecord, installed_versions, now
+
+    return RunRecord(
+        created=now(),
+        versions=installed_versions(),
+        preprocessing=Preprocessing(mean=images.mean, std=images.std),
+        class_names=images.class_names,
+    )
+
+
+def _data_of(record: RunRecord, child: ChildSpec, data: str | None, check_classes: bool = True) -> ImageData:
+    from dmask_mobile.training.data import load_data
+
+    source = data or record.data
+    if source is None:
+        raise DmaskError("this run names no data", "give --data glyphs, fashion-mnist or a folder")
+    images = load_data(source, child.resolution)
+    if check_classes and images.classes != child.classes:
+        raise DmaskError(
+            f"data '{source}' has {images.classes} classes, the child {child.classes}", "give the data of the search"
+        )
+    return images

@@ -1,0 +1,58 @@
+"""Progress on stderr: a bar with the time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class ShownProgress:
+    """A `dmask_mobile.progress.Progress` that shows what it is told; use it in a ``with``."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._last_line = 0.0
+
+    def __enter__(self) -> ShownProgress:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Shows ``done`` of ``total``."""
+        if self._console.is_terminal:
+            self._show_bar(stage, done, total, note)
+            return
+        now = time.monotonic()
+        started = self._started.setdefault(stage, now)
+        if done < total and now - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        left = (now - started) * (total - done) / max(1, done - 1)
+        timing = f", about {left:.0f} s left" if 1 < done < total else ""
+        self._console.print(f"{stage} {done}/{total}{timing} {note}".rstrip(), highlight=False)
+
+    def _show_bar(self, stage: str, done: int, total: int, note: str) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, note="")
+        self._bars.update(self._tasks[stage], completed=done, total=total, note=note)

@@ -1,0 +1,84 @@
+"""Records as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.records.verification import Check, Verification
+
+if TYPE_CHECKING:
+    from latency_tables.table import LatencyTable
+
+STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow"}
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A number with its unit, as people write it."""
+    if value is None:
+        return "-"
+    if unit in ("macs", "params"):
+        return f"{value:,.0f}"
+    if unit == "bytes":
+        return f"{value / 1024:,.1f} KiB"
+    if unit == "ms":
+        return f"{value:.4f} ms" if value < 1 else f"{value:.2f} ms"
+    if unit == "share":
+        return f"{value:.2%}"
+    return f"{value:.2g} {unit}"
+
+
+def verification_table(verification: Verification, title: str) -> Table:
+    """Predicted, measured, allowed and verdict of every check."""
+    table = Table(title=title, title_justify="left")
+    for column in ("artifact", "quantity", "predicted", "measured", "allowed", "verdict", "note"):
+        table.add_column(column, justify="right" if column in ("predicted", "measured", "allowed") else "left")
+    for check in verification.checks:
+        table.add_row(
+            check.artifact,
+            check.quantity,
+            quantity(check.predicted, check.unit),
+            quantity(check.measured, check.unit),
+            _allowed(check),
+            f"[{STYLES[check.verdict]}]{check.verdict}[/]",
+            check.note,
+        )
+    return table
+
+
+def _allowed(check: Check) -> str:
+    return f"± {check.allowed}" if check.allowed[0].isdigit() else check.allowed
+
+
+def latency_table_summary(table: LatencyTable) -> Table:
+    """Head, coverage and quality of a latency table."""
+    shown = Table(title=f"latency table {table.source}", title_justify="left", show_header=False)
+    head = table.head
+    for name in ("device", "system", "cores", "runtime", "runtime_version", "precision", "delegate", "threads"):
+        shown.add_row(name.replace("_", " "), str(getattr(head, name)))
+    shown.add_row("made", head.created)
+    kinds: dict[str, list[float]] = {}
+    for (block, _), summary in table.blocks.items():
+        kinds.setdefault(block.kind, []).append(summary.typical_ms)
+    for kind, values in sorted(kinds.items()):
+        shown.add_row(f"{kind} blocks", f"{len(values)}, {min(values):.4f} to {max(values):.4f} ms")
+    networks = table.networks
+    shown.add_row("whole networks", str(len(networks)))
+    for resolution in sorted({child.resolution for child in networks}):
+        offset, scale = table.correction(resolution)
+        shown.add_row(f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks")
+    shown.add_row("spread around the line", f"{table.relative_spread():.1%}")
+    shown.add_row("noise between rounds", f"{table.noise():.1%}")
+    return shown
+
+
+def space_table(space: SearchSpace) -> Table:
+    """The decisions of a space and their options."""
+    table = Table(title=f"space {space.name}: {space.num_children():,} children", title_justify="left")
+    table.add_column("decision")
+    table.add_column("options")
+    for decision in space.decisions:
+        table.add_row(decision.name, ", ".join(f"{option:g}" for option in decision.options))
+    return table

@@ -1,0 +1,120 @@
+"""The run folder: where one search keeps everything.
+
+``run.json`` settings, ``search/`` table, checkpoint and result, ``child.json`` the network, ``checkpoints/`` its
+weights, ``exports/`` its artifacts, ``verification.json``.
+"""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Preprocessing
+from dmask_mobile.records.base import FileRecord, Record
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
+
+RECORDED_PACKAGES = ("dmask-mobile", "torch", "torchvision", "timm", "onnx", "onnxruntime", "coremltools", "numpy")
+
+
+class BudgetRecord(Record):
+    """A cost and the most of it that the child may have."""
+
+    cost: str
+    limit: float
+    unit: str
+
+
+class RunRecord(FileRecord):
+    """``run.json``: everything that a later command needs to know of the earlier ones."""
+
+    file_format: ClassVar[str] = "dmask-run"
+
+    created: str
+    versions: dict[str, str]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    data: str | None = None
+    space: SearchSpace | None = None
+    budgets: tuple[BudgetRecord, ...] = ()
+    search_settings: dict[str, Any] | None = None
+    train_settings: dict[str, Any] | None = None
+    accuracy: float | None = None
+
+
+class SearchResultRecord(FileRecord):
+    """``search/result.json``: what the gates decided and how the child was derived from them."""
+
+    file_format: ClassVar[str] = "dmask-search-result"
+
+    choice: Choice
+    decided: dict[str, float]
+    probabilities: dict[str, tuple[float, ...]]
+    expected: tuple[float, ...]
+    entropy: float
+    score: float
+    cost: float
+    floor_dropped: bool
+
+
+class RunFolder:
+    """The paths of a run and its records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record_path = path / "run.json"
+        self.child_path = path / "child.json"
+        self.table_path = path / "search" / "table.jsonl"
+        self.search_checkpoint = path / "search" / "checkpoint.pt"
+        self.search_result = path / "search" / "result.json"
+        self.train_checkpoint = path / "checkpoints" / "train.pt"
+        self.weights_path = path / "checkpoints" / "child.safetensors"
+        self.exports = path / "exports"
+        self.verification_path = path / "verification.json"
+
+    def record(self) -> RunRecord:
+        """``run.json``.
+
+        Raises:
+            DmaskError: when the folder is no run folder.
+        """
+        if not self.record_path.exists():
+            raise DmaskError(
+                f"'{self.path}' is no run folder: it has no run.json", "start one: dmask search ... -o RUN"
+            )
+        return RunRecord.read(self.record_path)
+
+    def child(self) -> ChildSpec:
+        """``child.json``.
+
+        Raises:
+            DmaskError: when the search has not derived it yet, or the file is damaged.
+        """
+        if not self.child_path.exists():
+            raise DmaskError(f"'{self.path}' has no child.json yet", "finish the search: dmask search ... -o RUN")
+        return ChildSpec.read(self.child_path)
+
+
+def installed_versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_PACKAGES}}
+
+
+def now() -> str:
+    """The current time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_run_path(parent: Path, name: str) -> Path:
+    """A folder that does not exist yet: ``parent/name-YYYYmmdd-HHMMSS``."""
+    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    path = parent / stem
+    number = 2
+    while path.exists():
+        path, number = parent / f"{stem}-{number}", number + 1
+    return path

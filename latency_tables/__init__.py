@@ -1,0 +1,1 @@
+"""Measured latency tables of devices, and what they predict."""

@@ -1,0 +1,1 @@
+"""Devices that run models, one file each, behind one Protocol."""
