@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -63,11 +64,13 @@ def count_coreml(program: CoreMLProgram) -> Counts:
 
 def count_fvcore(module: nn.Module, input_shape: tuple[int, ...]) -> Counts:
     """fvcore's counts, by operator: its total would add norms and pooling."""
-    from fvcore.nn import FlopCountAnalysis, parameter_count
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore uses torch.jit throughout, which torch now calls deprecated
+        from fvcore.nn import FlopCountAnalysis, parameter_count
 
-    analysis = FlopCountAnalysis(module.eval(), torch.zeros(input_shape)).unsupported_ops_warnings(False)
-    by_operator = analysis.uncalled_modules_warnings(False).by_operator()
-    all_params = parameter_count(module)
+        analysis = FlopCountAnalysis(module.eval(), torch.zeros(input_shape)).unsupported_ops_warnings(False)
+        by_operator = analysis.uncalled_modules_warnings(False).by_operator()
+        all_params = parameter_count(module)
     layers = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     return Counts(
         int(by_operator["conv"] + by_operator["linear"]), sum(int(all_params[f"{name}.weight"]) for name in layers)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from pydantic import ValidationError
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.block import BlockSpec, round8
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
+from dmask_mobile.records.verification import Check, Verification, judge
+from tests.strategies import spaces_with_choice
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.mark.parametrize(("width", "rounded"), [(0.1, 8), (11.9, 8), (12, 16), (19.99, 16), (20, 24), (72, 72)])
+def test_round8_is_the_nearest_multiple_of_eight(width: float, rounded: int) -> None:
+    assert round8(width) == rounded
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "conv", "in_width": 3, "out_width": 8, "kernel": 4}, "kernel must be odd, got 4"),
+        ({"kind": "skip", "in_width": 8, "out_width": 16}, "skip needs in_width = out_width"),
+        ({"kind": "inverted_residual", "in_width": 8, "out_width": 8}, "hidden_width must be positive"),
+        ({"kind": "head", "in_width": 8, "out_width": 8, "stride": 2}, "kernel and stride must be 1 for head"),
+        ({"kind": "conv", "in_width": 8, "out_width": 8, "residual": True}, "residual needs an inverted_residual"),
+        ({"kind": "conv", "in_width": 8, "out_width": 8, "se_width": 8}, "se_width must be 0 for conv"),
+    ],
+)
+def test_block_refuses(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        BlockSpec.model_validate(fields)
+
+
+def test_records_are_frozen() -> None:
+    block = BlockSpec(kind="skip", in_width=8, out_width=8)
+    with pytest.raises(ValidationError, match="frozen"):
+        block.in_width = 9  # type: ignore[misc]
+
+
+@given(spaces_with_choice())
+def test_child_survives_its_file(case: tuple[SearchSpace, Choice]) -> None:
+    space, choice = case
+    child = space.child(choice)
+    again = ChildSpec.from_dict(json.loads(json.dumps(child.to_dict())), "memory")
+    assert again == child
+    assert again.digest() == child.digest()
+
+
+@given(spaces_with_choice())
+def test_space_survives_its_file(case: tuple[SearchSpace, Choice]) -> None:
+    space, _ = case
+    assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())), "memory") == space
+
+
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_number_of_children_of_a_small_part_is_that_of_its_enumeration(name: str) -> None:
+    full = load_space(name).model_dump()
+    full["stages"] = full["stages"][:1]
+    space = SearchSpace.model_validate(full)
+    generator = random.Random(0)
+    found = {space.child(space.sample(generator)).digest() for _ in range(40 * space.num_children())}
+    assert len(found) == space.num_children()
+
+
+def test_golden_files_of_version_1_still_read() -> None:
+    child = ChildSpec.read(GOLDEN / "child_v1.json")
+    assert [block.kind for block in child.blocks] == ["conv", "inverted_residual", "skip", "conv", "head"]
+    assert SearchSpace.read(GOLDEN / "space_v1.yaml").num_children() == 2 * 2 * (2 * 2) * (2 * 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, r"unknown key 'colour'"),
+        ({"version": 2}, r"version 2 of dmask-space, but this dmask-mobile reads version 1"),
+        ({"format": "other"}, r"format must be 'dmask-space', found 'other'"),
+        ({"last": {"widths": []}}, r"last\.widths: an option list must name at least one option"),
+        ({"last": {"widths": [16, 8]}}, r"last\.widths: options must rise strictly"),
+        ({"stages": []}, r"stages"),
+    ],
+)
+def test_space_refuses(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    content = load_space("demo").to_dict() | change
+    path = tmp_path / "space.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DmaskError, match=message) as error:
+        SearchSpace.read(path)
+    assert "space.json" in str(error.value)
+
+
+def test_unknown_space_names_the_known_ones() -> None:
+    with pytest.raises(DmaskError, match=r"no space 'nowhere'; give the path .* demo"):
+        load_space("nowhere")
+
+
+def test_writing_replaces_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "child.json"
+    first = load_space("demo").child(load_space("demo").smallest())
+    second = load_space("demo").child(load_space("demo").largest())
+    first.write(path)
+    second.write(path)
+    assert ChildSpec.read(path) == second
+    assert [p.name for p in tmp_path.iterdir()] == ["child.json"]
+
+
+def check(verdict: str) -> Check:
+    return Check.model_validate(
+        {"artifact": "onnx", "quantity": "size", "unit": "bytes", "predicted": 1, "measured": 1, "allowed": "0",
+         "verdict": verdict}
+    )  # fmt: skip
+
+
+def test_verification_passes_only_when_all_was_seen_and_passed() -> None:
+    def passed(*verdicts: str) -> bool:
+        return Verification(child_digest="d", created="t", checks=tuple(map(check, verdicts))).passed
+
+    assert passed("passed", "passed")
+    assert not passed("passed", "failed")
+    assert not passed("passed", "not verified")
+    assert not passed()
+
+
+def test_judge() -> None:
+    assert judge(10, 10.5, 0.5) == "passed"
+    assert judge(10, 10.6, 0.5) == "failed"
+    assert judge(10, None, 0.5) == "not verified"
+    assert judge(10, float("nan"), 0.5) == "failed"

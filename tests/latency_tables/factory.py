@@ -1,0 +1,48 @@
+"""A small table with latencies from a formula: macs in nanoseconds plus 1 us a block."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dmask_mobile.costs.counts import Macs
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.space import SearchSpace
+from latency_tables.devices.local import LocalDevice
+from latency_tables.plan import plan_space
+from latency_tables.profile import Setup
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from latency_tables.table import BlockRow, NetworkRow, TableHead, TableWriter
+
+AT = "2026-01-01T00:00:00+00:00"
+OFFSET_MS, SCALE = 0.02, 0.9
+
+
+def local_head() -> TableHead:
+    return Setup(LocalDevice(), OnnxRuntime(), 1).head()
+
+
+def block_ms(block: object, in_size: int) -> float:
+    return Macs().block_cost(block, in_size) / 1e6 + 0.001  # type: ignore[arg-type]
+
+
+def network_ms(child: ChildSpec) -> float:
+    return OFFSET_MS + SCALE * sum(block_ms(b, size) for b, size in child.located_blocks() if b.kind != "skip")
+
+
+def write_table(path: Path, space: SearchSpace, head: TableHead | None = None, networks: int = 4) -> Path:
+    plan = plan_space(space, networks)
+    with TableWriter(path, head or local_head()) as writer:
+        for block, in_size in plan.blocks:
+            ms = block_ms(block, in_size)
+            writer.add(BlockRow(block=block, in_size=in_size, round=0, at=AT, wall_ms=(ms,), cpu_ms=(ms,)))
+        for child in plan.networks:
+            ms = network_ms(child)
+            writer.add(NetworkRow(child=child, round=0, at=AT, wall_ms=(ms,), cpu_ms=(ms,)))
+    return path
+
+
+def edit_head(path: Path, **changes: object) -> None:
+    lines = path.read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | changes)
+    path.write_text("\n".join(lines) + "\n")
