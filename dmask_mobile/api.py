@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "export", "load_space", "profile", "search", "start_run", "train", "verify"]
 
-DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 24
+DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

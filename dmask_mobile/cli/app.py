@@ -37,7 +37,8 @@ Data = Annotated[str, typer.Option(help="glyphs[:FONTS], fashion-mnist[:FOLDER] 
 OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
 OptionalTable = Annotated[Path | None, typer.Option(help="A latency table made with 'dmask profile'.")]
 
-console = Console()
+# Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _print_json(content: Any) -> None:
