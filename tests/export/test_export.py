@@ -30,7 +30,9 @@ def test_contract_of_every_format(format_name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         scores = expected.model(expected.images[:16])
     assert scores.std() > 0.1
-    torch.testing.assert_close(model.scores(expected.images[:16]), scores, rtol=0, atol=1e-4 * float(scores.max() - scores.min()))
+    torch.testing.assert_close(
+        model.scores(expected.images[:16]), scores, rtol=0, atol=1e-4 * float(scores.max() - scores.min())
+    )
     assert model.counts() == (Macs().estimate(CHILD).value, Params().estimate(CHILD).value)
     metadata = model.metadata()
     assert metadata["dmask.child_digest"] == CHILD.digest()
@@ -48,7 +50,9 @@ def test_published_network_exports(format_name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         scores = expected.model(expected.images)
     assert (scores[0] - scores[1]).abs().max() > 0.1  # the input matters
-    torch.testing.assert_close(model.scores(expected.images), scores, rtol=0, atol=1e-4 * float(scores.max() - scores.min()))
+    torch.testing.assert_close(
+        model.scores(expected.images), scores, rtol=0, atol=1e-4 * float(scores.max() - scores.min())
+    )
     assert model.counts() == (Macs().estimate(child).value, Params().estimate(child).value)
 
 

@@ -38,7 +38,9 @@ def test_plan_has_every_block_of_every_child_once() -> None:
     wanted = {located for child in children for located in child.located_blocks() if located[0].kind != "skip"}
     assert wanted <= set(plan.blocks)
     assert len(plan.blocks) == len(set(plan.blocks))
-    assert plan.networks[:2] == tuple(SPACE.child(c, f"golden-{i}") for i, c in enumerate((SPACE.smallest(), SPACE.largest())))
+    assert plan.networks[:2] == tuple(
+        SPACE.child(c, f"golden-{i}") for i, c in enumerate((SPACE.smallest(), SPACE.largest()))
+    )
 
 
 def test_table_holds_all_rounds_with_raw_samples(table: LatencyTable) -> None:

@@ -48,7 +48,9 @@ def test_reading_a_cut_line_is_refused_and_writing_drops_it(path: Path, tmp_path
     cut = tmp_path / "cut.jsonl"
     content = path.read_text()
     cut.write_text(content[:-20])
-    with pytest.raises(DmaskError, match=r"line \d+, the last one, is cut off; run 'dmask profile' with the same table"):
+    with pytest.raises(
+        DmaskError, match=r"line \d+, the last one, is cut off; run 'dmask profile' with the same table"
+    ):
         LatencyTable.read(cut)
     with TableWriter(cut, local_head()) as writer:
         assert writer.dropped_line

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmask_mobile.costs.counts import Macs
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.search.derive import derive
+from dmask_mobile.search.losses import BudgetLoss, ControlSettings
+from dmask_mobile.search.schedule import Schedule
+from dmask_mobile.search.search import Budget, Searcher, SearchSettings
+from dmask_mobile.supernet.gates import GateLogits
+from tests.dmask_mobile.small import SPACE, few_images
+
+COST = Macs().on(SPACE)
+LOW, HIGH = COST.reachable()
+SETTINGS = SearchSettings(epochs=4, batch_size=64, min_gate_steps=6)
+
+
+def searcher(settings: SearchSettings = SETTINGS, place: float = 0.5) -> Searcher:
+    return Searcher(SPACE, few_images(), [Budget(COST, LOW + place * (HIGH - LOW))], settings)
+
+
+def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path) -> None:
+    undisturbed = searcher().run(tmp_path / "a.pt")
+
+    class Interrupted(Exception):
+        pass
+
+    def stop_after_two(stage: str, done: int, total: int, note: str = "") -> None:
+        if done == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        searcher().run(tmp_path / "b.pt", stop_after_two)
+    torch.rand(3)
+    resumed = searcher().run(tmp_path / "b.pt")
+    assert torch.equal(undisturbed.logits.logits, resumed.logits.logits)
+    assert undisturbed.expected == resumed.expected
+    for name, value in undisturbed.supernet.state_dict().items():
+        assert torch.equal(value, resumed.supernet.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("place", [0.25, 0.5, 0.75])
+def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float, tmp_path: Path) -> None:
+    settings = SearchSettings(epochs=6, batch_size=64, min_gate_steps=300)
+    search = searcher(settings, place)
+    budget = search.loss.budgets[0]
+    found = search.run(tmp_path / "s.pt")
+    assert found.expected[0] == pytest.approx(budget, rel=0.05)
+    assert found.entropy < 0.2
+    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
+    assert derive(COST, probabilities, budget).cost <= budget
+
+
+@pytest.mark.parametrize(("factor", "where"), [(0.5, "below"), (2.0, "above")])
+def test_a_budget_out_of_reach_is_refused_before_training(factor: float, where: str) -> None:
+    limit = (LOW if factor < 1 else HIGH) * factor
+    with pytest.raises(DmaskError, match=rf"budget macs=.* is {where} what 'small' can reach: .* to .* macs; choose"):
+        Searcher(SPACE, few_images(64), [Budget(COST, limit)], SETTINGS)
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 1, "warmup": 0.0, "min_gate_steps": 1})
+    searcher(settings).run(tmp_path / "c.pt")
+    with pytest.raises(DmaskError, match="belongs to a search with other settings"):
+        searcher(settings, 0.6).run(tmp_path / "c.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_the_search(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"weight_learning_rate": 1e30})
+    with pytest.raises(DmaskError, match=r"search \(weights\): the loss is (nan|inf) at epoch \d, step \d"):
+        searcher(settings).run(tmp_path / "n.pt")
+
+
+def test_temperature_runs_from_5_to_0_087_whatever_the_length() -> None:
+    schedule = Schedule()
+    assert schedule.temperature(0) == 5.0
+    assert schedule.temperature(1) == pytest.approx(0.087)
+    # the paper's factor exp(-0.045) an epoch, over 90 epochs
+    assert schedule.temperature(1 / 90) / schedule.temperature(0) == pytest.approx(0.956, abs=1e-3)
+    assert schedule.entropy(0) == 1
+    assert schedule.entropy(1) == schedule.last_entropy
+
+
+def test_multiplier_grows_over_the_budget_and_turns_negative_under_it() -> None:
+    logits = GateLogits(SPACE)
+    expected = float(COST.expected(logits.probabilities()).detach())
+    for factor, sign in ((0.5, 1), (2.0, -1)):
+        loss = BudgetLoss([COST], [expected * factor], ControlSettings())
+        loss(logits, target_entropy=1.0)
+        assert sign * loss.multipliers[0] > 0
+        assert loss.entropy_multiplier == pytest.approx(0, abs=1e-6)

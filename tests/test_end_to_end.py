@@ -1,0 +1,43 @@
+"""The whole chain through the command line, with real measurements; `slow`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dmask_mobile.records.child import ChildSpec
+from tests.test_cli import dmask
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("data", ["glyphs", "fashion-mnist"])
+def test_chain_step_by_step(data: str, tmp_path: Path) -> None:
+    classes = {"glyphs": 36, "fashion-mnist": 10}[data]
+    run = tmp_path / "run"
+
+    def step(*arguments: object, statuses: tuple[int, ...] = (0,)) -> dict[str, object]:
+        done = dmask(*arguments, "--json", cwd=tmp_path)
+        assert done.returncode in statuses, done.stderr
+        return json.loads(done.stdout)
+
+    profiled = step("profile", "demo", "--classes", classes, "-o", "table.jsonl", "--rounds", 3)
+    assert profiled["num_networks"] == 12
+    low = dmask("search", "demo", "--data", data, "--budget", "latency=0.0001", "--table", "table.jsonl",
+                "-o", run, cwd=tmp_path)  # fmt: skip
+    reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
+    budget = sum(map(float, reach)) / 2
+    found = step("search", "demo", "--data", data, "--budget", f"latency={budget}ms", "--table", "table.jsonl",
+                 "-o", run, "--epochs", 2)  # fmt: skip
+    assert found["cost"] <= budget
+    assert step("train", run, "--epochs", 1)["accuracy"] > 1.5 / classes
+    assert [a["model_format"] for a in step("export", run)] == ["onnx", "coreml"]
+    # 1 as well: a busy machine may leave the latency unverified; everything else must have passed.
+    verification = step("verify", run, "--images", 256, statuses=(0, 1))
+    assert verification["child_digest"] == ChildSpec.read(run / "child.json").digest()
+    for check in verification["checks"]:
+        assert check["verdict"] == "passed" or check["quantity"].startswith("latency"), check
+    assert {c["quantity"] for c in verification["checks"]} >= {"latency", "latency budget", "numeric error", "size"}
+    assert (run / "verification.json").exists()

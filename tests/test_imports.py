@@ -1,0 +1,77 @@
+"""Imports point one way, and optional packages load inside the functions that use them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    ("dmask_mobile.errors", "dmask_mobile.progress"),
+    ("dmask_mobile.records", "dmask_mobile.spaces"),
+    ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
+    ("export", "dmask_mobile.supernet", "dmask_mobile.training"),
+    ("latency_tables", "dmask_mobile.search"),
+    ("dmask_mobile.api",),
+    ("dmask_mobile.cli",),
+]
+MODULES = sorted(p for package in ("dmask_mobile", "export", "latency_tables") for p in (ROOT / package).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(module: str) -> int | None:
+    for number, rooms in enumerate(FLOORS):
+        if any(module == room or module.startswith(f"{room}.") for room in rooms):
+            return number
+    return None
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """(module, whether it is imported at the top level and at run time) of each import in a file."""
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        yield from ((name, id(node) in top) for name in names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    own = module_name(path)
+    floor = floor_of(own)
+    if own == "dmask_mobile":
+        return
+    assert floor is not None, f"{own} stands on no floor"
+    is_edge = floor >= floor_of("dmask_mobile.api")  # type: ignore[operator]
+    for name, at_top in imported(path):
+        package = name.partition(".")[0]
+        if package not in ("dmask_mobile", "export", "latency_tables") or name == "dmask_mobile":
+            continue
+        assert floor_of(name) is not None, f"{own} imports {name}, which stands on no floor"
+        assert floor_of(name) <= floor, f"{own} (floor {floor}) imports {name} from above"  # type: ignore[operator]
+        if package != "dmask_mobile" and own.startswith("dmask_mobile"):
+            assert is_edge, f"{own} imports {name}: only the API and the command line may"
+            assert not at_top, f"{own} imports {name} at its top level: a user's folder may hold export.py"
+
+
+def test_every_module_imports_without_optional_packages() -> None:
+    blocked = ["litert_torch", "ai_edge_litert", "executorch", "ncnn", "pnnx", "coremltools", "hypothesis", "pytest"]
+    code = "\n".join(
+        ["import sys, importlib", f"sys.modules.update(dict.fromkeys({blocked}))"]
+        + [f"importlib.import_module({module_name(path)!r})" for path in MODULES]
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
