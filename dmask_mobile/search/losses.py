@@ -21,12 +21,13 @@ from dmask_mobile.supernet.gates import GateLogits
 
 
 class ControlSettings(Record):
-    """Gains of the controllers."""
+    """Gains of the controllers; gates are led to a decision while every cost is this close to its budget."""
 
-    budget_gain: PositiveFloat = 10.0
+    budget_gain: PositiveFloat = 50.0
     budget_rate: PositiveFloat = 0.5
     entropy_gain: PositiveFloat = 10.0
     entropy_rate: PositiveFloat = 0.5
+    decide_within: PositiveFloat = 0.04
 
 
 class BudgetLoss:
@@ -49,16 +50,20 @@ class BudgetLoss:
         """The penalty (a scalar) at these logits; moves the multipliers by one step."""
         probabilities = logits.probabilities()
         penalty = torch.zeros((), dtype=torch.float64)
+        worst = 0.0
         for index, (cost, budget) in enumerate(zip(self.costs, self.budgets, strict=True)):
             log_ratio = torch.log(cost.expected(probabilities) / budget)
             error = float(log_ratio.detach())
+            worst = max(worst, abs(error))
             self.multipliers[index] += self.settings.budget_rate * error
             penalty = penalty + (self.multipliers[index] + self.settings.budget_gain * error) * log_ratio
         entropy = logits.normalized_entropies().mean()
         excess = float(entropy.detach()) - target_entropy
-        self.entropy_multiplier = max(0.0, self.entropy_multiplier + self.settings.entropy_rate * excess)
+        # The budget goes first: gates that decide while it is missed are hard to move afterwards.
+        near = max(0.0, 1 - worst / self.settings.decide_within)
+        self.entropy_multiplier = max(0.0, self.entropy_multiplier + near * self.settings.entropy_rate * excess)
         weight = max(0.0, self.entropy_multiplier + self.settings.entropy_gain * excess)
-        return penalty + weight * entropy
+        return penalty + near * weight * entropy
 
     def state(self) -> dict[str, object]:
         """What a checkpoint keeps."""

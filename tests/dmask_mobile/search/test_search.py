@@ -26,14 +26,14 @@ def searcher(settings: SearchSettings = SETTINGS, place: float = 0.5) -> Searche
 def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path) -> None:
     undisturbed = searcher().run(tmp_path / "a.pt")
 
-    class Interrupted(Exception):
+    class InterruptedSearchError(Exception):
         pass
 
     def stop_after_two(stage: str, done: int, total: int, note: str = "") -> None:
         if done == 2:
-            raise Interrupted
+            raise InterruptedSearchError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedSearchError):
         searcher().run(tmp_path / "b.pt", stop_after_two)
     torch.rand(3)
     resumed = searcher().run(tmp_path / "b.pt")
@@ -45,11 +45,11 @@ def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path
 
 @pytest.mark.parametrize("place", [0.25, 0.5, 0.75])
 def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float, tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=6, batch_size=64, min_gate_steps=300)
+    settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
     search = searcher(settings, place)
     budget = search.loss.budgets[0]
     found = search.run(tmp_path / "s.pt")
-    assert found.expected[0] == pytest.approx(budget, rel=0.05)
+    assert found.expected[0] == pytest.approx(budget, rel=0.03)
     assert found.entropy < 0.2
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
     assert derive(COST, probabilities, budget).cost <= budget
@@ -82,7 +82,7 @@ def test_temperature_runs_from_5_to_0_087_whatever_the_length() -> None:
     # the paper's factor exp(-0.045) an epoch, over 90 epochs
     assert schedule.temperature(1 / 90) / schedule.temperature(0) == pytest.approx(0.956, abs=1e-3)
     assert schedule.entropy(0) == 1
-    assert schedule.entropy(1) == schedule.last_entropy
+    assert schedule.entropy(1) == pytest.approx(schedule.last_entropy)
 
 
 def test_multiplier_grows_over_the_budget_and_turns_negative_under_it() -> None:

@@ -39,7 +39,7 @@ def test_fashion_mnist() -> None:
 
 
 def test_fashion_mnist_elsewhere_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match="four .* files, found 0 .*; install Debian's package dataset-fashion-mnist"):
+    with pytest.raises(DmaskError, match=r"four .* files, found 0 .*; install Debian's package dataset-fashion-mnist"):
         load_data(f"fashion-mnist:{tmp_path}", 32)
 
 

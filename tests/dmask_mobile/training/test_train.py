@@ -15,7 +15,7 @@ CHILD = SPACE.child(SPACE.largest())
 SETTINGS = TrainSettings(epochs=3, batch_size=64, learning_rate=0.1)
 
 
-class Interrupted(Exception):
+class InterruptedTrainingError(Exception):
     pass
 
 
@@ -26,9 +26,9 @@ def test_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Path)
 
     def stop_after_one(stage: str, done: int, total: int, note: str = "") -> None:
         if done == 1:
-            raise Interrupted
+            raise InterruptedTrainingError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedTrainingError):
         train_child(build(CHILD), data, SETTINGS, tmp_path / "b.pt", stop_after_one)
     resumed = build(CHILD, torch.Generator().manual_seed(99))
     train_child(resumed, data, SETTINGS, tmp_path / "b.pt")
@@ -38,7 +38,8 @@ def test_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Path)
 
 def test_training_learns(tmp_path: Path) -> None:
     data = few_images(3000)
-    accuracy = train_child(build(CHILD), data, TrainSettings(epochs=4, batch_size=64), tmp_path / "t.pt")
+    settings = TrainSettings(epochs=8, batch_size=64, learning_rate=0.05)
+    accuracy = train_child(build(CHILD), data, settings, tmp_path / "t.pt")
     assert accuracy > 4 / 36  # chance is 1/36
 
 
