@@ -124,8 +124,7 @@ def search(
     Args:
         space: the space; its classes become the data's.
         data: see `dmask_mobile.training.data.load_data`.
-        budgets: cost name (``latency``, ``macs``, ``params``) to the most of it, in ms, macs, params. The child is
-            derived within the first; the others are held in the search only.
+        budgets: one cost name (``latency``, ``macs``, ``params``) and the most of it, in ms, macs, params.
         run: the run folder.
         table: the latency table, for a latency budget.
         settings: length and rates of the search.
@@ -159,7 +158,7 @@ def search(
     )
     folder.table_path.parent.mkdir(parents=True, exist_ok=True)
     record.write(folder.record_path)
-    if table is not None:
+    if table is not None and table.resolve() != folder.table_path.resolve():
         shutil.copyfile(table, folder.table_path)
     found = Searcher(space, images, held, settings).run(folder.search_checkpoint, progress)
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]

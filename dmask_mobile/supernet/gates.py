@@ -24,7 +24,6 @@ class GateLogits(nn.Module):
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
-        self.space = space
         self.num_options = tuple(len(decision.options) for decision in space.decisions)
         used_DK = torch.arange(max(self.num_options)) < torch.tensor(self.num_options)[:, None]
         self.logits = nn.Parameter(torch.zeros(used_DK.shape))
