@@ -1,23 +1,46 @@
-"""What the gates minimize beside the cross-entropy: budgets held by multipliers that adapt.
+"""What the gates minimize: cross-entropy and costs in one of three forms.
 
-``CE + sum_b lambda_b log(E_b / budget_b) + mu (mean normalized entropy)``, E the exact expected cost under the
-noise-free gates. ``lambda_b`` is a proportional-integral controller on the log ratio: it grows while the search is
-over budget, turns negative while it is under, and stands still when the expected cost *is* the budget. ``mu`` leads
-the entropy down its schedule in the same way, so that the gates are decided when the budget is met (ours; the fixed
-multipliers of FBNet and FBNetV2 need several searches to hit a target, as TuNAS' authors report).
+``budget`` (default, ours): ``CE + sum_b lambda_b log(E_b / budget_b) + mu (mean normalized entropy)``, E the exact
+expected cost under the noise-free gates. ``lambda_b`` is a proportional-integral controller on the log ratio: it
+grows while the search is over budget, turns negative while it is under, and stands still when the expected cost *is*
+the budget. ``mu`` leads the entropy down its schedule in the same way, so that the gates are decided when the budget
+is met.
+
+``fbnet``: ``CE * a * log(cost)^b`` (Wu et al., CVPR 2019, equation 2; a = 0.2, b = 0.6 in an open re-implementation).
+``linear``: ``CE + lambda * cost / budget``, lambda fixed. Neither aims at a budget: TuNAS' authors report about seven
+searches to hit a latency with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from dmask_mobile.costs.model import ExpectedCost
 from dmask_mobile.records.base import Record
 from dmask_mobile.supernet.gates import GateLogits
+
+LossName = Literal["budget", "fbnet", "linear"]
+
+
+class GateLoss(Protocol):
+    """The loss of a gate step."""
+
+    def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
+        """The loss (a scalar) at these logits; may adapt itself by one step."""
+        ...
+
+    def state(self) -> dict[str, object]:
+        """What a checkpoint keeps."""
+        ...
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Takes back what `state` gave."""
+        ...
 
 
 class ControlSettings(Record):
@@ -46,8 +69,8 @@ class BudgetLoss:
         self.multipliers = [0.0] * len(costs)
         self.entropy_multiplier = 0.0
 
-    def __call__(self, logits: GateLogits, target_entropy: float) -> Tensor:
-        """The penalty (a scalar) at these logits; moves the multipliers by one step."""
+    def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
+        """The loss at these logits; moves the multipliers by one step."""
         probabilities = logits.probabilities()
         penalty = torch.zeros((), dtype=torch.float64)
         worst = 0.0
@@ -63,7 +86,7 @@ class BudgetLoss:
         near = max(0.0, 1 - worst / self.settings.decide_within)
         self.entropy_multiplier = max(0.0, self.entropy_multiplier + near * self.settings.entropy_rate * excess)
         weight = max(0.0, self.entropy_multiplier + self.settings.entropy_gain * excess)
-        return penalty + near * weight * entropy
+        return cross_entropy + penalty + near * weight * entropy
 
     def state(self) -> dict[str, object]:
         """What a checkpoint keeps."""
@@ -76,3 +99,57 @@ class BudgetLoss:
         assert isinstance(entropy_multiplier, float)
         self.multipliers = list(multipliers)
         self.entropy_multiplier = entropy_multiplier
+
+
+class FixedSettings(Record):
+    """Constants of the two losses that do not adapt."""
+
+    fbnet_scale: PositiveFloat = 0.2
+    fbnet_exponent: PositiveFloat = 0.6
+    linear_weight: float = Field(default=0.1, ge=0)
+
+
+class FbnetLoss:
+    """``CE * a * log(cost)^b``, the product over all costs of their factors."""
+
+    def __init__(self, costs: Sequence[ExpectedCost], settings: FixedSettings) -> None:
+        self.costs = costs
+        self.settings = settings
+
+    def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
+        """The loss at these logits. Costs below 1 count as 1: the logarithm must not turn the sign."""
+        probabilities = logits.probabilities()
+        loss = cross_entropy
+        for cost in self.costs:
+            log_cost = torch.log(cost.expected(probabilities).clamp_min(1.0 + 1e-6))
+            loss = loss * self.settings.fbnet_scale * log_cost**self.settings.fbnet_exponent
+        return loss
+
+    def state(self) -> dict[str, object]:
+        """Nothing adapts."""
+        return {}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Nothing to take back."""
+
+
+class LinearLoss:
+    """``CE + lambda * sum_b cost_b / budget_b``."""
+
+    def __init__(self, costs: Sequence[ExpectedCost], budgets: Sequence[float], settings: FixedSettings) -> None:
+        self.costs = costs
+        self.budgets = budgets
+        self.settings = settings
+
+    def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
+        """The loss at these logits."""
+        probabilities = logits.probabilities()
+        ratios = [c.expected(probabilities) / b for c, b in zip(self.costs, self.budgets, strict=True)]
+        return cross_entropy + self.settings.linear_weight * torch.stack(ratios).sum()
+
+    def state(self) -> dict[str, object]:
+        """Nothing adapts."""
+        return {}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Nothing to take back."""

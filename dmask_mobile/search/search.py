@@ -15,7 +15,15 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.search.losses import BudgetLoss, ControlSettings
+from dmask_mobile.search.losses import (
+    BudgetLoss,
+    ControlSettings,
+    FbnetLoss,
+    FixedSettings,
+    GateLoss,
+    LinearLoss,
+    LossName,
+)
 from dmask_mobile.search.schedule import Schedule
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
@@ -36,7 +44,9 @@ class SearchSettings(Record):
     gate_learning_rate: PositiveFloat = 0.05
     min_gate_steps: PositiveInt = Field(default=400, description="at least so many gate steps in the whole search")
     schedule: Schedule = Schedule()
+    loss: LossName = "budget"
     control: ControlSettings = ControlSettings()
+    fixed: FixedSettings = FixedSettings()
     seed: int = 0
 
 
@@ -93,7 +103,8 @@ class Searcher:
         self.supernet.to(memory_format=torch.channels_last)
         self.logits = GateLogits(space)
         self.noise = torch.Generator().manual_seed(settings.seed + 1)
-        self.loss = BudgetLoss([b.cost for b in budgets], [b.limit for b in budgets], settings.control)
+        self.budgets = tuple(budgets)
+        self.loss = _loss(self.budgets, settings)
         self.for_weights, self.for_gates = split_for_search(data.train, settings.gate_share, generator)
         self.weight_optimizer = torch.optim.SGD(
             self.supernet.parameters(),
@@ -151,8 +162,8 @@ class Searcher:
                 loaded = self._batches(self.for_gates, 1 + step // num_batches)
             images, labels = next(loaded)
             fraction = (gate_epoch + (step + 1) / total) / gate_epochs
-            loss = F.cross_entropy(self.supernet(images, self.logits.sample(temperature, self.noise)), labels)
-            loss = loss + self.loss(self.logits, settings.schedule.entropy(fraction))
+            cross_entropy = F.cross_entropy(self.supernet(images, self.logits.sample(temperature, self.noise)), labels)
+            loss = self.loss(cross_entropy, self.logits, settings.schedule.entropy(fraction))
             check_finite(loss, "search (gates)", self.epoch, step)
             (self.logits.logits.grad,) = torch.autograd.grad(loss, [self.logits.logits])
             self.gate_optimizer.step()
@@ -164,14 +175,14 @@ class Searcher:
     def _expected(self) -> tuple[float, ...]:
         with torch.no_grad():
             probabilities = self.logits.probabilities()
-            return tuple(float(cost.expected(probabilities)) for cost in self.loss.costs)
+            return tuple(float(budget.cost.expected(probabilities)) for budget in self.budgets)
 
     def _entropy(self) -> float:
         with torch.no_grad():
             return float(self.logits.normalized_entropies().mean())
 
     def _describe(self) -> str:
-        ratios = [value / limit for value, limit in zip(self._expected(), self.loss.budgets, strict=True)]
+        ratios = [value / budget.limit for value, budget in zip(self._expected(), self.budgets, strict=True)]
         return f"expected/budget {', '.join(f'{r:.3f}' for r in ratios)}, entropy {self._entropy():.2f}"
 
     def _state(self) -> dict[str, Any]:
@@ -190,7 +201,7 @@ class Searcher:
         return {
             "space": self.supernet.space.digest(),
             "data": self.data.name,
-            "budgets": list(self.loss.budgets),
+            "budgets": [[budget.cost.name, budget.limit] for budget in self.budgets],
             "settings": self.settings.model_dump(),
         }
 
@@ -207,3 +218,14 @@ class Searcher:
         self.gate_optimizer.load_state_dict(state["gate_optimizer"])
         self.loss.restore(state["loss"])
         self.noise.set_state(state["noise"])
+
+
+def _loss(budgets: Sequence[Budget], settings: SearchSettings) -> GateLoss:
+    costs, limits = [b.cost for b in budgets], [b.limit for b in budgets]
+    match settings.loss:
+        case "budget":
+            return BudgetLoss(costs, limits, settings.control)
+        case "fbnet":
+            return FbnetLoss(costs, settings.fixed)
+        case "linear":
+            return LinearLoss(costs, limits, settings.fixed)

@@ -47,7 +47,7 @@ def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path
 def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float, tmp_path: Path) -> None:
     settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
     search = searcher(settings, place)
-    budget = search.loss.budgets[0]
+    budget = search.budgets[0].limit
     found = search.run(tmp_path / "s.pt")
     assert found.expected[0] == pytest.approx(budget, rel=0.03)
     assert found.entropy < 0.2
@@ -90,6 +90,6 @@ def test_multiplier_grows_over_the_budget_and_turns_negative_under_it() -> None:
     expected = float(COST.expected(logits.probabilities()).detach())
     for factor, sign in ((0.5, 1), (2.0, -1)):
         loss = BudgetLoss([COST], [expected * factor], ControlSettings())
-        loss(logits, target_entropy=1.0)
+        loss(torch.zeros(()), logits, target_entropy=1.0)
         assert sign * loss.multipliers[0] > 0
         assert loss.entropy_multiplier == pytest.approx(0, abs=1e-6)

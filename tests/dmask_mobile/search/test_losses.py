@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dmask_mobile.costs.counts import Macs
+from dmask_mobile.search.losses import BudgetLoss, ControlSettings, FbnetLoss, FixedSettings, GateLoss, LinearLoss
+from dmask_mobile.supernet.gates import GateLogits
+from tests.dmask_mobile.small import SPACE
+
+COST = Macs().on(SPACE)
+LOGITS = GateLogits(SPACE)
+EXPECTED = float(COST.expected(LOGITS.probabilities()).detach())
+LOSSES: dict[str, GateLoss] = {
+    "budget": BudgetLoss([COST], [EXPECTED / 2], ControlSettings()),
+    "fbnet": FbnetLoss([COST], FixedSettings()),
+    "linear": LinearLoss([COST], [EXPECTED / 2], FixedSettings()),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_contract_of_every_loss(name: str) -> None:
+    """Over budget, a loss pushes the expected cost down; a restored one goes on alike."""
+    logits = GateLogits(SPACE)
+    loss = LOSSES[name](torch.tensor(2.0), logits, 1.0)
+    (gradient,) = torch.autograd.grad(loss, logits.logits)
+    with torch.no_grad():
+        logits.logits -= 1e-2 * gradient / gradient.norm()
+    assert COST.expected(logits.probabilities()).item() < EXPECTED
+    state = LOSSES[name].state()
+    following = LOSSES[name](torch.tensor(2.0), LOGITS, 1.0).item()
+    LOSSES[name].restore(state)
+    assert LOSSES[name](torch.tensor(2.0), LOGITS, 1.0).item() == following
+
+
+def test_fbnet_and_linear_are_their_formulas() -> None:
+    cross_entropy = torch.tensor(2.0)
+    fbnet = FbnetLoss([COST], FixedSettings(fbnet_scale=0.2, fbnet_exponent=0.6))
+    assert fbnet(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 * 0.2 * math.log(EXPECTED) ** 0.6)
+    linear = LinearLoss([COST], [1e5], FixedSettings(linear_weight=0.3))
+    assert linear(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 + 0.3 * EXPECTED / 1e5)
+
+
+def test_budget_loss_waits_with_the_decision_until_the_budget_is_near() -> None:
+    far = BudgetLoss([COST], [EXPECTED * 2], ControlSettings())
+    near = BudgetLoss([COST], [EXPECTED], ControlSettings())
+    far(torch.zeros(()), LOGITS, 0.0)
+    near(torch.zeros(()), LOGITS, 0.0)
+    assert far.entropy_multiplier == 0
+    assert near.entropy_multiplier > 0
