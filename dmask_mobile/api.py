@@ -26,10 +26,11 @@ from dmask_mobile.records.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.records.artifact import Artifact
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.records.verification import Check, Verification
-    from dmask_mobile.run import RunRecord, SearchResultRecord
+    from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
     from dmask_mobile.search.search import SearchSettings
     from dmask_mobile.training.data import ImageData
     from dmask_mobile.training.train import TrainSettings
@@ -182,7 +183,13 @@ def search(
 def train(
     run: Path, *, data: str | None = None, settings: TrainSettings | None = None, progress: Progress = silent
 ) -> float:
-    """Trains the run's child from random weights; returns its top-1 accuracy. Goes on after an interruption.
+    """Trains the run's child; returns its top-1 accuracy. Goes on after an interruption.
+
+    Args:
+        run: the run folder.
+        data: other data than the run's own.
+        settings: the recipe, and whether to start from random weights or from the child's slice of the supernet.
+        progress: told after each epoch.
 
     Raises:
         DmaskError: when the folder has no child, no data is known or the classes differ.
@@ -199,6 +206,8 @@ def train(
     record, child = folder.record(), folder.child()
     images = _data_of(record, child, data)
     network = build(child, torch.Generator().manual_seed(settings.seed))
+    if settings.init == "supernet":
+        network.load_state_dict(_slice_of_supernet(folder).state_dict())
     accuracy = train_child(network, images, settings, folder.train_checkpoint, progress)
     save_weights(folder.weights_path, network, child.digest())
     update = {
@@ -209,6 +218,21 @@ def train(
     }
     type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
     return accuracy
+
+
+def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
+    """The child with its slice of the supernet's weights."""
+    from dmask_mobile.run import SearchResultRecord
+    from dmask_mobile.supernet.cut import cut_child
+    from dmask_mobile.supernet.supernet import MaskedSupernet
+    from dmask_mobile.training.checkpoint import load_checkpoint
+
+    space = folder.record().space
+    if space is None or not folder.search_result.exists():
+        raise DmaskError(f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch")
+    supernet = MaskedSupernet(space)
+    supernet.load_state_dict(load_checkpoint(folder.search_checkpoint)["supernet"])
+    return cut_child(supernet, SearchResultRecord.read(folder.search_result).choice)
 
 
 def start_run(child: ChildSpec, run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,13 @@ OptionalTable = Annotated[Path | None, typer.Option(help="A latency table made w
 
 # Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
 console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+class Initial(StrEnum):
+    """Where a child's training starts."""
+
+    scratch = "scratch"
+    supernet = "supernet"
 
 
 def _print_json(content: Any) -> None:
@@ -177,6 +185,9 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     learning_rate: float = 0.2,
+    init: Annotated[
+        Initial, typer.Option(help="Start from random weights or from the child's slice of the supernet.")
+    ] = Initial.scratch,
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
@@ -186,7 +197,9 @@ def train(
     """
     from dmask_mobile.training.train import TrainSettings
 
-    settings = TrainSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings = TrainSettings(
+        init=init.value, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
     with ShownProgress() as progress:
         accuracy = api.train(run, data=data, settings=settings, progress=progress)
     if as_json:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.base import Record
+from dmask_mobile.records.base import Record, write_atomically
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.losses import (
     BudgetLoss,
@@ -117,9 +120,10 @@ class Searcher:
             self.logits.parameters(), lr=settings.gate_learning_rate, betas=(0.5, 0.999)
         )
         self.epoch = 0
+        self.history: list[dict[str, Any]] = []
 
     def run(self, checkpoint: Path, progress: Progress = silent) -> SearchResult:
-        """Searches to the end.
+        """Searches to the end; ``metrics.jsonl`` beside the checkpoint gets one line an epoch.
 
         Raises:
             DmaskError: for a loss that is not finite, and for a checkpoint of other settings.
@@ -131,6 +135,8 @@ class Searcher:
             self._train_epoch()
             self.epoch += 1
             save_checkpoint(checkpoint, self._state())
+            lines = "".join(json.dumps(line) + "\n" for line in self.history)
+            write_atomically(checkpoint.with_name("metrics.jsonl"), lines)
             progress("search", self.epoch, epochs, self._describe())
         return SearchResult(self.supernet, self.logits, self._expected(), self._entropy())
 
@@ -140,33 +146,66 @@ class Searcher:
         gate_epochs = settings.epochs - warmup_epochs
         gate_epoch = max(0, self.epoch - warmup_epochs)
         temperature = settings.schedule.temperature(gate_epoch / max(1, gate_epochs - 1))
-        rate = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * self.epoch / settings.epochs)).item())
+        self.supernet.train()
+        weight_loss = self._train_weights(temperature)
+        gate_loss = None
+        if self.epoch >= warmup_epochs:
+            gate_loss = self._train_gates(temperature, gate_epoch, gate_epochs)
+        self.history.append(self._measure(temperature, weight_loss, gate_loss))
+
+    def _train_weights(self, temperature: float) -> float:
+        """One epoch of weight steps; returns their mean loss."""
+        settings = self.settings
+        rate = 0.5 * (1 + math.cos(math.pi * self.epoch / settings.epochs))
         for group in self.weight_optimizer.param_groups:
             group["lr"] = settings.weight_learning_rate * max(rate, 0.01)
-        self.supernet.train()
+        losses = []
         for step, (images, labels) in enumerate(self._batches(self.for_weights, 0)):
             with torch.no_grad():
                 gates = self.logits.sample(temperature, self.noise)
             loss = F.cross_entropy(self.supernet(images, gates), labels)
-            check_finite(loss, "search (weights)", self.epoch, step)
+            losses.append(check_finite(loss, "search (weights)", self.epoch, step))
             self.weight_optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.weight_optimizer.step()
-        if self.epoch < warmup_epochs:
-            return
+        return sum(losses) / len(losses)
+
+    def _train_gates(self, temperature: float, gate_epoch: int, gate_epochs: int) -> float:
+        """One epoch of gate steps; returns their mean cross-entropy."""
+        settings = self.settings
         num_batches = max(1, len(self.for_gates.labels) // settings.batch_size)
         passes = -(-settings.min_gate_steps // (gate_epochs * num_batches))
         total = passes * num_batches
-        for step in range(total):
-            if step % num_batches == 0:
-                loaded = self._batches(self.for_gates, 1 + step // num_batches)
-            images, labels = next(loaded)
-            fraction = (gate_epoch + (step + 1) / total) / gate_epochs
+        loaded = itertools.chain.from_iterable(self._batches(self.for_gates, 1 + number) for number in range(passes))
+        losses = []
+        for step, (images, labels) in enumerate(loaded):
+            target_entropy = settings.schedule.entropy((gate_epoch + (step + 1) / total) / gate_epochs)
             cross_entropy = F.cross_entropy(self.supernet(images, self.logits.sample(temperature, self.noise)), labels)
-            loss = self.loss(cross_entropy, self.logits, settings.schedule.entropy(fraction))
+            loss = self.loss(cross_entropy, self.logits, target_entropy)
             check_finite(loss, "search (gates)", self.epoch, step)
+            losses.append(float(cross_entropy.detach()))
             (self.logits.logits.grad,) = torch.autograd.grad(loss, [self.logits.logits])
             self.gate_optimizer.step()
+        return sum(losses) / len(losses)
+
+    def _measure(self, temperature: float, weight_loss: float, gate_loss: float | None) -> dict[str, Any]:
+        """One line of ``metrics.jsonl``."""
+        with torch.no_grad():
+            probabilities, entropies = self.logits.probabilities(), self.logits.normalized_entropies()
+        decisions = self.supernet.space.decisions
+        undecided = [decision.name for decision in decisions if len(decision.options) > 1]
+        return {
+            "epoch": self.epoch,
+            "temperature": temperature,
+            "weight_loss": weight_loss,
+            "gate_loss": gate_loss,
+            "expected": dict(zip((b.cost.name for b in self.budgets), self._expected(), strict=True)),
+            "budgets": {b.cost.name: b.limit for b in self.budgets},
+            "loss": self.loss.state(),
+            "entropy": self._entropy(),
+            "entropies": dict(zip(undecided, entropies.tolist(), strict=False)),
+            "probabilities": {d.name: gate.tolist() for d, gate in zip(decisions, probabilities, strict=True)},
+        }
 
     def _batches(self, images: ImageSet, part: int) -> Any:
         seed = (self.settings.seed * 10_007 + self.epoch) * 101 + part
@@ -195,6 +234,7 @@ class Searcher:
             "gate_optimizer": self.gate_optimizer.state_dict(),
             "loss": self.loss.state(),
             "noise": self.noise.get_state(),
+            "history": self.history,
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -218,6 +258,7 @@ class Searcher:
         self.gate_optimizer.load_state_dict(state["gate_optimizer"])
         self.loss.restore(state["loss"])
         self.noise.set_state(state["noise"])
+        self.history = state["history"]
 
 
 def _loss(budgets: Sequence[Budget], settings: SearchSettings) -> GateLoss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,12 @@ from dmask_mobile.training.data import AugmentedImages, ImageData, ImageSet, nor
 
 
 class TrainSettings(Record):
-    """The recipe: SGD with Nesterov momentum, one warm-up epoch, cosine decay, label smoothing."""
+    """The recipe: SGD with Nesterov momentum, one warm-up epoch, cosine decay, label smoothing.
 
+    ``init`` says where the weights came from: ``scratch`` or the child's slice of the ``supernet``.
+    """
+
+    init: Literal["scratch", "supernet"] = "scratch"
     epochs: PositiveInt = 30
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 0.2
@@ -62,17 +66,19 @@ def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: 
     return correct / len(images.labels)
 
 
-def check_finite(loss: Tensor, stage: str, epoch: int, step: int) -> None:
-    """Stops before a broken loss reaches the weights.
+def check_finite(loss: Tensor, stage: str, epoch: int, step: int) -> float:
+    """The loss as a number; stops before a broken one reaches the weights.
 
     Raises:
         DmaskError: when ``loss`` is NaN or infinite.
     """
-    if not math.isfinite(loss.item()):
+    value = float(loss.detach())
+    if not math.isfinite(value):
         raise DmaskError(
-            f"{stage}: the loss is {loss.item()} at epoch {epoch}, step {step}; the last good epoch is kept",
+            f"{stage}: the loss is {value} at epoch {epoch}, step {step}; the last good epoch is kept",
             "lower the learning rate and start again, or resume from the checkpoint",
         )
+    return value
 
 
 def train_child(

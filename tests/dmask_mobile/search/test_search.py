@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,10 @@ def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path
     resumed = searcher().run(tmp_path / "b.pt")
     assert torch.equal(undisturbed.logits.logits, resumed.logits.logits)
     assert undisturbed.expected == resumed.expected
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in metrics] == [0, 1, 2, 3]
+    assert metrics[-1]["expected"]["macs"] == resumed.expected[0]
+    assert 0 <= metrics[-1]["entropy"] <= 1
     for name, value in undisturbed.supernet.state_dict().items():
         assert torch.equal(value, resumed.supernet.state_dict()[name]), name
 
