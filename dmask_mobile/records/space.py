@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from functools import cached_property
 from importlib import resources
@@ -201,18 +200,32 @@ class SearchSpace(FileRecord):
         return Choice(indices=tuple(generator.randrange(len(d.options)) for d in self.decisions))
 
     def num_children(self) -> int:
-        """The number of different networks; what a skipped block would have been does not count."""
-        of_slots = 1
-        inside: set[int] = set()
+        """The number of different networks.
+
+        What a skipped block would have been does not count, nor do two expansions that round to the same hidden
+        width. Counted along the chain: networks that end at each width of a slot.
+        """
+        ending = {0: 1}
         for slot in self.slots:
-            own = [d for d in (slot.expansion, slot.kernel, slot.squeeze_excite) if d is not None]
-            inside.update(own)
-            variants = math.prod(len(self.decisions[d].options) for d in own)
-            can_skip = slot.skip is not None and len(self.decisions[slot.skip].options) > 1
-            if slot.skip is not None:
-                inside.add(slot.skip)
-            of_slots *= variants + can_skip
-        return of_slots * math.prod(len(d.options) for i, d in enumerate(self.decisions) if i not in inside)
+            tied = slot.in_width == slot.out_width
+            reached: dict[int, int] = dict.fromkeys(range(len(self.decisions[slot.out_width].options)), 0)
+            for i, count in ending.items():
+                for j in (i,) if tied else reached:
+                    reached[j] += count * len(self._variants(slot, i, j))
+            ending = reached
+        return sum(ending.values()) * len(self.input.resolutions)
+
+    def _variants(self, slot: Slot, in_width: int, out_width: int) -> set[BlockSpec]:
+        """The different blocks that a slot can have between two widths (option indices)."""
+        indices = list(self.largest().indices)
+        indices[slot.in_width], indices[slot.out_width] = in_width, out_width
+        inside = [d for d in slot.decisions if d not in (slot.in_width, slot.out_width)]
+        blocks = set()
+        for options in itertools.product(*(range(len(self.decisions[d].options)) for d in inside)):
+            for decision, option in zip(inside, options, strict=True):
+                indices[decision] = option
+            blocks.add(self.block(slot, Choice(indices=tuple(indices))))
+        return blocks
 
 
 def _lay_out(space: SearchSpace) -> tuple[tuple[Decision, ...], tuple[Slot, ...]]:

@@ -72,6 +72,10 @@ def test_number_of_children_of_a_small_part_is_that_of_its_enumeration(name: str
     assert len(found) == space.num_children()
 
 
+def test_fbnetv2_f_has_at_least_10_to_the_30_children() -> None:
+    assert load_space("fbnetv2_f").num_children() >= 10**30
+
+
 def test_golden_files_of_version_1_still_read() -> None:
     child = ChildSpec.read(GOLDEN / "child_v1.json")
     assert [block.kind for block in child.blocks] == ["conv", "inverted_residual", "skip", "conv", "head"]
