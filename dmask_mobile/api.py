@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from latency_tables.profile import ProfileSettings
     from latency_tables.table import LatencyTable
 
-__all__ = ["demo", "export", "load_space", "profile", "search", "start_run", "train", "verify"]
+__all__ = ["demo", "export", "load_cost", "load_space", "profile", "search", "start_run", "train", "verify"]
 
 DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,20 +84,53 @@ def profile(
     return profile_plan(plan_space(space), setup, settings, table, progress)
 
 
-def cost_model(name: str, table: Path | None) -> CostModel:
-    """The built-in cost ``macs``, ``params`` or ``latency`` (which needs a table of this device).
+def load_cost(path: str) -> CostModel:
+    """An instance of the user's cost class ``module:Class``, imported from the current folder or the Python path.
+
+    Raises:
+        DmaskError: when the module or the class is not there, or it is not an `AdditiveCost`.
+    """
+    import importlib
+    import sys
+
+    from dmask_mobile.costs.model import AdditiveCost
+
+    module_name, _, class_name = path.partition(":")
+    sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DmaskError(
+            f"cannot load cost '{path}': {error}", "give module:Class, for example mycosts:Depth"
+        ) from error
+    finally:
+        sys.path.pop()
+    if not (isinstance(found, type) and issubclass(found, AdditiveCost)):
+        raise DmaskError(
+            f"cost '{path}' must be a subclass of dmask_mobile.costs.model.AdditiveCost, got {found!r}",
+            "see examples/depth_cost.py",
+        )
+    return found()
+
+
+def cost_model(name: str, table: Path | None, costs: Sequence[CostModel] = ()) -> CostModel:
+    """The cost ``name``: one of ``costs``, or built in (``macs``, ``params``, ``latency`` with a table of this device).
 
     Raises:
         DmaskError: for an unknown name, and for latency without a table or with one of another device.
     """
     from dmask_mobile.costs.counts import Macs, Params
 
+    for cost in costs:
+        if cost.name == name:
+            return cost
     if name == "macs":
         return Macs()
     if name == "params":
         return Params()
     if name != "latency":
-        raise DmaskError(f"no cost '{name}'", "the built-in ones are latency, macs, params")
+        known = ", ".join(["latency", "macs", "params", *(cost.name for cost in costs)])
+        raise DmaskError(f"no cost '{name}'", f"there are {known}; bring your own with --cost module:Class")
     if table is None:
         raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
     _our("latency_tables")
@@ -117,6 +150,7 @@ def search(
     run: Path,
     *,
     table: Path | None = None,
+    costs: Sequence[CostModel] = (),
     settings: SearchSettings | None = None,
     progress: Progress = silent,
 ) -> SearchResultRecord:
@@ -128,6 +162,7 @@ def search(
         budgets: one cost name (``latency``, ``macs``, ``params``) and the most of it, in ms, macs, params.
         run: the run folder.
         table: the latency table, for a latency budget.
+        costs: cost models of your own that the budget may name.
         settings: length and rates of the search.
         progress: told after each epoch.
 
@@ -144,7 +179,7 @@ def search(
     settings = settings or SearchSettings()
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
-    held = [Budget(cost_model(name, table).on(space), limit) for name, limit in budgets.items()]
+    held = [Budget(cost_model(name, table, costs).on(space), limit) for name, limit in budgets.items()]
     check_budgets(held)
     folder = RunFolder(run)
     if folder.search_result.exists():

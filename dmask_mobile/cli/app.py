@@ -42,6 +42,14 @@ OptionalTable = Annotated[Path | None, typer.Option(help="A latency table made w
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 
+class Loss(StrEnum):
+    """The losses of `dmask_mobile.search.losses`."""
+
+    budget = "budget"
+    fbnet = "fbnet"
+    linear = "linear"
+
+
 class Initial(StrEnum):
     """Where a child's training starts."""
 
@@ -148,6 +156,10 @@ def search(
     budget: Annotated[str, typer.Option(help="latency=0.08ms, macs=1.5M or params=60K")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
     table: OptionalTable = None,
+    cost: Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")] = None,
+    loss: Annotated[
+        Loss, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
+    ] = Loss.budget,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     seed: int = 0,
@@ -159,11 +171,18 @@ def search(
     """
     from dmask_mobile.search.search import SearchSettings
 
-    settings = SearchSettings(epochs=epochs, batch_size=batch_size, seed=seed)
+    settings = SearchSettings(loss=loss.value, epochs=epochs, batch_size=batch_size, seed=seed)
     found = api.load_space(space)
     with ShownProgress() as progress:
         result = api.search(
-            found, data, dict([parse_budget(budget)]), output, table=table, settings=settings, progress=progress
+            found,
+            data,
+            dict([parse_budget(budget)]),
+            output,
+            table=table,
+            costs=[api.load_cost(cost)] if cost else [],
+            settings=settings,
+            progress=progress,
         )
     if as_json:
         _print_json(result.to_dict())
