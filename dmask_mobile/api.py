@@ -159,7 +159,7 @@ def search(
     Args:
         space: the space; its classes become the data's.
         data: see `dmask_mobile.training.data.load_data`.
-        budgets: one cost name (``latency``, ``macs``, ``params``) and the most of it, in ms, macs, params.
+        budgets: cost names (``latency``, ``macs``, ``params``) and the most of each, in ms, macs, params.
         run: the run folder.
         table: the latency table, for a latency budget.
         costs: cost models of your own that the budget may name.
@@ -170,12 +170,11 @@ def search(
         DmaskError: for bad input, and for a budget out of reach before anything is trained.
     """
     from dmask_mobile.run import BudgetRecord, RunFolder, SearchResultRecord
-    from dmask_mobile.search.derive import derive
-    from dmask_mobile.search.search import Budget, Searcher, SearchSettings, check_budgets
+    from dmask_mobile.search.search import Budget, Searcher, SearchSettings, check_budgets, derive_within
     from dmask_mobile.training.data import load_data
 
-    if len(budgets) != 1:
-        raise DmaskError(f"a search takes one budget, got {len(budgets)}", "give one --budget NAME=VALUE")
+    if not budgets:
+        raise DmaskError("a search needs a budget", "give --budget NAME=VALUE, for example latency=8ms")
     settings = settings or SearchSettings()
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
@@ -198,7 +197,7 @@ def search(
         shutil.copyfile(table, folder.table_path)
     found = Searcher(space, images, held, settings).run(folder.search_checkpoint, progress)
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
-    derived = derive(held[0].cost, probabilities, held[0].limit)
+    derived = derive_within(held, probabilities)
     space.child(derived.choice, f"{space.name}-{run.name}").write(folder.child_path)
     names = [decision.name for decision in space.decisions]
     result = SearchResultRecord(
@@ -208,7 +207,8 @@ def search(
         expected=found.expected,
         entropy=found.entropy,
         score=derived.score,
-        cost=derived.cost,
+        costs=tuple(budget.cost.cost(derived.choice) for budget in held),
+        gap=derived.gap,
         floor_dropped=derived.floor_dropped,
     )
     result.write(folder.search_result)

@@ -48,7 +48,11 @@ class RunRecord(FileRecord):
 
 
 class SearchResultRecord(FileRecord):
-    """``search/result.json``: what the gates decided and how the child was derived from them."""
+    """``search/result.json``: what the gates decided and how the child was derived from them.
+
+    ``expected`` and ``costs`` are in the order of the run's budgets. No child within the budgets scores more than
+    ``score + gap``; the gap is 0 for one budget.
+    """
 
     file_format: ClassVar[str] = "dmask-search-result"
 
@@ -58,7 +62,8 @@ class SearchResultRecord(FileRecord):
     expected: tuple[float, ...]
     entropy: float
     score: float
-    cost: float
+    costs: tuple[float, ...]
+    gap: float
     floor_dropped: bool
 
 

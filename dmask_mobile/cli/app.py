@@ -153,7 +153,7 @@ def parse_budget(text: str) -> tuple[str, float]:
 def search(
     space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
     data: Data,
-    budget: Annotated[str, typer.Option(help="latency=0.08ms, macs=1.5M or params=60K")],
+    budget: Annotated[list[str], typer.Option(help="latency=0.08ms, macs=1.5M or params=60K; may be repeated.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
     table: OptionalTable = None,
     cost: Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")] = None,
@@ -172,12 +172,12 @@ def search(
     from dmask_mobile.search.search import SearchSettings
 
     settings = SearchSettings(loss=loss.value, epochs=epochs, batch_size=batch_size, seed=seed)
-    found = api.load_space(space)
+    found, budgets = api.load_space(space), dict(parse_budget(text) for text in budget)
     with ShownProgress() as progress:
         result = api.search(
             found,
             data,
-            dict([parse_budget(budget)]),
+            budgets,
             output,
             table=table,
             costs=[api.load_cost(cost)] if cost else [],
@@ -187,13 +187,18 @@ def search(
     if as_json:
         _print_json(result.to_dict())
         return
-    name, limit = parse_budget(budget)
-    unit = "ms" if name == "latency" else name
-    console.print(
-        f"child in {output / 'child.json'}: {name} {quantity(result.cost, unit)}, budget {quantity(limit, unit)}"
-    )
-    console.print(f"expected by the gates {quantity(result.expected[0], unit)}, mean gate entropy {result.entropy:.2f}")
-    if result.floor_dropped:
+    console.print(f"child in {output / 'child.json'}, mean gate entropy {result.entropy:.2f}")
+    for (name, limit), cost_found, expected in zip(budgets.items(), result.costs, result.expected, strict=True):
+        unit = "ms" if name == "latency" else name
+        console.print(
+            f"{name} {quantity(cost_found, unit)}, expected by the gates {quantity(expected, unit)},"
+            f" budget {quantity(limit, unit)}"
+        )
+    if len(budgets) > 1:
+        console.print(
+            f"score {result.score:.3f}; the best child within all budgets scores at most {result.gap:.3f} more"
+        )
+    elif result.floor_dropped:
         console.print("no child lies within 5% below the budget; this is the best one further below")
 
 

@@ -20,7 +20,7 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, Slot
 
 if TYPE_CHECKING:
-    from dmask_mobile.costs.model import AdditiveCost
+    from dmask_mobile.costs.model import AdditiveCost, Correction
 
 
 class BlockCosts(NamedTuple):
@@ -43,12 +43,19 @@ class ChainCost:
     ``expected`` satisfies `ExpectedCost`; derivation reads ``blocks`` and ``corrections``.
     """
 
-    def __init__(self, space: SearchSpace, model: AdditiveCost) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        name: str,
+        unit: str,
+        corrections: tuple[Correction, ...],
+        blocks: tuple[BlockCosts, ...],
+    ) -> None:
         self.space = space
-        self.name = model.name
-        self.unit = model.unit
-        self.corrections = tuple(model.correction(r) for r in space.input.resolutions)
-        self.blocks = _tabulate(space, model)
+        self.name = name
+        self.unit = unit
+        self.corrections = corrections
+        self.blocks = blocks
         self._tensors = tuple(torch.from_numpy(block.values) for block in self.blocks)
         self._offsets = torch.tensor([c.offset for c in self.corrections], dtype=torch.float64)
         self._scales = torch.tensor([c.scale for c in self.corrections], dtype=torch.float64)
@@ -95,14 +102,35 @@ class ChainCost:
         return float(best_by_width.min())
 
 
-def _tabulate(space: SearchSpace, model: AdditiveCost) -> tuple[BlockCosts, ...]:
+def chain_cost(space: SearchSpace, model: AdditiveCost) -> ChainCost:
+    """The costs that ``model`` gives to every block of ``space`` at every resolution."""
     sizes = list(space.input.resolutions)
     blocks = []
     for slot in space.slots:
         values = np.stack([_slot_costs(space, slot, model, size) for size in sizes])
         blocks.append(BlockCosts(slot.decisions, values))
         sizes = [space.block(slot, space.largest()).out_size(size) for size in sizes]
-    return tuple(blocks)
+    corrections = tuple(model.correction(resolution) for resolution in space.input.resolutions)
+    return ChainCost(space, model.name, model.unit, corrections, tuple(blocks))
+
+
+def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainCost:
+    """``sum_k weights_k cost_k`` of costs of the same space, corrections included: its own correction scale is 1."""
+    first = costs[0]
+    blocks = []
+    for position, block in enumerate(first.blocks):
+        values = np.zeros_like(block.values)
+        for cost, weight in zip(costs, weights, strict=True):
+            scales = np.array([c.scale for c in cost.corrections]).reshape(-1, *[1] * (values.ndim - 1))
+            values = values + weight * scales * cost.blocks[position].values
+        blocks.append(BlockCosts(block.decisions, values))
+    offsets = [
+        sum(w * cost.corrections[r].offset for cost, w in zip(costs, weights, strict=True))
+        for r in range(len(first.corrections))
+    ]
+    name = " + ".join(cost.name for cost in costs)
+    corrections = tuple(type(first.corrections[0])(offset, 1.0) for offset in offsets)
+    return ChainCost(first.space, name, "of the budgets", corrections, tuple(blocks))
 
 
 def _slot_costs(space: SearchSpace, slot: Slot, model: AdditiveCost, in_size: int) -> np.ndarray:

@@ -94,6 +94,6 @@ class AdditiveCost(ABC):
 
     def on(self, space: SearchSpace) -> ChainCost:
         """The cost tensors of every block of ``space`` at every resolution."""
-        from dmask_mobile.costs.chain import ChainCost
+        from dmask_mobile.costs.chain import chain_cost
 
-        return ChainCost(space, self)
+        return chain_cost(space, self)

@@ -30,11 +30,11 @@ MULTIPLIER_STEPS = 60
 
 
 class Derived(NamedTuple):
-    """A derived child: its score, its cost, and whether the lower bound on the cost had to be dropped."""
+    """A derived child: its score and what may be missing from the best one's, and whether the floor was dropped."""
 
     choice: Choice
     score: float
-    cost: float
+    gap: float
     floor_dropped: bool
 
 
@@ -85,27 +85,28 @@ def score_of(space: SearchSpace, scores: Sequence[np.ndarray], choice: Choice) -
     return float(sum(scores[d][choice[d]] for d in range(len(scores)) if d not in inactive))
 
 
-def derive(cost: ChainCost, probabilities: Sequence[np.ndarray], budget: float) -> Derived:
+def derive(cost: ChainCost, probabilities: Sequence[np.ndarray], budget: float, floor: float = FLOOR) -> Derived:
     """The child with the highest score whose cost lies in 0.95 to 1.00 times ``budget``.
 
     Args:
         cost: the cost of every child of the space.
         probabilities: ``softmax(logits)`` of each decision.
         budget: in the unit of ``cost``.
+        floor: another share of the budget than 0.95; 0 for none.
 
     Raises:
         DmaskError: when no child of the space is within the budget.
     """
     scores = log_scores(probabilities)
-    for floor in (FLOOR * budget, -np.inf):
+    for lowest in (floor * budget, -np.inf):
         best: Choice | None = None
         for resolution in range(len(cost.corrections)):
             known = -np.inf if best is None else score_of(cost.space, scores, best)
-            choice = _derive_at(cost, scores, resolution, budget, floor, known)
+            choice = _derive_at(cost, scores, resolution, budget, lowest, known)
             if choice is not None and score_of(cost.space, scores, choice) > known:
                 best = choice
         if best is not None:
-            return Derived(best, score_of(cost.space, scores, best), cost.cost(best), floor == -np.inf)
+            return Derived(best, score_of(cost.space, scores, best), 0.0, lowest == -np.inf)
     low, high = cost.reachable()
     raise DmaskError(
         f"no child of '{cost.space.name}' has {cost.name} <= {budget:g} {cost.unit}",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -18,6 +19,8 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record, write_atomically
 from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.derive import Derived, derive
+from dmask_mobile.search.derive_several import derive_within_all
 from dmask_mobile.search.losses import (
     BudgetLoss,
     ControlSettings,
@@ -259,6 +262,17 @@ class Searcher:
         self.loss.restore(state["loss"])
         self.noise.set_state(state["noise"])
         self.history = state["history"]
+
+
+def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]) -> Derived:
+    """The best child within every budget: exact for one, with a stated gap for several.
+
+    Raises:
+        DmaskError: when no child was found.
+    """
+    if len(budgets) == 1:
+        return derive(budgets[0].cost, probabilities, budgets[0].limit)
+    return derive_within_all([b.cost for b in budgets], [b.limit for b in budgets], probabilities)
 
 
 def _loss(budgets: Sequence[Budget], settings: SearchSettings) -> GateLoss:

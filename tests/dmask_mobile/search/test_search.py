@@ -57,7 +57,7 @@ def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float
     assert found.expected[0] == pytest.approx(budget, rel=0.03)
     assert found.entropy < 0.2
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
-    assert derive(COST, probabilities, budget).cost <= budget
+    assert COST.cost(derive(COST, probabilities, budget).choice) <= budget
 
 
 @pytest.mark.parametrize(("factor", "where"), [(0.5, "below"), (2.0, "above")])
