@@ -191,10 +191,11 @@ def search(
             "search_settings": settings.model_dump(mode="json"),
         }
     )
-    folder.table_path.parent.mkdir(parents=True, exist_ok=True)
-    record.write(folder.record_path)
-    if table is not None and table.resolve() != folder.table_path.resolve():
-        shutil.copyfile(table, folder.table_path)
+    if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
+        folder.table_path.parent.mkdir(parents=True, exist_ok=True)
+        record.write(folder.record_path)
+        if table is not None and table.resolve() != folder.table_path.resolve():
+            shutil.copyfile(table, folder.table_path)
     found = Searcher(space, images, held, settings).run(folder.search_checkpoint, progress)
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
     derived = derive_within(held, probabilities)

@@ -144,6 +144,16 @@ def test_verification_with_an_artifact_missing(folder: Path, tmp_path: Path) -> 
     assert_refused(done, "model.onnx' is missing; export it again")
 
 
+def test_an_option_out_of_range(folder: Path, tmp_path: Path) -> None:
+    done = dmask("train", tmp_path, "--learning-rate", "-1", cwd=folder)
+    assert_refused(done, "TrainSettings: learning_rate: Input should be greater than 0, got -1.0")
+
+
+def test_a_folder_that_is_no_run(folder: Path, tmp_path: Path) -> None:
+    for command in ("train", "verify", "export"):
+        assert_refused(dmask(command, tmp_path, cwd=folder), "is no run folder: it has no run.json")
+
+
 def test_debug_shows_the_traceback(folder: Path) -> None:
     done = dmask("--debug", "space", "show", "nowhere", cwd=folder)
     assert done.returncode != 0

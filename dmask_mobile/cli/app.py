@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from dmask_mobile import __version__, api
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.tables import latency_table_summary, quantity, space_table, verification_table
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Verification
 
@@ -353,9 +355,13 @@ def main() -> None:
     """The console script ``dmask``: exit status 0 done, 1 a verification failed, 2 bad input or use."""
     try:
         app()
-    except (DmaskError, OSError) as error:
+    except (DmaskError, OSError, ValidationError) as error:
         if os.environ.get("DMASK_DEBUG"):
             raise
-        reason = error if isinstance(error, DmaskError) else f"{error} (what was measured or trained so far is kept)"
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            reason = f"{error.title}: {describe_validation_error(error)}"
+        elif isinstance(error, OSError):
+            reason += " (what was measured or trained so far is kept)"
         Console(stderr=True).print(f"error: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

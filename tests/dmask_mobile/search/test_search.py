@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.search.derive import derive
@@ -65,6 +66,25 @@ def test_a_budget_out_of_reach_is_refused_before_training(factor: float, where: 
     limit = (LOW if factor < 1 else HIGH) * factor
     with pytest.raises(DmaskError, match=rf"budget macs=.* is {where} what 'small' can reach: .* to .* macs; choose"):
         Searcher(SPACE, few_images(64), [Budget(COST, limit)], SETTINGS)
+
+
+def test_changed_settings_are_refused_and_leave_the_run_as_it_was(tmp_path: Path) -> None:
+    class InterruptedSearchError(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int, note: str = "") -> None:
+        raise InterruptedSearchError
+
+    budget = {"macs": LOW + 0.5 * (HIGH - LOW)}
+    settings = SearchSettings(epochs=2, warmup=0.5, min_gate_steps=1, batch_size=512)
+    with pytest.raises(InterruptedSearchError):
+        api.search(SPACE, "glyphs", budget, tmp_path, settings=settings, progress=stop)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(DmaskError, match="belongs to a search with other settings"):
+        api.search(SPACE, "glyphs", budget, tmp_path, settings=settings.model_copy(update={"seed": 1}))
+    assert (tmp_path / "run.json").read_bytes() == before
+    result = api.search(SPACE, "glyphs", budget, tmp_path, settings=settings)
+    assert result.costs[0] <= budget["macs"]
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
