@@ -17,9 +17,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dmask_mobile.cost_names import cost_model, load_cost, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace, load_space
@@ -31,33 +31,27 @@ if TYPE_CHECKING:
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.records.verification import Check, Verification
     from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
-    from dmask_mobile.search.search import SearchSettings
+    from dmask_mobile.search.search import Budget, SearchResult, SearchSettings
     from dmask_mobile.training.data import ImageData
     from dmask_mobile.training.train import TrainSettings
     from latency_tables.profile import ProfileSettings
     from latency_tables.table import LatencyTable
 
-__all__ = ["demo", "export", "load_cost", "load_space", "profile", "search", "start_run", "train", "verify"]
+__all__ = [
+    "cost_model",
+    "demo",
+    "export",
+    "load_cost",
+    "load_space",
+    "profile",
+    "search",
+    "start_run",
+    "train",
+    "verify",
+]
 
 DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def _our(package: str) -> ModuleType:
-    """Our top-level package ``export`` or ``latency_tables``.
-
-    Raises:
-        DmaskError: naming the file when another module of that name was found first.
-    """
-    import importlib
-
-    module = importlib.import_module(package)
-    if not hasattr(module, "__path__") or not (Path(next(iter(module.__path__))) / "py.typed").exists():
-        raise DmaskError(
-            f"'import {package}' found '{getattr(module, '__file__', module)}', not dmask-mobile's package",
-            "start Python outside that folder, or with 'python -P', or use the 'dmask' command",
-        )
-    return module
 
 
 def profile(
@@ -73,7 +67,7 @@ def profile(
     Raises:
         DmaskError: when ``table`` was measured on another device or with another runtime.
     """
-    _our("latency_tables")
+    our_package("latency_tables")
     from latency_tables.devices.local import LocalDevice
     from latency_tables.plan import plan_space
     from latency_tables.profile import ProfileSettings, Setup, profile_plan
@@ -82,65 +76,6 @@ def profile(
     settings = settings or ProfileSettings()
     setup = Setup(LocalDevice(), runtime_named(runtime), settings.threads)
     return profile_plan(plan_space(space), setup, settings, table, progress)
-
-
-def load_cost(path: str) -> CostModel:
-    """An instance of the user's cost class ``module:Class``, imported from the current folder or the Python path.
-
-    Raises:
-        DmaskError: when the module or the class is not there, or it is not an `AdditiveCost`.
-    """
-    import importlib
-    import sys
-
-    from dmask_mobile.costs.model import AdditiveCost
-
-    module_name, _, class_name = path.partition(":")
-    sys.path.append(str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DmaskError(
-            f"cannot load cost '{path}': {error}", "give module:Class, for example mycosts:Depth"
-        ) from error
-    finally:
-        sys.path.pop()
-    if not (isinstance(found, type) and issubclass(found, AdditiveCost)):
-        raise DmaskError(
-            f"cost '{path}' must be a subclass of dmask_mobile.costs.model.AdditiveCost, got {found!r}",
-            "see examples/depth_cost.py",
-        )
-    return found()
-
-
-def cost_model(name: str, table: Path | None, costs: Sequence[CostModel] = ()) -> CostModel:
-    """The cost ``name``: one of ``costs``, or built in (``macs``, ``params``, ``latency`` with a table of this device).
-
-    Raises:
-        DmaskError: for an unknown name, and for latency without a table or with one of another device.
-    """
-    from dmask_mobile.costs.counts import Macs, Params
-
-    for cost in costs:
-        if cost.name == name:
-            return cost
-    if name == "macs":
-        return Macs()
-    if name == "params":
-        return Params()
-    if name != "latency":
-        known = ", ".join(["latency", "macs", "params", *(cost.name for cost in costs)])
-        raise DmaskError(f"no cost '{name}'", f"there are {known}; bring your own with --cost module:Class")
-    if table is None:
-        raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
-    _our("latency_tables")
-    from dmask_mobile.costs.latency import Latency
-    from latency_tables.probe import setup_of
-    from latency_tables.table import LatencyTable
-
-    read = LatencyTable.read(table)
-    setup_of(read)
-    return Latency(read)
 
 
 def search(
@@ -169,8 +104,8 @@ def search(
     Raises:
         DmaskError: for bad input, and for a budget out of reach before anything is trained.
     """
-    from dmask_mobile.run import BudgetRecord, RunFolder, SearchResultRecord
-    from dmask_mobile.search.search import Budget, Searcher, SearchSettings, check_budgets, derive_within
+    from dmask_mobile.run import BudgetRecord, RunFolder
+    from dmask_mobile.search.search import Budget, Searcher, SearchSettings, check_budgets
     from dmask_mobile.training.data import load_data
 
     if not budgets:
@@ -197,23 +132,31 @@ def search(
         if table is not None and table.resolve() != folder.table_path.resolve():
             shutil.copyfile(table, folder.table_path)
     found = Searcher(space, images, held, settings).run(folder.search_checkpoint, progress)
+    result = _derived_result(space, held, found)
+    space.child(result.choice, f"{space.name}-{run.name}").write(folder.child_path)
+    result.write(folder.search_result)
+    return result
+
+
+def _derived_result(space: SearchSpace, budgets: Sequence[Budget], found: SearchResult) -> SearchResultRecord:
+    """The best child within the budgets and how the gates chose it."""
+    from dmask_mobile.run import SearchResultRecord
+    from dmask_mobile.search.search import derive_within
+
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
-    derived = derive_within(held, probabilities)
-    space.child(derived.choice, f"{space.name}-{run.name}").write(folder.child_path)
-    names = [decision.name for decision in space.decisions]
-    result = SearchResultRecord(
+    derived = derive_within(budgets, probabilities)
+    decisions = space.decisions
+    return SearchResultRecord(
         choice=derived.choice,
-        decided={d.name: d.options[i] for d, i in zip(space.decisions, derived.choice.indices, strict=True)},
-        probabilities={name: tuple(p.tolist()) for name, p in zip(names, probabilities, strict=True)},
+        decided={d.name: d.options[i] for d, i in zip(decisions, derived.choice.indices, strict=True)},
+        probabilities={d.name: tuple(p.tolist()) for d, p in zip(decisions, probabilities, strict=True)},
         expected=found.expected,
         entropy=found.entropy,
         score=derived.score,
-        costs=tuple(budget.cost.cost(derived.choice) for budget in held),
+        costs=tuple(budget.cost.cost(derived.choice) for budget in budgets),
         gap=derived.gap,
         floor_dropped=derived.floor_dropped,
     )
-    result.write(folder.search_result)
-    return result
 
 
 def train(
@@ -306,7 +249,7 @@ def export(run: Path, formats: Sequence[str], progress: Progress = silent) -> tu
         DmaskError: before anything is written, for an unknown format or one whose package is not installed; for a
             child without weights.
     """
-    _our("export")
+    our_package("export")
     from dmask_mobile.nets.build import build
     from dmask_mobile.run import RunFolder
     from dmask_mobile.training.checkpoint import load_weights
@@ -343,7 +286,7 @@ def verify(
     Raises:
         DmaskError: when there is nothing to verify or an artifact is missing.
     """
-    _our("export")
+    our_package("export")
     from dmask_mobile.nets.build import build
     from dmask_mobile.records.artifact import Artifact
     from dmask_mobile.records.verification import Verification
@@ -369,7 +312,7 @@ def verify(
     table = table or (folder.table_path if folder.table_path.exists() else None)
     probe = None
     if table is not None:
-        _our("latency_tables")
+        our_package("latency_tables")
         from latency_tables.probe import TableProbe
         from latency_tables.table import LatencyTable
 
