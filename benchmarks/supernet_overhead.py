@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -124,11 +123,18 @@ def peak_bytes(make: str, num_options: int, batch: int) -> int:
 
 def _peak_here(make: str, num_options: int, batch: int) -> int:
     torch.set_num_threads(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss would carry over the parent's peak; the kernel's own high-water mark can be reset (Linux only).
+    before = _resident_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
     step = {"plain": plain_step, "supernet": supernet_step}[make](space_with(num_options), batch)
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return (_resident_kib("VmHWM") - before) * 1024
+
+
+def _resident_kib(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0])
 
 
 def cost_share(step_seconds: float) -> float:
