@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,6 +27,8 @@ from dmask_mobile.costs.counts import Macs
 from dmask_mobile.nets.build import build
 from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.run import installed_versions, now
+from dmask_mobile.search.derive import derive
+from dmask_mobile.search.sampled_resolution import SampledResolution
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
 
@@ -33,6 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "supernet_overhead.json"
 OPTIONS = (2, 8, 16, 32)
 STAGES = ((1, 32, 1, "relu"), (2, 40, 2, "relu"), (3, 64, 2, "hswish"), (3, 128, 2, "hswish"))
 RESOLUTION, CLASSES = 64, 100
+RESOLUTIONS = (36, 40, 44, 48, 52, 56, 60, 64)
 Step = Callable[[], None]
 
 
@@ -115,6 +119,43 @@ def paired_ratio(plain: Step, other: Step, steps: int) -> tuple[float, float]:
     return statistics.median(b / a for a, b in times), statistics.median(a for a, _ in times)
 
 
+def resolution_ratio(steps: int, batch: int) -> float:
+    """The sampled mode's mean step over that of plain steps at the same resolutions; medians at each of them."""
+    space = space_with(OPTIONS[1], RESOLUTIONS)
+    images, labels = batch_of(batch, space.resolution)
+    supernet, logits, noise = MaskedSupernet(space), GateLogits(space), torch.Generator().manual_seed(1)
+    drawn = 0
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            gates = logits.sample(1.0, noise)
+        SampledResolution().draw(gates, logits, noise)  # its price; which one comes next is fixed below
+        one_hot = F.one_hot(torch.tensor(drawn), len(RESOLUTIONS)).float()
+        scores: torch.Tensor = supernet(images, (one_hot, *gates[1:]))
+        return scores
+
+    sampled = training_step(supernet, forward, labels)
+    plain_of, sampled_of = [], []
+    for drawn, size in enumerate(RESOLUTIONS):  # noqa: B007 - forward reads it
+        ratio, plain_seconds = paired_ratio(plain_step(space, batch, size), sampled, steps)
+        plain_of.append(plain_seconds)
+        sampled_of.append(ratio * plain_seconds)
+    return sum(sampled_of) / sum(plain_of)
+
+
+def derivation_seconds() -> float:
+    """The longest derivation on fbnetv2_f under one budget: three places in its range, random gates."""
+    space = load_space("fbnetv2_f")
+    cost, random, seconds = Macs().on(space), np.random.default_rng(0), []
+    low, high = cost.reachable()
+    for place in (0.25, 0.5, 0.75):
+        probabilities = [random.dirichlet(np.ones(len(d.options))) for d in space.decisions]
+        start = time.thread_time()
+        derive(cost, probabilities, low + place * (high - low))
+        seconds.append(time.thread_time() - start)
+    return max(seconds)
+
+
 def peak_bytes(make: str, num_options: int, batch: int) -> int:
     """Peak memory of three steps in a fresh process, above what it held before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -168,6 +209,8 @@ def measure(steps: int, batch: int) -> dict[str, Any]:
         "largest_to_smallest": max(ratios.values()) / min(ratios.values()),
         "memory_ratio": masked / plain,
         "cost_share": cost_share(time.thread_time() - start),
+        "resolution_step_ratio": resolution_ratio(steps, batch),
+        "derivation_seconds": derivation_seconds(),
         "steps": steps,
         "batch": batch,
         "created": now(),
@@ -190,7 +233,11 @@ def main() -> None:
     for num_options, ratio in result["step_time_ratio"].items():
         print(f"{num_options:>3} options: {ratio:.3f} times the plain step")
     print(f"largest / smallest {result['largest_to_smallest']:.3f}, memory {result['memory_ratio']:.3f} times")
+    print(
+        f"sampled resolution, {len(RESOLUTIONS)} of them: {result['resolution_step_ratio']:.3f} times the plain steps"
+    )
     print(f"expected cost of fbnetv2_f: {result['cost_share']:.2%} of its step")
+    print(f"derivation on fbnetv2_f: at most {result['derivation_seconds']:.1f} s")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 >>> space = api.load_space("demo")                                      # doctest: +SKIP
 >>> api.profile(space, Path("table.jsonl"))                             # doctest: +SKIP
 >>> run = Path("run")                                                   # doctest: +SKIP
->>> api.search(space, "glyphs", {"latency": 0.07}, run, table=Path("table.jsonl"))  # doctest: +SKIP
+>>> api.search(space, "glyphs", {"latency": 0.07}, run, tables=[Path("table.jsonl")])  # doctest: +SKIP
 >>> api.train(run); api.export(run, ["onnx", "coreml"]); api.verify(run).passed     # doctest: +SKIP
 
 This module and the command line are the only ones that see all three packages, and only inside functions: a user's
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmask_mobile.cost_names import cost_model, load_cost, our_package
+from dmask_mobile.cost_names import all_costs, cost_model, load_cost, named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace, load_space
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.records.verification import Check, Verification
     from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
-    from dmask_mobile.search.search import Budget, SearchResult, SearchSettings
+    from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.data import ImageData
     from dmask_mobile.training.train import TrainSettings
+    from export.verify import LatencyPromise
     from latency_tables.profile import ProfileSettings
     from latency_tables.table import LatencyTable
 
 __all__ = [
+    "all_costs",
     "cost_model",
     "demo",
     "export",
@@ -84,8 +86,9 @@ def search(
     budgets: Mapping[str, float],
     run: Path,
     *,
-    table: Path | None = None,
+    tables: Sequence[Path] = (),
     costs: Sequence[CostModel] = (),
+    samples: int = 1,
     settings: SearchSettings | None = None,
     progress: Progress = silent,
 ) -> SearchResultRecord:
@@ -94,10 +97,11 @@ def search(
     Args:
         space: the space; its classes become the data's.
         data: see `dmask_mobile.training.data.load_data`.
-        budgets: cost names (``latency``, ``macs``, ``params``) and the most of each, in ms, macs, params.
+        budgets: cost names (see `cost_model`) and the most of each, in ms, macs, params, bytes.
         run: the run folder.
-        table: the latency table, for a latency budget.
+        tables: the latency tables that latency budgets need.
         costs: cost models of your own that the budget may name.
+        samples: more than 1 draws so many children within the budgets and takes the most accurate one.
         settings: length and rates of the search.
         progress: told after each epoch.
 
@@ -105,7 +109,10 @@ def search(
         DmaskError: for bad input, and for a budget out of reach before anything is trained.
     """
     from dmask_mobile.run import BudgetRecord, RunFolder
-    from dmask_mobile.search.search import Budget, Searcher, SearchSettings, check_budgets
+    from dmask_mobile.search.budgets import Budget, check_budgets
+    from dmask_mobile.search.result import choose_child
+    from dmask_mobile.search.search import Searcher
+    from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.data import load_data
 
     if not budgets:
@@ -113,7 +120,7 @@ def search(
     settings = settings or SearchSettings()
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
-    held = [Budget(cost_model(name, table, costs).on(space), limit) for name, limit in budgets.items()]
+    held = [Budget(cost_model(name, tables, costs).on(space), limit) for name, limit in budgets.items()]
     check_budgets(held)
     folder = RunFolder(run)
     if folder.search_result.exists():
@@ -127,36 +134,16 @@ def search(
         }
     )
     if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
-        folder.table_path.parent.mkdir(parents=True, exist_ok=True)
+        folder.tables_path.mkdir(parents=True, exist_ok=True)
         record.write(folder.record_path)
-        if table is not None and table.resolve() != folder.table_path.resolve():
-            shutil.copyfile(table, folder.table_path)
-    found = Searcher(space, images, held, settings).run(folder.search_checkpoint, progress)
-    result = _derived_result(space, held, found)
+        for table in tables:
+            shutil.copyfile(table, folder.tables_path / table.name)
+    searcher = Searcher(space, images, held, settings)
+    found = searcher.run(folder.search_checkpoint, progress)
+    result = choose_child(searcher, found, samples, progress)
     space.child(result.choice, f"{space.name}-{run.name}").write(folder.child_path)
     result.write(folder.search_result)
     return result
-
-
-def _derived_result(space: SearchSpace, budgets: Sequence[Budget], found: SearchResult) -> SearchResultRecord:
-    """The best child within the budgets and how the gates chose it."""
-    from dmask_mobile.run import SearchResultRecord
-    from dmask_mobile.search.search import derive_within
-
-    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
-    derived = derive_within(budgets, probabilities)
-    decisions = space.decisions
-    return SearchResultRecord(
-        choice=derived.choice,
-        decided={d.name: d.options[i] for d, i in zip(decisions, derived.choice.indices, strict=True)},
-        probabilities={d.name: tuple(p.tolist()) for d, p in zip(decisions, probabilities, strict=True)},
-        expected=found.expected,
-        entropy=found.entropy,
-        score=derived.score,
-        costs=tuple(budget.cost.cost(derived.choice) for budget in budgets),
-        gap=derived.gap,
-        floor_dropped=derived.floor_dropped,
-    )
 
 
 def train(
@@ -272,14 +259,19 @@ def export(run: Path, formats: Sequence[str], progress: Progress = silent) -> tu
 
 
 def verify(
-    run: Path, *, data: str | None = None, table: Path | None = None, images: int = 1000, progress: Progress = silent
+    run: Path,
+    *,
+    data: str | None = None,
+    tables: Sequence[Path] = (),
+    images: int = 1000,
+    progress: Progress = silent,
 ) -> Verification:
     """Holds every artifact of the run against what was promised; writes ``verification.json``.
 
     Args:
         run: the run folder.
         data: the images to verify on, if not those that the child was trained on.
-        table: the latency table, if not the one that the search used. Without one no latency is promised.
+        tables: the latency tables, if not those that the search used. Without one no latency is promised.
         images: at most so many validation images.
         progress: told after each artifact.
 
@@ -292,6 +284,7 @@ def verify(
     from dmask_mobile.records.verification import Verification
     from dmask_mobile.run import RunFolder, now
     from dmask_mobile.training.checkpoint import load_weights
+    from dmask_mobile.training.data import seen
     from export.deployable import Deployable
     from export.verify import Reference, verify_artifact
 
@@ -300,32 +293,42 @@ def verify(
     paths = sorted(folder.exports.glob("*.artifact.json"))
     if not paths:
         raise DmaskError(f"'{run}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml")
-    validation = _data_of(record, child, data, check_classes=record.accuracy is not None).val
+    validation = _data_of(record, child, data, check_classes=record.accuracy is not None)
     network = build(child)
     load_weights(folder.weights_path, network, child.digest())
     reference = Reference(
         child,
         Deployable(network, record.preprocessing.mean, record.preprocessing.std),
-        validation.images[:images].float() / 255,
-        validation.labels[:images],
+        seen(validation.val.images[:images], validation),
+        validation.val.labels[:images],
     )
-    table = table or (folder.table_path if folder.table_path.exists() else None)
-    probe = None
-    if table is not None:
-        our_package("latency_tables")
-        from latency_tables.probe import TableProbe
-        from latency_tables.table import LatencyTable
-
-        probe = TableProbe(LatencyTable.read(table), progress)
-    budget = next((b.limit for b in record.budgets if b.cost == "latency"), None)
+    promises = _latency_promises(record, named_tables(tables) or folder.tables(), progress)
     checks: list[Check] = []
     for number, path in enumerate(paths, start=1):
         artifact = Artifact.read(path)
-        checks.extend(verify_artifact(artifact, folder.exports, reference, probe, budget))
+        checks.extend(verify_artifact(artifact, folder.exports, reference, promises))
         progress("verify", number, len(paths), artifact.model_format)
     verification = Verification(child_digest=child.digest(), created=now(), checks=tuple(checks))
     verification.write(folder.verification_path)
     return verification
+
+
+def _latency_promises(record: RunRecord, tables: Mapping[str, Path], progress: Progress) -> tuple[LatencyPromise, ...]:
+    """What each table says of the child's latency, and the budget that the search held it to."""
+    if not tables:
+        return ()
+    our_package("latency_tables")
+    from export.verify import LatencyPromise
+    from latency_tables.probe import TableProbe
+    from latency_tables.table import LatencyTable
+
+    budgets = {budget.cost: budget.limit for budget in record.budgets}
+    promises = []
+    for name, path in tables.items():
+        cost = "latency" if len(tables) == 1 else f"latency@{name}"
+        limit = budgets.get(f"latency@{name}", budgets.get("latency") if len(tables) == 1 else None)
+        promises.append(LatencyPromise(cost, TableProbe(LatencyTable.read(path), progress), limit))
+    return tuple(promises)
 
 
 def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:
@@ -337,17 +340,17 @@ def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[P
         The run folder and the verification of the ONNX and Core ML exports.
     """
     from dmask_mobile.run import new_run_path
-    from dmask_mobile.search.search import SearchSettings
+    from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.train import TrainSettings
 
     space = load_space("demo")
     run = new_run_path(folder, "demo")
     table = run / "table.jsonl"
     profile(space, table, progress=progress)
-    low, high = cost_model("latency", table).on(space).reachable()
+    low, high = cost_model("latency", [table]).on(space).reachable()
     settings = SearchSettings(epochs=DEMO_SEARCH_EPOCHS, seed=seed)
     budgets = {"latency": (low + high) / 2}
-    search(space, "glyphs", budgets, run, table=table, settings=settings, progress=progress)
+    search(space, "glyphs", budgets, run, tables=[table], settings=settings, progress=progress)
     train(run, settings=TrainSettings(epochs=DEMO_TRAIN_EPOCHS, seed=seed), progress=progress)
     export(run, ["onnx", "coreml"], progress)
     return run, verify(run, progress=progress)
@@ -360,7 +363,7 @@ def _new_record(images: ImageData) -> RunRecord:
     return RunRecord(
         created=now(),
         versions=installed_versions(),
-        preprocessing=Preprocessing(mean=images.mean, std=images.std),
+        preprocessing=Preprocessing(mean=images.mean, std=images.std, source_resolution=images.train.images.shape[-1]),
         class_names=images.class_names,
     )
 
@@ -371,7 +374,8 @@ def _data_of(record: RunRecord, child: ChildSpec, data: str | None, check_classe
     source = data or record.data
     if source is None:
         raise DmaskError("this run names no data", "give --data glyphs, fashion-mnist or a folder")
-    images = load_data(source, child.resolution)
+    resolution = record.space.resolution if record.space else child.resolution
+    images = load_data(source, resolution).at(child.resolution)
     if check_classes and images.classes != child.classes:
         raise DmaskError(
             f"data '{source}' has {images.classes} classes, the child {child.classes}", "give the data of the search"

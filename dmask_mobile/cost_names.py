@@ -6,7 +6,7 @@ packages meet, inside functions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -63,31 +63,73 @@ def load_cost(path: str) -> CostModel:
     return found()
 
 
-def cost_model(name: str, table: Path | None, costs: Sequence[CostModel] = ()) -> CostModel:
-    """The cost ``name``: one of ``costs``, or built in (``macs``, ``params``, ``latency`` with a table of this device).
+TABLE_SEPARATOR = "@"
+
+
+def named_tables(tables: Sequence[Path]) -> dict[str, Path]:
+    """The tables by the names that budgets use: their file names without the ending.
 
     Raises:
-        DmaskError: for an unknown name, and for latency without a table or with one of another device.
+        DmaskError: when two have the same name.
     """
-    from dmask_mobile.costs.counts import Macs, Params
+    named = {path.stem: path for path in tables}
+    if len(named) < len(tables):
+        raise DmaskError(
+            f"two tables of one name: {', '.join(map(str, tables))}", "rename one: budgets name them, latency@NAME"
+        )
+    return named
 
-    for cost in costs:
+
+def cost_model(name: str, tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> CostModel:
+    """The cost ``name``: one of ``costs``, or built in.
+
+    Built in are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table of this device,
+    ``latency``; ``latency@NAME`` is that of one table of several, by its file name.
+
+    Raises:
+        DmaskError: for an unknown name, and for latency without its table or with one of another device.
+    """
+    known = [*_counted(), *costs]
+    for cost in reversed(known):
         if cost.name == name:
             return cost
-    if name == "macs":
-        return Macs()
-    if name == "params":
-        return Params()
-    if name != "latency":
-        known = ", ".join(["latency", "macs", "params", *(cost.name for cost in costs)])
-        raise DmaskError(f"no cost '{name}'", f"there are {known}; bring your own with --cost module:Class")
-    if table is None:
-        raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
+    if name.partition(TABLE_SEPARATOR)[0] != "latency":
+        names = ", ".join(["latency", *(cost.name for cost in known)])
+        raise DmaskError(f"no cost '{name}'", f"there are {names}; bring your own with --cost module:Class")
+    path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
     from latency_tables.probe import setup_of
     from latency_tables.table import LatencyTable
 
-    read = LatencyTable.read(table)
+    read = LatencyTable.read(path)
     setup_of(read)
-    return Latency(read)
+    return Latency(read, name)
+
+
+def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:
+    """Every cost that a budget may name: built in, of each table, of your own."""
+    names = named_tables(tables)
+    latencies = [f"latency@{name}" for name in names] if len(names) > 1 else ["latency"] * len(names)
+    return [*_counted(), *(cost_model(name, tables) for name in latencies), *costs]
+
+
+def _counted() -> list[CostModel]:
+    from dmask_mobile.costs.counts import Macs, Params
+    from dmask_mobile.costs.memory import PeakActivationBytes, WeightBytes
+
+    return [Macs(), Params(), WeightBytes(), PeakActivationBytes()]
+
+
+def _table_of(cost: str, tables: Mapping[str, Path]) -> Path:
+    """The table that a latency's name means."""
+    if not tables:
+        raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
+    name = cost.partition(TABLE_SEPARATOR)[2]
+    if not name and len(tables) > 1:
+        raise DmaskError(f"'{cost}' of which table? There are {', '.join(tables)}", f"say {cost}@{next(iter(tables))}")
+    if name and name not in tables:
+        raise DmaskError(
+            f"no table '{name}' for the budget {cost}", f"give --table; the tables are {', '.join(tables)}"
+        )
+    return tables[name or next(iter(tables))]

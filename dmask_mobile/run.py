@@ -1,6 +1,6 @@
 """The run folder: where one search keeps everything.
 
-``run.json`` settings, ``search/`` table, checkpoint and result, ``child.json`` the network, ``checkpoints/`` its
+``run.json`` settings, ``search/`` tables, checkpoint, log and result, ``child.json`` the network, ``checkpoints/`` its
 weights, ``exports/`` its artifacts, ``verification.json``.
 """
 
@@ -10,7 +10,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Preprocessing
@@ -47,11 +47,22 @@ class RunRecord(FileRecord):
     accuracy: float | None = None
 
 
+class CandidateRecord(Record):
+    """One of several children within the budgets, and its accuracy with the supernet's weights."""
+
+    child_digest: str
+    choice: Choice
+    costs: tuple[float, ...]
+    score: float
+    accuracy: float
+
+
 class SearchResultRecord(FileRecord):
     """``search/result.json``: what the gates decided and how the child was derived from them.
 
-    ``expected`` and ``costs`` are in the order of the run's budgets. No child within the budgets scores more than
-    ``score + gap``; the gap is 0 for one budget.
+    ``expected`` and ``costs`` are in the order of the run's budgets. ``derivation``: ``exact`` (no child within the
+    budget scores more), ``bounded`` (none scores more than ``score + gap``) or ``ranked`` (the most accurate of
+    ``candidates`` with the supernet's weights, batch norms recalibrated).
     """
 
     file_format: ClassVar[str] = "dmask-search-result"
@@ -65,6 +76,9 @@ class SearchResultRecord(FileRecord):
     costs: tuple[float, ...]
     gap: float
     floor_dropped: bool
+    derivation: Literal["exact", "bounded", "ranked"]
+    candidates: tuple[CandidateRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class RunFolder:
@@ -74,7 +88,7 @@ class RunFolder:
         self.path = path
         self.record_path = path / "run.json"
         self.child_path = path / "child.json"
-        self.table_path = path / "search" / "table.jsonl"
+        self.tables_path = path / "search" / "tables"
         self.search_checkpoint = path / "search" / "checkpoint.pt"
         self.search_result = path / "search" / "result.json"
         self.train_checkpoint = path / "checkpoints" / "train.pt"
@@ -93,6 +107,10 @@ class RunFolder:
                 f"'{self.path}' is no run folder: it has no run.json", "start one: dmask search ... -o RUN"
             )
         return RunRecord.read(self.record_path)
+
+    def tables(self) -> dict[str, Path]:
+        """The latency tables that the search used, by name."""
+        return {path.stem: path for path in sorted(self.tables_path.glob("*.jsonl"))}
 
     def child(self) -> ChildSpec:
         """``child.json``.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dmask_mobile.costs.counts import Macs, Params, block_layers
+from dmask_mobile.costs.counts import Macs, Params
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, hash_path
 from dmask_mobile.records.child import ChildSpec
@@ -52,6 +53,14 @@ class LatencyProbe(Protocol):
         ...
 
 
+class LatencyPromise(NamedTuple):
+    """A table's word on the latency, named as budgets name it, and the budget in milliseconds, if there is one."""
+
+    name: str
+    probe: LatencyProbe
+    budget_ms: float | None
+
+
 class Reference(NamedTuple):
     """What artifacts are held against: the child, the network in PyTorch, and images (N, C, R, R) in 0..1."""
 
@@ -62,9 +71,9 @@ class Reference(NamedTuple):
 
 
 def verify_artifact(
-    artifact: Artifact, folder: Path, reference: Reference, probe: LatencyProbe | None, budget_ms: float | None
+    artifact: Artifact, folder: Path, reference: Reference, promises: Sequence[LatencyPromise] = ()
 ) -> Iterator[Check]:
-    """All checks of one artifact; a latency check only where ``probe`` predicts for its format.
+    """All checks of one artifact; latency checks for the promises about its format.
 
     Raises:
         DmaskError: when the file is missing or does not load, and for fewer than 256 images.
@@ -79,9 +88,9 @@ def verify_artifact(
     yield from _numerics(artifact, model, reference)
     yield from _counts(artifact, model, reference)
     yield _size(artifact, reference.child)
-    if probe is not None and probe.model_format == artifact.model_format:
-        predicted = probe.predict(reference.child).value
-        yield from judge_latency(artifact.model_format, predicted, probe.measure(path), budget_ms)
+    for promise in promises:
+        if promise.probe.model_format == artifact.model_format:
+            yield from judge_latency(promise, promise.probe.predict(reference.child).value, promise.probe.measure(path))
 
 
 def _identity(artifact: Artifact, path: Path, model: ExportedModel, child: ChildSpec) -> Iterator[Check]:
@@ -147,14 +156,8 @@ def _counts(artifact: Artifact, model: ExportedModel, reference: Reference) -> I
             )
 
 
-def predicted_size_bytes(child: ChildSpec) -> int:
-    """Bytes of fp32 weights and biases once batch norms are folded: every convolution then has a bias."""
-    layers = [layer for block, size in child.located_blocks() for layer in block_layers(block, size)]
-    return 4 * sum(layer.params + layer.out_width for layer in layers)
-
-
 def _size(artifact: Artifact, child: ChildSpec) -> Check:
-    predicted = predicted_size_bytes(child)
+    predicted = WeightBytes().estimate(child).value
     tolerance = SIZE_SHARE * predicted + SIZE_EXTRA_BYTES
     return Check(
         artifact=artifact.model_format,
@@ -167,9 +170,7 @@ def _size(artifact: Artifact, child: ChildSpec) -> Check:
     )
 
 
-def judge_latency(
-    model_format: str, predicted_ms: float, measured: MeasuredLatency, budget_ms: float | None
-) -> Iterator[Check]:
+def judge_latency(promise: LatencyPromise, predicted_ms: float, measured: MeasuredLatency) -> Iterator[Check]:
     """The verdict on a latency, and on the budget that it must keep.
 
     Allowed is the largest of 10%, three times the noise, and the drift of the table's networks. A measurement with
@@ -184,7 +185,7 @@ def judge_latency(
     def line(quantity: str, predicted: float, kept: bool, allowed: str) -> Check:
         verdict: Verdict = "not verified" if not stable else "passed" if kept else "failed"
         return Check(
-            artifact=model_format,
+            artifact=promise.probe.model_format,
             quantity=quantity,
             unit="ms",
             predicted=predicted,
@@ -195,7 +196,7 @@ def judge_latency(
         )
 
     close = abs(measured.ms - predicted_ms) <= tolerance * predicted_ms
-    yield line("latency", predicted_ms, close, f"{tolerance:.0%}")
-    if budget_ms is not None:
-        kept = predicted_ms <= budget_ms and measured.ms <= budget_ms * (1 + tolerance)
-        yield line("latency budget", budget_ms, kept, f"at most +{tolerance:.0%}")
+    yield line(promise.name, predicted_ms, close, f"{tolerance:.0%}")
+    if promise.budget_ms is not None:
+        kept = predicted_ms <= promise.budget_ms and measured.ms <= promise.budget_ms * (1 + tolerance)
+        yield line(f"{promise.name} budget", promise.budget_ms, kept, f"at most +{tolerance:.0%}")

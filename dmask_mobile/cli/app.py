@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
 from dmask_mobile import __version__, api
+from dmask_mobile.cli.options import Cost, Data, Json, OptionalData, Run, Tables, console, parse_budget, print_json
 from dmask_mobile.cli.progress import ShownProgress
-from dmask_mobile.cli.tables import latency_table_summary, quantity, space_table, verification_table
+from dmask_mobile.cli.space_commands import space_app
+from dmask_mobile.cli.table_commands import table_app, table_json
+from dmask_mobile.cli.tables import latency_table_summary, quantity, search_summary, verification_table
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Verification
@@ -29,19 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Profile a device, search a network under its budget, train it, export it, verify it.",
 )
-table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
-space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
-Data = Annotated[str, typer.Option(help="glyphs[:FONTS], fashion-mnist[:FOLDER] or a folder of images by class.")]
-OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
-OptionalTable = Annotated[Path | None, typer.Option(help="A latency table made with 'dmask profile'.")]
-
-# Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
-console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 class Loss(StrEnum):
@@ -52,6 +44,13 @@ class Loss(StrEnum):
     linear = "linear"
 
 
+class Resolutions(StrEnum):
+    """How a search runs several resolutions."""
+
+    sampled = "sampled"
+    exact = "exact"
+
+
 class Initial(StrEnum):
     """Where a child's training starts."""
 
@@ -59,13 +58,9 @@ class Initial(StrEnum):
     supernet = "supernet"
 
 
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=1))
-
-
 def _show_verification(verification: Verification, run: Path, as_json: bool) -> None:
     if as_json:
-        _print_json({**verification.to_dict(), "passed": verification.passed, "run": str(run)})
+        print_json({**verification.to_dict(), "passed": verification.passed, "run": str(run)})
     else:
         console.print(verification_table(verification, f"child {verification.child_digest} in {run}"))
         console.print("verified" if verification.passed else "NOT verified: see the verdicts above")
@@ -125,43 +120,34 @@ def profile(
     with ShownProgress() as progress:
         table = api.profile(found, output, runtime=runtime, settings=settings, progress=progress)
     if as_json:
-        _print_json(_table_json(table))
+        print_json(table_json(table))
     else:
         console.print(latency_table_summary(table))
-
-
-def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=VALUE`` with an optional unit: ms for latency, K or M for counts.
-
-    Raises:
-        DmaskError: when it is anything else.
-
-    >>> parse_budget("macs=1.5M")
-    ('macs', 1500000.0)
-    """
-    name, _, value = text.partition("=")
-    factors = {"ms": 1.0} if name == "latency" else {"K": 1e3, "M": 1e6, "G": 1e9}
-    suffix = next((s for s in factors if value.endswith(s)), "")
-    try:
-        number = float(value.removesuffix(suffix)) * factors.get(suffix, 1.0)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise DmaskError(f"a budget is NAME=VALUE with a positive value, got '{text}'", "for example latency=0.08ms")
-    return name, number
 
 
 @app.command()
 def search(
     space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
     data: Data,
-    budget: Annotated[list[str], typer.Option(help="latency=0.08ms, macs=1.5M or params=60K; may be repeated.")],
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            help="latency=0.08ms, macs=1.5M, params=60K, weight_bytes=250K or peak_activation_bytes=100K; may be"
+            " repeated. latency@NAME is that of the table NAME.jsonl."
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
-    table: OptionalTable = None,
-    cost: Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")] = None,
+    table: Tables = None,
+    cost: Cost = None,
     loss: Annotated[
         Loss, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
     ] = Loss.budget,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Draw so many children within the budgets and take the most accurate.")
+    ] = 1,
+    resolution_mode: Annotated[
+        Resolutions, typer.Option(help="One resolution a step, or all of them in every step.")
+    ] = Resolutions.sampled,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     seed: int = 0,
@@ -171,9 +157,11 @@ def search(
 
     Example: dmask search demo --data fashion-mnist --budget latency=0.07ms --table table.jsonl -o runs/a
     """
-    from dmask_mobile.search.search import SearchSettings
+    from dmask_mobile.search.settings import SearchSettings
 
-    settings = SearchSettings(loss=loss.value, epochs=epochs, batch_size=batch_size, seed=seed)
+    settings = SearchSettings(
+        loss=loss.value, resolution_mode=resolution_mode.value, epochs=epochs, batch_size=batch_size, seed=seed
+    )
     found, budgets = api.load_space(space), dict(parse_budget(text) for text in budget)
     with ShownProgress() as progress:
         result = api.search(
@@ -181,27 +169,20 @@ def search(
             data,
             budgets,
             output,
-            table=table,
+            tables=table or [],
             costs=[api.load_cost(cost)] if cost else [],
+            samples=samples,
             settings=settings,
             progress=progress,
         )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
         return
-    console.print(f"child in {output / 'child.json'}, mean gate entropy {result.entropy:.2f}")
-    for (name, limit), cost_found, expected in zip(budgets.items(), result.costs, result.expected, strict=True):
-        unit = "ms" if name == "latency" else name
-        console.print(
-            f"{name} {quantity(cost_found, unit)}, expected by the gates {quantity(expected, unit)},"
-            f" budget {quantity(limit, unit)}"
-        )
-    if len(budgets) > 1:
-        console.print(
-            f"score {result.score:.3f}; the best child within all budgets scores at most {result.gap:.3f} more"
-        )
-    elif result.floor_dropped:
-        console.print("no child lies within 5% below the budget; this is the best one further below")
+    from dmask_mobile.run import RunFolder
+
+    console.print(f"child in {output / 'child.json'}")
+    for line in search_summary(result, RunFolder(output).record().budgets):
+        console.print(line)
 
 
 @app.command()
@@ -229,7 +210,7 @@ def train(
     with ShownProgress() as progress:
         accuracy = api.train(run, data=data, settings=settings, progress=progress)
     if as_json:
-        _print_json({"run": str(run), "accuracy": accuracy})
+        print_json({"run": str(run), "accuracy": accuracy})
     else:
         console.print(f"accuracy {accuracy:.2%} on the validation images")
 
@@ -251,7 +232,7 @@ def export(
     with ShownProgress() as progress:
         artifacts = api.export(run, [name.strip() for name in formats.split(",")], progress)
     if as_json:
-        _print_json([artifact.to_dict() for artifact in artifacts])
+        print_json([artifact.to_dict() for artifact in artifacts])
         return
     for artifact in artifacts:
         size = quantity(artifact.size_bytes, "bytes")
@@ -284,7 +265,7 @@ def _run_of(source: str, output: Path | None) -> Path:
 def verify(
     run: Run,
     data: OptionalData = None,
-    table: OptionalTable = None,
+    table: Tables = None,
     images: Annotated[int, typer.Option(min=256, help="At most so many validation images.")] = 1000,
     as_json: Json = False,
 ) -> None:
@@ -293,68 +274,20 @@ def verify(
     Example: dmask verify runs/a
     """
     with ShownProgress() as progress:
-        verification = api.verify(run, data=data, table=table, images=images, progress=progress)
+        verification = api.verify(run, data=data, tables=table or [], images=images, progress=progress)
     _show_verification(verification, run, as_json)
 
 
-def _table_json(table: Any) -> dict[str, Any]:
-    return {
-        **table.head.to_dict(),
-        "num_blocks": len(table.blocks),
-        "num_networks": len(table.networks),
-        "relative_spread": table.relative_spread(),
-        "noise": table.noise(),
-    }
-
-
-@table_app.command("show")
-def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], as_json: Json = False) -> None:
-    """What a table was measured on, what it covers and how good it is.
-
-    Example: dmask table show table.jsonl
-    """
-    from latency_tables.table import LatencyTable
-
-    read = LatencyTable.read(table)
-    if as_json:
-        _print_json(_table_json(read))
-    else:
-        console.print(latency_table_summary(read))
-
-
-@space_app.command("show")
-def space_show(space: str, as_json: Json = False) -> None:
-    """The decisions of a space.
-
-    Example: dmask space show demo
-    """
-    found = api.load_space(space)
-    if as_json:
-        _print_json({**found.to_dict(), "digest": found.digest(), "num_children": found.num_children()})
-    else:
-        console.print(space_table(found))
-
-
-@space_app.command("count")
-def space_count(space: str, as_json: Json = False) -> None:
-    """How many children a space has and what they can cost.
-
-    Example: dmask space count demo
-    """
-    found = api.load_space(space)
-    ranges = {name: api.cost_model(name, None).on(found).reachable() for name in ("macs", "params")}
-    if as_json:
-        _print_json({"num_children": found.num_children(), **{n: list(r) for n, r in ranges.items()}})
-        return
-    console.print(f"{found.num_children():,} children")
-    for name, (low, high) in ranges.items():
-        console.print(f"{name} {quantity(low, name)} to {quantity(high, name)}")
-
-
 def main() -> None:
-    """The console script ``dmask``: exit status 0 done, 1 a verification failed, 2 bad input or use."""
+    """The console script ``dmask``: exit status 0 done, 1 a verification failed, 2 bad input or use.
+
+    After a signal that long work took in order: 128 + its number.
+    """
     try:
         app()
+    except StoppedError as stopped:
+        Console(stderr=True).print(str(stopped), style="yellow", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(128 + stopped.signal_number)
     except (DmaskError, OSError, ValidationError) as error:
         if os.environ.get("DMASK_DEBUG"):
             raise

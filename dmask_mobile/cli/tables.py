@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.verification import Check, Verification
+from dmask_mobile.run import BudgetRecord, SearchResultRecord
 
 if TYPE_CHECKING:
     from latency_tables.table import LatencyTable
@@ -28,6 +30,31 @@ def quantity(value: float | None, unit: str) -> str:
     if unit == "share":
         return f"{value:.2%}"
     return f"{value:.2g} {unit}"
+
+
+def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) -> Iterator[str]:
+    """What a search found, how close to its budgets, and how the child was chosen."""
+    yield f"mean gate entropy {result.entropy:.2f}"
+    for budget, cost, expected in zip(budgets, result.costs, result.expected, strict=True):
+        yield (
+            f"{budget.cost} {quantity(cost, budget.unit)}, expected by the gates {quantity(expected, budget.unit)},"
+            f" budget {quantity(budget.limit, budget.unit)}"
+        )
+    match result.derivation:
+        case "exact":
+            yield f"score {result.score:.3f}: no child within the budget scores more"
+        case "bounded":
+            yield f"score {result.score:.3f}: no child within the budgets scores more than {result.gap:.3f} above it"
+        case "ranked":
+            best, worst = result.candidates[0].accuracy, result.candidates[-1].accuracy
+            yield (
+                f"the most accurate of {len(result.candidates)} children within the budgets with the supernet's"
+                f" weights: {best:.1%} (the least {worst:.1%})"
+            )
+    if result.floor_dropped and len(budgets) == 1:
+        yield "no child lies within 5% below the budget; this one lies further below"
+    for warning in result.warnings:
+        yield f"warning: {warning}"
 
 
 def verification_table(verification: Verification, title: str) -> Table:

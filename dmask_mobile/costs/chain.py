@@ -9,13 +9,14 @@ estimate of that child (reference: FBNetV2, section 3.2, where a product of effe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, Slot
 
@@ -60,6 +61,14 @@ class ChainCost:
         self._offsets = torch.tensor([c.offset for c in self.corrections], dtype=torch.float64)
         self._scales = torch.tensor([c.scale for c in self.corrections], dtype=torch.float64)
 
+    @classmethod
+    def free(cls, space: SearchSpace) -> ChainCost:
+        """A cost of 0 for every child."""
+        from dmask_mobile.costs.model import Correction
+
+        corrections = tuple(Correction() for _ in space.input.resolutions)
+        return cls(space, "", "", corrections, tabulate(space, lambda block, in_size: 0.0))
+
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
         """The expected cost, a differentiable float64 scalar; see `ExpectedCost`."""
         gates = [gate.double() for gate in probabilities]
@@ -78,40 +87,52 @@ class ChainCost:
 
     def reachable(self) -> CostRange:
         """The lowest and the highest cost of any child: shortest paths over the chain of widths."""
-        lows = [c.apply(self._lowest_sum(r, 1.0)) for r, c in enumerate(self.corrections)]
-        highs = [c.apply(-self._lowest_sum(r, -1.0)) for r, c in enumerate(self.corrections)]
+        blocks = [block.values for block in self.blocks]
+        lows = [c.apply(lowest_path(self.space, [b[r] for b in blocks])) for r, c in enumerate(self.corrections)]
+        highs = [c.apply(-lowest_path(self.space, [-b[r] for b in blocks])) for r, c in enumerate(self.corrections)]
         return CostRange(min(lows), max(highs))
 
-    def _lowest_sum(self, resolution: int, sign: float) -> float:
-        """The lowest sum of ``sign * cost`` over all children at one resolution."""
-        best_by_width = np.zeros(1)
-        position = 0
-        slots = self.space.slots
-        while position < len(slots):
-            end = position + 1  # slots that share an output width (a tied stage) form one step
-            while end < len(slots) and slots[end].out_width == slots[position].out_width:
-                end += 1
-            step = np.zeros((len(best_by_width), len(self.space.decisions[slots[position].out_width].options)))
-            for index in range(position, end):
-                costs = sign * self.blocks[index].values[resolution]
-                inner = costs.ndim - (1 if slots[index].in_width == slots[index].out_width else 2)
-                costs = costs.min(axis=tuple(range(costs.ndim - inner, costs.ndim))) if inner else costs
-                step = step + costs
-            best_by_width = (best_by_width[:, None] + step).min(axis=0)
-            position = end
-        return float(best_by_width.min())
+
+def lowest_path(space: SearchSpace, costs: Sequence[np.ndarray], join: Callable[..., Any] = np.add) -> float:
+    """The lowest cost of any child at one resolution.
+
+    Args:
+        space: the space.
+        costs: the costs of each slot over the options of its decisions.
+        join: how the costs of two blocks make the cost of both: a sum, or ``np.maximum`` of costs >= 0.
+    """
+    best_by_width = np.zeros(1)
+    position, slots = 0, space.slots
+    while position < len(slots):
+        end = position + 1  # slots that share an output width (a tied stage) form one step
+        while end < len(slots) and slots[end].out_width == slots[position].out_width:
+            end += 1
+        before, after = (len(space.decisions[d].options) for d in (slots[position].in_width, slots[position].out_width))
+        step = np.zeros((before, after))
+        for index in range(position, end):
+            values = costs[index]
+            num_widths = 1 if slots[index].in_width == slots[index].out_width else 2
+            step = join(step, values.min(axis=tuple(range(num_widths, values.ndim))))
+        best_by_width = join(best_by_width[:, None], step).min(axis=0)
+        position = end
+    return float(best_by_width.min())
 
 
 def chain_cost(space: SearchSpace, model: AdditiveCost) -> ChainCost:
     """The costs that ``model`` gives to every block of ``space`` at every resolution."""
+    corrections = tuple(model.correction(resolution) for resolution in space.input.resolutions)
+    return ChainCost(space, model.name, model.unit, corrections, tabulate(space, model.block_cost))
+
+
+def tabulate(space: SearchSpace, block_cost: Callable[[BlockSpec, int], float]) -> tuple[BlockCosts, ...]:
+    """``block_cost(block, in_size)`` of every block that a slot of ``space`` can hold, at every resolution."""
     sizes = list(space.input.resolutions)
     blocks = []
     for slot in space.slots:
-        values = np.stack([_slot_costs(space, slot, model, size) for size in sizes])
+        values = np.stack([_slot_costs(space, slot, block_cost, size) for size in sizes])
         blocks.append(BlockCosts(slot.decisions, values))
         sizes = [space.block(slot, space.largest()).out_size(size) for size in sizes]
-    corrections = tuple(model.correction(resolution) for resolution in space.input.resolutions)
-    return ChainCost(space, model.name, model.unit, corrections, tuple(blocks))
+    return tuple(blocks)
 
 
 def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainCost:
@@ -133,16 +154,18 @@ def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainC
     return ChainCost(first.space, name, "of the budgets", corrections, tuple(blocks))
 
 
-def _slot_costs(space: SearchSpace, slot: Slot, model: AdditiveCost, in_size: int) -> np.ndarray:
+def _slot_costs(
+    space: SearchSpace, slot: Slot, block_cost: Callable[[BlockSpec, int], float], in_size: int
+) -> np.ndarray:
     shape = [len(space.decisions[d].options) for d in slot.decisions]
     costs = np.empty(shape)
     indices = list(space.largest().indices)
-    known: dict[object, float] = {}
+    known: dict[BlockSpec, float] = {}
     for entry in itertools.product(*map(range, shape)):
         for decision, option in zip(slot.decisions, entry, strict=True):
             indices[decision] = option
         block = space.block(slot, Choice(indices=tuple(indices)))
         if block not in known:
-            known[block] = model.block_cost(block, in_size)
+            known[block] = block_cost(block, in_size)
         costs[entry] = known[block]
     return costs

@@ -33,11 +33,11 @@ class BlockLatencies(Protocol):
 class Latency(AdditiveCost):
     """Milliseconds of wall time on the device of a latency table, batch 1."""
 
-    name = "latency"
     unit = "ms"
 
-    def __init__(self, table: BlockLatencies) -> None:
+    def __init__(self, table: BlockLatencies, name: str = "latency") -> None:
         self.table = table
+        self.name = name
 
     def block_cost(self, block: BlockSpec, in_size: int) -> float:
         """Milliseconds of one block; the identity costs nothing."""

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.cost import CostEstimate
 from dmask_mobile.records.space import SearchSpace
 
 if TYPE_CHECKING:
-    from dmask_mobile.costs.chain import ChainCost
+    from dmask_mobile.costs.chain import ChainCost, CostRange
 
 
 class ExpectedCost(Protocol):
@@ -29,8 +30,24 @@ class ExpectedCost(Protocol):
         ...
 
 
+class SpaceCost(ExpectedCost, Protocol):
+    """The cost of every child of one space. One-hot gates give the child's cost (a test asserts it)."""
+
+    space: SearchSpace
+    name: str
+    unit: str
+
+    def cost(self, choice: Choice) -> float:
+        """The cost of one child: what the model's ``estimate`` says of it."""
+        ...
+
+    def reachable(self) -> CostRange:
+        """The lowest and the highest cost of any child."""
+        ...
+
+
 class CostModel(Protocol):
-    """What a search can hold to a budget. One-hot gates give ``estimate``'s value (a test asserts it)."""
+    """What a search can hold to a budget."""
 
     name: str
     unit: str
@@ -39,7 +56,7 @@ class CostModel(Protocol):
         """The cost of one network."""
         ...
 
-    def on(self, space: SearchSpace) -> ChainCost:
+    def on(self, space: SearchSpace) -> SpaceCost:
         """The cost of every child of ``space``, in the form that search and derivation use."""
         ...
 

@@ -12,13 +12,18 @@ from dmask_mobile.records.base import FileRecord, Record
 
 
 class Preprocessing(Record):
-    """What the model expects, and what its graph does to it: RGB, (N, C, R, R), values in ``input_range``."""
+    """What the model expects, and what its graph does to it: RGB, (N, C, R, R), values in ``input_range``.
+
+    ``source_resolution``: pixels that training images were scaled to; where it is larger than R, the model saw their
+    nearest-neighbour subsample (position i of the input is position ``floor(i * source_resolution / R)``).
+    """
 
     layout: Literal["NCHW"] = "NCHW"
     colors: Literal["RGB"] = "RGB"
     input_range: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    source_resolution: int | None = None
 
 
 class Artifact(FileRecord):

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.costs.memory import SpacePeak
+from dmask_mobile.costs.model import SpaceCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
@@ -36,6 +38,13 @@ class Derived(NamedTuple):
     score: float
     gap: float
     floor_dropped: bool
+
+
+class PeakLimit(NamedTuple):
+    """A limit on the highest cost of any block: it leaves out the blocks above it, before anything is added up."""
+
+    cost: SpacePeak
+    limit: float
 
 
 class _Step(NamedTuple):
@@ -85,7 +94,13 @@ def score_of(space: SearchSpace, scores: Sequence[np.ndarray], choice: Choice) -
     return float(sum(scores[d][choice[d]] for d in range(len(scores)) if d not in inactive))
 
 
-def derive(cost: ChainCost, probabilities: Sequence[np.ndarray], budget: float, floor: float = FLOOR) -> Derived:
+def derive(
+    cost: ChainCost,
+    probabilities: Sequence[np.ndarray],
+    budget: float,
+    floor: float = FLOOR,
+    peaks: Sequence[PeakLimit] = (),
+) -> Derived:
     """The child with the highest score whose cost lies in 0.95 to 1.00 times ``budget``.
 
     Args:
@@ -93,6 +108,7 @@ def derive(cost: ChainCost, probabilities: Sequence[np.ndarray], budget: float, 
         probabilities: ``softmax(logits)`` of each decision.
         budget: in the unit of ``cost``.
         floor: another share of the budget than 0.95; 0 for none.
+        peaks: what no block of the child may exceed.
 
     Raises:
         DmaskError: when no child of the space is within the budget.
@@ -102,25 +118,36 @@ def derive(cost: ChainCost, probabilities: Sequence[np.ndarray], budget: float, 
         best: Choice | None = None
         for resolution in range(len(cost.corrections)):
             known = -np.inf if best is None else score_of(cost.space, scores, best)
-            choice = _derive_at(cost, scores, resolution, budget, lowest, known)
+            choice = _derive_at(cost, scores, resolution, (lowest, budget), known, peaks)
             if choice is not None and score_of(cost.space, scores, choice) > known:
                 best = choice
         if best is not None:
             return Derived(best, score_of(cost.space, scores, best), 0.0, lowest == -np.inf)
-    low, high = cost.reachable()
+    held: list[tuple[SpaceCost, float]] = [(cost, budget)] if cost.name else []
+    held += peaks
     raise DmaskError(
-        f"no child of '{cost.space.name}' has {cost.name} <= {budget:g} {cost.unit}",
-        f"the space reaches {low:.4g} to {high:.4g} {cost.unit}",
+        f"no child of '{cost.space.name}' has {' and '.join(f'{c.name} <= {b:g} {c.unit}' for c, b in held)}",
+        f"the space reaches {', '.join(_describe_range(c) for c, _ in held)}",
     )
 
 
+def _describe_range(cost: SpaceCost) -> str:
+    low, high = cost.reachable()
+    return f"{low:.4g} to {high:.4g} {cost.unit}"
+
+
 def _derive_at(
-    cost: ChainCost, scores: list[np.ndarray], resolution: int, budget: float, floor: float, known: float
+    cost: ChainCost,
+    scores: list[np.ndarray],
+    resolution: int,
+    bounds: tuple[float, float],
+    known: float,
+    peaks: Sequence[PeakLimit],
 ) -> Choice | None:
-    """The best child at one resolution, if it scores at least ``known``."""
-    correction = cost.corrections[resolution]
+    """The best child at one resolution with its cost within ``bounds``, if it scores at least ``known``."""
+    correction, (floor, budget) = cost.corrections[resolution], bounds
     known -= float(scores[0][resolution])
-    steps = [_step(cost, scores, resolution, k) for k in range(len(cost.space.slots))]
+    steps = [_step(cost, scores, resolution, k, peaks) for k in range(len(cost.space.slots))]
     # A child at the very bound must not be lost to rounding, nor may rounding put one over its budget: so a hair
     # outside first, and a hair inside if that let one through.
     for (use_low, use_high), hair in itertools.product(((False, True), (True, False), (True, True)), (1e-12, -1e-12)):
@@ -139,7 +166,7 @@ def _derive_at(
     return None
 
 
-def _step(cost: ChainCost, scores: list[np.ndarray], resolution: int, index: int) -> _Step:
+def _step(cost: ChainCost, scores: list[np.ndarray], resolution: int, index: int, peaks: Sequence[PeakLimit]) -> _Step:
     space, slot, block = cost.space, cost.space.slots[index], cost.blocks[index]
     tied = slot.in_width == slot.out_width
     inside = block.decisions[1:] if tied else block.decisions[2:]
@@ -157,6 +184,8 @@ def _step(cost: ChainCost, scores: list[np.ndarray], resolution: int, index: int
             continue
         for m, variant in enumerate(variants):
             place_of_costs = (resolution, i, *variant.values()) if tied else (resolution, i, j, *variant.values())
+            if any(peak.cost.blocks[index].values[place_of_costs] > peak.limit for peak in peaks):
+                continue
             costs[i, j, m] = block.values[place_of_costs]
             skipped = slot.skip is not None and variant[slot.skip]
             active = [slot.skip] if skipped else list(variant)

@@ -16,14 +16,17 @@ import numpy as np
 from dmask_mobile.costs.chain import ChainCost, weighted_sum
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.derive import Derived, derive, log_scores, score_of
+from dmask_mobile.search.derive import Derived, PeakLimit, derive, log_scores, score_of
 
 ROUNDS_PER_LIMIT = 25
 LIMITS = (1.0, 0.99, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 
 
 def derive_within_all(
-    costs: Sequence[ChainCost], budgets: Sequence[float], probabilities: Sequence[np.ndarray]
+    costs: Sequence[ChainCost],
+    budgets: Sequence[float],
+    probabilities: Sequence[np.ndarray],
+    peaks: Sequence[PeakLimit] = (),
 ) -> Derived:
     """The best child found whose every cost is within its budget; none scores more than its score and gap together.
 
@@ -31,6 +34,7 @@ def derive_within_all(
         costs: the costs of every child of one space.
         budgets: one for each cost, in its unit.
         probabilities: ``softmax(logits)`` of each decision.
+        peaks: what no block of the child may exceed.
 
     Raises:
         DmaskError: when no child within all budgets was found.
@@ -44,7 +48,7 @@ def derive_within_all(
         for round_ in range(ROUNDS_PER_LIMIT):
             relaxed = weighted_sum(costs, tuple(weights / limits))
             try:
-                choice = derive(relaxed, probabilities, limit, floor=0.0).choice
+                choice = derive(relaxed, probabilities, limit, floor=0.0, peaks=peaks).choice
             except DmaskError:
                 break
             score = score_of(space, scores, choice)

@@ -3,8 +3,9 @@
 ``budget`` (default, ours): ``CE + sum_b lambda_b log(E_b / budget_b) + mu (mean normalized entropy)``, E the exact
 expected cost under the noise-free gates. ``lambda_b`` is a proportional-integral controller on the log ratio: it
 grows while the search is over budget, turns negative while it is under, and stands still when the expected cost *is*
-the budget. ``mu`` leads the entropy down its schedule in the same way, so that the gates are decided when the budget
-is met.
+the budget. Of several budgets the one that is nearest to its limit, or furthest over it, is held like that, and the
+others only from above: their ``lambda_b`` does not fall below 0. ``mu`` leads the entropy down its schedule in the
+same way, so that the gates are decided when the budget is met.
 
 ``fbnet``: ``CE * a * log(cost)^b`` (Wu et al., CVPR 2019, equation 2; a = 0.2, b = 0.6 in an open re-implementation).
 ``linear``: ``CE + lambda * cost / budget``, lambda fixed. Neither aims at a budget: TuNAS' authors report about seven
@@ -13,6 +14,7 @@ searches to hit a latency with them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -47,9 +49,9 @@ class ControlSettings(Record):
     """Gains of the controllers; gates are led to a decision while every cost is this close to its budget."""
 
     budget_gain: PositiveFloat = 50.0
-    budget_rate: PositiveFloat = 0.5
-    entropy_gain: PositiveFloat = 10.0
-    entropy_rate: PositiveFloat = 0.5
+    budget_rate: PositiveFloat = 2.0
+    entropy_gain: PositiveFloat = 20.0
+    entropy_rate: PositiveFloat = 1.0
     decide_within: PositiveFloat = 0.04
 
 
@@ -72,18 +74,25 @@ class BudgetLoss:
     def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
         """The loss at these logits; moves the multipliers by one step."""
         probabilities = logits.probabilities()
+        log_ratios = [
+            torch.log(cost.expected(probabilities) / budget)
+            for cost, budget in zip(self.costs, self.budgets, strict=True)
+        ]
+        errors = [float(log_ratio.detach()) for log_ratio in log_ratios]
+        tightest = max(range(len(errors)), key=errors.__getitem__)
         penalty = torch.zeros((), dtype=torch.float64)
-        worst = 0.0
-        for index, (cost, budget) in enumerate(zip(self.costs, self.budgets, strict=True)):
-            log_ratio = torch.log(cost.expected(probabilities) / budget)
-            error = float(log_ratio.detach())
-            worst = max(worst, abs(error))
-            self.multipliers[index] += self.settings.budget_rate * error
-            penalty = penalty + (self.multipliers[index] + self.settings.budget_gain * error) * log_ratio
+        for index, (log_ratio, error) in enumerate(zip(log_ratios, errors, strict=True)):
+            least = -math.inf if index == tightest else 0.0
+            # A budget that is still far off must not wind the integral up: the way back would take as long.
+            close = self.settings.decide_within
+            step = self.settings.budget_rate * min(close, max(-close, error))
+            self.multipliers[index] = max(least, self.multipliers[index] + step)
+            pull = max(least, self.multipliers[index] + self.settings.budget_gain * error)
+            penalty = penalty + pull * log_ratio
         entropy = logits.normalized_entropies().mean()
         excess = float(entropy.detach()) - target_entropy
         # The budget goes first: gates that decide while it is missed are hard to move afterwards.
-        near = max(0.0, 1 - worst / self.settings.decide_within)
+        near = max(0.0, 1 - abs(errors[tightest]) / self.settings.decide_within)
         self.entropy_multiplier = max(0.0, self.entropy_multiplier + near * self.settings.entropy_rate * excess)
         weight = max(0.0, self.entropy_multiplier + self.settings.entropy_gain * excess)
         return cross_entropy + penalty + near * weight * entropy

@@ -3,96 +3,59 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
-from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.base import Record, write_atomically
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.search.derive import Derived, derive
-from dmask_mobile.search.derive_several import derive_within_all
-from dmask_mobile.search.losses import (
-    BudgetLoss,
-    ControlSettings,
-    FbnetLoss,
-    FixedSettings,
-    GateLoss,
-    LinearLoss,
-    LossName,
-)
-from dmask_mobile.search.schedule import Schedule
+from dmask_mobile.search.budgets import Budget, check_budgets
+from dmask_mobile.search.log import SearchLog
+from dmask_mobile.search.losses import BudgetLoss, FbnetLoss, GateLoss, LinearLoss
+from dmask_mobile.search.sampled_resolution import SampledResolution
+from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
-from dmask_mobile.training.data import ImageData, ImageSet, split_for_search
-from dmask_mobile.training.train import batches, check_finite
+from dmask_mobile.training.data import ImageData, split_for_search
+from dmask_mobile.training.train import batches, check_loss, num_batches
+
+COLLAPSED = 0.9  # every skip gate at least so sure to skip
+
+Stopped = Callable[[], int | None]
 
 
-class SearchSettings(Record):
-    """Length and rates of a search; the schedules stretch with ``epochs``."""
+class StepRecord(NamedTuple):
+    """Cross-entropy and top-1 accuracy of one step's batch."""
 
-    epochs: PositiveInt = 90
-    warmup: float = Field(default=0.11, ge=0, lt=1, description="share of the epochs before the gates learn")
-    gate_share: float = Field(default=0.2, gt=0, lt=1, description="share of the images that the gates learn from")
-    batch_size: PositiveInt = 128
-    weight_learning_rate: PositiveFloat = 0.1
-    weight_decay: float = 4e-5
-    gate_learning_rate: PositiveFloat = 0.05
-    min_gate_steps: PositiveInt = Field(default=400, description="at least so many gate steps in the whole search")
-    schedule: Schedule = Schedule()
-    loss: LossName = "budget"
-    control: ControlSettings = ControlSettings()
-    fixed: FixedSettings = FixedSettings()
-    seed: int = 0
-
-
-class Budget(NamedTuple):
-    """A cost of every child and the most of it that the child may have."""
-
-    cost: ChainCost
-    limit: float
+    loss: float
+    accuracy: float
 
 
 class SearchResult(NamedTuple):
-    """What a search leaves: shared weights, decided logits, expected costs, mean normalized entropy."""
+    """What a search leaves: shared weights, decided logits, expected costs, mean normalized entropy.
+
+    ``warnings`` say what went wrong without stopping the search.
+    """
 
     supernet: MaskedSupernet
     logits: GateLogits
     expected: tuple[float, ...]
     entropy: float
-
-
-def check_budgets(budgets: Sequence[Budget]) -> None:
-    """Refuses what no child can meet, and what every child meets.
-
-    Raises:
-        DmaskError: naming the budget and the reachable range.
-    """
-    for cost, limit in budgets:
-        low, high = cost.reachable()
-        if not low <= limit <= high:
-            where = "below" if limit < low else "above"
-            raise DmaskError(
-                f"budget {cost.name}={limit:g} {cost.unit} is {where} what '{cost.space.name}' can reach:"
-                f" {low:.4g} to {high:.4g} {cost.unit}",
-                "choose a budget in that range or another space",
-            )
+    warnings: tuple[str, ...]
 
 
 class Searcher:
     """One search over ``space`` on ``data`` under ``budgets``.
 
-    ``run`` goes on from ``checkpoint`` where that exists and writes it after every epoch.
+    ``run`` goes on from ``checkpoint`` where that exists and writes it after every epoch and on SIGTERM or Ctrl-C.
 
     Raises:
         DmaskError: for a budget out of reach, before anything is trained.
@@ -122,76 +85,125 @@ class Searcher:
         self.gate_optimizer = torch.optim.Adam(
             self.logits.parameters(), lr=settings.gate_learning_rate, betas=(0.5, 0.999)
         )
+        self.sampled = settings.resolution_mode == "sampled" and len(space.input.resolutions) > 1
+        self.resolution = SampledResolution()
         self.epoch = 0
+        self.weight_steps: list[StepRecord] = []  # of the epoch under way
+        self.gate_steps: list[StepRecord] = []
         self.history: list[dict[str, Any]] = []
 
     def run(self, checkpoint: Path, progress: Progress = silent) -> SearchResult:
-        """Searches to the end; ``metrics.jsonl`` beside the checkpoint gets one line an epoch.
+        """Searches to the end; ``metrics.jsonl`` and ``tensorboard/`` lie beside the checkpoint.
 
         Raises:
-            DmaskError: for a loss that is not finite, and for a checkpoint of other settings.
+            DmaskError: for a loss that is not finite or explodes, and for a checkpoint of other settings.
+            StoppedError: after SIGTERM or Ctrl-C, with the step under way finished and kept.
         """
         if checkpoint.exists():
             self._restore(load_checkpoint(checkpoint), checkpoint)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         epochs = self.settings.epochs
-        while self.epoch < epochs:
-            self._train_epoch()
-            self.epoch += 1
-            save_checkpoint(checkpoint, self._state())
-            lines = "".join(json.dumps(line) + "\n" for line in self.history)
-            write_atomically(checkpoint.with_name("metrics.jsonl"), lines)
-            progress("search", self.epoch, epochs, self._describe())
-        return SearchResult(self.supernet, self.logits, self._expected(), self._entropy())
+        with SearchLog(checkpoint.parent, self.epoch) as log, stop_signals() as stopped_by:
+            while self.epoch < epochs:
+                self._train_epoch(stopped_by)
+                if signal_number := stopped_by():
+                    save_checkpoint(checkpoint, self._state())
+                    raise StoppedError(signal_number, "search")
+                self._finish_epoch()
+                save_checkpoint(checkpoint, self._state())
+                log.write(self.history)
+                progress("search", self.epoch, epochs, self._describe())
+        return SearchResult(self.supernet, self.logits, self._expected(), self._entropy(), self._warnings())
 
-    def _train_epoch(self) -> None:
-        settings = self.settings
-        warmup_epochs = round(settings.warmup * settings.epochs)
-        gate_epochs = settings.epochs - warmup_epochs
-        gate_epoch = max(0, self.epoch - warmup_epochs)
-        temperature = settings.schedule.temperature(gate_epoch / max(1, gate_epochs - 1))
+    @property
+    def _gate_epoch(self) -> int:
+        """Epochs that the gates have learned in; negative during the warm-up."""
+        return self.epoch - round(self.settings.warmup * self.settings.epochs)
+
+    @property
+    def _num_gate_epochs(self) -> int:
+        return self.settings.epochs - round(self.settings.warmup * self.settings.epochs)
+
+    @property
+    def _temperature(self) -> float:
+        return self.settings.schedule.temperature(max(0, self._gate_epoch) / max(1, self._num_gate_epochs - 1))
+
+    def _train_epoch(self, stopped_by: Stopped) -> None:
+        """The rest of the epoch under way, or of it what is done when a signal comes."""
         self.supernet.train()
-        weight_loss = self._train_weights(temperature)
-        gate_loss = None
-        if self.epoch >= warmup_epochs:
-            gate_loss = self._train_gates(temperature, gate_epoch, gate_epochs)
-        self.history.append(self._measure(temperature, weight_loss, gate_loss))
+        for steps in (self._train_weights(), self._train_gates() if self._gate_epoch >= 0 else ()):
+            for _ in steps:
+                if stopped_by():
+                    return
 
-    def _train_weights(self, temperature: float) -> float:
-        """One epoch of weight steps; returns their mean loss."""
+    def _finish_epoch(self) -> None:
+        self.history.append(self._measure())
+        self.weight_steps, self.gate_steps = [], []
+        self.epoch += 1
+
+    def _train_weights(self) -> Iterator[StepRecord]:
+        """The weight steps that are left of this epoch, as they are made."""
         settings = self.settings
         rate = 0.5 * (1 + math.cos(math.pi * self.epoch / settings.epochs))
         for group in self.weight_optimizer.param_groups:
             group["lr"] = settings.weight_learning_rate * max(rate, 0.01)
-        losses = []
-        for step, (images, labels) in enumerate(self._batches(self.for_weights, 0)):
+        start = len(self.weight_steps)
+        for images, labels in batches(self.for_weights, self.data, settings.batch_size, self._seed(0), start):
             with torch.no_grad():
-                gates = self.logits.sample(temperature, self.noise)
-            loss = F.cross_entropy(self.supernet(images, gates), labels)
-            losses.append(check_finite(loss, "search (weights)", self.epoch, step))
+                gates = self.logits.sample(self._temperature, self.noise)
+            if self.sampled:
+                gates, _ = self.resolution.draw(gates, self.logits, self.noise)
+            scores = self.supernet(images, gates)
+            loss = F.cross_entropy(scores, labels)
+            step = self._record(scores, labels, loss, "weights", len(self.weight_steps))
             self.weight_optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.weight_optimizer.step()
-        return sum(losses) / len(losses)
+            self.weight_steps.append(step)
+            yield step
 
-    def _train_gates(self, temperature: float, gate_epoch: int, gate_epochs: int) -> float:
-        """One epoch of gate steps; returns their mean cross-entropy."""
+    def _train_gates(self) -> Iterator[StepRecord]:
+        """The gate steps that are left of this epoch, as they are made."""
         settings = self.settings
-        num_batches = max(1, len(self.for_gates.labels) // settings.batch_size)
-        passes = -(-settings.min_gate_steps // (gate_epochs * num_batches))
-        total = passes * num_batches
-        loaded = itertools.chain.from_iterable(self._batches(self.for_gates, 1 + number) for number in range(passes))
-        losses = []
-        for step, (images, labels) in enumerate(loaded):
-            target_entropy = settings.schedule.entropy((gate_epoch + (step + 1) / total) / gate_epochs)
-            cross_entropy = F.cross_entropy(self.supernet(images, self.logits.sample(temperature, self.noise)), labels)
+        steps_a_pass = num_batches(self.for_gates, settings.batch_size)
+        passes = -(-settings.min_gate_steps // (self._num_gate_epochs * steps_a_pass))
+        done, start = divmod(len(self.gate_steps), steps_a_pass)
+        loaded = itertools.chain.from_iterable(
+            batches(self.for_gates, self.data, settings.batch_size, self._seed(1 + p), start if p == done else 0)
+            for p in range(done, passes)
+        )
+        for images, labels in loaded:
+            fraction = (len(self.gate_steps) + 1) / (passes * steps_a_pass)
+            target_entropy = settings.schedule.entropy((self._gate_epoch + fraction) / self._num_gate_epochs)
+            gates = self.logits.sample(self._temperature, self.noise)
+            drawn = None
+            if self.sampled:
+                gates, drawn = self.resolution.draw(gates, self.logits, self.noise)
+            scores = self.supernet(images, gates)
+            cross_entropy = F.cross_entropy(scores, labels)
+            step = self._record(scores, labels, cross_entropy, "gates", len(self.gate_steps))
+            if drawn is not None:
+                cross_entropy = self.resolution.with_score(cross_entropy, self.logits, drawn)
             loss = self.loss(cross_entropy, self.logits, target_entropy)
-            check_finite(loss, "search (gates)", self.epoch, step)
-            losses.append(float(cross_entropy.detach()))
             (self.logits.logits.grad,) = torch.autograd.grad(loss, [self.logits.logits])
+            if not bool(self.logits.logits.grad.isfinite().all()):
+                raise DmaskError(
+                    f"search (gates): a gradient is not finite at epoch {self.epoch}, step {len(self.gate_steps)};"
+                    " the last good epoch is kept",
+                    "raise the schedule's last temperature or lower the gates' learning rate",
+                )
             self.gate_optimizer.step()
-        return sum(losses) / len(losses)
+            self.gate_steps.append(step)
+            yield step
 
-    def _measure(self, temperature: float, weight_loss: float, gate_loss: float | None) -> dict[str, Any]:
+    def _record(self, scores: Tensor, labels: Tensor, cross_entropy: Tensor, part: str, step: int) -> StepRecord:
+        value = check_loss(cross_entropy, self.data.classes, f"search ({part})", self.epoch, step)
+        return StepRecord(value, float((scores.detach().argmax(1) == labels).float().mean()))
+
+    def _seed(self, part: int) -> int:
+        return (self.settings.seed * 10_007 + self.epoch) * 101 + part
+
+    def _measure(self) -> dict[str, Any]:
         """One line of ``metrics.jsonl``."""
         with torch.no_grad():
             probabilities, entropies = self.logits.probabilities(), self.logits.normalized_entropies()
@@ -199,20 +211,31 @@ class Searcher:
         undecided = [decision.name for decision in decisions if len(decision.options) > 1]
         return {
             "epoch": self.epoch,
-            "temperature": temperature,
-            "weight_loss": weight_loss,
-            "gate_loss": gate_loss,
+            "temperature": self._temperature,
+            "weights": _means(self.weight_steps),
+            "gates": _means(self.gate_steps),
             "expected": dict(zip((b.cost.name for b in self.budgets), self._expected(), strict=True)),
             "budgets": {b.cost.name: b.limit for b in self.budgets},
-            "loss": self.loss.state(),
+            "control": self.loss.state(),
             "entropy": self._entropy(),
             "entropies": dict(zip(undecided, entropies.tolist(), strict=False)),
             "probabilities": {d.name: gate.tolist() for d, gate in zip(decisions, probabilities, strict=True)},
+            "warnings": list(self._warnings()),
         }
 
-    def _batches(self, images: ImageSet, part: int) -> Any:
-        seed = (self.settings.seed * 10_007 + self.epoch) * 101 + part
-        return batches(images, self.data, self.settings.batch_size, seed)
+    def _warnings(self) -> tuple[str, ...]:
+        """What the gates have run into."""
+        space = self.supernet.space
+        with torch.no_grad():
+            skips = [
+                p[1] for d, p in zip(space.decisions, self.logits.probabilities(), strict=True) if d.kind == "skip"
+            ]
+        if skips and min(skips) >= COLLAPSED:
+            return (
+                f"all {len(skips)} blocks that may be skipped are: unless the budget is that tight, lengthen the"
+                " warm-up or lower the gates' learning rate",
+            )
+        return ()
 
     def _expected(self) -> tuple[float, ...]:
         with torch.no_grad():
@@ -225,12 +248,15 @@ class Searcher:
 
     def _describe(self) -> str:
         ratios = [value / budget.limit for value, budget in zip(self._expected(), self.budgets, strict=True)]
-        return f"expected/budget {', '.join(f'{r:.3f}' for r in ratios)}, entropy {self._entropy():.2f}"
+        warning = "".join(f"; warning: {text}" for text in self._warnings())
+        return f"expected/budget {', '.join(f'{r:.3f}' for r in ratios)}, entropy {self._entropy():.2f}{warning}"
 
     def _state(self) -> dict[str, Any]:
         return {
             "settings": self._identity(),
             "epoch": self.epoch,
+            "steps": [[list(step) for step in steps] for steps in (self.weight_steps, self.gate_steps)],
+            "baseline": self.resolution.baseline,
             "supernet": self.supernet.state_dict(),
             "logits": self.logits.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
@@ -255,6 +281,8 @@ class Searcher:
                 "use the same space, data, budget and settings, or start a new run folder",
             )
         self.epoch = state["epoch"]
+        self.weight_steps, self.gate_steps = ([StepRecord(*step) for step in steps] for steps in state["steps"])
+        self.resolution.baseline = state["baseline"]
         self.supernet.load_state_dict(state["supernet"])
         self.logits.load_state_dict(state["logits"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
@@ -264,15 +292,12 @@ class Searcher:
         self.history = state["history"]
 
 
-def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]) -> Derived:
-    """The best child within every budget: exact for one, with a stated gap for several.
-
-    Raises:
-        DmaskError: when no child was found.
-    """
-    if len(budgets) == 1:
-        return derive(budgets[0].cost, probabilities, budgets[0].limit)
-    return derive_within_all([b.cost for b in budgets], [b.limit for b in budgets], probabilities)
+def _means(steps: Sequence[StepRecord]) -> dict[str, float]:
+    """Mean loss and accuracy; nothing for no steps."""
+    if not steps:
+        return {}
+    loss, accuracy = (sum(values) / len(steps) for values in zip(*steps, strict=True))
+    return {"loss": loss, "accuracy": accuracy}
 
 
 def _loss(budgets: Sequence[Budget], settings: SearchSettings) -> GateLoss:

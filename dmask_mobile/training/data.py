@@ -1,7 +1,8 @@
 """Labelled images in memory: `load_data` reads every source into the same form.
 
 All images become RGB, ``resolution`` x ``resolution`` pixels, uint8; networks see them scaled to 0..1 and then
-normalized by the training images' mean and standard deviation for each channel.
+normalized by the training images' mean and standard deviation for each channel. A network of a lower resolution sees
+their nearest-neighbour subsample (`ImageData.at`): one rule, in the supernet, in ranking, training and verification.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gzip
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.training.glyphs import MATPLOTLIB_FONTS, render_glyphs
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -40,7 +42,10 @@ class ImageSet(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: training and validation images, class names, normalization (of images in 0..1)."""
+    """A data set: training and validation images, class names, normalization (of images in 0..1).
+
+    ``resolution``: what networks see of the images, in pixels; None for all of it.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -49,6 +54,11 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
+    resolution: int | None = None
+
+    def at(self, resolution: int) -> ImageData:
+        """The same images, of which networks see the subsample at ``resolution`` pixels."""
+        return replace(self, resolution=resolution)
 
     @property
     def classes(self) -> int:
@@ -74,13 +84,18 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(self.images.images[index]), self.images.labels[index]
 
 
+def seen(images_N3RR: Tensor, data: ImageData) -> Tensor:
+    """Float images in 0..1 at the resolution that networks see."""
+    return subsample(images_N3RR, data.resolution or images_N3RR.shape[-1]).float() / 255
+
+
 def normalized(images_N3RR: Tensor, data: ImageData) -> Tensor:
-    """Float images as networks are trained on them: scaled to 0..1, then per-channel normalization.
+    """Float images as networks are trained on them: `seen`, then per-channel normalization.
 
     In channels-last memory format: depthwise convolutions on a CPU take half the time with it.
     """
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
-    return ((images_N3RR.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    return ((seen(images_N3RR, data) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def split_for_search(images: ImageSet, share: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:

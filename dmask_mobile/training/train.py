@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint, seeded
 from dmask_mobile.training.data import AugmentedImages, ImageData, ImageSet, normalized
+
+EXPLODED = 100  # times the loss of guessing
 
 
 class TrainSettings(Record):
@@ -37,19 +40,23 @@ class TrainSettings(Record):
     seed: int = 0
 
 
-def batches(images: ImageSet, data: ImageData, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented, normalized training batches; ``seed`` fixes their order and augmentation."""
-    generator = torch.Generator().manual_seed(seed)
-    loader = DataLoader(
-        AugmentedImages(images, data),
-        batch_size,
-        shuffle=True,
-        generator=generator,
-        drop_last=len(images.labels) > batch_size,
-    )
+def num_batches(images: ImageSet, batch_size: int) -> int:
+    """Batches of an epoch: full ones only, or one that is smaller."""
+    return max(1, len(images.labels) // batch_size)
+
+
+def batches(
+    images: ImageSet, data: ImageData, batch_size: int, seed: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented, normalized training batches from number ``start`` on.
+
+    ``seed`` fixes their order and augmentation, whatever ``start`` is.
+    """
+    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
+    wanted = [chunk.tolist() for chunk in torch.split(order, batch_size)][start : num_batches(images, batch_size)]
     with seeded(seed):
-        loaded = iter(loader)
-    for number in range(len(loader)):
+        loaded = iter(DataLoader(AugmentedImages(images, data), batch_sampler=wanted))
+    for number in range(start, start + len(wanted)):
         with seeded(seed * 1_000_003 + number):  # each batch by itself, so that nobody else's draws matter
             images_N3RR, labels_N = next(loaded)
         yield normalized(images_N3RR, data), labels_N
@@ -66,16 +73,17 @@ def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: 
     return correct / len(images.labels)
 
 
-def check_finite(loss: Tensor, stage: str, epoch: int, step: int) -> float:
+def check_loss(cross_entropy: Tensor, classes: int, stage: str, epoch: int, step: int) -> float:
     """The loss as a number; stops before a broken one reaches the weights.
 
     Raises:
-        DmaskError: when ``loss`` is NaN or infinite.
+        DmaskError: when it is NaN, infinite or over 100 times the loss of guessing, ``log(classes)``.
     """
-    value = float(loss.detach())
-    if not math.isfinite(value):
+    value, most = float(cross_entropy.detach()), EXPLODED * math.log(classes)
+    if not value <= most:  # NaN is not
         raise DmaskError(
-            f"{stage}: the loss is {value} at epoch {epoch}, step {step}; the last good epoch is kept",
+            f"{stage}: the loss is {value:g} at epoch {epoch}, step {step} (at most {most:.0f} is sane);"
+            " the last good epoch is kept",
             "lower the learning rate and start again, or resume from the checkpoint",
         )
     return value
@@ -86,20 +94,21 @@ def train_child(
 ) -> float:
     """Trains ``network`` in place on all training images; returns its top-1 accuracy on the validation images.
 
-    Goes on from ``checkpoint`` where that exists; writes it after every epoch.
+    Goes on from ``checkpoint`` where that exists; writes it after every epoch and on SIGTERM or Ctrl-C.
 
     Raises:
         DmaskError: for a loss that is not finite, and for a checkpoint of other settings.
+        StoppedError: after a signal.
     """
     network.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         network, "sgd", lr=settings.learning_rate, weight_decay=settings.weight_decay, momentum=0.9
     )
-    steps = max(1, len(data.train.labels) // settings.batch_size)
+    steps = num_batches(data.train, settings.batch_size)
     schedule = CosineLRScheduler(
         optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
     )
-    state: dict[str, Any] = {"settings": settings.model_dump(), "epoch": 0, "accuracy": 0.0}
+    state: dict[str, Any] = {"settings": settings.model_dump(), "epoch": 0, "step": 0, "loss": 0.0, "accuracy": 0.0}
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
         if state["settings"] != settings.model_dump():
@@ -109,24 +118,28 @@ def train_child(
             )
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-    for epoch in range(state["epoch"], settings.epochs):
-        network.train()
-        for step, (images, labels) in enumerate(
-            batches(data.train, data, settings.batch_size, settings.seed * 10_007 + epoch)
-        ):
-            schedule.step_update(epoch * steps + step)
-            loss = F.cross_entropy(network(images), labels, label_smoothing=settings.label_smoothing)
-            check_finite(loss, "train", epoch, step)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        state = {
-            "settings": settings.model_dump(),
-            "epoch": epoch + 1,
-            "accuracy": evaluate(network, data.val, data),
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        save_checkpoint(checkpoint, state)
-        progress("train", epoch + 1, settings.epochs, f"loss {loss.item():.3f}, accuracy {state['accuracy']:.1%}")
-    return float(state["accuracy"])
+
+    def keep(epoch: int, step: int) -> None:
+        tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+        position = {"epoch": epoch, "step": step, "loss": last_loss, "accuracy": accuracy}
+        save_checkpoint(checkpoint, {"settings": settings.model_dump(), **position, **tensors})
+
+    start, last_loss, accuracy = int(state["step"]), float(state["loss"]), float(state["accuracy"])
+    with stop_signals() as stopped_by:
+        for epoch in range(state["epoch"], settings.epochs):
+            network.train()
+            seed = settings.seed * 10_007 + epoch
+            for step, (images, labels) in enumerate(batches(data.train, data, settings.batch_size, seed, start), start):
+                schedule.step_update(epoch * steps + step)
+                loss = F.cross_entropy(network(images), labels, label_smoothing=settings.label_smoothing)
+                last_loss = check_loss(loss, data.classes, "train", epoch, step)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                if signal_number := stopped_by():
+                    keep(epoch, step + 1)
+                    raise StoppedError(signal_number, "training")
+            start, accuracy = 0, evaluate(network, data.val, data)
+            keep(epoch + 1, 0)
+            progress("train", epoch + 1, settings.epochs, f"loss {last_loss:.3f}, accuracy {accuracy:.1%}")
+    return accuracy

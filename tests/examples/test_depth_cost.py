@@ -30,7 +30,7 @@ def test_depth_is_counted_expected_and_held() -> None:
 
 def test_it_loads_by_module_and_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    assert api.cost_model("depth", None, [api.load_cost("examples.depth_cost:Depth")]).unit == "blocks"
+    assert api.cost_model("depth", costs=[api.load_cost("examples.depth_cost:Depth")]).unit == "blocks"
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,8 @@ def test_bad_costs(path: str, message: str) -> None:
 
 
 def test_unknown_cost_names_the_known() -> None:
-    with pytest.raises(DmaskError, match="no cost 'energy'; there are latency, macs, params, depth; bring your own"):
-        api.cost_model("energy", None, [Depth()])
+    with pytest.raises(
+        DmaskError,
+        match=r"no cost 'energy'; there are latency, macs, .*, peak_activation_bytes, depth; bring your own",
+    ):
+        api.cost_model("energy", costs=[Depth()])

@@ -15,7 +15,7 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.cost import CostEstimate
 from dmask_mobile.records.verification import Check
 from export.formats import FORMATS
-from export.verify import MeasuredLatency, judge_latency, verify_artifact
+from export.verify import LatencyPromise, MeasuredLatency, judge_latency, verify_artifact
 from tests.export.factory import CHILD, SPACE, exported, reference
 
 
@@ -25,7 +25,7 @@ def verdicts(checks: list[Check]) -> dict[str, str]:
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_a_good_artifact_passes_every_check(format_name: str, tmp_path: Path) -> None:
-    checks = list(verify_artifact(exported(format_name, tmp_path), tmp_path, reference(), None, None))
+    checks = list(verify_artifact(exported(format_name, tmp_path), tmp_path, reference()))
     assert set(verdicts(checks).values()) == {"passed"}
     assert set(verdicts(checks)) == {
         "identity", "numeric error", "top-1 agreement", "accuracy", "macs (graph)", "macs (fvcore)",
@@ -35,7 +35,7 @@ def test_a_good_artifact_passes_every_check(format_name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_another_childs_weights_are_caught(format_name: str, tmp_path: Path) -> None:
-    checks = list(verify_artifact(exported(format_name, tmp_path, seed=7), tmp_path, reference(), None, None))
+    checks = list(verify_artifact(exported(format_name, tmp_path, seed=7), tmp_path, reference()))
     assert verdicts(checks)["numeric error"] == "failed"
 
 
@@ -44,7 +44,7 @@ def test_another_child_is_caught(format_name: str, tmp_path: Path) -> None:
     blocks = list(CHILD.blocks)
     blocks[2] = blocks[2].model_copy(update={"hidden_width": 24})
     other = ChildSpec(name="other", resolution=16, classes=5, blocks=tuple(blocks))
-    checks = list(verify_artifact(exported(format_name, tmp_path, other), tmp_path, reference(), None, None))
+    checks = list(verify_artifact(exported(format_name, tmp_path, other), tmp_path, reference()))
     found = verdicts(checks)
     assert found["identity"] == found["macs (graph)"] == found["params (graph)"] == "failed"
     (identity,) = (check for check in checks if check.quantity == "identity")
@@ -60,7 +60,7 @@ def test_one_changed_weight_is_caught(tmp_path: Path) -> None:
     values.flat[0] += 1
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(model, path)
-    found = verdicts(list(verify_artifact(artifact, tmp_path, reference(), None, None)))
+    found = verdicts(list(verify_artifact(artifact, tmp_path, reference())))
     assert found["identity"] == found["numeric error"] == "failed"
 
 
@@ -70,7 +70,7 @@ def test_edited_metadata_is_caught(tmp_path: Path) -> None:
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {"dmask.child_digest": CHILD.digest(), "dmask.class_names": json.dumps(["x"])})
     onnx.save(model, path)
-    checks = list(verify_artifact(artifact, tmp_path, reference(), None, None))
+    checks = list(verify_artifact(artifact, tmp_path, reference()))
     (identity,) = (check for check in checks if check.quantity == "identity")
     assert identity.verdict == "failed"
     assert "other class names" in identity.note
@@ -80,7 +80,7 @@ def test_a_missing_artifact_is_an_error(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path)
     (tmp_path / artifact.path).unlink()
     with pytest.raises(DmaskError, match=r"artifact '.*model.onnx' is missing; export it again"):
-        list(verify_artifact(artifact, tmp_path, reference(), None, None))
+        list(verify_artifact(artifact, tmp_path, reference()))
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -90,16 +90,30 @@ def test_a_truncated_artifact_is_an_error(format_name: str, tmp_path: Path) -> N
     file = path if path.is_file() else max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(DmaskError, match="does not load as"):
-        list(verify_artifact(artifact, tmp_path, reference(), None, None))
+        list(verify_artifact(artifact, tmp_path, reference()))
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match="255 validation images, at least 256"):
-        list(verify_artifact(exported("onnx", tmp_path), tmp_path, reference(images=255), None, None))
+        list(verify_artifact(exported("onnx", tmp_path), tmp_path, reference(images=255)))
+
+
+class FixedProbe:
+    """A table's probe with the device left out: verdicts are tested, not this machine's mood."""
+
+    model_format = "onnx"
+
+    def predict(self, child: ChildSpec) -> CostEstimate:
+        return CostEstimate(cost="latency", value=2.0, unit="ms")
+
+    def measure(self, path: Path) -> MeasuredLatency:
+        assert path.exists()
+        return MeasuredLatency(2.1, 0.01, 0.0)
 
 
 def latency_verdicts(predicted: float, ms: float, noise: float, drift: float, budget: float | None) -> list[str]:
-    return [c.verdict for c in judge_latency("onnx", predicted, MeasuredLatency(ms, noise, drift), budget)]
+    promise = LatencyPromise("latency", FixedProbe(), budget)
+    return [c.verdict for c in judge_latency(promise, predicted, MeasuredLatency(ms, noise, drift))]
 
 
 @pytest.mark.parametrize(
@@ -126,24 +140,23 @@ def test_budget_is_held_by_the_prediction_and_within_tolerance_by_the_device() -
     assert latency_verdicts(10, 10.5, 0.2, 0, 10.0) == ["not verified", "not verified"]
 
 
-class FixedProbe:
-    """A table's probe with the device left out: verdicts are tested, not this machine's mood."""
-
-    model_format = "onnx"
-
-    def predict(self, child: ChildSpec) -> CostEstimate:
-        return CostEstimate(cost="latency", value=2.0, unit="ms")
-
-    def measure(self, path: Path) -> MeasuredLatency:
-        assert path.exists()
-        return MeasuredLatency(2.1, 0.01, 0.0)
-
-
 def test_latency_is_checked_for_the_format_that_the_table_predicts(tmp_path: Path) -> None:
     expected = reference()
-    of_onnx = verdicts(list(verify_artifact(exported("onnx", tmp_path), tmp_path, expected, FixedProbe(), 2.0)))
+    of_onnx = verdicts(
+        list(
+            verify_artifact(
+                exported("onnx", tmp_path), tmp_path, expected, [LatencyPromise("latency", FixedProbe(), 2.0)]
+            )
+        )
+    )
     assert of_onnx["latency"] == of_onnx["latency budget"] == "passed"
-    of_coreml = verdicts(list(verify_artifact(exported("coreml", tmp_path), tmp_path, expected, FixedProbe(), 2.0)))
+    of_coreml = verdicts(
+        list(
+            verify_artifact(
+                exported("coreml", tmp_path), tmp_path, expected, [LatencyPromise("latency", FixedProbe(), 2.0)]
+            )
+        )
+    )
     assert "latency" not in of_coreml
 
 

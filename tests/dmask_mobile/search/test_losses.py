@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dmask_mobile.costs.counts import Macs
+from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.search.losses import BudgetLoss, ControlSettings, FbnetLoss, FixedSettings, GateLoss, LinearLoss
 from dmask_mobile.supernet.gates import GateLogits
 from tests.dmask_mobile.small import SPACE
@@ -41,6 +41,25 @@ def test_fbnet_and_linear_are_their_formulas() -> None:
     assert fbnet(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 * 0.2 * math.log(EXPECTED) ** 0.6)
     linear = LinearLoss([COST], [1e5], FixedSettings(linear_weight=0.3))
     assert linear(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 + 0.3 * EXPECTED / 1e5)
+
+
+def test_of_several_budgets_only_the_tightest_may_pull_upwards() -> None:
+    """Half of both budgets is used: the one that is nearer to its limit draws the cost up, the other lets it be."""
+    near, loose = Macs().on(SPACE), Params().on(SPACE)
+    loose_expected = float(loose.expected(LOGITS.probabilities()).detach())
+    loss = BudgetLoss([near, loose], [EXPECTED * 1.2, loose_expected * 2], ControlSettings())
+    loss(torch.zeros(()), LOGITS, 1.0)
+    assert loss.multipliers[0] < 0
+    assert loss.multipliers[1] == 0
+
+
+def test_a_far_budget_does_not_wind_the_integral_up() -> None:
+    control = ControlSettings(budget_rate=1, decide_within=0.04)
+    for factor in (2, 100):
+        loss = BudgetLoss([COST], [EXPECTED * factor], control)
+        for _ in range(10):
+            loss(torch.zeros(()), LOGITS, 1.0)
+        assert loss.multipliers[0] == pytest.approx(-10 * 0.04)
 
 
 def test_budget_loss_waits_with_the_decision_until_the_budget_is_near() -> None:

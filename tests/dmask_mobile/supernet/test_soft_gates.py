@@ -11,7 +11,8 @@ from dmask_mobile.records.block import round8
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.supernet.gates import GateLogits, Gates
-from dmask_mobile.supernet.layers import MaskedConv, MaskedHead, MaskedInvertedResidual
+from dmask_mobile.supernet.layers import MaskedConv, MaskedHead, MaskedInvertedResidual, mask_inputs
+from dmask_mobile.supernet.masks import WidthMask
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from tests.dmask_mobile.supernet.test_supernet import random_supernet
@@ -104,3 +105,35 @@ def test_folded_masks_equal_explicit_masks(case: tuple[SearchSpace, Choice]) -> 
         results.append((scores.detach(), gradient))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-7, atol=1e-9)
+
+
+def test_folded_masks_equal_the_instantiated_sum_of_padded_options() -> None:
+    """The paper's naive form, before any trick (section 3.1, equation 3), on a bottleneck without norms.
+
+    Every pair of output width and expansion is a block of its own with its slice of the weights; their outputs are
+    padded with zeros and summed with the product of the gates.
+    """
+    generator = torch.Generator().manual_seed(0)
+    widths, hidden_widths, c_in = [8, 12, 16], [8, 24, 40], 8
+    expand, depthwise, project = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((40, c_in, 1, 1), (40, 1, 3, 3), (16, 40, 1, 1))
+    )
+    x = torch.randn(2, c_in, 9, 9, generator=generator, dtype=torch.float64)
+    g_out, g_hidden = (torch.tensor(g, dtype=torch.float64) for g in ([0.2, 0.3, 0.5], [0.1, 0.6, 0.3]))
+
+    def block(hidden: int, width: int) -> Tensor:
+        h = F.relu(F.conv2d(x, expand[:hidden]))
+        h = F.relu(F.conv2d(h, depthwise[:hidden], padding=1, groups=hidden))
+        y = F.conv2d(h, project[:width, :hidden])
+        return F.pad(y, (0, 0, 0, 0, 0, 16 - width))
+
+    instantiated = sum(
+        g_out[i] * g_hidden[j] * block(hidden, width)
+        for i, width in enumerate(widths)
+        for j, hidden in enumerate(hidden_widths)
+    )
+    h = F.relu(F.conv2d(F.relu(F.conv2d(x, expand)), depthwise, padding=1, groups=40))
+    masked = F.conv2d(h, mask_inputs(project, WidthMask(hidden_widths)(g_hidden)))
+    masked = masked * WidthMask(widths)(g_out).view(1, -1, 1, 1)
+    torch.testing.assert_close(masked, instantiated, rtol=0, atol=1e-6)

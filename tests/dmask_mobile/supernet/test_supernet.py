@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
 from dmask_mobile.supernet.cut import cut_child
 from dmask_mobile.supernet.gates import one_hot_gates
 from dmask_mobile.supernet.resolution import subsample
@@ -76,16 +79,27 @@ def test_running_statistics_of_the_child_are_learned_in_the_supernet(case: tuple
 
 
 def test_largest_child_has_all_weights() -> None:
-    from dmask_mobile.records.space import load_space
-
     space = load_space("demo")
     supernet = MaskedSupernet(space)
     child = cut_child(supernet, space.largest())
     assert sum(p.numel() for p in child.parameters()) == sum(p.numel() for p in supernet.parameters())
 
 
-@pytest.mark.parametrize(("full", "size"), [(4, 2), (5, 3), (16, 12)])
-def test_subsample_takes_the_floor_of_the_scaled_position(full: int, size: int) -> None:
-    x = torch.arange(full * full, dtype=torch.float32).view(1, 1, full, full)
-    expected = [[x[0, 0, i * full // size, j * full // size].item() for j in range(size)] for i in range(size)]
-    assert subsample(x, size)[0, 0].tolist() == expected
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_shipped_spaces_hold_the_invariants_for_40_random_children(name: str) -> None:
+    """At the real resolutions, evaluation mode; with `test_counts` this makes 200 children over all spaces."""
+    space = load_space(name).with_classes(10)
+    supernet = random_supernet(space, torch.float64).eval()
+    generator = random.Random(0)
+    x = torch.randn(1, 3, space.resolution, space.resolution, dtype=torch.float64)
+    macs, params = Macs().on(space), Params().on(space)
+    for _ in range(40):
+        choice = space.sample(generator)
+        child, gates = space.child(choice), one_hot_gates(space, choice, torch.float64)
+        assert macs.expected(gates).item() == Macs().estimate(child).value
+        assert params.expected(gates).item() == Params().estimate(child).value
+        network = cut_child(supernet, choice).eval()
+        with torch.no_grad():
+            of_child = network(subsample(x, child.resolution))
+            torch.testing.assert_close(supernet(x, gates), of_child, rtol=1e-9, atol=1e-9)

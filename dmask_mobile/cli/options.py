@@ -1,0 +1,53 @@
+"""What several commands share: options, the console, output as JSON, budgets as users write them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dmask_mobile.errors import DmaskError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+Data = Annotated[str, typer.Option(help="glyphs[:FONTS], fashion-mnist[:FOLDER] or a folder of images by class.")]
+OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
+Tables = Annotated[
+    list[Path] | None, typer.Option("--table", help="A latency table made with 'dmask profile'; may be repeated.")
+]
+Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
+
+# Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+def print_json(content: Any) -> None:
+    """Prints ``content`` for machines."""
+    typer.echo(json.dumps(content, indent=1))
+
+
+def parse_budget(text: str) -> tuple[str, float]:
+    """``NAME=VALUE`` with an optional unit: ms for latency; K, M, G for counts; KiB, MiB for bytes.
+
+    Raises:
+        DmaskError: when it is anything else.
+
+    >>> parse_budget("macs=1.5M")
+    ('macs', 1500000.0)
+    """
+    name, _, value = text.partition("=")
+    factors = {"ms": 1.0} if name.partition("@")[0] == "latency" else {"K": 1e3, "M": 1e6, "G": 1e9}
+    if name.endswith("_bytes"):
+        factors |= {"KiB": 1024.0, "MiB": 1024.0**2}
+    suffix = next((s for s in factors if value.endswith(s)), "")
+    try:
+        number = float(value.removesuffix(suffix)) * factors.get(suffix, 1.0)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise DmaskError(f"a budget is NAME=VALUE with a positive value, got '{text}'", "for example latency=0.08ms")
+    return name, number

@@ -1,0 +1,42 @@
+"""``dmask space``."""
+
+from __future__ import annotations
+
+import typer
+
+from dmask_mobile import api
+from dmask_mobile.cli.options import Cost, Json, Tables, console, print_json
+from dmask_mobile.cli.tables import quantity, space_table
+
+space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
+
+
+@space_app.command("show")
+def space_show(space: str, as_json: Json = False) -> None:
+    """The decisions of a space.
+
+    Example: dmask space show demo
+    """
+    found = api.load_space(space)
+    if as_json:
+        print_json({**found.to_dict(), "digest": found.digest(), "num_children": found.num_children()})
+    else:
+        console.print(space_table(found))
+
+
+@space_app.command("count")
+def space_count(space: str, table: Tables = None, cost: Cost = None, as_json: Json = False) -> None:
+    """How many children a space has and what they can cost; latencies with a table.
+
+    Example: dmask space count demo
+    """
+    found = api.load_space(space)
+    costs = {c.name: c.on(found) for c in api.all_costs(table or [], [api.load_cost(cost)] if cost else [])}
+    if as_json:
+        ranges = {name: list(cost.reachable()) for name, cost in costs.items()}
+        print_json({"num_children": found.num_children(), **ranges})
+        return
+    console.print(f"{found.num_children():,} children")
+    for name, space_cost in costs.items():
+        low, high = space_cost.reachable()
+        console.print(f"{name} {quantity(low, space_cost.unit)} to {quantity(high, space_cost.unit)}")

@@ -1,0 +1,118 @@
+"""Bytes: of the weights in an exported file, and of the activations that are alive at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmask_mobile.costs.chain import BlockCosts, CostRange, lowest_path, tabulate
+from dmask_mobile.costs.counts import block_layers
+from dmask_mobile.costs.model import AdditiveCost
+from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.cost import CostEstimate
+from dmask_mobile.records.space import SearchSpace
+
+FLOAT32_BYTES = 4
+
+
+class WeightBytes(AdditiveCost):
+    """Bytes of fp32 weights and biases once batch norms are folded: every convolution then has a bias."""
+
+    name = "weight_bytes"
+    unit = "bytes"
+
+    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+        """Bytes of one block's weights and biases."""
+        return FLOAT32_BYTES * sum(layer.params + layer.out_width for layer in block_layers(block, in_size))
+
+
+class PeakActivationBytes:
+    """The most bytes of fp32 activations that are alive at once, batch 1.
+
+    Layers run one after the other; a tensor is freed after its last use; norms, activations, shortcuts' sums and
+    squeeze-excite's scaling happen in place. So a layer needs its input and its output, and inside a block with a
+    shortcut the block's input as well. A network needs what its most demanding block needs: a maximum, not a sum.
+    """
+
+    name = "peak_activation_bytes"
+    unit = "bytes"
+
+    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+        """Bytes alive at the most demanding layer of one block; 0 for the identity."""
+        if block.kind == "skip":
+            return 0.0
+        out_size = block.out_size(in_size)
+        before, after = block.in_width * in_size**2, block.out_width * out_size**2
+        layers: list[int] = []
+        if block.kind == "inverted_residual":
+            wide, narrow = block.hidden_width * in_size**2, block.hidden_width * out_size**2
+            if block.expand:
+                layers.append(before + wide)
+            layers.append(wide + narrow)
+            if block.se_width:  # beside the map: the pooled vector and the squeezed one, either way
+                layers.append(narrow + block.hidden_width + block.se_width)
+            layers.append(narrow + after)
+        elif block.kind == "pooled_inverted_residual":
+            wide = block.hidden_width * in_size**2
+            layers = [before + wide, wide + block.hidden_width, block.hidden_width + block.out_width]
+        elif block.kind == "head":
+            layers = [before + block.in_width, block.in_width + block.out_width]
+        else:
+            layers = [before + after]
+        # The shortcut keeps the block's input; where there is no expansion, the first layer reads that very tensor.
+        kept = [before if block.residual else 0] * len(layers)
+        kept[0] = 0
+        return float(FLOAT32_BYTES * max(layer + extra for layer, extra in zip(layers, kept, strict=True)))
+
+    def estimate(self, child: ChildSpec) -> CostEstimate:
+        """The peak of one network."""
+        value = max(self.block_cost(block, in_size) for block, in_size in child.located_blocks())
+        return CostEstimate(cost=self.name, value=value, unit=self.unit, num_measured=len(child.blocks))
+
+    def on(self, space: SearchSpace) -> SpacePeak:
+        """The peak of every child of ``space``."""
+        return SpacePeak(space, self.name, self.unit, tabulate(space, self.block_cost))
+
+
+class SpacePeak:
+    """The highest block cost of every child of a space; satisfies `costs.model.SpaceCost`.
+
+    The expectation of a maximum has no cheap exact form. ``expected`` is the maximum over blocks of the expected block
+    cost, at each resolution: a lower bound of the expectation, and exact at one-hot gates. Derivation does not rely
+    on it: there the peak is a filter on blocks.
+    """
+
+    def __init__(self, space: SearchSpace, name: str, unit: str, blocks: tuple[BlockCosts, ...]) -> None:
+        self.space = space
+        self.name = name
+        self.unit = unit
+        self.blocks = blocks
+        self._tensors = tuple(torch.from_numpy(block.values) for block in blocks)
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """The peak that the gates lead to, a differentiable float64 scalar; see above."""
+        gates = [gate.double() for gate in probabilities]
+        peaks_BR = []
+        for block, values in zip(self.blocks, self._tensors, strict=True):
+            for decision in reversed(block.decisions):
+                values = values @ gates[decision]
+            peaks_BR.append(values)
+        return torch.stack(peaks_BR).amax(0) @ gates[0]
+
+    def cost(self, choice: Choice) -> float:
+        """The peak of one child."""
+        return max(float(block.values[(choice[0], *(choice[d] for d in block.decisions))]) for block in self.blocks)
+
+    def reachable(self) -> CostRange:
+        """The lowest and the highest peak of any child."""
+        num_resolutions = len(self.space.input.resolutions)
+        lows = [
+            lowest_path(self.space, [block.values[r] for block in self.blocks], np.maximum)
+            for r in range(num_resolutions)
+        ]
+        return CostRange(min(lows), max(float(block.values.max()) for block in self.blocks))

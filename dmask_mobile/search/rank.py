@@ -1,0 +1,88 @@
+"""Several children within the budgets, ranked by what the supernet says of them.
+
+Children are drawn by perturbation: each logit gets Gumbel noise and the exact derivation runs on the result. With
+nothing to hold to that is sampling from the gates (the Gumbel-max trick); with budgets every draw is within them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import update_bn
+
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.budgets import Budget, derive_within
+from dmask_mobile.search.derive import log_scores, score_of
+from dmask_mobile.supernet.cut import cut_child
+from dmask_mobile.supernet.supernet import MaskedSupernet
+from dmask_mobile.training.data import ImageData, ImageSet
+from dmask_mobile.training.train import batches, evaluate
+
+ATTEMPTS_PER_CHILD = 4
+RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
+
+
+class Candidate(NamedTuple):
+    """A child within the budgets, its score by the gates and its accuracy with the supernet's weights."""
+
+    choice: Choice
+    score: float
+    accuracy: float
+
+
+def draw_within(
+    budgets: Sequence[Budget], probabilities: Sequence[np.ndarray], count: int, random: np.random.Generator
+) -> list[Choice]:
+    """At most ``count`` different children within the budgets: the best one first, then draws.
+
+    The noise grows while draws repeat: decided gates would give the same child again and again.
+    """
+    space = budgets[0].cost.space
+    found = {space.child(best).digest(): best for best in (derive_within(budgets, probabilities).choice,)}
+    scores = log_scores(probabilities)
+    for attempt in range(ATTEMPTS_PER_CHILD * count):
+        if len(found) >= count:
+            break
+        scale = 2.0 ** (attempt / count)
+        noisy = [np.exp(np.maximum(score + scale * random.gumbel(size=score.shape), -600.0)) for score in scores]
+        choice = derive_within(budgets, [p / p.sum() for p in noisy]).choice
+        found.setdefault(space.child(choice).digest(), choice)
+    return list(found.values())
+
+
+def rank(
+    choices: Sequence[Choice],
+    supernet: MaskedSupernet,
+    probabilities: Sequence[np.ndarray],
+    images: tuple[ImageSet, ImageSet],
+    data: ImageData,
+    progress: Progress = silent,
+) -> list[Candidate]:
+    """The children by falling accuracy on the second image set, batch norms recalibrated on the first.
+
+    Each child takes its slice of the supernet and sees images at its own resolution.
+    """
+    scores = log_scores(probabilities)
+    candidates = []
+    for number, choice in enumerate(choices, start=1):
+        accuracy = recalibrated_accuracy(supernet, choice, images, data)
+        candidates.append(Candidate(choice, score_of(supernet.space, scores, choice), accuracy))
+        progress("rank", number, len(choices), f"accuracy {accuracy:.1%}")
+    return sorted(candidates, key=lambda candidate: (-candidate.accuracy, -candidate.score))
+
+
+def recalibrated_accuracy(
+    supernet: MaskedSupernet, choice: Choice, images: tuple[ImageSet, ImageSet], data: ImageData, seed: int = 0
+) -> float:
+    """Top-1 accuracy of a child's slice on ``images[1]`` after its batch norms have seen ``images[0]``."""
+    child = cut_child(supernet, choice)
+    child.to(memory_format=torch.channels_last)
+    seen = data.at(supernet.space.decisions[0].width(choice[0]))
+    loaded = itertools.islice(batches(images[0], seen, BATCH_SIZE, seed), RECALIBRATION_BATCHES)
+    update_bn((pixels for pixels, _ in loaded), child)
+    return evaluate(child, images[1], seen)

@@ -1,0 +1,66 @@
+"""From decided gates to the child, with how it was chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.run import CandidateRecord, SearchResultRecord
+from dmask_mobile.search.budgets import derive_within
+from dmask_mobile.search.derive import log_scores, score_of
+from dmask_mobile.search.rank import draw_within, rank
+from dmask_mobile.search.search import Searcher, SearchResult
+
+
+def choose_child(
+    searcher: Searcher, found: SearchResult, samples: int = 1, progress: Progress = silent
+) -> SearchResultRecord:
+    """The child that the search ends with, and everything that led to it.
+
+    Args:
+        searcher: the search, for its budgets and images.
+        found: what it found.
+        samples: 1 takes the best child within the budgets by the gates; more draws so many and takes the one that is
+            most accurate with the supernet's weights on the gates' share of the images.
+        progress: told after each child that was ranked.
+
+    Raises:
+        DmaskError: when no child within the budgets was found.
+    """
+    space, budgets = found.supernet.space, searcher.budgets
+    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
+    derived = derive_within(budgets, probabilities)
+
+    def costs(choice: Choice) -> tuple[float, ...]:
+        return tuple(budget.cost.cost(choice) for budget in budgets)
+
+    choice, candidates = derived.choice, []
+    if samples > 1:
+        drawn = draw_within(budgets, probabilities, samples, np.random.default_rng(searcher.settings.seed))
+        images = (searcher.for_weights, searcher.for_gates)
+        candidates = rank(drawn, found.supernet, probabilities, images, searcher.data, progress)
+        choice = candidates[0].choice
+    return SearchResultRecord(
+        choice=choice,
+        decided={d.name: d.options[i] for d, i in zip(space.decisions, choice.indices, strict=True)},
+        probabilities={d.name: tuple(p.tolist()) for d, p in zip(space.decisions, probabilities, strict=True)},
+        expected=found.expected,
+        entropy=found.entropy,
+        score=score_of(space, log_scores(probabilities), choice),
+        costs=costs(choice),
+        gap=derived.gap,
+        floor_dropped=derived.floor_dropped,
+        derivation="ranked" if candidates else "bounded" if derived.gap else "exact",
+        candidates=tuple(
+            CandidateRecord(
+                child_digest=space.child(c.choice).digest(),
+                choice=c.choice,
+                costs=costs(c.choice),
+                score=c.score,
+                accuracy=c.accuracy,
+            )
+            for c in candidates
+        ),
+        warnings=found.warnings,
+    )

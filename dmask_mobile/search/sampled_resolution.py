@@ -1,0 +1,42 @@
+"""One resolution a step, and a gradient that still compares them all.
+
+Running every resolution in every step (FBNetV2, section 3.1, form E) multiplies the price of a step. Here each step
+draws one, ``r ~ p = softmax(logits)``, and the resolution's logits learn by the score function
+
+    grad E[CE] = E[ (CE_r - baseline) grad log p_r ]
+
+with a running mean as the baseline (Williams, 1992); the cost term stays exact, as it needs no forward pass. A
+straight-through gradient would see only the resolution that was drawn.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dmask_mobile.supernet.gates import GateLogits, Gates
+
+DECAY = 0.9  # of the running mean
+
+
+class SampledResolution:
+    """Draws resolutions and turns the cross-entropy of a drawn one into one that teaches the resolution's logits."""
+
+    def __init__(self) -> None:
+        self.baseline: float | None = None
+
+    def draw(self, gates: Gates, logits: GateLogits, generator: torch.Generator) -> tuple[Gates, int]:
+        """``gates`` with the resolution's replaced by a one-hot draw, and the index that was drawn."""
+        probabilities = logits.probabilities()[0].detach()
+        index = int(torch.multinomial(probabilities, 1, generator=generator))
+        one_hot = F.one_hot(torch.tensor(index), len(probabilities)).to(gates[0].dtype)
+        return (one_hot, *gates[1:]), index
+
+    def with_score(self, cross_entropy: Tensor, logits: GateLogits, index: int) -> Tensor:
+        """The same value, with the score-function gradient for the resolution's logits."""
+        value = float(cross_entropy.detach())
+        baseline = value if self.baseline is None else self.baseline
+        self.baseline = DECAY * baseline + (1 - DECAY) * value
+        log_probability = logits.probabilities()[0][index].log()
+        return cross_entropy + (value - baseline) * (log_probability - log_probability.detach())

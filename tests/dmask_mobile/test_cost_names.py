@@ -1,0 +1,72 @@
+"""Costs by name, of several tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmask_mobile import api
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.space import load_space
+from tests.latency_tables.factory import SCALE, network_ms, write_table
+
+SPACE = load_space("demo")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("tables")
+    return [write_table(folder / f"{name}.jsonl", SPACE) for name in ("pixel", "watch")]
+
+
+def test_every_cost_has_its_name(tables: list[Path]) -> None:
+    counted = ["macs", "params", "weight_bytes", "peak_activation_bytes"]
+    assert [cost.name for cost in api.all_costs()] == counted
+    assert [cost.name for cost in api.all_costs(tables[:1])] == [*counted, "latency"]
+    assert [cost.name for cost in api.all_costs(tables)] == [*counted, "latency@pixel", "latency@watch"]
+    assert all(api.cost_model(cost.name, tables).name == cost.name for cost in api.all_costs(tables))
+
+
+def test_a_latency_by_its_tables_name(tables: list[Path]) -> None:
+    child = SPACE.child(SPACE.smallest())
+    for name in ("latency", "latency@pixel"):
+        assert api.cost_model(name, tables[:1]).estimate(child).value == pytest.approx(network_ms(child))
+    assert SCALE != 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("latency", 0, "a latency budget needs a latency table; give --table"),
+        ("latency", 2, "'latency' of which table.* There are pixel, watch; say latency@pixel"),
+        ("latency@phone", 2, "no table 'phone' for the budget latency@phone; .*the tables are pixel, watch"),
+        ("latency@phone", 1, "no table 'phone'"),
+    ],
+)
+def test_a_latency_without_its_table(name: str, count: int, message: str, tables: list[Path]) -> None:
+    with pytest.raises(DmaskError, match=message):
+        api.cost_model(name, tables[:count])
+
+
+def test_two_tables_of_one_name(tables: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(DmaskError, match="two tables of one name"):
+        api.cost_model("latency@pixel", [tables[0], tmp_path / "pixel.jsonl"])
+
+
+def test_a_search_of_two_tables_keeps_both(tables: list[Path], tmp_path: Path) -> None:
+    """Budgets of two tables and of the memory at once; the run keeps the tables."""
+    from dmask_mobile.search.settings import SearchSettings
+
+    costs = {cost.name: cost.on(SPACE) for cost in api.all_costs(tables)}
+    limits = {"latency@pixel": 0.6, "latency@watch": 0.7, "peak_activation_bytes": 0.8}
+    budgets = {}
+    for name, place in limits.items():
+        low, high = costs[name].reachable()
+        budgets[name] = low + place * (high - low)
+    settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=512)
+    run = tmp_path / "run"
+    result = api.search(SPACE, "glyphs", budgets, run, tables=tables, settings=settings, samples=2)
+    assert all(cost <= limit for cost, limit in zip(result.costs, budgets.values(), strict=True))
+    assert sorted(path.name for path in (run / "search" / "tables").iterdir()) == ["pixel.jsonl", "watch.jsonl"]
+    assert list((run / "search" / "tensorboard").glob("events.*"))

@@ -1,0 +1,149 @@
+"""Stopping in order, and not in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dmask_mobile.interruption import StoppedError, stop_signals
+from dmask_mobile.nets.build import build
+from dmask_mobile.search.budgets import Budget
+from dmask_mobile.search.search import Searcher
+from dmask_mobile.search.settings import SearchSettings
+from dmask_mobile.training.train import TrainSettings, batches, train_child
+from tests.dmask_mobile.search.test_budgets import MACS
+from tests.dmask_mobile.small import SPACE, few_images
+
+SETTINGS = SearchSettings(epochs=3, batch_size=64, min_gate_steps=10)
+
+
+def searcher() -> Searcher:
+    return Searcher(SPACE, few_images(), [Budget(MACS, sum(MACS.reachable()) / 2)], SETTINGS)
+
+
+def test_the_first_signal_is_noted_and_the_second_acts() -> None:
+    def twice() -> None:
+        with stop_signals() as stopped_by:
+            assert stopped_by() is None
+            signal.raise_signal(signal.SIGINT)
+            assert stopped_by() == signal.SIGINT
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_take_no_signals() -> None:
+    noted: list[object] = []
+
+    def work() -> None:
+        with stop_signals() as stopped_by:
+            noted.append(stopped_by())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert noted == [None]
+
+
+@pytest.mark.parametrize("after", [3, 9, 14])
+def test_a_search_stopped_by_sigterm_in_the_middle_of_an_epoch_goes_on_bit_for_bit(after: int, tmp_path: Path) -> None:
+    """7 weight steps and then gate steps an epoch: stopped in both, and resumed without repeating a step."""
+    undisturbed = searcher().run(tmp_path / "a" / "c.pt")
+    stopped, calls = searcher(), 0
+    original = stopped.supernet.forward
+
+    def forward(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    stopped.supernet.forward = forward
+    with pytest.raises(StoppedError, match=r"search stopped by SIGTERM; .* start the same command again to go on"):
+        stopped.run(tmp_path / "b" / "c.pt")
+    assert calls == after
+    resumed = searcher().run(tmp_path / "b" / "c.pt")
+    assert torch.equal(undisturbed.logits.logits, resumed.logits.logits)
+    for name, value in undisturbed.supernet.state_dict().items():
+        assert torch.equal(value, resumed.supernet.state_dict()[name]), name
+    logs = [(tmp_path / folder / "metrics.jsonl").read_text() for folder in "ab"]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("after", [2, 9, 18])
+def test_a_training_stopped_by_sigterm_goes_on_bit_for_bit(after: int, tmp_path: Path) -> None:
+    data, settings = few_images(), TrainSettings(epochs=2, batch_size=64, learning_rate=0.1)
+    child = SPACE.child(SPACE.smallest())
+    undisturbed, stopped, resumed = build(child), build(child), build(child, torch.Generator().manual_seed(9))
+    accuracy = train_child(undisturbed, data, settings, tmp_path / "a.pt")
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped.register_forward_pre_hook(count)
+    with pytest.raises(StoppedError, match="training stopped by SIGTERM"):
+        train_child(stopped, data, settings, tmp_path / "b.pt")
+    assert train_child(resumed, data, settings, tmp_path / "b.pt") == accuracy
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_batches_from_any_start_are_the_same_batches() -> None:
+    data = few_images()
+    whole = list(batches(data.train, data, 64, seed=3))
+    rest = list(batches(data.train, data, 64, seed=3, start=4))
+    assert len(whole) == 4 + len(rest) == 600 // 64
+    for (images, labels), (same_images, same_labels) in zip(whole[4:], rest, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+
+
+def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    """kill -9 of the real command, in an epoch that is under way; and SIGTERM, whose exit status says so."""
+    space = tmp_path / "space.json"
+    SPACE.write(space)
+    data = tmp_path / "data"
+    images = few_images(256).train
+    for number, (image, label) in enumerate(zip(images.images, (images.labels % 3).tolist(), strict=True)):
+        (data / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(data / str(label) / f"{number}.png")
+    dmask = str(Path(sys.executable).parent / "dmask")
+    budget = f"macs={sum(MACS.reachable()) / 2:.0f}"
+
+    def command(run: str) -> list[str]:
+        return [dmask, "search", str(space), "--data", str(data), "--budget", budget, "-o", str(tmp_path / run),
+                "--epochs", "4", "--batch-size", "32"]  # fmt: skip
+
+    subprocess.run(command("a"), check=True, capture_output=True, timeout=300)
+    for number, expected in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
+        process = subprocess.Popen(command("b"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        checkpoint = tmp_path / "b" / "search" / "checkpoint.pt"
+        seen = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (checkpoint.exists() and checkpoint.stat().st_mtime > seen):
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == expected
+        assert not (tmp_path / "b" / "child.json").exists()
+    subprocess.run(command("b"), check=True, capture_output=True, timeout=300)
+    results = [json.loads((tmp_path / run / "search" / "result.json").read_text()) for run in "ab"]
+    assert results[0] == results[1]
+    states = [torch.load(tmp_path / run / "search" / "checkpoint.pt", weights_only=True) for run in "ab"]
+    assert torch.equal(states[0]["logits"]["logits"], states[1]["logits"]["logits"])
