@@ -80,14 +80,18 @@ def named_tables(tables: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def cost_model(name: str, tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> CostModel:
+def cost_model(
+    name: str, tables: Sequence[Path] = (), costs: Sequence[CostModel] = (), check: bool = False
+) -> CostModel:
     """The cost ``name``: one of ``costs``, or built in.
 
     Built in are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table of this device,
-    ``latency``; ``latency@NAME`` is that of one table of several, by its file name.
+    ``latency``; ``latency@NAME`` is that of one table of several, by its file name. ``check`` measures the table's
+    sentinels first.
 
     Raises:
-        DmaskError: for an unknown name, and for latency without its table or with one of another device.
+        DmaskError: for an unknown name, for latency without its table or with one of another device, and for a device
+            that has drifted by more than 10% since.
     """
     known = [*_counted(), *costs]
     for cost in reversed(known):
@@ -99,12 +103,15 @@ def cost_model(name: str, tables: Sequence[Path] = (), costs: Sequence[CostModel
     path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
-    from latency_tables.probe import setup_of
+    from latency_tables.probe import check_drift
+    from latency_tables.setup import setup_of
     from latency_tables.table import LatencyTable
 
     read = LatencyTable.read(path)
     setup_of(read)
-    return Latency(read, name)
+    if check:
+        check_drift(read)
+    return Latency(read, name, path.parent / ".dmask-cache")
 
 
 def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:

@@ -1,58 +1,107 @@
-"""What to measure for a space: each distinct block once, and a few whole networks."""
+"""What to measure for a space, and what to measure next."""
 
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from dmask_mobile.costs.model import AdditiveCost
+import numpy as np
+
+from dmask_mobile.costs.chain import tabulate
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
+from latency_tables.rows import BlockAt
+from latency_tables.table import LatencyTable
 
-BlockAt = tuple[BlockSpec, int]
-
-
-class Plan(NamedTuple):
-    """Blocks with their input sizes in pixels, and whole networks."""
-
-    blocks: tuple[BlockAt, ...]
-    networks: tuple[ChildSpec, ...]
+NETWORKS_PER_RESOLUTION, MIN_NETWORKS = 5, 12
+CANDIDATE_CHILDREN = 300
+EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
 
 
-class _Visited(AdditiveCost):
-    """A cost of nothing that remembers which blocks it was asked about."""
+def blocks_of(space: SearchSpace) -> tuple[BlockAt, ...]:
+    """Every block that a child of ``space`` can have, once, with its input size."""
+    found: dict[BlockAt, None] = {}
 
-    name = "visited"
-    unit = ""
-
-    def __init__(self) -> None:
-        self.blocks: dict[BlockAt, None] = {}
-
-    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+    def note(block: BlockSpec, in_size: int) -> float:
         if block.kind != "skip":
-            self.blocks[block, in_size] = None
+            found[block, in_size] = None
         return 0.0
 
+    tabulate(space, note)
+    return tuple(found)
 
-def plan_space(space: SearchSpace, networks: int = 12, seed: int = 0) -> Plan:
-    """Every block that a child of ``space`` can have, and ``networks`` children at each resolution.
 
-    The children are the smallest, the largest and random ones between, so that the fitted line spans the space.
+def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
+    """Whole networks to correct sums of blocks by: at each resolution the smallest, the largest, and random ones.
+
+    Five at each resolution, twelve at least in all.
     """
-    visited = _Visited()
-    visited.on(space)
     generator = random.Random(seed)
-    choices = [space.smallest(), space.largest(), *(space.sample(generator) for _ in range(max(0, networks - 2)))]
-    children = (
-        space.child(Choice(indices=(resolution, *choice.indices[1:])), f"{space.name}-{number}")
-        for resolution in range(len(space.input.resolutions))
-        for number, choice in enumerate(choices)
-    )
-    return Plan(tuple(visited.blocks), tuple(dict.fromkeys(children)))
+    resolutions = range(len(space.input.resolutions))
+    count = max(NETWORKS_PER_RESOLUTION, -(-MIN_NETWORKS // len(resolutions)))
+    children = []
+    for resolution in resolutions:
+        choices = [space.smallest(), space.largest(), *(space.sample(generator) for _ in range(count - 2))]
+        for number, choice in enumerate(choices):
+            placed = Choice(indices=(resolution, *choice.indices[1:]))
+            children.append(space.child(placed, f"{space.name}-{number}"))
+    return tuple(dict.fromkeys(children))
 
 
-def sentinels(networks: tuple[ChildSpec, ...]) -> tuple[ChildSpec, ...]:
-    """The fixed few networks that tell whether a device has changed: first, second and last of a table."""
-    return tuple(dict.fromkeys((*networks[:2], networks[-1])))
+def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
+    """Three networks that are quick to measure again and again: the first ones, at the lowest resolution."""
+    return tuple(networks[:3])
+
+
+class Planner:
+    """Chooses the blocks of a space that a table should get next.
+
+    Blocks of kinds that a space has few of (stem, last convolution, head) come first and all of them. Of the others
+    one half is drawn as random children use them, so that common blocks come early; the other half is where the
+    prediction's spread in milliseconds is largest. As long as nothing can be predicted, all are drawn.
+
+    Args:
+        space: the space.
+        seed: of the draws.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        self.space = space
+        self.generator = random.Random(seed)
+        self.all = blocks_of(space)
+
+    def missing(self, table: LatencyTable) -> list[BlockAt]:
+        """What was neither measured nor failed."""
+        return [located for located in self.all if located not in table.blocks and located not in table.failures]
+
+    def next_batch(self, table: LatencyTable, size: int) -> list[BlockAt]:
+        """At most ``size`` blocks that are missing; none when all of them were measured."""
+        missing = self.missing(table)
+        absent = set(missing)
+        rare = [located for located in missing if located[0].kind != "inverted_residual"]
+        if len(missing) <= size or len(rare) >= size:
+            return list(dict.fromkeys([*rare, *missing]))[:size]
+        wanted = dict.fromkeys(rare)
+        used = dict.fromkeys(located for located in self._used_by_children() if located in absent)
+        candidates = [located for located in used if located not in wanted] or missing
+        explored = round(EXPLORED_SHARE * (size - len(rare))) if table.can_predict("inverted_residual") else size
+        wanted |= dict.fromkeys(candidates[:explored])
+        rest = [located for located in candidates[explored:] if located not in wanted]
+        if rest and len(wanted) < size:
+            spread_ms = table.spread_ms(rest)
+            order = np.argsort(-np.asarray(spread_ms))
+            wanted |= dict.fromkeys(rest[index] for index in order[: size - len(wanted)])
+        return list(wanted)[:size]
+
+    def _used_by_children(self) -> list[BlockAt]:
+        """The blocks of random children, in random order."""
+        located = [
+            block
+            for _ in range(CANDIDATE_CHILDREN)
+            for block in self.space.child(self.space.sample(self.generator)).located_blocks()
+            if block[0].kind != "skip"
+        ]
+        self.generator.shuffle(located)
+        return located

@@ -1,153 +1,282 @@
-"""Profiling: the blocks and networks of a plan, measured in interleaved rounds into a table."""
+"""Profiling: blocks and networks of a space, measured into a table until it is complete, good enough or time is up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from dmask_mobile.nets.blocks import build_block
-from dmask_mobile.nets.build import build
+from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
-from export.deployable import Deployable
-from latency_tables.devices.device import Device, Loaded
-from latency_tables.plan import BlockAt, Plan
-from latency_tables.runtimes.runtime import Runtime
-from latency_tables.statistics import Summary, summarize
-from latency_tables.table import BlockRow, LatencyTable, NetworkRow, TableHead, TableWriter
+from dmask_mobile.records.space import SearchSpace
+from latency_tables.devices.device import MeasuringError, Samples, Session
+from latency_tables.plan import Planner, networks_of, sentinels_of
+from latency_tables.rows import (
+    BlockRow,
+    FailureRow,
+    NetworkRow,
+    SentinelRow,
+    Subject,
+    TableRow,
+    describe_subject,
+)
+from latency_tables.setup import Setup, now
+from latency_tables.table import LatencyTable
+from latency_tables.writer import TableWriter
+
+NETWORKS_DONE_AT = 0.8  # of the way: whole networks are spread over so much of it
+UNSTABLE_NOISE = 0.10
 
 
 class ProfileSettings(Record):
-    """How thoroughly to measure. Rounds lie apart in time, so that a disturbance meets one round of many blocks."""
+    """How long and how thoroughly to measure.
 
-    rounds: PositiveInt = 5
-    seconds_per_block: PositiveFloat = 0.02
+    ``minutes`` counts all runs of one table. Rounds lie apart in time, so that a disturbance meets one round of many
+    blocks.
+    """
+
+    minutes: PositiveFloat | None = 6.0
+    target_error: float | None = Field(default=None, gt=0, lt=1)
+    rounds: PositiveInt = 3
+    network_rounds: PositiveInt = 4
+    batch_blocks: PositiveInt = 150
+    seconds_per_block: PositiveFloat = 0.015
     seconds_per_network: PositiveFloat = 0.1
     threads: PositiveInt = 1
 
 
-class Setup(NamedTuple):
-    """Where and with what to measure."""
-
-    device: Device
-    runtime: Runtime
-    threads: int
-
-    def head(self) -> TableHead:
-        """The head of a table measured with this set-up, now."""
-        return TableHead(
-            **self.device.describe()._asdict(),
-            runtime=self.runtime.name,
-            runtime_version=self.runtime.version(),
-            threads=self.threads,
-            created=_now(),
-        )
-
-    def convert(self, subject: BlockAt | ChildSpec) -> bytes:
-        """The model of a block or of a whole network as it is deployed."""
-        if isinstance(subject, ChildSpec):
-            module = Deployable(build(subject), [0.5] * subject.in_channels, [0.25] * subject.in_channels)
-            return self.runtime.convert(module, subject.input_shape)
-        block, in_size = subject
-        return self.runtime.convert(build_block(block), (1, block.in_width, in_size, in_size))
-
-
-def profile_plan(
-    plan: Plan, setup: Setup, settings: ProfileSettings, path: Path, progress: Progress = silent
+def profile_space(
+    space: SearchSpace, setup: Setup, settings: ProfileSettings, path: Path, progress: Progress = silent
 ) -> LatencyTable:
-    """Measures what ``plan`` asks for and ``path`` does not yet hold; returns the finished table.
+    """Measures ``space`` into ``path``; goes on with what is there. Returns the table.
+
+    Stops when every block is measured, when ``target_error`` is reached or when ``minutes`` are over, whichever
+    comes first; the blocks that were not measured are predicted.
 
     Raises:
-        DmaskError: when ``path`` is a table of another device, runtime or setting.
+        DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
+        StoppedError: after SIGTERM or Ctrl-C.
     """
-    with TableWriter(path, setup.head()) as writer:
+    with TableWriter(path, setup.head()) as writer, setup.device.open(setup.runtime, setup.threads) as session:
         if writer.dropped_line:
             progress("profile", 0, 1, "dropped a line that was cut off")
-        done = {(_subject(row), row.round) for row in LatencyTable.read(path).rows}
-        subjects = [
-            subject for subject in _interleaved(plan) if any((subject, r) not in done for r in range(settings.rounds))
-        ]
-        with ExitStack() as stack:
-            loaded: dict[BlockAt | ChildSpec, Loaded] = {}
-            for number, subject in enumerate(subjects, start=1):
-                model = setup.convert(subject)
-                loaded[subject] = stack.enter_context(setup.device.load(setup.runtime, model, setup.threads))
-                progress("convert", number, len(subjects))
-            for round_ in range(settings.rounds):
-                missing = [subject for subject in subjects if (subject, round_) not in done]
-                for number, subject in enumerate(missing, start=1):
-                    writer.add(_measure(subject, loaded[subject], round_, settings))
-                    progress(f"measure round {round_ + 1}/{settings.rounds}", number, len(missing))
+        return _Profiling(space, setup, settings, session, writer).run(progress)
+
+
+def profile_child(
+    child: ChildSpec, setup: Setup, settings: ProfileSettings, path: Path, progress: Progress = silent
+) -> LatencyTable:
+    """Measures the blocks of ``child`` that the table in ``path`` lacks. Returns the table.
+
+    Raises:
+        DmaskError: as `profile_space`.
+        MeasuringError: when the runtime fails on one of them.
+    """
+    with TableWriter(path, setup.head()) as writer, setup.device.open(setup.runtime, setup.threads) as session:
+        table = LatencyTable.read(path)
+        missing = list(
+            dict.fromkeys(b for b in child.located_blocks() if b[0].kind != "skip" and b not in table.blocks)
+        )
+        for located in missing:
+            session.load(_key(located), setup.convert(located))
+        for round_ in range(settings.rounds):
+            for number, located in enumerate(missing, start=1):
+                samples = session.sample(_key(located), settings.seconds_per_block)
+                writer.add(BlockRow(block=located[0], in_size=located[1], round=round_, at=now(), **samples._asdict()))
+                progress(f"measure round {round_ + 1}/{settings.rounds}", number, len(missing))
     return LatencyTable.read(path)
 
 
-def _measure(
-    subject: BlockAt | ChildSpec, loaded: Loaded, round_: int, settings: ProfileSettings
-) -> BlockRow | NetworkRow:
-    whole = isinstance(subject, ChildSpec)
-    samples = loaded.sample(settings.seconds_per_network if whole else settings.seconds_per_block)
-    common = {"round": round_, "at": _now(), "wall_ms": _rounded(samples.wall_ms), "cpu_ms": _rounded(samples.cpu_ms)}
-    if isinstance(subject, ChildSpec):
-        return NetworkRow(child=subject, **common)
-    return BlockRow(block=subject[0], in_size=subject[1], **common)
+class _Profiling:
+    """One run of `profile_space`."""
+
+    def __init__(
+        self, space: SearchSpace, setup: Setup, settings: ProfileSettings, session: Session, writer: TableWriter
+    ) -> None:
+        self.setup = setup
+        self.settings = settings
+        self.session = session
+        self.writer = writer
+        self.planner = Planner(space)
+        self.networks = networks_of(space)
+        table = LatencyTable.read(writer.path)
+        self.head, self.rows = table.head, list(table.rows)
+        self.sentinels = tuple(table.sentinels) or sentinels_of(self.networks)
+        self.loaded: set[str] = set()
+        self.before_s = max((row.elapsed_s for row in self.rows if isinstance(row, SentinelRow)), default=0.0)
+        self.start = time.monotonic()
+        done = {(row.child, row.round) for row in self.rows if isinstance(row, NetworkRow)}
+        failed = table.failures
+        self.pending = [
+            (child, round_)
+            for round_ in range(settings.network_rounds)
+            for child in self.networks
+            if (child, round_) not in done and child not in failed
+        ]
+        self.num_network_rounds = len(self.networks) * settings.network_rounds
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of profiling over all runs of this table."""
+        return self.before_s + time.monotonic() - self.start
+
+    def table(self) -> LatencyTable:
+        """What there is so far."""
+        return LatencyTable(self.head, tuple(self.rows), str(self.writer.path))
+
+    def run(self, progress: Progress) -> LatencyTable:
+        """Batches of blocks, with networks and sentinels between their rounds."""
+        with stop_signals() as stopped_by:
+            table = self.table()
+            while not self._finished(table):
+                batch = self.planner.next_batch(table, self.settings.batch_blocks)
+                if not batch and not self.pending:
+                    break
+                ready = [subject for subject in batch if self._load(subject)]
+                for round_ in range(self.settings.rounds if ready else 1):
+                    self._measure_sentinels()
+                    for subject in ready:
+                        self._measure(subject, round_)
+                        if signal_number := stopped_by():
+                            raise StoppedError(signal_number, "profiling")
+                    self._measure_networks(table, everything=not ready)
+                for subject in ready:
+                    self.session.unload(_key(subject))
+                table = self.table()
+                self._report(table, progress)
+        return table
+
+    def _finished(self, table: LatencyTable) -> bool:
+        """Time is up or the error is small enough; not before the first batch and one round of every network."""
+        settings = self.settings
+        if not table.blocks or len(self.pending) > self.num_network_rounds - len(self.networks):
+            return False
+        if settings.minutes is not None and self.elapsed_s >= 60 * settings.minutes:
+            return True
+        return settings.target_error is not None and table.corrections.error <= settings.target_error
+
+    def _load(self, subject: Subject) -> bool:
+        """Converts and loads; a failure becomes a row."""
+        key = _key(subject)
+        if key in self.loaded:
+            return True
+        try:
+            self.session.load(key, self.setup.convert(subject))
+        except Exception as error:  # whatever a converter or runtime raises, the rest must still be measured
+            self._fail(subject, error)
+            return False
+        if isinstance(subject, ChildSpec):
+            self.loaded.add(key)
+        return True
+
+    def _measure(self, subject: Subject, round_: int) -> None:
+        seconds = self.settings.seconds_per_network
+        if not isinstance(subject, ChildSpec):
+            seconds = self.settings.seconds_per_block
+        samples = self._sample(subject, seconds)
+        if samples is None:
+            return
+        common = {"round": round_, "at": now(), **samples._asdict()}
+        if isinstance(subject, ChildSpec):
+            self._add(NetworkRow(child=subject, **common))
+        else:
+            self._add(BlockRow(block=subject[0], in_size=subject[1], **common))
+
+    def _measure_sentinels(self) -> None:
+        round_ = sum(isinstance(row, SentinelRow) for row in self.rows) // len(self.sentinels)
+        for child in self.sentinels:
+            if not self._load(child):
+                continue
+            samples = self._sample(child, self.settings.seconds_per_block)
+            if samples is not None:
+                self._add(
+                    SentinelRow(
+                        child=child, round=round_, at=now(), elapsed_s=round(self.elapsed_s, 3), **samples._asdict()
+                    )
+                )
+
+    def _measure_networks(self, table: LatencyTable, everything: bool) -> None:
+        """As many rounds of whole networks as keep pace with the blocks; all that are left when there are none."""
+        share = len(table.blocks) / len(self.planner.all)
+        if self.settings.minutes is not None:
+            share = max(share, self.elapsed_s / 60 / self.settings.minutes)
+        due = self.num_network_rounds * (1.0 if everything else min(1.0, share / NETWORKS_DONE_AT))
+        if self.settings.target_error is not None:  # an error can be told only once every network was measured
+            due = max(due, float(len(self.networks)))
+        while self.pending and self.num_network_rounds - len(self.pending) < due:
+            child, round_ = self.pending.pop(0)
+            if self._load(child):
+                self._measure(child, round_)
+
+    def _sample(self, subject: Subject, seconds: float) -> Samples | None:
+        try:
+            return self.session.sample(_key(subject), seconds)
+        except MeasuringError as error:
+            self._fail(subject, error)
+            return None
+
+    def _fail(self, subject: Subject, error: Exception) -> None:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(subject, ChildSpec):
+            self._add(FailureRow(at=now(), child=subject, reason=reason))
+        else:
+            self._add(FailureRow(at=now(), block=subject[0], in_size=subject[1], reason=reason))
+
+    def _add(self, row: TableRow) -> None:
+        self.writer.add(row)
+        self.rows.append(row)
+
+    def _report(self, table: LatencyTable, progress: Progress) -> None:
+        """Progress in seconds where time is the limit, else in blocks."""
+        measured, total = len(table.blocks), len(self.planner.all)
+        note = f"{measured}/{total} blocks, {len(table.networks)} networks"
+        if len(table.networks) >= len(self.networks):
+            note += f", error {table.corrections.error:.1%}"
+        if table.failures:
+            note += f", {len(table.failures)} failed"
+        if self.settings.minutes is not None and measured < total:
+            limit = round(60 * self.settings.minutes)
+            progress("profile", min(limit, round(self.elapsed_s)), limit, note)
+        else:
+            progress("profile", measured, total, note)
 
 
-def _interleaved(plan: Plan) -> Iterator[BlockAt | ChildSpec]:
-    """Networks spread evenly among the blocks: both meet the same state of the machine."""
-    every = max(1, len(plan.blocks) // max(1, len(plan.networks)))
-    networks = iter(plan.networks)
-    for number, block in enumerate(plan.blocks):
-        if number % every == 0:
-            yield from (child for child in [next(networks, None)] if child is not None)
-        yield block
-    yield from networks
+def stability(table: LatencyTable) -> str | None:
+    """A warning when the rounds of whole networks disagree by more than 10%."""
+    noise = table.noise()
+    if noise <= UNSTABLE_NOISE:
+        return None
+    return f"unstable: spread {noise:.0%}; close other programs or use --rounds 8"
 
 
-def _subject(row: BlockRow | NetworkRow) -> BlockAt | ChildSpec:
-    return row.child if isinstance(row, NetworkRow) else (row.block, row.in_size)
-
-
-def _rounded(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(value, 5) for value in values)  # 10 ns: below any clock's resolution
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class Remeasured(NamedTuple):
-    """A model measured now, and how the device stands against a table's networks."""
-
-    summary: Summary
-    drift: float
+def describe_failures(table: LatencyTable) -> Iterable[str]:
+    """What could not be measured, and why."""
+    return (f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items())
 
 
 def remeasure(
-    model: bytes, sentinels: dict[ChildSpec, Summary], setup: Setup, rounds: int, progress: Progress = silent
-) -> Remeasured:
-    """Latency of ``model`` now, in rounds that alternate with a table's sentinels.
+    models: dict[str, bytes], setup: Setup, rounds: int, seconds: float, progress: Progress = silent
+) -> dict[str, list[Sequence[float]]]:
+    """The wall times of each model in each round; the models alternate.
 
-    Args:
-        model: a model file of ``setup.runtime``.
-        sentinels: whole networks and what the table says of them; ``drift`` is the median of now / then - 1.
-        setup: the table's device, runtime and threads.
-        rounds: how often to go round.
-        progress: told after each round.
+    Raises:
+        MeasuringError: when the runtime fails on one of them.
     """
-    with ExitStack() as stack:
-        models = [model, *(setup.convert(child) for child in sentinels)]
-        ready = [stack.enter_context(setup.device.load(setup.runtime, m, setup.threads)) for m in models]
-        taken: list[list[tuple[float, ...]]] = [[] for _ in ready]
+    taken: dict[str, list[Sequence[float]]] = {key: [] for key in models}
+    with setup.device.open(setup.runtime, setup.threads) as session:
+        for key, model in models.items():
+            session.load(key, model)
         for round_ in range(rounds):
-            for samples, loaded in zip(taken, ready, strict=True):
-                samples.append(loaded.sample(ProfileSettings().seconds_per_network).wall_ms)
+            for key in models:
+                taken[key].append(session.sample(key, seconds).wall_ms)
             progress("measure", round_ + 1, rounds)
-    now = [summarize(samples) for samples in taken]
-    ratios = sorted(n.typical_ms / then.typical_ms - 1 for n, then in zip(now[1:], sentinels.values(), strict=True))
-    return Remeasured(now[0], ratios[len(ratios) // 2] if ratios else 0.0)
+    return taken
+
+
+def _key(subject: Subject) -> str:
+    """Names a model in a session."""
+    return subject.digest() if isinstance(subject, ChildSpec) else repr(subject)

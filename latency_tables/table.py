@@ -1,90 +1,44 @@
-"""The latency table: JSON lines, appended as they are measured.
+"""The latency table: JSON lines, appended as they are measured, and what they say when taken together.
 
 The first line is the head: what was measured, on what, with what. Each further line is one round of one block or
-one whole network with all its raw samples. Nothing is ever rewritten, so that a killed process loses at most the
-line under way.
+one whole network with all its raw samples, a sentinel, or a failure. Nothing is ever rewritten, so that a killed
+process loses at most the line under way.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import ValidationError
 
 from dmask_mobile.costs.model import Correction
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.base import FileRecord, Record, describe_validation_error
+from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.statistics import LineFit, Summary, fit_line, summarize
+from latency_tables.correction import MIN_NETWORKS, Corrections, WholeNetwork, fit_corrections
+from latency_tables.predictor import BlockPredictor, PredictedBlock, fit_predictors
+from latency_tables.rows import (
+    ROW,
+    BlockAt,
+    BlockRow,
+    FailureRow,
+    NetworkRow,
+    SentinelRow,
+    Subject,
+    TableHead,
+    TableRow,
+    describe_subject,
+)
+from latency_tables.statistics import Summary, smooth, summarize
 
-MIN_NETWORKS = 3  # at one resolution, for its line
-
-
-class TableHead(FileRecord):
-    """What all rows of a table have in common; tables agree only where every field but ``created`` does."""
-
-    file_format: ClassVar[str] = "dmask-latency-table"
-
-    device: str
-    system: str
-    cores: int
-    runtime: str
-    runtime_version: str
-    precision: Literal["fp32"] = "fp32"
-    delegate: Literal["cpu"] = "cpu"
-    threads: int
-    batch: int = 1
-    created: str
-
-    def check_same(self, other: TableHead, source: str) -> None:
-        """Compares everything that a measurement depends on.
-
-        Raises:
-            DmaskError: naming the first field that differs and both values.
-        """
-        for field in type(self).model_fields:
-            ours, theirs = getattr(self, field), getattr(other, field)
-            if field != "created" and ours != theirs:
-                raise DmaskError(
-                    f"{source}: {field} of the table is '{ours}', here it is '{theirs}'",
-                    "use a table of this device, or profile this one: dmask profile SPACE -o TABLE",
-                )
-
-
-class Row(Record):
-    """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model."""
-
-    round: int = Field(ge=0)
-    at: str
-    wall_ms: tuple[float, ...] = Field(min_length=1)
-    cpu_ms: tuple[float, ...]
-
-
-class BlockRow(Row):
-    """A round of one block."""
-
-    row: Literal["block"] = "block"
-    block: BlockSpec
-    in_size: int
-
-
-class NetworkRow(Row):
-    """A round of one whole network."""
-
-    row: Literal["network"] = "network"
-    child: ChildSpec
-
-
-TableRow = Annotated[BlockRow | NetworkRow, Field(discriminator="row")]
-_ROW: TypeAdapter[BlockRow | NetworkRow] = TypeAdapter(TableRow)
-
-BlockKey = tuple[BlockSpec, int]
+MIN_SHARE = 0.2  # of its own latency: what a block counts for at least once its overhead is taken off
 
 
 class LatencyTable:
@@ -96,10 +50,11 @@ class LatencyTable:
         source: what errors call it.
     """
 
-    def __init__(self, head: TableHead, rows: tuple[BlockRow | NetworkRow, ...], source: str) -> None:
+    def __init__(self, head: TableHead, rows: tuple[TableRow, ...], source: str) -> None:
         self.head = head
         self.rows = rows
         self.source = source
+        self._predicted: dict[BlockAt, PredictedBlock] = {}
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
@@ -121,77 +76,180 @@ class LatencyTable:
                 "run 'dmask profile' with the same table again: it drops that line and goes on",
             )
         head = TableHead.from_dict(_parse(lines[0], path, 1), f"table '{path}'")
-        rows = tuple(_row(_parse(line, path, n), path, n) for n, line in enumerate(lines[1:-1], start=2))
+        rows = tuple(_row(line, path, n) for n, line in enumerate(lines[1:-1], start=2))
         return cls(head, rows, str(path))
 
     @cached_property
-    def blocks(self) -> dict[BlockKey, Summary]:
+    def digest(self) -> str:
+        """Names the table's content."""
+        content = self.head.model_dump_json() + "".join(row.model_dump_json() for row in self.rows)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    # What was measured
+
+    @cached_property
+    def drift(self) -> np.ndarray:
+        """For each row, how slow the machine was: 1 is its usual self, 1.1 ten percent slower.
+
+        Each sentinel's rounds are compared with their own median; between sentinels it is interpolated by place in
+        the file, which no clock that jumps can disturb.
+        """
+        by_child: dict[ChildSpec, list[tuple[int, float]]] = defaultdict(list)
+        for place, row in enumerate(self.rows):
+            if isinstance(row, SentinelRow):
+                by_child[row.child].append((place, float(np.median(row.wall_ms))))
+        points = sorted(
+            (place, ms / float(np.median([ms for _, ms in found])))
+            for found in by_child.values()
+            for place, ms in found
+            if len(found) > 1
+        )
+        if not points:
+            return np.ones(len(self.rows))
+        places, ratios = zip(*points, strict=True)
+        return np.asarray(np.interp(np.arange(len(self.rows)), places, smooth(ratios)))
+
+    @cached_property
+    def _summaries(self) -> dict[Subject, Summary]:
+        rounds: dict[Subject, list[tuple[tuple[float, ...], float]]] = defaultdict(list)
+        for row, drift in zip(self.rows, self.drift, strict=True):
+            if isinstance(row, BlockRow | NetworkRow):
+                rounds[row.subject].append((row.wall_ms, float(drift)))
+        return {subject: summarize(*zip(*found, strict=True)) for subject, found in rounds.items()}
+
+    @cached_property
+    def blocks(self) -> dict[BlockAt, Summary]:
         """Each measured block with its input size, and its latency."""
-        rounds: dict[BlockKey, list[tuple[float, ...]]] = defaultdict(list)
-        for row in self.rows:
-            if isinstance(row, BlockRow):
-                rounds[row.block, row.in_size].append(row.wall_ms)
-        return {key: summarize(samples) for key, samples in rounds.items()}
+        return {subject: summary for subject, summary in self._summaries.items() if not isinstance(subject, ChildSpec)}
 
     @cached_property
     def networks(self) -> dict[ChildSpec, Summary]:
         """Each measured whole network and its latency."""
-        rounds: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
+        return {subject: summary for subject, summary in self._summaries.items() if isinstance(subject, ChildSpec)}
+
+    @property
+    def failures(self) -> dict[Subject, str]:
+        """What could not be measured, and why; what was measured later does not count."""
+        failed = {row.subject: row.reason for row in self.rows if isinstance(row, FailureRow)}
+        return {subject: reason for subject, reason in failed.items() if subject not in self._summaries}
+
+    @property
+    def sentinels(self) -> dict[ChildSpec, Summary]:
+        """The networks that tell whether the device has changed, and their latency when the table was made."""
+        found: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
         for row in self.rows:
-            if isinstance(row, NetworkRow):
-                rounds[row.child].append(row.wall_ms)
-        return {child: summarize(samples) for child, samples in rounds.items()}
+            if isinstance(row, SentinelRow):
+                found[row.child].append(row.wall_ms)
+        return {child: summarize(rounds) for child, rounds in found.items()}
 
-    def block_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds of one block.
-
-        Raises:
-            DmaskError: when it was not measured.
-        """
-        if (block, in_size) not in self.blocks:
-            raise DmaskError(
-                f"no row for {block.describe()} at {in_size}x{in_size} in '{self.source}'",
-                f"measure the blocks of your space: dmask profile SPACE --classes N -o {self.source}",
-            )
-        return self.blocks[block, in_size].typical_ms
-
-    def sum_ms(self, child: ChildSpec) -> float:
-        """The uncorrected sum over a network's blocks."""
-        return sum(self.block_ms(block, size) for block, size in child.located_blocks() if block.kind != "skip")
+    # What that predicts
 
     @cached_property
-    def _lines(self) -> dict[int, LineFit]:
-        resolutions = {child.resolution for child in self.networks}
-        fits = {}
-        for resolution in sorted(resolutions):
-            of_size = [(child, summary) for child, summary in self.networks.items() if child.resolution == resolution]
-            if len(of_size) >= MIN_NETWORKS:
-                fits[resolution] = fit_line(
-                    [self.sum_ms(child) for child, _ in of_size], [summary.typical_ms for _, summary in of_size]
+    def _predictors(self) -> dict[str, BlockPredictor]:
+        return fit_predictors({located: summary.typical_ms for located, summary in self.blocks.items()})
+
+    def predict(self, blocks: Iterable[BlockAt]) -> None:
+        """Makes ready what is not measured of ``blocks``, all at once: one by one it would take far longer.
+
+        Raises:
+            DmaskError: when a block is neither measured nor of a kind that can be predicted.
+        """
+        by_kind: dict[str, list[BlockAt]] = defaultdict(list)
+        for located in dict.fromkeys(blocks):
+            if located not in self.blocks and located not in self._predicted and located[0].kind != "skip":
+                by_kind[located[0].kind].append(located)
+        for kind, wanted in by_kind.items():
+            if kind not in self._predictors:
+                reason = f" ({self.failures[wanted[0]]})" if wanted[0] in self.failures else ""
+                raise DmaskError(
+                    f"no row for {describe_subject(wanted[0])} in '{self.source}'{reason}, nor enough of its kind to"
+                    " predict it",
+                    f"measure it: dmask profile SPACE --classes N -o {self.source}, or dmask profile --missing"
+                    f" child.json --table {self.source}",
                 )
-        return fits
+            self._predicted |= zip(wanted, self._predictors[kind].predict(wanted), strict=True)
+
+    def can_predict(self, kind: str) -> bool:
+        """Whether enough blocks of a kind were measured to predict others."""
+        return kind in self._predictors
+
+    def spread_ms(self, blocks: Sequence[BlockAt]) -> list[float]:
+        """How uncertain the prediction of each block is, one standard deviation in milliseconds; 0 where measured."""
+        self.predict(blocks)
+        found = (self._predicted.get(located, PredictedBlock(0.0, 0.0)) for located in blocks)
+        return [predicted.ms * predicted.spread for predicted in found]
+
+    def is_measured(self, block: BlockSpec, in_size: int) -> bool:
+        """Whether there is a row for this very block."""
+        return (block, in_size) in self.blocks
+
+    def raw_ms(self, block: BlockSpec, in_size: int) -> float:
+        """Milliseconds of one block by itself, measured or predicted.
+
+        Raises:
+            DmaskError: as `predict`.
+        """
+        if block.kind == "skip":
+            return 0.0
+        if (block, in_size) in self.blocks:
+            return self.blocks[block, in_size].typical_ms
+        self.predict([(block, in_size)])
+        return self._predicted[block, in_size].ms
+
+    def block_ms(self, block: BlockSpec, in_size: int) -> float:
+        """Milliseconds that one block adds to a network: `raw_ms` without the overhead of being called alone.
+
+        Raises:
+            DmaskError: as `predict`.
+        """
+        raw = self.raw_ms(block, in_size)
+        return max(MIN_SHARE * raw, raw - self.corrections.overhead_ms)
+
+    @cached_property
+    def corrections(self) -> Corrections:
+        """What whole networks add to sums of blocks; fitted to the networks whose blocks are known."""
+        return fit_corrections(self.whole_networks())
+
+    def whole_networks(self) -> list[WholeNetwork]:
+        """The measured networks whose blocks are known."""
+        failures = self.failures
+        networks = [child for child in self.networks if not any(b in failures for b in child.located_blocks())]
+        self.predict(located for child in networks for located in child.located_blocks())
+        return [self.whole_network(child, self.networks[child].typical_ms) for child in networks]
+
+    def whole_network(self, child: ChildSpec, measured_ms: float) -> WholeNetwork:
+        """A network's parts beside its latency."""
+        located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
+        total = sum(self.raw_ms(block, size) for block, size in located)
+        return WholeNetwork(child.resolution, len(located), total, measured_ms)
 
     def correction(self, resolution: int) -> Correction:
         """The line from sums of blocks to whole networks at ``resolution`` pixels.
 
         Raises:
-            DmaskError: when too few whole networks were measured at that resolution.
+            DmaskError: when fewer than three whole networks were measured.
         """
-        if resolution not in self._lines:
+        if len(self.networks) < MIN_NETWORKS:
             raise DmaskError(
-                f"'{self.source}' holds fewer than {MIN_NETWORKS} whole networks at {resolution} px",
+                f"'{self.source}' holds {len(self.networks)} whole networks to correct sums of blocks by, at least"
+                f" {MIN_NETWORKS} are needed",
                 f"finish it: dmask profile SPACE -o {self.source}",
             )
-        return self._lines[resolution].correction
+        return self.corrections.at(resolution)
 
     def relative_spread(self) -> float:
-        """Relative standard deviation of whole networks around their lines."""
-        return max((line.spread for line in self._lines.values()), default=0.0)
+        """Relative standard deviation of whole networks around what the others predict."""
+        return self.corrections.spread
 
     def noise(self) -> float:
         """The median relative noise of the whole networks between rounds."""
         noises = sorted(summary.noise for summary in self.networks.values())
         return noises[len(noises) // 2] if noises else 0.0
+
+
+def median_drift(now_ms: Sequence[float], then: Sequence[Summary]) -> float:
+    """How much slower the sentinels run now than when the table was made: the median of now / then - 1."""
+    return float(np.median([now / summary.typical_ms - 1 for now, summary in zip(now_ms, then, strict=True)]))
 
 
 def _parse(line: str, path: Path, number: int) -> object:
@@ -203,55 +261,10 @@ def _parse(line: str, path: Path, number: int) -> object:
         ) from error
 
 
-def _row(content: object, path: Path, number: int) -> BlockRow | NetworkRow:
+def _row(line: str, path: Path, number: int) -> TableRow:
     try:
-        return _ROW.validate_python(content)
+        return ROW.validate_python(_parse(line, path, number))
     except ValidationError as error:
         raise DmaskError(
             f"table '{path}': line {number}: {describe_validation_error(error)}", "remove that line or profile again"
         ) from error
-
-
-class TableWriter:
-    """Appends rows to a table file, each flushed to disk before the next is measured.
-
-    A new file gets the head; an old one must have the same, and a line that was cut off is dropped.
-
-    Raises:
-        DmaskError: when the file belongs to another device, runtime or setting.
-    """
-
-    def __init__(self, path: Path, head: TableHead) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.dropped_line = path.exists() and _drop_cut_line(path)
-        if path.exists() and path.stat().st_size:
-            LatencyTable.read(path).head.check_same(head, f"table '{path}'")
-            self._file = path.open("a", encoding="utf-8")
-        else:
-            self._file = path.open("w", encoding="utf-8")
-            self._append(json.dumps(head.to_dict()))
-
-    def __enter__(self) -> TableWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, row: BlockRow | NetworkRow) -> None:
-        """Appends one row."""
-        self._append(row.model_dump_json())
-
-    def _append(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def _drop_cut_line(path: Path) -> bool:
-    content = path.read_bytes()
-    if not content or content.endswith(b"\n"):
-        return False
-    with path.open("r+b") as file:
-        file.truncate(content.rfind(b"\n") + 1)
-    return True

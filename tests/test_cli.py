@@ -49,7 +49,20 @@ def table(tmp_path: Path) -> Path:
 
 def search(folder: Path, table: Path, run: Path, *, budget: str = "latency=1ms", data: str = "data") -> object:
     return dmask(
-        "search", "demo", "--data", data, "--budget", budget, "--table", table, "-o", run, "--epochs", 1, cwd=folder
+        "search",
+        "demo",
+        "--data",
+        data,
+        "--budget",
+        budget,
+        "--table",
+        table,
+        "--allow-drift",
+        "-o",
+        run,
+        "--epochs",
+        1,
+        cwd=folder,
     )
 
 
@@ -162,7 +175,8 @@ def test_debug_shows_the_traceback(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["demo"], ["profile"], ["search"], ["train"], ["export"], ["verify"], ["table", "show"], ["space", "show"],
+    [["demo"], ["profile"], ["search"], ["train"], ["export"], ["verify"], ["table", "show"], ["table", "evaluate"],
+     ["table", "plot"], ["table", "merge"], ["table", "diff"], ["table", "import"], ["space", "show"],
      ["space", "count"]],
 )  # fmt: skip
 def test_help_has_an_example(command: list[str], folder: Path) -> None:

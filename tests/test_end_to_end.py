@@ -26,11 +26,11 @@ def test_chain_step_by_step(data: str, tmp_path: Path) -> None:
     profiled = step("profile", "demo", "--classes", classes, "-o", "table.jsonl", "--rounds", 3)
     assert profiled["num_networks"] == 12
     low = dmask("search", "demo", "--data", data, "--budget", "latency=0.0001", "--table", "table.jsonl",
-                "-o", run, cwd=tmp_path)  # fmt: skip
+                "--allow-drift", "-o", run, cwd=tmp_path)  # fmt: skip
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     budget = sum(map(float, reach)) / 2
     found = step("search", "demo", "--data", data, "--budget", f"latency={budget}ms", "--table", "table.jsonl",
-                 "-o", run, "--epochs", 2)  # fmt: skip
+                 "--allow-drift", "-o", run, "--epochs", 2)  # fmt: skip
     assert found["costs"][0] <= budget
     assert step("train", run, "--epochs", {"glyphs": 3, "fashion-mnist": 1}[data])["accuracy"] > 1.5 / classes
     assert [a["model_format"] for a in step("export", run)] == ["onnx", "coreml"]

@@ -13,11 +13,22 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dmask_mobile import __version__, api
-from dmask_mobile.cli.options import Cost, Data, Json, OptionalData, Run, Tables, console, parse_budget, print_json
+from dmask_mobile.cli.options import (
+    AllowDrift,
+    Cost,
+    Data,
+    Json,
+    OptionalData,
+    Run,
+    Tables,
+    console,
+    parse_budget,
+    print_json,
+)
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.space_commands import space_app
-from dmask_mobile.cli.table_commands import table_app, table_json
-from dmask_mobile.cli.tables import latency_table_summary, quantity, search_summary, verification_table
+from dmask_mobile.cli.table_commands import profile, table_app
+from dmask_mobile.cli.tables import quantity, search_summary, verification_table
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.base import describe_validation_error
@@ -32,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Profile a device, search a network under its budget, train it, export it, verify it.",
 )
+app.command()(profile)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 
@@ -99,33 +111,6 @@ def demo(
 
 
 @app.command()
-def profile(
-    space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write or to go on with.")],
-    classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
-    runtime: Annotated[str, typer.Option(help="onnxruntime")] = "onnxruntime",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each block is measured, apart in time.")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Measure every block of a space on this machine into a latency table.
-
-    Example: dmask profile demo --classes 10 -o table.jsonl
-    """
-    from latency_tables.profile import ProfileSettings
-
-    found = api.load_space(space)
-    found = found.with_classes(classes) if classes else found
-    settings = ProfileSettings(rounds=rounds, threads=threads)
-    with ShownProgress() as progress:
-        table = api.profile(found, output, runtime=runtime, settings=settings, progress=progress)
-    if as_json:
-        print_json(table_json(table))
-    else:
-        console.print(latency_table_summary(table))
-
-
-@app.command()
 def search(
     space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
     data: Data,
@@ -148,6 +133,7 @@ def search(
     resolution_mode: Annotated[
         Resolutions, typer.Option(help="One resolution a step, or all of them in every step.")
     ] = Resolutions.sampled,
+    allow_drift: AllowDrift = False,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     seed: int = 0,
@@ -172,6 +158,7 @@ def search(
             tables=table or [],
             costs=[api.load_cost(cost)] if cost else [],
             samples=samples,
+            allow_drift=allow_drift,
             settings=settings,
             progress=progress,
         )
@@ -267,6 +254,7 @@ def verify(
     data: OptionalData = None,
     table: Tables = None,
     images: Annotated[int, typer.Option(min=256, help="At most so many validation images.")] = 1000,
+    allow_drift: AllowDrift = False,
     as_json: Json = False,
 ) -> None:
     """Hold every artifact of a run against what was predicted. Exit status 1 unless every check passed.
@@ -274,7 +262,9 @@ def verify(
     Example: dmask verify runs/a
     """
     with ShownProgress() as progress:
-        verification = api.verify(run, data=data, tables=table or [], images=images, progress=progress)
+        verification = api.verify(
+            run, data=data, tables=table or [], images=images, allow_drift=allow_drift, progress=progress
+        )
     _show_verification(verification, run, as_json)
 
 

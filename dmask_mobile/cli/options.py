@@ -19,6 +19,9 @@ OptionalData = Annotated[str | None, typer.Option(help="Other data than the run'
 Tables = Annotated[
     list[Path] | None, typer.Option("--table", help="A latency table made with 'dmask profile'; may be repeated.")
 ]
+AllowDrift = Annotated[
+    bool, typer.Option("--allow-drift", help="Go on although the device has drifted by more than 10% since its table.")
+]
 Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
 
 # Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.

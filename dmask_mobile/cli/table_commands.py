@@ -1,4 +1,4 @@
-"""``dmask table``."""
+"""``dmask profile`` and ``dmask table``."""
 
 from __future__ import annotations
 
@@ -7,23 +7,101 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dmask_mobile import api
 from dmask_mobile.cli.options import Json, console, print_json
-from dmask_mobile.cli.tables import latency_table_summary
+from dmask_mobile.cli.progress import ShownProgress
+from dmask_mobile.cli.tables import evaluation_table, heat_map, latency_table_summary
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.child import ChildSpec
 
 if TYPE_CHECKING:
     from latency_tables.table import LatencyTable
 
 table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
+TableFile = Annotated[Path, typer.Argument(help="A latency table.")]
+NewTable = Annotated[Path, typer.Option("-o", "--output", help="The table to write.")]
+
+
+def profile(
+    space: Annotated[str | None, typer.Argument(help="A space that ships, or a YAML file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", "--table", help="The table to write or to go on with.")
+    ] = None,
+    missing: Annotated[
+        Path | None, typer.Option(help="Measure just what this child.json needs and a table lacks.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
+    runtime: Annotated[str, typer.Option(help="onnxruntime")] = "onnxruntime",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Measure for so long at most; predict the rest.")] = 6.0,
+    target_error: Annotated[
+        str | None, typer.Option(help="Stop once whole networks are predicted this well, for example 3%.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each block is measured, apart in time.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure blocks and whole networks of a space on this machine into a latency table.
+
+    Started again, it goes on where it stopped.
+
+    Example: dmask profile demo --classes 10 -o table.jsonl
+    """
+    from latency_tables.profile import ProfileSettings, describe_failures, stability
+
+    if output is None or (space is None) == (missing is None):
+        raise DmaskError(
+            "a profile needs a table, and a space or --missing child.json",
+            "for example: dmask profile demo -o table.jsonl",
+        )
+    settings = ProfileSettings(
+        minutes=minutes, target_error=target_error and parse_share(target_error), rounds=rounds, threads=threads
+    )
+    with ShownProgress() as progress:
+        if space is not None:
+            found = api.load_space(space)
+            found = found.with_classes(classes) if classes else found
+            table = api.profile(found, output, runtime=runtime, settings=settings, progress=progress)
+        else:
+            assert missing is not None
+            table = api.profile_missing(ChildSpec.read(missing), output, settings=settings, progress=progress)
+    if as_json:
+        print_json(table_json(table))
+        return
+    console.print(latency_table_summary(table))
+    for line in (*describe_failures(table), *filter(None, [stability(table)])):
+        console.print(line, style="yellow", markup=False)
+
+
+def parse_share(text: str) -> float:
+    """``3%`` or ``0.03``.
+
+    Raises:
+        DmaskError: when it is no number between 0 and 1.
+
+    >>> parse_share("3%")
+    0.03
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise DmaskError(f"a share is a number between 0 and 1 or a percentage, got '{text}'", "for example 3%")
+    return share
 
 
 def table_json(table: LatencyTable) -> dict[str, Any]:
     """Head, coverage and quality of a table."""
+    from latency_tables.rows import describe_subject
+
     return {
         **table.head.to_dict(),
         "num_blocks": len(table.blocks),
         "num_networks": len(table.networks),
         "relative_spread": table.relative_spread(),
         "noise": table.noise(),
+        "error": table.corrections.error,
+        "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     }
 
 
@@ -40,3 +118,116 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
         print_json(table_json(read))
     else:
         console.print(latency_table_summary(read))
+        console.print(heat_map(read))
+
+
+@table_app.command("evaluate")
+def table_evaluate(
+    table: TableFile,
+    space: Annotated[str, typer.Option(help="The space whose children to measure.")],
+    classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
+    children: Annotated[int, typer.Option(min=2)] = 100,
+    seed: int = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of predicted against measured: FILE.png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure children that a table never saw, on its device, now, and say how well it predicts them.
+
+    Example: dmask table evaluate table.jsonl --space demo --children 100
+    """
+    found = api.load_space(space)
+    found = found.with_classes(classes) if classes else found
+    with ShownProgress() as progress:
+        evaluation = api.evaluate_table(table, found, children=children, seed=seed, progress=progress)
+    if plot is not None:
+        from latency_tables.plots import plot_evaluation
+
+        plot_evaluation(evaluation, plot)
+    if as_json:
+        print_json(evaluation.model_dump(mode="json", exclude={"children"}))
+    else:
+        console.print(evaluation_table(evaluation))
+
+
+@table_app.command("plot")
+def table_plot(table: TableFile, output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png")]) -> None:
+    """Draw what a table covers and how its whole networks lie around their predictions.
+
+    Example: dmask table plot table.jsonl -o table.png
+    """
+    from latency_tables.plots import plot_table
+    from latency_tables.table import LatencyTable
+
+    plot_table(LatencyTable.read(table), output)
+    console.print(str(output))
+
+
+@table_app.command("merge")
+def table_merge(tables: Annotated[list[Path], typer.Argument(help="Tables of one device.")], output: NewTable) -> None:
+    """Put tables of the same device, runtime and settings together.
+
+    Example: dmask table merge a.jsonl b.jsonl -o both.jsonl
+    """
+    from latency_tables.compare import merge
+    from latency_tables.table import LatencyTable
+
+    console.print(latency_table_summary(merge([LatencyTable.read(path) for path in tables], output)))
+
+
+@table_app.command("diff")
+def table_diff(first: TableFile, second: TableFile, as_json: Json = False) -> None:
+    """Say what changed between two tables of the same device, runtime and settings.
+
+    Example: dmask table diff before.jsonl after.jsonl
+    """
+    from latency_tables.compare import diff
+    from latency_tables.table import LatencyTable
+
+    found = diff(LatencyTable.read(first), LatencyTable.read(second))
+    if as_json:
+        changes = [{**d._asdict(), "change": d.change} for d in found.common]
+        print_json({"median_change": found.median_change, **found._asdict(), "common": changes})
+        return
+    console.print(
+        f"{len(found.common)} in both, {found.only_first} only in the first, {found.only_second} only in the second;"
+        f" the median changed by {found.median_change:+.1%}"
+    )
+    for difference in found.common[:10]:
+        console.print(
+            f"{difference.change:+7.1%}  {difference.first_ms:.4f} -> {difference.second_ms:.4f} ms"
+            f"  {difference.subject}"
+        )
+
+
+@table_app.command("import")
+def table_import(
+    source: Annotated[Path, typer.Argument(help="A table of another project.")],
+    file_format: Annotated[str, typer.Option("--format", help="proxylessnas, once-for-all or mobile-vision")],
+    device: Annotated[str, typer.Option(help="The device that it was measured on.")],
+    runtime: Annotated[str, typer.Option(help="The runtime that it was measured with.")],
+    output: NewTable,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out wrong entries instead of refusing.")] = False,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Take over a table of ProxylessNAS, Once-for-All or mobile-vision; every entry is checked.
+
+    Example: dmask table import pixel1.yaml --format proxylessnas --device "Pixel 1" --runtime tflite -o pixel1.jsonl
+    """
+    from latency_tables.importers import read_foreign, write_imported
+    from latency_tables.rows import TableHead
+    from latency_tables.setup import now
+
+    imported = read_foreign(source, file_format)
+    for finding in imported.findings:
+        console.print(finding, style="yellow", markup=False, soft_wrap=True)
+    if imported.findings and not skip_bad:
+        raise DmaskError(
+            f"'{source}' has {len(imported.findings)} entries that are wrong or no block of ours",
+            "correct them, or leave them out with --skip-bad",
+        )
+    head = TableHead(
+        device=device, system="imported", cores=1, runtime=runtime, runtime_version=f"of {source.name}",
+        threads=threads, created=now(),
+    )  # fmt: skip
+    write_imported(imported, head, output)
+    console.print(f"{len(imported.rows)} blocks in {output}")

@@ -12,6 +12,7 @@ from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
 
 if TYPE_CHECKING:
+    from latency_tables.evaluate import Evaluation
     from latency_tables.table import LatencyTable
 
 STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow"}
@@ -93,11 +94,52 @@ def latency_table_summary(table: LatencyTable) -> Table:
         shown.add_row(f"{kind} blocks", f"{len(values)}, {min(values):.4f} to {max(values):.4f} ms")
     networks = table.networks
     shown.add_row("whole networks", str(len(networks)))
-    for resolution in sorted({child.resolution for child in networks}):
-        offset, scale = table.correction(resolution)
+    for resolution, (offset, scale) in table.corrections.lines.items():
         shown.add_row(f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks")
-    shown.add_row("spread around the line", f"{table.relative_spread():.1%}")
+    shown.add_row("overhead of a block alone", f"{table.corrections.overhead_ms:.4f} ms")
+    shown.add_row("error on networks left out", f"{table.corrections.error:.1%} (spread {table.relative_spread():.1%})")
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
+    shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
+    if table.failures:
+        shown.add_row("failed", str(len(table.failures)))
+    return shown
+
+
+def heat_map(table: LatencyTable) -> Table:
+    """How many inverted residuals were measured for each input width (rows) and output width (columns)."""
+    from latency_tables.plots import width_grid
+
+    ins, outs, counts = width_grid(table)
+    shown = Table(title="inverted residuals measured, by width in (down) and out (across)", title_justify="left")
+    shown.add_column("")
+    for width in outs:
+        shown.add_column(str(width), justify="right")
+    highest = max(1, int(counts.max())) if counts.size else 1
+    for width, row in zip(ins, counts.tolist(), strict=True):
+        cells = (f"[on rgb(0,{60 + 140 * count // highest},80)]{count}[/]" if count else "" for count in row)
+        shown.add_row(str(width), *cells)
+    return shown
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The figures of an evaluation and its worst cases."""
+    shown = Table(title=f"{evaluation.num_children} unseen children", title_justify="left", show_header=False)
+    taus = (evaluation.kendall_tau, evaluation.kendall_tau_near)
+    for name, value in (
+        ("mean error", f"{evaluation.mape:.2%}"),
+        ("mean error of the sum alone", f"{evaluation.mape_sum:.2%}"),
+        ("mean error of the sum and one line", f"{evaluation.mape_line:.2%}"),
+        ("noise floor (measured twice)", f"{evaluation.noise_floor_mape:.2%}"),
+        ("within 5% / 10%", f"{evaluation.within_5:.0%} / {evaluation.within_10:.0%}"),
+        ("Kendall tau, over all / near", " / ".join("-" if t is None else f"{t:.3f}" for t in taus)),
+        ("inside the stated 80% interval", f"{evaluation.coverage_80:.0%}"),
+    ):
+        shown.add_row(name, value)
+    for child in evaluation.worst():
+        shown.add_row(
+            f"{child.error:+.1%} {child.child.name} at {child.child.resolution} px",
+            "; ".join(block.describe() for block in child.child.blocks if block.kind == "inverted_residual"),
+        )
     return shown
 
 

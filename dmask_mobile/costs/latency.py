@@ -1,24 +1,49 @@
-"""Latency of a network as the sum of its blocks' measured latencies, corrected by a line."""
+"""Latency of a network as the sum of its blocks' latencies, corrected by a line."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
+from dmask_mobile.costs.chain import BlockCosts, ChainCost, tabulate
 from dmask_mobile.costs.model import AdditiveCost, Correction
+from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.cost import CostEstimate
+from dmask_mobile.records.space import SearchSpace
 
 
 class BlockLatencies(Protocol):
     """What a latency cost needs of a table; `latency_tables.table.LatencyTable` satisfies it."""
 
-    def block_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Wall time of one block in milliseconds.
+    @property
+    def digest(self) -> str:
+        """Names the table's content."""
+        ...
+
+    def predict(self, blocks: Iterable[tuple[BlockSpec, int]]) -> None:
+        """Makes many blocks ready at once.
 
         Raises:
-            DmaskError: when the table has no row for it.
+            DmaskError: when one is neither measured nor can be predicted.
         """
+        ...
+
+    def block_ms(self, block: BlockSpec, in_size: int) -> float:
+        """Wall time that one block adds to a network, in milliseconds.
+
+        Raises:
+            DmaskError: when it is neither measured nor can be predicted.
+        """
+        ...
+
+    def is_measured(self, block: BlockSpec, in_size: int) -> bool:
+        """Whether the block itself was measured."""
         ...
 
     def correction(self, resolution: int) -> Correction:
@@ -31,13 +56,20 @@ class BlockLatencies(Protocol):
 
 
 class Latency(AdditiveCost):
-    """Milliseconds of wall time on the device of a latency table, batch 1."""
+    """Milliseconds of wall time on the device of a latency table, batch 1.
+
+    Args:
+        table: the table.
+        name: what budgets call it.
+        cache: a folder that keeps the cost tensors of whole spaces; none are kept without it.
+    """
 
     unit = "ms"
 
-    def __init__(self, table: BlockLatencies, name: str = "latency") -> None:
+    def __init__(self, table: BlockLatencies, name: str = "latency", cache: Path | None = None) -> None:
         self.table = table
         self.name = name
+        self.cache = cache
 
     def block_cost(self, block: BlockSpec, in_size: int) -> float:
         """Milliseconds of one block; the identity costs nothing."""
@@ -48,6 +80,52 @@ class Latency(AdditiveCost):
         return self.table.correction(resolution)
 
     def estimate(self, child: ChildSpec) -> CostEstimate:
-        """The predicted latency with the spread that the table's whole networks showed."""
+        """The predicted latency, its spread, and of how many blocks it was measured or predicted.
+
+        Raises:
+            DmaskError: when a block is neither measured nor can be predicted.
+        """
+        located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
+        self.table.predict(located)
         estimate = super().estimate(child)
-        return estimate.model_copy(update={"spread": estimate.value * self.table.relative_spread()})
+        num_measured = sum(self.table.is_measured(block, size) for block, size in located)
+        return estimate.model_copy(
+            update={
+                "spread": estimate.value * self.table.relative_spread(),
+                "num_measured": num_measured,
+                "num_predicted": len(located) - num_measured,
+            }
+        )
+
+    def on(self, space: SearchSpace) -> ChainCost:
+        """The cost tensors of every block of ``space``, from the cache where it holds them.
+
+        Raises:
+            DmaskError: when a block is neither measured nor can be predicted.
+        """
+        path = self.cache and self.cache / f"{self.table.digest}-{space.digest()}.npz"
+        blocks = _read_tensors(path, space) if path else None
+        if blocks is None:
+            wanted: dict[tuple[BlockSpec, int], None] = {}
+            tabulate(space, lambda block, in_size: float(wanted.setdefault((block, in_size)) or 0.0))
+            self.table.predict(wanted)
+            blocks = tabulate(space, self.block_cost)
+            if path:
+                _write_tensors(path, blocks)
+        corrections = tuple(self.correction(resolution) for resolution in space.input.resolutions)
+        return ChainCost(space, self.name, self.unit, corrections, blocks)
+
+
+def _read_tensors(path: Path, space: SearchSpace) -> tuple[BlockCosts, ...] | None:
+    """The cost tensors in ``path``; None where they are not, or are damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return tuple(BlockCosts(slot.decisions, stored[f"arr_{number}"]) for number, slot in enumerate(space.slots))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _write_tensors(path: Path, blocks: tuple[BlockCosts, ...]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_beside(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, *(block.values for block in blocks))

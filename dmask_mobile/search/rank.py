@@ -23,7 +23,7 @@ from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.data import ImageData, ImageSet
 from dmask_mobile.training.train import batches, evaluate
 
-ATTEMPTS_PER_CHILD = 4
+ATTEMPTS_PER_CHILD, GROWTH = 8, 1.5
 RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
 
 
@@ -45,12 +45,13 @@ def draw_within(
     space = budgets[0].cost.space
     found = {space.child(best).digest(): best for best in (derive_within(budgets, probabilities).choice,)}
     scores = log_scores(probabilities)
-    for attempt in range(ATTEMPTS_PER_CHILD * count):
+    scale = 1.0
+    for _ in range(ATTEMPTS_PER_CHILD * count):
         if len(found) >= count:
             break
-        scale = 2.0 ** (attempt / count)
         noisy = [np.exp(np.maximum(score + scale * random.gumbel(size=score.shape), -600.0)) for score in scores]
         choice = derive_within(budgets, [p / p.sum() for p in noisy]).choice
+        scale *= GROWTH if space.child(choice).digest() in found else 1.0
         found.setdefault(space.child(choice).digest(), choice)
     return list(found.values())
 

@@ -21,7 +21,7 @@ class SearchSettings(Record):
     """
 
     epochs: PositiveInt = 30
-    warmup: float = Field(default=0.11, ge=0, lt=1, description="share of the epochs before the gates learn")
+    warmup: float = Field(default=0.25, ge=0, lt=1, description="share of the epochs before the gates learn")
     gate_share: float = Field(default=0.2, gt=0, lt=1, description="share of the images that the gates learn from")
     batch_size: PositiveInt = 128
     weight_learning_rate: PositiveFloat = 0.1

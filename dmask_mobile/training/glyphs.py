@@ -84,9 +84,8 @@ def _draw(
     font = opened.get((path, size))
     if font is None:
         font = opened[path, size] = ImageFont.truetype(str(path), size)
-    paper, ink = random.integers(0, 256, (2, 3))
-    while abs(int(paper.sum()) - int(ink.sum())) < 150:
-        ink = random.integers(0, 256, 3)
+    # Dark on light in every channel, as print is: with any colours, small networks learn nothing for epochs.
+    paper, ink = random.integers(140, 256, 3), random.integers(0, 116, 3)
     image = Image.new("RGB", (resolution, resolution), tuple(paper.tolist()))
     left, top, right, bottom = font.getbbox(character)
     free = np.array([resolution - (right - left), resolution - (bottom - top)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from dmask_mobile.errors import DmaskError
 from latency_tables.runtimes.runtime import Runtime
 
 
@@ -23,11 +24,31 @@ class Samples(NamedTuple):
     cpu_ms: tuple[float, ...]
 
 
-class Loaded(Protocol):
-    """A model that stands ready on the device."""
+class MeasuringError(DmaskError):
+    """A model that could not be loaded or run; the session goes on with the next one."""
 
-    def sample(self, seconds: float) -> Samples:
-        """Warms up, then runs the model for at most about ``seconds``: five times at least, a hundred at most."""
+
+class Session(Protocol):
+    """A device with a runtime ready on it, which holds models by keys."""
+
+    def load(self, key: str, model: bytes) -> None:
+        """Makes a model ready.
+
+        Raises:
+            MeasuringError: when the runtime refuses it, crashes or hangs.
+        """
+        ...
+
+    def sample(self, key: str, seconds: float) -> Samples:
+        """Warms up, then runs the model for about ``seconds``: five times at least, thirty at most.
+
+        Raises:
+            MeasuringError: when the runtime fails, crashes or hangs.
+        """
+        ...
+
+    def unload(self, key: str) -> None:
+        """Forgets a model; one that is not there is no error."""
         ...
 
 
@@ -38,6 +59,6 @@ class Device(Protocol):
         """Its identity."""
         ...
 
-    def load(self, runtime: Runtime, model: bytes, threads: int) -> AbstractContextManager[Loaded]:
-        """The model on the device, until the block ends."""
+    def open(self, runtime: Runtime, threads: int) -> AbstractContextManager[Session]:
+        """A session on the device, until the block ends."""
         ...

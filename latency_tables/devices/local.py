@@ -1,41 +1,127 @@
-"""This machine."""
+"""This machine: models run in a child process, so that a runtime's crash or hang costs one measurement."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import platform
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from latency_tables.devices.device import DeviceInfo, Loaded, Samples
-from latency_tables.runtimes.runtime import Runner, Runtime
+from latency_tables.devices.device import DeviceInfo, MeasuringError, Samples
+from latency_tables.runtimes.runtime import Runtime
 
-MIN_SAMPLES, MAX_SAMPLES = 5, 100
-WARMUP_SHARE = 0.3  # of the sampling time
+AGENT = Path(__file__).parents[1] / "agent.py"
+PATIENCE_SECONDS = 60.0  # beyond what was asked for: loading, warm-up, five runs of a slow model
 
 
-class _Ready:
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+class AgentSession:
+    """`Session` over a process that runs the agent; a new one takes over where one died.
 
-    def sample(self, seconds: float) -> Samples:
-        run = self.runner.run
-        wall_ms: list[float] = []
-        cpu_ms: list[float] = []
-        with pinned_to_one_core():
-            end = time.perf_counter() + WARMUP_SHARE * seconds
-            run()
-            while time.perf_counter() < end:
-                run()
-            end = time.perf_counter() + seconds
-            while len(wall_ms) < MIN_SAMPLES or (len(wall_ms) < MAX_SAMPLES and time.perf_counter() < end):
-                cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
-                run()
-                wall_ms.append((time.perf_counter_ns() - wall) / 1e6)
-                cpu_ms.append((time.thread_time_ns() - cpu) / 1e6)
-        return Samples(tuple(wall_ms), tuple(cpu_ms))
+    Args:
+        command: what starts the agent.
+        folder: where model files are put.
+        patience: seconds to wait beyond the sampling time before a silent agent is killed.
+    """
+
+    def __init__(self, command: list[str], folder: Path, suffix: str, patience: float = PATIENCE_SECONDS) -> None:
+        self.command = command
+        self.folder = folder
+        self.suffix = suffix
+        self.patience = patience
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count()
+        self._held: set[str] = set()  # keys that the living process has loaded
+        self._paths: dict[str, Path] = {}
+
+    def load(self, key: str, model: bytes) -> None:
+        """Makes a model ready; see `Session`."""
+        path = self.folder / f"{next(self._numbers)}{self.suffix}"
+        path.write_bytes(model)
+        self._paths[key] = path
+        self._load(key)
+
+    def sample(self, key: str, seconds: float) -> Samples:
+        """Times the model; see `Session`."""
+        if self._process is None or key not in self._held:
+            self._load(key)
+        answer = self._ask({"do": "sample", "key": key, "seconds": seconds}, seconds)
+        return Samples(tuple(answer["wall_ms"]), tuple(answer["cpu_ms"]))
+
+    def unload(self, key: str) -> None:
+        """Forgets the model; see `Session`."""
+        path = self._paths.pop(key, None)
+        if path is not None:
+            path.unlink()
+        if key in self._held:
+            self._held.discard(key)
+            self._ask({"do": "unload", "key": key}, 0.0)
+
+    def close(self) -> None:
+        """Ends the agent."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        self._held = set()
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+        process.wait()
+
+    def _load(self, key: str) -> None:
+        self._ask({"do": "load", "key": key, "path": str(self._paths[key])}, 0.0)
+        self._held.add(key)
+
+    def _ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
+        if self._process is None:
+            self._process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._answer(seconds + self.patience)
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            raise MeasuringError(self._describe_death(), "the session goes on with the next model")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise MeasuringError(answer["error"])
+        return answer
+
+    def _answer(self, seconds: float) -> bytes:
+        """The next line of the agent; nothing when it died; kills it when it says nothing for so long."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        end, line = time.monotonic() + seconds, b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    self.close()
+                    raise MeasuringError(f"no answer for {seconds:.0f} s: it hangs", "it was killed")
+                chunk = os.read(self._process.stdout.fileno(), 65536)
+                if not chunk:
+                    return b""
+                line += chunk
+        return line
+
+    def _describe_death(self) -> str:
+        assert self._process is not None
+        code = self._process.wait()
+        self.close()
+        cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return f"the runtime crashed ({cause})"
 
 
 class LocalDevice:
@@ -46,10 +132,15 @@ class LocalDevice:
         return DeviceInfo(f"{_processor()} ({platform.machine()})", platform.system(), os.cpu_count() or 1)
 
     @contextmanager
-    def load(self, runtime: Runtime, model: bytes, threads: int) -> Iterator[Loaded]:
-        """The model in this process."""
-        with runtime.open(model, threads) as runner:
-            yield _Ready(runner)
+    def open(self, runtime: Runtime, threads: int) -> Iterator[AgentSession]:
+        """A child process of this one."""
+        command = [sys.executable, "-P", str(AGENT), runtime.name, str(threads)]
+        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
+            session = AgentSession(command, Path(folder), runtime.suffix)
+            try:
+                yield session
+            finally:
+                session.close()
 
 
 def _processor() -> str:
@@ -59,17 +150,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown processor"
-
-
-@contextmanager
-def pinned_to_one_core() -> Iterator[None]:
-    """Keeps the calling thread on the last of its cores, where the system allows it."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)

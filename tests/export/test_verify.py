@@ -123,14 +123,22 @@ def latency_verdicts(predicted: float, ms: float, noise: float, drift: float, bu
         (10, 11.1, 0.0, 0.0, "failed"),
         (10, 8.9, 0.0, 0.0, "failed"),  # too fast is a wrong prediction as well
         (10, 11.1, 0.04, 0.0, "passed"),  # within three times the noise
-        (10, 11.9, 0.0, 0.2, "passed"),  # within the drift
-        (10, 11.9, 0.0, -0.2, "passed"),
+        (10, 10.0, 0.0, 0.11, "not verified"),  # the device is not what it was
         (10, 10.0, 0.11, 0.0, "not verified"),  # too noisy, even where it agrees
-        (10, 10.0, 0.0, 0.3, "not verified"),  # another machine by now
     ],
 )
 def test_latency_verdict(predicted: float, ms: float, noise: float, drift: float, verdict: str) -> None:
     assert latency_verdicts(predicted, ms, noise, drift, None) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("ms", "drift", "verdict"),
+    [(11.9, 0.2, "passed"), (11.9, -0.2, "passed"), (12.1, 0.2, "failed"), (10.0, 0.3, "not verified")],
+)
+def test_latency_verdict_with_leave_to_drift(ms: float, drift: float, verdict: str) -> None:
+    promise = LatencyPromise("latency", FixedProbe(), None)
+    (check,) = judge_latency(promise, 10, MeasuredLatency(ms, 0.0, drift), allow_drift=True)
+    assert check.verdict == verdict
 
 
 def test_budget_is_held_by_the_prediction_and_within_tolerance_by_the_device() -> None:

@@ -9,10 +9,11 @@ from dmask_mobile.costs.counts import Macs
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.devices.local import LocalDevice
-from latency_tables.plan import plan_space
-from latency_tables.profile import Setup
+from latency_tables.plan import blocks_of, networks_of
+from latency_tables.rows import BlockRow, NetworkRow, TableHead
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.table import BlockRow, NetworkRow, TableHead, TableWriter
+from latency_tables.setup import Setup
+from latency_tables.writer import TableWriter
 
 AT = "2026-01-01T00:00:00+00:00"
 OFFSET_MS, SCALE = 0.02, 0.9
@@ -30,13 +31,18 @@ def network_ms(child: ChildSpec) -> float:
     return OFFSET_MS + SCALE * sum(block_ms(b, size) for b, size in child.located_blocks() if b.kind != "skip")
 
 
-def write_table(path: Path, space: SearchSpace, head: TableHead | None = None, networks: int = 4) -> Path:
-    plan = plan_space(space, networks)
+def write_table(
+    path: Path, space: SearchSpace, head: TableHead | None = None, networks: int = 4, every: int = 1
+) -> Path:
+    """``every``: only each so-many-th inverted residual is in the table."""
+    blocks = blocks_of(space)
+    kept = [b for b in blocks if b[0].kind != "inverted_residual"]
+    kept += [b for b in blocks if b[0].kind == "inverted_residual"][::every]
     with TableWriter(path, head or local_head()) as writer:
-        for block, in_size in plan.blocks:
+        for block, in_size in kept:
             ms = block_ms(block, in_size)
             writer.add(BlockRow(block=block, in_size=in_size, round=0, at=AT, wall_ms=(ms,), cpu_ms=(ms,)))
-        for child in plan.networks:
+        for child in networks_of(space)[:networks]:
             ms = network_ms(child)
             writer.add(NetworkRow(child=child, round=0, at=AT, wall_ms=(ms,), cpu_ms=(ms,)))
     return path

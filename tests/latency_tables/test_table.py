@@ -10,8 +10,10 @@ from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.supernet.gates import one_hot_gates
-from latency_tables.statistics import fit_line, summarize
-from latency_tables.table import LatencyTable, TableWriter
+from latency_tables.plan import blocks_of, networks_of
+from latency_tables.rows import BlockRow, NetworkRow, SentinelRow, TableHead, TableRow
+from latency_tables.table import LatencyTable
+from latency_tables.writer import TableWriter
 from tests.latency_tables.factory import OFFSET_MS, SCALE, edit_head, local_head, network_ms, write_table
 
 SPACE = load_space("demo")
@@ -82,7 +84,7 @@ def test_a_table_of_something_else_is_refused(
     other.write_text(path.read_text())
     edit_head(other, **changes)
     with pytest.raises(DmaskError, match=message):
-        TableWriter(other, local_head())
+        TableWriter(other, local_head()).__enter__()
 
 
 def test_a_missing_block_is_an_error_with_its_name(path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_missing_block_is_an_error_with_its_name(path: Path) -> None:
 
 def test_too_few_whole_networks(tmp_path: Path) -> None:
     table = LatencyTable.read(write_table(tmp_path / "t.jsonl", SPACE, networks=2))
-    with pytest.raises(DmaskError, match=r"fewer than 3 whole networks at 32 px"):
+    with pytest.raises(DmaskError, match=r"holds 2 whole networks to correct sums of blocks by, at least 3"):
         table.correction(32)
 
 
@@ -104,13 +106,67 @@ def test_golden_table_of_version_1_still_reads() -> None:
     assert Latency(table).estimate(child).value == pytest.approx(network_ms(child), rel=1e-6)
 
 
-def test_summary_is_the_median_of_medians_and_their_half_range() -> None:
-    summary = summarize([(1.0, 9.0, 1.0), (2.0, 2.0, 2.0), (4.0, 4.0, 0.0)])
-    assert summary == (2.0, (4.0 - 1.0) / 2 / 2.0)
+def rows_with_drift(factors: list[float], head: TableHead) -> LatencyTable:
+    """A sentinel, then a block, again and again, on a machine that is slower by each factor in turn."""
+    (block, in_size), child = blocks_of(SPACE)[0], networks_of(SPACE)[0]
+    rows: list[TableRow] = []
+    for round_, factor in enumerate(factors):
+        sentinel, ms = (10 * factor,), (2 * factor,)
+        common = {"round": round_, "at": "now", "cpu_ms": ()}
+        rows.append(SentinelRow(child=child, elapsed_s=round_, wall_ms=sentinel, **common))
+        rows.append(BlockRow(block=block, in_size=in_size, wall_ms=ms, **common))
+    return LatencyTable(head, tuple(rows), "drifting")
 
 
-def test_line_fit_minimizes_the_relative_error_and_never_falls() -> None:
-    fit = fit_line([1, 2, 3, 4], [3, 5, 7, 9])
-    assert fit.correction == pytest.approx((1, 2))
-    assert fit.spread == pytest.approx(0, abs=1e-9)
-    assert fit_line([1, 2, 3], [3, 2, 1]).correction == (0.0, 1.0)
+def test_drift_is_taken_off_by_the_sentinels() -> None:
+    steady, slow = [1.0] * 7, [1.0] * 4 + [1.3] * 3
+    for factors in (steady, slow):
+        table = rows_with_drift(factors, local_head())
+        (summary,) = table.blocks.values()
+        assert summary.typical_ms == pytest.approx(2)
+        assert summary.noise < 0.08  # the step from one speed to the other lies between two sentinels
+    assert table.drift[0] == 1
+    assert table.drift[-1] == pytest.approx(1.3)
+    (sentinel,) = table.sentinels.values()
+    assert sentinel.typical_ms == 10
+
+
+def test_one_disturbed_sentinel_changes_nothing() -> None:
+    table = rows_with_drift([1, 1, 1, 9, 1, 1, 1], local_head())
+    assert table.drift.tolist() == [1.0] * 14
+
+
+def test_blocks_that_were_not_measured_are_predicted(tmp_path: Path) -> None:
+    """Every third block of a formula that the predictor can learn."""
+    space = load_space("mobilenet_small").with_classes(10)
+    latency = Latency(LatencyTable.read(write_table(tmp_path / "t.jsonl", space, networks=12, every=8)))
+    generator, errors = random.Random(0), []
+    for _ in range(30):
+        child = space.child(space.sample(generator))
+        estimate = latency.estimate(child)
+        assert estimate.num_predicted > 0
+        assert estimate.num_measured + estimate.num_predicted == sum(b.kind != "skip" for b in child.blocks)
+        errors.append(abs(estimate.value / network_ms(child) - 1))
+    assert sum(errors) / 30 < 0.05
+
+
+def test_cost_tensors_are_made_once_and_kept_beside_the_table(path: Path, tmp_path: Path) -> None:
+    table = LatencyTable.read(path)
+    made = Latency(table, cache=tmp_path).on(SPACE)
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == f"{table.digest}-{SPACE.digest()}.npz"
+    empty = LatencyTable(table.head, tuple(r for r in table.rows if isinstance(r, NetworkRow)), table.source)
+    empty.digest = table.digest
+    empty.corrections = table.corrections
+    again = Latency(empty, cache=tmp_path).on(SPACE)  # it could not make them itself
+    for first, second in zip(made.blocks, again.blocks, strict=True):
+        assert (first.values == second.values).all()
+    kept.write_bytes(b"damaged")
+    assert Latency(table, cache=tmp_path).on(SPACE).cost(SPACE.largest()) == made.cost(SPACE.largest())
+
+
+def test_two_writers_of_one_table_are_refused(path: Path) -> None:
+    with TableWriter(path, local_head()), pytest.raises(DmaskError, match="another 'dmask profile' is writing to"):
+        TableWriter(path, local_head()).__enter__()
+    with TableWriter(path, local_head()):
+        pass  # free again

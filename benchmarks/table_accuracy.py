@@ -1,0 +1,151 @@
+"""How well does a table of fbnetv2_f, built from nothing in minutes, predict children that it never saw?
+
+    python benchmarks/table_accuracy.py [--json] [--minutes 5] [--children 100] [--threads 1] [--work FOLDER]
+
+This machine, ONNX Runtime, fp32, batch 1, wall time, children at all eight resolutions. Beside the table's own error:
+that of the uncorrected sum and of the sum and one line, the noise floor (the same children measured twice, apart),
+networks that are not of the space (FBNetV2-F1 to F4, FBNet-C, their missing blocks measured first), and the error that
+the table would have had after each minute. Writes ``benchmarks/results/table_accuracy_THREADS.json`` and, with one
+thread, ``docs/table_accuracy.png`` and ``docs/table_error_by_minute.png``. Run it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dmask_mobile import api
+from dmask_mobile.costs.latency import Latency
+from dmask_mobile.nets.named import named_child, named_children
+from dmask_mobile.run import installed_versions, now
+from latency_tables.evaluate import Evaluation, evaluate, judge
+from latency_tables.plots import plot_evaluation
+from latency_tables.profile import ProfileSettings, stability
+from latency_tables.rows import SentinelRow
+from latency_tables.table import LatencyTable
+
+ROOT = Path(__file__).parents[1]
+
+
+def error_by_minute(table: LatencyTable, evaluation: Evaluation) -> list[dict[str, float]]:
+    """The mean error on the same children of the table as it was after each half minute."""
+    found, due = [], 30.0
+    for place, row in enumerate(table.rows):
+        last = place == len(table.rows) - 1
+        if not last and not (isinstance(row, SentinelRow) and row.elapsed_s >= due):
+            continue
+        part = LatencyTable(table.head, table.rows[: place + 1], table.source)
+        if len(part.networks) < 20:
+            due += 30
+            continue
+        latency = Latency(part)
+        children = [
+            child.model_copy(update={"predicted_ms": latency.estimate(child.child).value})
+            for child in evaluation.children
+        ]
+        elapsed = max(r.elapsed_s for r in part.rows if isinstance(r, SentinelRow))
+        found.append({"minutes": elapsed / 60, "blocks": len(part.blocks), "mape": judge(children).mape})
+        due += 30
+    return found
+
+
+def named_errors(path: Path) -> dict[str, dict[str, float]]:
+    """Published networks: predicted, measured, error; blocks that the table lacks are measured first."""
+    before = len(LatencyTable.read(path).blocks)
+    children = [named_child(name) for name in named_children()]
+    for child in children:
+        api.profile_missing(child, path)
+    table = LatencyTable.read(path)
+    measured = evaluate(table, children)
+    return {
+        child.child.name: {"predicted_ms": child.predicted_ms, "measured_ms": child.measured_ms, "error": child.error}
+        for child in measured.children
+    } | {"blocks_measured_for_them": {"count": len(table.blocks) - before}}
+
+
+def cost_tensor_seconds(path: Path) -> float:
+    """From a table to the cost tensors of the whole space, nothing cached."""
+    start = time.monotonic()
+    Latency(LatencyTable.read(path)).on(api.load_space("fbnetv2_f"))
+    return time.monotonic() - start
+
+
+def plot_error_by_minute(points: list[dict[str, float]], path: Path) -> None:
+    """Mean error against minutes of profiling."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([p["minutes"] for p in points], [100 * p["mape"] for p in points], marker="o")
+    axes.set(xlabel="minutes of profiling", ylabel="mean error on 100 unseen children (%)", ylim=(0, None))
+    figure.savefig(path, dpi=110)
+
+
+def measure(minutes: float, children: int, threads: int, work: Path) -> dict[str, Any]:
+    """Builds, judges, and looks back."""
+    space, path = api.load_space("fbnetv2_f"), work / "table.jsonl"
+    start = time.monotonic()
+
+    def tell(stage: str, done: int, total: int, note: str = "") -> None:
+        print(f"{stage} {done}/{total} {note}", flush=True)
+
+    table = api.profile(space, path, settings=ProfileSettings(minutes=minutes, threads=threads), progress=tell)
+    build_minutes = (time.monotonic() - start) / 60
+    evaluation = api.evaluate_table(path, space, children=children, progress=tell)
+    points = error_by_minute(table, evaluation)
+    (work / "evaluation.json").write_text(evaluation.model_dump_json())
+    if threads == 1:
+        plot_evaluation(evaluation, ROOT / "docs" / "table_accuracy.png")
+        plot_error_by_minute(points, ROOT / "docs" / "table_error_by_minute.png")
+    return {
+        "build_minutes": build_minutes,
+        **evaluation.model_dump(mode="json", exclude={"children"}),
+        "worst": [{"child": c.child.name, "px": c.child.resolution, "error": c.error} for c in evaluation.worst()],
+        "blocks": len(table.blocks),
+        "networks": len(table.networks),
+        "left_out_error": table.corrections.error,
+        "drift": [float(table.drift.min()), float(table.drift.max())],
+        "noise": table.noise(),
+        "stability": stability(table),
+        "cost_tensor_seconds": cost_tensor_seconds(path),
+        "error_by_minute": points,
+        "named": named_errors(path),
+        "head": table.head.to_dict(),
+        "created": now(),
+        "versions": installed_versions(),
+    }
+
+
+def main() -> None:
+    """Measures, writes the results, prints them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--minutes", type=float, default=5.0, help="for building the table")
+    parser.add_argument("--children", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, help="folder for the table; a new one by default")
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="table-accuracy-"))
+    work.mkdir(parents=True, exist_ok=True)
+    result = measure(arguments.minutes, arguments.children, arguments.threads, work)
+    results = ROOT / "benchmarks" / "results" / f"table_accuracy_{arguments.threads}.json"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json:
+        print(json.dumps(result, indent=1))
+        return
+    for key in (
+        "build_minutes", "blocks", "networks", "mape", "mape_line", "mape_sum", "noise_floor_mape", "within_5",
+        "within_10", "kendall_tau", "kendall_tau_near", "coverage_80", "cost_tensor_seconds",
+    ):  # fmt: skip
+        print(f"{key:>20} {result[key]:.4g}")
+    for name, found in result["named"].items():
+        print(f"{name:>20} {found}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Judging a table: children that were never used for fitting, measured on the device now."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from dmask_mobile.costs.latency import Latency
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.base import Record
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.space import SearchSpace
+from latency_tables.correction import common_line
+from latency_tables.probe import SECONDS_PER_NETWORK
+from latency_tables.profile import remeasure
+from latency_tables.setup import setup_of
+from latency_tables.statistics import summarize
+from latency_tables.table import LatencyTable
+
+PASSES, ROUNDS_PER_PASS = 2, 2
+BATCH_CHILDREN = 25  # loaded at once
+NEAR = 1.2  # latencies of one resolution within 20% of each other
+QUANTILE_80 = 1.2816  # of the normal distribution: 80% lie within so many standard deviations
+NUM_WORST = 5
+
+
+class MeasuredChild(Record):
+    """One child: predicted and its spread, by the uncorrected sum, by the common line, and in each of two passes."""
+
+    child: ChildSpec
+    predicted_ms: float
+    spread_ms: float
+    sum_ms: float
+    line_ms: float
+    passes_ms: tuple[float, ...]
+
+    @property
+    def measured_ms(self) -> float:
+        """The mean of the passes."""
+        return float(np.mean(self.passes_ms))
+
+    @property
+    def error(self) -> float:
+        """Predicted / measured - 1."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+class Evaluation(Record):
+    """How well a table predicts whole networks. Errors are shares of the measured latency.
+
+    A Kendall tau is None where there are no pairs to compare.
+    """
+
+    num_children: int
+    mape: float
+    within_5: float
+    within_10: float
+    kendall_tau: float | None
+    kendall_tau_near: float | None
+    noise_floor_mape: float
+    coverage_80: float
+    mape_sum: float
+    mape_line: float
+    children: tuple[MeasuredChild, ...]
+
+    def worst(self) -> list[MeasuredChild]:
+        """The children that were predicted worst."""
+        return sorted(self.children, key=lambda child: -abs(child.error))[:NUM_WORST]
+
+
+def unseen_children(table: LatencyTable, space: SearchSpace, count: int, seed: int) -> list[ChildSpec]:
+    """Random children of ``space`` that the table did not measure."""
+    generator, used = random.Random(f"evaluate-{seed}"), {child.digest() for child in table.networks}
+    found: dict[str, ChildSpec] = {}
+    for number in range(100 * count):
+        child = space.child(space.sample(generator), f"{space.name}-unseen{number}")
+        if child.digest() not in used:
+            found.setdefault(child.digest(), child)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def evaluate(table: LatencyTable, children: Sequence[ChildSpec], progress: Progress = silent) -> Evaluation:
+    """Measures ``children`` twice, apart in time, and holds the table's predictions against that.
+
+    Raises:
+        DmaskError: when the table belongs to another device or runtime, or cannot predict a child.
+        MeasuringError: when the runtime fails on one of them.
+    """
+    setup, latency = setup_of(table), Latency(table)
+    estimates = [latency.estimate(child) for child in children]
+    passes_ms: list[list[float]] = [[] for _ in children]
+    models = {str(number): setup.convert(child) for number, child in enumerate(children)}
+    done = 0
+    for _ in range(PASSES):
+        for start in range(0, len(children), BATCH_CHILDREN):
+            keys = list(models)[start : start + BATCH_CHILDREN]
+            taken = remeasure({key: models[key] for key in keys}, setup, ROUNDS_PER_PASS, SECONDS_PER_NETWORK)
+            for key in keys:
+                passes_ms[int(key)].append(summarize(taken[key]).typical_ms)
+            done += len(keys)
+            progress("evaluate", done, PASSES * len(children))
+    measured, line = [], common_line(table.whole_networks())
+    for child, estimate, times in zip(children, estimates, passes_ms, strict=True):
+        network = table.whole_network(child, float(np.mean(times)))
+        measured.append(
+            MeasuredChild(
+                child=child,
+                predicted_ms=estimate.value,
+                spread_ms=estimate.spread,
+                sum_ms=network.sum_ms,
+                line_ms=line.apply(network.sum_ms),
+                passes_ms=tuple(times),
+            )
+        )
+    return judge(measured)
+
+
+def judge(children: Sequence[MeasuredChild]) -> Evaluation:
+    """The figures of measured children."""
+    errors = np.array([child.error for child in children])
+    measured = np.array([child.measured_ms for child in children])
+    predicted = np.array([child.predicted_ms for child in children])
+    passes = np.array([child.passes_ms for child in children])
+    covered = np.abs(predicted - measured) <= QUANTILE_80 * np.array([child.spread_ms for child in children])
+    return Evaluation(
+        num_children=len(children),
+        mape=float(np.abs(errors).mean()),
+        within_5=float((np.abs(errors) <= 0.05).mean()),
+        within_10=float((np.abs(errors) <= 0.10).mean()),
+        kendall_tau=float(kendalltau(predicted, measured).statistic) if len(set(measured)) > 1 else None,
+        kendall_tau_near=_near_tau(children),
+        noise_floor_mape=float(np.abs(passes[:, 1] / passes[:, 0] - 1).mean()),
+        coverage_80=float(covered.mean()),
+        mape_sum=float(np.mean([abs(child.sum_ms / child.measured_ms - 1) for child in children])),
+        mape_line=float(np.mean([abs(child.line_ms / child.measured_ms - 1) for child in children])),
+        children=tuple(children),
+    )
+
+
+class _Pairs(NamedTuple):
+    concordant: int
+    discordant: int
+
+
+def _near_tau(children: Sequence[MeasuredChild]) -> float | None:
+    """Kendall tau over the pairs of one resolution whose latencies lie within 20% of each other; None without such."""
+    pairs = _Pairs(0, 0)
+    for index, first in enumerate(children):
+        for second in children[:index]:
+            low, high = sorted((first.measured_ms, second.measured_ms))
+            if first.child.resolution != second.child.resolution or high > NEAR * low or low == high:
+                continue
+            agree = (first.measured_ms > second.measured_ms) == (first.predicted_ms > second.predicted_ms)
+            pairs = _Pairs(pairs.concordant + agree, pairs.discordant + (not agree))
+    total = pairs.concordant + pairs.discordant
+    return (pairs.concordant - pairs.discordant) / total if total else None

@@ -1,0 +1,125 @@
+"""The records of a latency table: its head and its rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, TypeAdapter
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.base import FileRecord, Record
+from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.child import ChildSpec
+
+BlockAt = tuple[BlockSpec, int]
+"""A block and its input size in pixels."""
+
+Subject = BlockAt | ChildSpec
+"""What is measured: a block or a whole network."""
+
+
+class TableHead(FileRecord):
+    """What all rows of a table have in common; tables agree only where every field but ``created`` does."""
+
+    file_format: ClassVar[str] = "dmask-latency-table"
+
+    device: str
+    system: str
+    cores: int
+    runtime: str
+    runtime_version: str
+    precision: Literal["fp32"] = "fp32"
+    delegate: Literal["cpu"] = "cpu"
+    threads: int
+    batch: int = 1
+    created: str
+
+    def check_same(self, other: TableHead, source: str) -> None:
+        """Compares everything that a measurement depends on.
+
+        Raises:
+            DmaskError: naming the first field that differs and both values.
+        """
+        for field in type(self).model_fields:
+            ours, theirs = getattr(self, field), getattr(other, field)
+            if field != "created" and ours != theirs:
+                raise DmaskError(
+                    f"{source}: {field} of the table is '{ours}', here it is '{theirs}'",
+                    "use a table of this device, or profile this one: dmask profile SPACE -o TABLE",
+                )
+
+
+class Row(Record):
+    """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model."""
+
+    round: int = Field(ge=0)
+    at: str
+    wall_ms: tuple[float, ...] = Field(min_length=1)
+    cpu_ms: tuple[float, ...]
+
+
+class BlockRow(Row):
+    """A round of one block."""
+
+    row: Literal["block"] = "block"
+    block: BlockSpec
+    in_size: int
+
+    @property
+    def subject(self) -> Subject:
+        """The block at its input size."""
+        return self.block, self.in_size
+
+
+class NetworkRow(Row):
+    """A round of one whole network."""
+
+    row: Literal["network"] = "network"
+    child: ChildSpec
+
+    @property
+    def subject(self) -> Subject:
+        """The network."""
+        return self.child
+
+
+class SentinelRow(Row):
+    """A round of one of the few networks that are measured again and again, to follow the machine's drift.
+
+    ``elapsed_s``: seconds of profiling so far, over all runs of this table.
+    """
+
+    row: Literal["sentinel"] = "sentinel"
+    child: ChildSpec
+    elapsed_s: float = Field(ge=0)
+
+
+class FailureRow(Record):
+    """A block or network that the runtime could not convert, load or run, and why."""
+
+    row: Literal["failure"] = "failure"
+    at: str
+    block: BlockSpec | None = None
+    in_size: int | None = None
+    child: ChildSpec | None = None
+    reason: str
+
+    @property
+    def subject(self) -> Subject:
+        """What failed."""
+        if self.child is not None:
+            return self.child
+        assert self.block is not None
+        assert self.in_size is not None
+        return self.block, self.in_size
+
+
+TableRow = BlockRow | NetworkRow | SentinelRow | FailureRow
+ROW: TypeAdapter[TableRow] = TypeAdapter(Annotated[TableRow, Field(discriminator="row")])
+
+
+def describe_subject(subject: Subject) -> str:
+    """A short name for messages."""
+    if isinstance(subject, ChildSpec):
+        return f"network {subject.name} at {subject.resolution} px"
+    return f"{subject[0].describe()} at {subject[1]}x{subject[1]}"

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latency_tables.correction import WholeNetwork, common_line, fit_corrections
+from latency_tables.statistics import smooth, summarize
+
+
+def test_summary_is_the_median_of_medians_and_their_half_range() -> None:
+    summary = summarize([(1.0, 9.0, 1.0), (2.0, 2.0, 2.0), (4.0, 4.0, 0.0)])
+    assert summary == (2.0, (4.0 - 1.0) / 2 / 2.0)
+
+
+def test_summary_takes_drift_off() -> None:
+    assert summarize([(2.0,), (3.0,)], [1.0, 1.5]) == (2.0, 0.0)
+
+
+def test_smoothing_drops_a_single_peak() -> None:
+    assert smooth([1, 1, 9, 1, 1]).tolist() == [1, 1, 1, 1, 1]
+    assert smooth([1, 2, 3]).tolist() == [1, 2, 3]
+    assert smooth([4]).tolist() == [4]
+
+
+def networks(offset: float, scale: float, overhead: float, noise: float = 0.0, seed: int = 0) -> list[WholeNetwork]:
+    """24 networks at three resolutions that follow the formula of `latency_tables.correction` exactly, or noisily."""
+    random = np.random.default_rng(seed)
+    found = []
+    for number in range(24):
+        resolution, count = (128, 160, 224)[number % 3], int(random.integers(8, 20))
+        total = float(random.uniform(5, 30))
+        latency = offset + scale * (total - overhead * count)
+        found.append(WholeNetwork(resolution, count, total, latency * float(np.exp(noise * random.normal()))))
+    return found
+
+
+@given(st.floats(0, 0.5), st.floats(0.5, 1.5), st.floats(0, 0.05))
+def test_exact_networks_give_the_formula_back(offset: float, scale: float, overhead: float) -> None:
+    fitted = fit_corrections(networks(offset, scale, overhead))
+    assert fitted.overhead_ms == pytest.approx(overhead, abs=1e-6)
+    for resolution in (128, 160, 224):
+        assert fitted.at(resolution) == pytest.approx((offset, scale), abs=1e-5)
+    assert fitted.error < 1e-6
+
+
+def test_spread_and_error_are_those_of_networks_left_out() -> None:
+    fitted = fit_corrections(networks(0.1, 0.9, 0.01, noise=0.03))
+    assert 0.02 < fitted.spread < 0.05
+    assert 0.015 < fitted.error < fitted.spread
+    fresh = [fitted.apply(network) / network.measured_ms - 1 for network in networks(0.1, 0.9, 0.01, 0.03, seed=1)]
+    assert np.mean(np.abs(fresh)) < 1.6 * fitted.error
+
+
+def test_a_resolution_with_few_networks_stays_near_the_common_line() -> None:
+    many = networks(0.1, 0.9, 0.0)
+    odd = WholeNetwork(96, 10, 10.0, 20.0)  # one network that is twice as slow as all others
+    line = fit_corrections([*many, odd]).at(96)
+    assert 9.1 < line.apply(10.0) < 16
+    assert fit_corrections(many).at(96) == fit_corrections(many).common  # a resolution that was never measured
+
+
+def test_a_line_never_falls() -> None:
+    falling = [WholeNetwork(32, 5, total, 10 - total) for total in (1.0, 2.0, 3.0, 4.0)]
+    assert common_line(falling).scale > 0
+    assert all(line.scale > 0 for line in fit_corrections(falling).lines.values())
