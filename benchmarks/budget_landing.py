@@ -2,7 +2,7 @@
 
     python benchmarks/budget_landing.py [--json] [--seeds 3] [--processes 2] [--work FOLDER]
 
-Default settings, a small space with every dimension searched (resolution too), 3,000 rendered characters. A search
+Default settings, a small space with every dimension searched (resolution too), 2,000 rendered characters. A search
 has landed when its expected cost is within 3% of the budget, its mean gate entropy at most 20% of uniform, and the
 derived child's cost in [0.95, 1.00] times the budget. An interrupted run goes on in ``--work``. Writes
 ``benchmarks/results/budget_landing.json``.
@@ -32,7 +32,7 @@ from dmask_mobile.training.data import load_data
 
 RESULTS = Path(__file__).parent / "results" / "budget_landing.json"
 PLACES = (0.25, 0.50, 0.75)
-NUM_IMAGES = 3000
+NUM_IMAGES = 2000
 SPACE = SearchSpace.model_validate(
     {
         "name": "landing",

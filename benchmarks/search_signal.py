@@ -45,7 +45,7 @@ FONTS = "/usr/share/fonts/truetype/aenigma"
 RESOLUTIONS = (16, 24, 32)
 SEEDS, NUM_RANDOM = 3, 4
 SCALE = 0.6  # of the widest child's widths and expansions: the uniform child, and with it the budget
-SEARCH = SearchSettings(epochs=8)
+SEARCH = SearchSettings(epochs=6)
 TRAINING = TrainSettings(epochs=10)
 
 

@@ -67,12 +67,17 @@ TABLE_SEPARATOR = "@"
 
 
 def named_tables(tables: Sequence[Path]) -> dict[str, Path]:
-    """The tables by the names that budgets use: their file names without the ending.
+    """The tables by the names that budgets use: their file names without the ending, or the names they ship under.
 
     Raises:
         DmaskError: when two have the same name.
     """
-    named = {path.stem: path for path in tables}
+    if not tables:
+        return {}
+    our_package("latency_tables")
+    from latency_tables.shipped import table_path
+
+    named = {path.stem: table_path(path) for path in tables}
     if len(named) < len(tables):
         raise DmaskError(
             f"two tables of one name: {', '.join(map(str, tables))}", "rename one: budgets name them, latency@NAME"

@@ -13,11 +13,13 @@ An error that the runtime reports is answered with ``{"error": "..."}``.
 
 import json
 import os
+import statistics
 import sys
 import time
 
 MIN_SAMPLES, MAX_SAMPLES = 5, 30
-WARMUP_SHARE = 0.3  # of the sampling time
+ERROR, MOST_SAMPLES, MOST_SECONDS = 0.01, 100, 4  # of the median; runs and multiples of the time to reach it
+STEADY = 0.05
 
 
 def open_onnxruntime(path, threads):
@@ -42,20 +44,43 @@ OPENERS = {"onnxruntime": open_onnxruntime}
 
 
 def sample(run, seconds):
-    """Warms up, then runs for about ``seconds``: five times at least, thirty at most."""
+    """Warms up until steady, then runs for about ``seconds``: five times at least, thirty at most.
+
+    Where the median is not known to 1% by then, on for at most four times as long and a hundred runs.
+    """
+    warm_up(run, seconds)
     wall_ms = []  # type: list[float]
     cpu_ms = []  # type: list[float]
-    run()
-    end = time.perf_counter() + WARMUP_SHARE * seconds
-    while time.perf_counter() < end:
-        run()
-    end = time.perf_counter() + seconds
-    while len(wall_ms) < MIN_SAMPLES or (len(wall_ms) < MAX_SAMPLES and time.perf_counter() < end):
+    start = time.perf_counter()
+    while True:
         cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
         run()
         wall_ms.append(round((time.perf_counter_ns() - wall) / 1e6, 5))
         cpu_ms.append(round((time.thread_time_ns() - cpu) / 1e6, 5))
-    return {"wall_ms": wall_ms, "cpu_ms": cpu_ms}
+        elapsed, count = time.perf_counter() - start, len(wall_ms)
+        if count < MIN_SAMPLES or (count < MAX_SAMPLES and elapsed < seconds):
+            continue
+        if count >= MOST_SAMPLES or elapsed >= MOST_SECONDS * seconds or median_error(wall_ms) <= ERROR:
+            return {"wall_ms": wall_ms, "cpu_ms": cpu_ms}
+
+
+def warm_up(run, seconds):
+    """Runs until three runs take as long as the three before, within 5%; for at most ``seconds``."""
+    times = []  # type: list[float]
+    end = time.perf_counter() + seconds
+    while len(times) < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+        if len(times) >= 6 and abs(statistics.median(times[-3:]) / statistics.median(times[-6:-3]) - 1) <= STEADY:
+            return
+
+
+def median_error(values):
+    """The standard error of the median as a share of it, from the median absolute deviation (normal samples)."""
+    middle = statistics.median(values)
+    deviation = 1.4826 * statistics.median(abs(value - middle) for value in values)
+    return 1.2533 * deviation / len(values) ** 0.5 / middle
 
 
 def pin(threads):

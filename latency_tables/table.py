@@ -36,6 +36,7 @@ from latency_tables.rows import (
     TableRow,
     describe_subject,
 )
+from latency_tables.shipped import table_path
 from latency_tables.statistics import Summary, smooth, summarize
 
 MIN_SHARE = 0.2  # of its own latency: what a block counts for at least once its overhead is taken off
@@ -58,11 +59,12 @@ class LatencyTable:
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
-        """The table in ``path``.
+        """The table in ``path``, or the one that ships under this name.
 
         Raises:
             DmaskError: for a missing file, another format or version, a line that is cut off or broken.
         """
+        path = table_path(path)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

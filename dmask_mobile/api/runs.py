@@ -90,8 +90,8 @@ def search(
     if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
         folder.tables_path.mkdir(parents=True, exist_ok=True)
         record.write(folder.record_path)
-        for table in tables:
-            shutil.copyfile(table, folder.tables_path / table.name)
+        for name, table in named_tables(tables).items():
+            shutil.copyfile(table, folder.tables_path / f"{name}.jsonl")
     searcher = Searcher(space, images, held, settings)
     found = searcher.run(folder.search_checkpoint, progress)
     result = choose_child(searcher, found, samples, progress)

@@ -40,7 +40,7 @@ class Session(Protocol):
         ...
 
     def sample(self, key: str, seconds: float) -> Samples:
-        """Warms up, then runs the model for about ``seconds``: five times at least, thirty at most.
+        """Warms up until steady, then runs the model for about ``seconds``, longer where it is unsteady.
 
         Raises:
             MeasuringError: when the runtime fails, crashes or hangs.
