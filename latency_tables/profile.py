@@ -166,6 +166,8 @@ class _Profiling:
             return True
         try:
             self.session.load(key, self.setup.convert(subject))
+        except OSError:  # a full disk is no fault of the model
+            raise
         except Exception as error:  # whatever a converter or runtime raises, the rest must still be measured
             self._fail(subject, error)
             return False

@@ -167,6 +167,36 @@ def test_a_folder_that_is_no_run(folder: Path, tmp_path: Path) -> None:
         assert_refused(dmask(command, tmp_path, cwd=folder), "is no run folder: it has no run.json")
 
 
+def test_a_full_disk(folder: Path, tmp_path: Path) -> None:
+    """A limit on file sizes makes writes fail as a full disk does."""
+    table = tmp_path / "t.jsonl"
+    space = Path(__file__).parent / "golden" / "space_v1.yaml"
+    command = [str(DMASK), "profile", str(space), "-o", str(table), "--rounds", "50"]
+    limited = ["/bin/sh", "-c", 'ulimit -f 400 && exec "$@"', "sh", *command]  # blocks of 512 bytes
+    done = subprocess.run(limited, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert_refused(done, "File too large", "what was measured or trained so far is kept")
+    assert table.read_bytes().count(b"\n") > 10
+
+
+def test_a_profile_of_nothing(folder: Path) -> None:
+    assert_refused(dmask("profile", "demo", cwd=folder), "a profile needs a table, and a space or --missing")
+    assert_refused(
+        dmask("profile", "demo", "-o", "t.jsonl", "--target-error", "3", cwd=folder), "a share is a number between"
+    )
+
+
+def test_a_foreign_table_with_wrong_rows(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "foreign.yaml"
+    source.write_text("Conv-input:8x8x3-output:4x4x8: {mean: -1.0}\nLogits-input:4x4x8-output:10: {mean: 0.5}\n")
+    command = ["table", "import", source, "--format", "proxylessnas", "--device", "X", "--runtime", "tflite", "-o"]
+    refused = dmask(*command, tmp_path / "t.jsonl", cwd=folder)
+    assert_refused(refused, "has 1 entries that are wrong or no block of ours", "--skip-bad")
+    assert "a latency must be positive, got -1 ms" in refused.stdout
+    assert dmask(*command, tmp_path / "t.jsonl", "--skip-bad", cwd=folder).returncode == 0
+    shown = json.loads(dmask("table", "show", tmp_path / "t.jsonl", "--json", cwd=folder).stdout)
+    assert (shown["device"], shown["num_blocks"]) == ("X", 1)
+
+
 def test_debug_shows_the_traceback(folder: Path) -> None:
     done = dmask("--debug", "space", "show", "nowhere", cwd=folder)
     assert done.returncode != 0

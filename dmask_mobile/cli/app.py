@@ -63,6 +63,13 @@ class Resolutions(StrEnum):
     exact = "exact"
 
 
+class Expectations(StrEnum):
+    """How the gates see multiply-adds and parameters."""
+
+    exact = "exact"
+    effective_shapes = "effective_shapes"
+
+
 class Initial(StrEnum):
     """Where a child's training starts."""
 
@@ -133,6 +140,10 @@ def search(
     resolution_mode: Annotated[
         Resolutions, typer.Option(help="One resolution a step, or all of them in every step.")
     ] = Resolutions.sampled,
+    expectation: Annotated[
+        Expectations,
+        typer.Option(help="How the gates see macs and params: exactly, or by the paper's effective shapes."),
+    ] = Expectations.exact,
     allow_drift: AllowDrift = False,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
@@ -146,7 +157,12 @@ def search(
     from dmask_mobile.search.settings import SearchSettings
 
     settings = SearchSettings(
-        loss=loss.value, resolution_mode=resolution_mode.value, epochs=epochs, batch_size=batch_size, seed=seed
+        loss=loss.value,
+        resolution_mode=resolution_mode.value,
+        expectation=expectation.value,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
     )
     found, budgets = api.load_space(space), dict(parse_budget(text) for text in budget)
     with ShownProgress() as progress:

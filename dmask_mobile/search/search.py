@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dmask_mobile.costs.effective_shapes import EffectiveShapes
+from dmask_mobile.costs.model import ExpectedCost, SpaceCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
@@ -73,7 +75,8 @@ class Searcher:
         self.logits = GateLogits(space)
         self.noise = torch.Generator().manual_seed(settings.seed + 1)
         self.budgets = tuple(budgets)
-        self.loss = _loss(self.budgets, settings)
+        self.costs = [_as_gates_see_it(budget.cost, settings) for budget in self.budgets]
+        self.loss = _loss(self.costs, [budget.limit for budget in self.budgets], settings)
         self.for_weights, self.for_gates = split_for_search(data.train, settings.gate_share, generator)
         self.weight_optimizer = torch.optim.SGD(
             self.supernet.parameters(),
@@ -240,7 +243,7 @@ class Searcher:
     def _expected(self) -> tuple[float, ...]:
         with torch.no_grad():
             probabilities = self.logits.probabilities()
-            return tuple(float(budget.cost.expected(probabilities)) for budget in self.budgets)
+            return tuple(float(cost.expected(probabilities)) for cost in self.costs)
 
     def _entropy(self) -> float:
         with torch.no_grad():
@@ -300,8 +303,14 @@ def _means(steps: Sequence[StepRecord]) -> dict[str, float]:
     return {"loss": loss, "accuracy": accuracy}
 
 
-def _loss(budgets: Sequence[Budget], settings: SearchSettings) -> GateLoss:
-    costs, limits = [b.cost for b in budgets], [b.limit for b in budgets]
+def _as_gates_see_it(cost: SpaceCost, settings: SearchSettings) -> ExpectedCost:
+    """The exact expectation, or by the paper's effective shapes where those are defined and wanted."""
+    if settings.expectation == "effective_shapes" and (cost.name == "macs" or cost.name == "params"):
+        return EffectiveShapes(cost.space, "macs" if cost.name == "macs" else "params")
+    return cost
+
+
+def _loss(costs: Sequence[ExpectedCost], limits: Sequence[float], settings: SearchSettings) -> GateLoss:
     match settings.loss:
         case "budget":
             return BudgetLoss(costs, limits, settings.control)

@@ -11,13 +11,16 @@ from dmask_mobile.search.losses import ControlSettings, FixedSettings, LossName
 from dmask_mobile.search.schedule import Schedule
 
 ResolutionMode = Literal["sampled", "exact"]
+Expectation = Literal["exact", "effective_shapes"]
 
 
 class SearchSettings(Record):
     """Length and rates of a search; the schedules stretch with ``epochs``.
 
     ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` all of them in every step (FBNetV2, section
-    3.1). A space with one resolution knows no difference.
+    3.1). A space with one resolution knows no difference. ``expectation``: how the gates see multiply-adds and
+    parameters, as the exact expected cost or by the paper's effective shapes (section 3.3); derivation is exact in any
+    case.
     """
 
     epochs: PositiveInt = 30
@@ -29,6 +32,7 @@ class SearchSettings(Record):
     gate_learning_rate: PositiveFloat = 0.05
     min_gate_steps: PositiveInt = Field(default=400, description="at least so many gate steps in the whole search")
     resolution_mode: ResolutionMode = "sampled"
+    expectation: Expectation = "exact"
     schedule: Schedule = Schedule()
     loss: LossName = "budget"
     control: ControlSettings = ControlSettings()

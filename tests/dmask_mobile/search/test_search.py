@@ -8,6 +8,7 @@ import torch
 
 from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
+from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.derive import derive
@@ -61,6 +62,15 @@ def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float
     assert found.entropy < 0.2
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
     assert COST.cost(derive(COST, probabilities, budget).choice) <= budget
+
+
+def test_a_search_by_effective_shapes_sees_the_papers_cost(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 1, "warmup": 0.0, "expectation": "effective_shapes"})
+    search = searcher(settings)
+    found = search.run(tmp_path / "s.pt")
+    probabilities = found.logits.probabilities()
+    assert found.expected[0] == EffectiveShapes(SPACE, "macs").expected(probabilities).item()
+    assert found.expected[0] != COST.expected(probabilities).item()
 
 
 @pytest.mark.parametrize(("factor", "where"), [(0.5, "below"), (2.0, "above")])
