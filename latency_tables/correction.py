@@ -19,13 +19,34 @@ MIN_NETWORKS = 3  # in all
 MIN_NETWORKS_FOR_OVERHEAD = 12
 
 
+MIN_SHARE = 0.2  # of its own latency: what a block counts for at least once its overhead is taken off
+
+
+def without_overhead(block_ms: float, overhead_ms: float) -> float:
+    """What a block that took ``block_ms`` alone adds to a network."""
+    return max(MIN_SHARE * block_ms, block_ms - overhead_ms)
+
+
 class WholeNetwork(NamedTuple):
-    """A measured network and what is known of its parts."""
+    """A measured network and what each of its blocks takes alone."""
 
     resolution: int
-    num_blocks: int
-    sum_ms: float
+    blocks_ms: tuple[float, ...]
     measured_ms: float
+
+    @property
+    def sum_ms(self) -> float:
+        """Of the blocks by themselves."""
+        return sum(self.blocks_ms)
+
+    @property
+    def num_blocks(self) -> int:
+        """How many of them there are."""
+        return len(self.blocks_ms)
+
+    def without_overhead(self, overhead_ms: float) -> float:
+        """The sum of what the blocks add to a network."""
+        return sum(without_overhead(block_ms, overhead_ms) for block_ms in self.blocks_ms)
 
 
 class Corrections(NamedTuple):
@@ -46,19 +67,19 @@ class Corrections(NamedTuple):
 
     def apply(self, network: WholeNetwork) -> float:
         """The predicted latency in milliseconds."""
-        total = network.sum_ms - self.overhead_ms * network.num_blocks
-        return self.at(network.resolution).apply(total)
+        return self.at(network.resolution).apply(network.without_overhead(self.overhead_ms))
 
 
 def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
-    """The corrections from whole networks; the identity for fewer than three."""
-    fitted = _fit(networks)
+    """The corrections from whole networks; with fewer than three nothing is known of their error: it is infinite."""
+    with_overhead = len(networks) >= MIN_NETWORKS_FOR_OVERHEAD
+    fitted = _fit(networks, with_overhead)
     if len(networks) < MIN_NETWORKS:
-        return fitted
+        return fitted._replace(spread=np.inf, error=np.inf)
     residuals = []
     for index, left_out in enumerate(networks):
         others = [*networks[:index], *networks[index + 1 :]]
-        residuals.append(_fit(others).apply(left_out) / left_out.measured_ms - 1)
+        residuals.append(_fit(others, with_overhead).apply(left_out) / left_out.measured_ms - 1)
     spread = float(np.sqrt(np.mean(np.square(residuals))))
     return fitted._replace(spread=spread, error=float(np.mean(np.abs(residuals))))
 
@@ -69,15 +90,15 @@ def common_line(networks: Sequence[WholeNetwork]) -> Correction:
     return _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
 
 
-def _fit(networks: Sequence[WholeNetwork]) -> Corrections:
+def _fit(networks: Sequence[WholeNetwork], with_overhead: bool) -> Corrections:
     if not networks:
         return Corrections(0.0, Correction(), {}, 0.0, 0.0)
     sums, counts, measured = (
         np.array([getattr(network, field) for network in networks], float)
         for field in ("sum_ms", "num_blocks", "measured_ms")
     )
-    overhead = _overhead(sums, counts, measured)
-    sums = sums - overhead * counts
+    overhead = _overhead(sums, counts, measured) if with_overhead else 0.0
+    sums = np.array([network.without_overhead(overhead) for network in networks])
     common = _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
     lines = {}
     for resolution in sorted({network.resolution for network in networks}):
@@ -88,7 +109,7 @@ def _fit(networks: Sequence[WholeNetwork]) -> Corrections:
 
 def _overhead(sums: np.ndarray, counts: np.ndarray, measured: np.ndarray) -> float:
     """What each block costs by being measured alone: the coefficient of the number of blocks."""
-    if len(sums) < MIN_NETWORKS_FOR_OVERHEAD or np.ptp(counts) == 0:
+    if np.ptp(counts) == 0:
         return 0.0
     design = np.stack([np.ones_like(sums), sums, counts], 1) / measured[:, None]
     _, scale, by_count = np.linalg.lstsq(design, np.ones_like(sums), rcond=None)[0]

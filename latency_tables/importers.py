@@ -104,7 +104,7 @@ def _checked(name: str, make: Callable[[], tuple[BlockAt, list[Any]]]) -> _Entry
         located, times = make()
     except ValidationError as error:
         raise _BadEntryError(describe_validation_error(error)) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise _BadEntryError(f"incomplete: {type(error).__name__} {error}") from error
     for time_ms in times:
         if isinstance(time_ms, bool) or not isinstance(time_ms, int | float) or not math.isfinite(time_ms):
@@ -125,10 +125,19 @@ def _once_for_all(path: Path) -> Entries:
 
 
 def _yaml_entries(path: Path, hidden_is_given: bool) -> Entries:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("expected one mapping with an entry a block")
-    for key, value in content.items():
+    with path.open(encoding="utf-8") as file:
+        loader = yaml.SafeLoader(file)
+        try:
+            node = loader.get_single_node()
+            if not isinstance(node, yaml.MappingNode):
+                raise ValueError("expected one mapping with an entry a block")
+            # Pairs, not a dict: a dict would keep the last of two entries for one block and say nothing.
+            pairs = [
+                (loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value
+            ]
+        finally:
+            loader.dispose()
+    for key, value in pairs:
         yield str(key), partial(_yaml_entry, str(key), value, hidden_is_given)
 
 
@@ -165,7 +174,7 @@ def _yaml_block(key: str, hidden_is_given: bool) -> BlockAt:
             expand=hidden != c_in,
             kernel=int(fields["kernel"]),
             stride=stride,
-            se_width=max(1, hidden // SE_REDUCTION) if fields.get("se") == "1" else 0,
+            se_width=_make_divisible(hidden // SE_REDUCTION) if fields.get("se") == "1" else 0,
             activation="hswish" if fields.get("hs") == "1" else "relu",
             residual=fields.get("idskip") == "1",
         )
@@ -174,6 +183,12 @@ def _yaml_block(key: str, hidden_is_given: bool) -> BlockAt:
     if block.out_size(height) != out_size:
         raise _BadEntryError(f"stride {stride} on {height} pixels gives {block.out_size(height)}, not {out_size}")
     return block, height
+
+
+def _make_divisible(width: int) -> int:
+    """Once-for-All's rule: the nearest multiple of 8, but never less than 90% of the width."""
+    rounded = max(8, (width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * width else rounded + 8
 
 
 def _mobile_vision(path: Path) -> Entries:

@@ -47,7 +47,7 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
         for number, choice in enumerate(choices):
             placed = Choice(indices=(resolution, *choice.indices[1:]))
             children.append(space.child(placed, f"{space.name}-{number}"))
-    return tuple(dict.fromkeys(children))
+    return tuple({child.digest(): child for child in reversed(children)}.values())[::-1]
 
 
 def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
@@ -58,29 +58,34 @@ def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
 class Planner:
     """Chooses the blocks of a space that a table should get next.
 
-    Blocks of kinds that a space has few of (stem, last convolution, head) come first and all of them. Of the others
+    Blocks whose measuring was interrupted come first, then all those of kinds that a space has few of (stem, last
+    convolution, head). Of the others
     one half is drawn as random children use them, so that common blocks come early; the other half is where the
     prediction's spread in milliseconds is largest. As long as nothing can be predicted, all are drawn.
 
     Args:
         space: the space.
+        rounds: how often each block is to be measured.
         seed: of the draws.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+    def __init__(self, space: SearchSpace, rounds: int = 1, seed: int = 0) -> None:
         self.space = space
+        self.rounds = rounds
         self.generator = random.Random(seed)
         self.all = blocks_of(space)
 
     def missing(self, table: LatencyTable) -> list[BlockAt]:
-        """What was neither measured nor failed."""
-        return [located for located in self.all if located not in table.blocks and located not in table.failures]
+        """What has neither failed nor been measured in all rounds."""
+        rounds, failures = table.num_rounds, table.failures
+        return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in failures]
 
     def next_batch(self, table: LatencyTable, size: int) -> list[BlockAt]:
         """At most ``size`` blocks that are missing; none when all of them were measured."""
         missing = self.missing(table)
         absent = set(missing)
-        rare = [located for located in missing if located[0].kind != "inverted_residual"]
+        rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
+        rare += [b for b in missing if b[0].kind != "inverted_residual" and b not in table.blocks]
         if len(missing) <= size or len(rare) >= size:
             return list(dict.fromkeys([*rare, *missing]))[:size]
         wanted = dict.fromkeys(rare)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -16,6 +17,7 @@ from dmask_mobile.records.space import SearchSpace
 from latency_tables.devices.device import MeasuringError, Samples, Session
 from latency_tables.plan import Planner, networks_of, sentinels_of
 from latency_tables.rows import (
+    BlockAt,
     BlockRow,
     FailureRow,
     NetworkRow,
@@ -64,7 +66,9 @@ def profile_space(
     with TableWriter(path, setup.head()) as writer, setup.device.open(setup.runtime, setup.threads) as session:
         if writer.dropped_line:
             progress("profile", 0, 1, "dropped a line that was cut off")
-        return _Profiling(space, setup, settings, session, writer).run(progress)
+        with stop_signals() as stopped_by:
+            measuring = _Measuring(setup, settings, session, writer, stopped_by)
+            return _SpaceProfile(space, measuring).run(progress)
 
 
 def profile_child(
@@ -74,50 +78,45 @@ def profile_child(
 
     Raises:
         DmaskError: as `profile_space`.
-        MeasuringError: when the runtime fails on one of them.
+        StoppedError: after SIGTERM or Ctrl-C.
     """
-    with TableWriter(path, setup.head()) as writer, setup.device.open(setup.runtime, setup.threads) as session:
-        table = LatencyTable.read(path)
-        missing = list(
-            dict.fromkeys(b for b in child.located_blocks() if b[0].kind != "skip" and b not in table.blocks)
-        )
-        for located in missing:
-            session.load(_key(located), setup.convert(located))
-        for round_ in range(settings.rounds):
-            for number, located in enumerate(missing, start=1):
-                samples = session.sample(_key(located), settings.seconds_per_block)
-                writer.add(BlockRow(block=located[0], in_size=located[1], round=round_, at=now(), **samples._asdict()))
-                progress(f"measure round {round_ + 1}/{settings.rounds}", number, len(missing))
-    return LatencyTable.read(path)
+    with (
+        TableWriter(path, setup.head()) as writer,
+        setup.device.open(setup.runtime, setup.threads) as session,
+        stop_signals() as stopped_by,
+    ):
+        measuring = _Measuring(setup, settings, session, writer, stopped_by)
+        measured = measuring.table().num_rounds
+        wanted = dict.fromkeys(located for located in child.located_blocks() if located[0].kind != "skip")
+        missing = [located for located in wanted if located not in measured]
+        if missing:
+            measuring.measure_rounds(missing, progress=progress)
+        return measuring.table()
 
 
-class _Profiling:
-    """One run of `profile_space`."""
+class _Measuring:
+    """Measures what it is told to into one table, and keeps the table's rows at hand."""
 
     def __init__(
-        self, space: SearchSpace, setup: Setup, settings: ProfileSettings, session: Session, writer: TableWriter
+        self,
+        setup: Setup,
+        settings: ProfileSettings,
+        session: Session,
+        writer: TableWriter,
+        stopped_by: Callable[[], int | None],
     ) -> None:
         self.setup = setup
         self.settings = settings
         self.session = session
         self.writer = writer
-        self.planner = Planner(space)
-        self.networks = networks_of(space)
+        self.stopped_by = stopped_by
         table = LatencyTable.read(writer.path)
         self.head, self.rows = table.head, list(table.rows)
-        self.sentinels = tuple(table.sentinels) or sentinels_of(self.networks)
-        self.loaded: set[str] = set()
+        self.sentinels = tuple(table.sentinels)
+        self.done = {(row.subject, row.round) for row in self.rows if isinstance(row, BlockRow | NetworkRow)}
+        self.loaded: set[Subject] = set()
         self.before_s = max((row.elapsed_s for row in self.rows if isinstance(row, SentinelRow)), default=0.0)
         self.start = time.monotonic()
-        done = {(row.child, row.round) for row in self.rows if isinstance(row, NetworkRow)}
-        failed = table.failures
-        self.pending = [
-            (child, round_)
-            for round_ in range(settings.network_rounds)
-            for child in self.networks
-            if (child, round_) not in done and child not in failed
-        ]
-        self.num_network_rounds = len(self.networks) * settings.network_rounds
 
     @property
     def elapsed_s(self) -> float:
@@ -128,91 +127,67 @@ class _Profiling:
         """What there is so far."""
         return LatencyTable(self.head, tuple(self.rows), str(self.writer.path))
 
-    def run(self, progress: Progress) -> LatencyTable:
-        """Batches of blocks, with networks and sentinels between their rounds."""
-        with stop_signals() as stopped_by:
-            table = self.table()
-            while not self._finished(table):
-                batch = self.planner.next_batch(table, self.settings.batch_blocks)
-                if not batch and not self.pending:
-                    break
-                ready = [subject for subject in batch if self._load(subject)]
-                for round_ in range(self.settings.rounds if ready else 1):
-                    self._measure_sentinels()
-                    for subject in ready:
-                        self._measure(subject, round_)
-                        if signal_number := stopped_by():
-                            raise StoppedError(signal_number, "profiling")
-                    self._measure_networks(table, everything=not ready)
-                for subject in ready:
-                    self.session.unload(_key(subject))
-                table = self.table()
-                self._report(table, progress)
-        return table
+    def measure_rounds(
+        self,
+        blocks: Sequence[BlockAt],
+        between: Callable[[], None] = lambda: None,
+        progress: Progress = silent,
+    ) -> None:
+        """All rounds of ``blocks`` that are missing, with the sentinels before each and at the end."""
+        ready = [block for block in blocks if self.load(block)]
+        for round_ in range(self.settings.rounds):
+            self.measure_sentinels()
+            for number, block in enumerate(ready, start=1):
+                self.measure(block, round_)
+                progress(f"measure round {round_ + 1}/{self.settings.rounds}", number, len(ready))
+            between()
+        self.measure_sentinels()
+        for block in ready:
+            self.loaded.discard(block)
+            self.session.unload(_key(block))
 
-    def _finished(self, table: LatencyTable) -> bool:
-        """Time is up or the error is small enough; not before the first batch and one round of every network."""
-        settings = self.settings
-        if not table.blocks or len(self.pending) > self.num_network_rounds - len(self.networks):
-            return False
-        if settings.minutes is not None and self.elapsed_s >= 60 * settings.minutes:
-            return True
-        return settings.target_error is not None and table.corrections.error <= settings.target_error
-
-    def _load(self, subject: Subject) -> bool:
-        """Converts and loads; a failure becomes a row."""
-        key = _key(subject)
-        if key in self.loaded:
+    def load(self, subject: Subject) -> bool:
+        """Converts and loads, unless it is ready already; a failure becomes a row."""
+        if subject in self.loaded:
             return True
         try:
-            self.session.load(key, self.setup.convert(subject))
+            self.session.load(_key(subject), self.setup.convert(subject))
         except OSError:  # a full disk is no fault of the model
             raise
         except Exception as error:  # whatever a converter or runtime raises, the rest must still be measured
             self._fail(subject, error)
             return False
-        if isinstance(subject, ChildSpec):
-            self.loaded.add(key)
+        self.loaded.add(subject)
         return True
 
-    def _measure(self, subject: Subject, round_: int) -> None:
-        seconds = self.settings.seconds_per_network
-        if not isinstance(subject, ChildSpec):
-            seconds = self.settings.seconds_per_block
-        samples = self._sample(subject, seconds)
-        if samples is None:
-            return
-        common = {"round": round_, "at": now(), **samples._asdict()}
-        if isinstance(subject, ChildSpec):
-            self._add(NetworkRow(child=subject, **common))
-        else:
-            self._add(BlockRow(block=subject[0], in_size=subject[1], **common))
+    def measure(self, subject: Subject, round_: int) -> None:
+        """One round, unless it was measured before.
 
-    def _measure_sentinels(self) -> None:
-        round_ = sum(isinstance(row, SentinelRow) for row in self.rows) // len(self.sentinels)
-        for child in self.sentinels:
-            if not self._load(child):
-                continue
-            samples = self._sample(child, self.settings.seconds_per_block)
+        Raises:
+            StoppedError: when a signal came.
+        """
+        if (subject, round_) not in self.done:
+            network = isinstance(subject, ChildSpec)
+            seconds = self.settings.seconds_per_network if network else self.settings.seconds_per_block
+            samples = self._sample(subject, seconds)
             if samples is not None:
-                self._add(
-                    SentinelRow(
-                        child=child, round=round_, at=now(), elapsed_s=round(self.elapsed_s, 3), **samples._asdict()
-                    )
-                )
+                common = {"round": round_, "at": now(), **samples._asdict()}
+                if isinstance(subject, ChildSpec):
+                    self._add(NetworkRow(child=subject, **common))
+                else:
+                    self._add(BlockRow(block=subject[0], in_size=subject[1], **common))
+                self.done.add((subject, round_))
+        if signal_number := self.stopped_by():
+            raise StoppedError(signal_number, "profiling")
 
-    def _measure_networks(self, table: LatencyTable, everything: bool) -> None:
-        """As many rounds of whole networks as keep pace with the blocks; all that are left when there are none."""
-        share = len(table.blocks) / len(self.planner.all)
-        if self.settings.minutes is not None:
-            share = max(share, self.elapsed_s / 60 / self.settings.minutes)
-        due = self.num_network_rounds * (1.0 if everything else min(1.0, share / NETWORKS_DONE_AT))
-        if self.settings.target_error is not None:  # an error can be told only once every network was measured
-            due = max(due, float(len(self.networks)))
-        while self.pending and self.num_network_rounds - len(self.pending) < due:
-            child, round_ = self.pending.pop(0)
-            if self._load(child):
-                self._measure(child, round_)
+    def measure_sentinels(self) -> None:
+        """One round of each sentinel."""
+        round_ = sum(isinstance(row, SentinelRow) for row in self.rows) // max(1, len(self.sentinels))
+        for child in self.sentinels:
+            samples = self._sample(child, self.settings.seconds_per_block) if self.load(child) else None
+            if samples is not None:
+                common = {"round": round_, "at": now(), **samples._asdict()}
+                self._add(SentinelRow(child=child, elapsed_s=round(self.elapsed_s, 3), **common))
 
     def _sample(self, subject: Subject, seconds: float) -> Samples | None:
         try:
@@ -232,6 +207,60 @@ class _Profiling:
         self.writer.add(row)
         self.rows.append(row)
 
+
+class _SpaceProfile:
+    """One run of `profile_space`."""
+
+    def __init__(self, space: SearchSpace, measuring: _Measuring) -> None:
+        self.measuring = measuring
+        self.settings = measuring.settings
+        self.planner = Planner(space, self.settings.rounds)
+        self.networks = networks_of(space)
+        measuring.sentinels = measuring.sentinels or sentinels_of(self.networks)
+        failed = measuring.table().failures
+        self.pending = [
+            (child, round_)
+            for round_ in range(self.settings.network_rounds)
+            for child in self.networks
+            if (child, round_) not in measuring.done and child not in failed
+        ]
+        self.num_network_rounds = len(self.networks) * self.settings.network_rounds
+
+    def run(self, progress: Progress) -> LatencyTable:
+        """Batches of blocks, with networks and sentinels between their rounds."""
+        table = self.measuring.table()
+        while not self._finished(table):
+            batch = self.planner.next_batch(table, self.settings.batch_blocks)
+            if not batch and not self.pending:
+                break
+            due = functools.partial(self._measure_networks, len(table.blocks), not batch)
+            self.measuring.measure_rounds(batch, between=due)
+            table = self.measuring.table()
+            self._report(table, progress)
+        return table
+
+    def _finished(self, table: LatencyTable) -> bool:
+        """Time is up or the error is small enough; not before the first batch and one round of every network."""
+        settings = self.settings
+        if not table.blocks or len(self.pending) > self.num_network_rounds - len(self.networks):
+            return False
+        if settings.minutes is not None and self.measuring.elapsed_s >= 60 * settings.minutes:
+            return True
+        return settings.target_error is not None and table.corrections.error <= settings.target_error
+
+    def _measure_networks(self, num_blocks: int, everything: bool) -> None:
+        """As many rounds of whole networks as keep pace with the blocks; all that are left when there are none."""
+        share = num_blocks / len(self.planner.all)
+        if self.settings.minutes is not None:
+            share = max(share, self.measuring.elapsed_s / 60 / self.settings.minutes)
+        due = self.num_network_rounds * (1.0 if everything else min(1.0, share / NETWORKS_DONE_AT))
+        if self.settings.target_error is not None:  # an error can be told only once every network was measured
+            due = max(due, float(len(self.networks)))
+        while self.pending and self.num_network_rounds - len(self.pending) < due:
+            child, round_ = self.pending.pop(0)
+            if self.measuring.load(child):
+                self.measuring.measure(child, round_)
+
     def _report(self, table: LatencyTable, progress: Progress) -> None:
         """Progress in seconds where time is the limit, else in blocks."""
         measured, total = len(table.blocks), len(self.planner.all)
@@ -242,7 +271,7 @@ class _Profiling:
             note += f", {len(table.failures)} failed"
         if self.settings.minutes is not None and measured < total:
             limit = round(60 * self.settings.minutes)
-            progress("profile", min(limit, round(self.elapsed_s)), limit, note)
+            progress("profile", min(limit, round(self.measuring.elapsed_s)), limit, note)
         else:
             progress("profile", measured, total, note)
 

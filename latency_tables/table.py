@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.correction import MIN_NETWORKS, Corrections, WholeNetwork, fit_corrections
+from latency_tables.correction import MIN_NETWORKS, Corrections, WholeNetwork, fit_corrections, without_overhead
 from latency_tables.predictor import BlockPredictor, PredictedBlock, fit_predictors
 from latency_tables.rows import (
     ROW,
@@ -38,8 +38,6 @@ from latency_tables.rows import (
 )
 from latency_tables.shipped import table_path
 from latency_tables.statistics import Summary, smooth, summarize
-
-MIN_SHARE = 0.2  # of its own latency: what a block counts for at least once its overhead is taken off
 
 
 class LatencyTable:
@@ -129,7 +127,12 @@ class LatencyTable:
         """Each measured whole network and its latency."""
         return {subject: summary for subject, summary in self._summaries.items() if isinstance(subject, ChildSpec)}
 
-    @property
+    @cached_property
+    def num_rounds(self) -> dict[Subject, int]:
+        """How often each block and network was measured."""
+        return dict(Counter(row.subject for row in self.rows if isinstance(row, BlockRow | NetworkRow)))
+
+    @cached_property
     def failures(self) -> dict[Subject, str]:
         """What could not be measured, and why; what was measured later does not count."""
         failed = {row.subject: row.reason for row in self.rows if isinstance(row, FailureRow)}
@@ -204,8 +207,7 @@ class LatencyTable:
         Raises:
             DmaskError: as `predict`.
         """
-        raw = self.raw_ms(block, in_size)
-        return max(MIN_SHARE * raw, raw - self.corrections.overhead_ms)
+        return without_overhead(self.raw_ms(block, in_size), self.corrections.overhead_ms)
 
     @cached_property
     def corrections(self) -> Corrections:
@@ -222,8 +224,7 @@ class LatencyTable:
     def whole_network(self, child: ChildSpec, measured_ms: float) -> WholeNetwork:
         """A network's parts beside its latency."""
         located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
-        total = sum(self.raw_ms(block, size) for block, size in located)
-        return WholeNetwork(child.resolution, len(located), total, measured_ms)
+        return WholeNetwork(child.resolution, tuple(self.raw_ms(block, size) for block, size in located), measured_ms)
 
     def correction(self, resolution: int) -> Correction:
         """The line from sums of blocks to whole networks at ``resolution`` pixels.
@@ -231,10 +232,10 @@ class LatencyTable:
         Raises:
             DmaskError: when fewer than three whole networks were measured.
         """
-        if len(self.networks) < MIN_NETWORKS:
+        if not np.isfinite(self.corrections.error):
             raise DmaskError(
-                f"'{self.source}' holds {len(self.networks)} whole networks to correct sums of blocks by, at least"
-                f" {MIN_NETWORKS} are needed",
+                f"'{self.source}' holds {len(self.whole_networks())} whole networks to correct sums of blocks by, at"
+                f" least {MIN_NETWORKS} are needed",
                 f"finish it: dmask profile SPACE -o {self.source}",
             )
         return self.corrections.at(resolution)

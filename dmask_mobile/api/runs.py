@@ -88,7 +88,8 @@ def search(
         }
     )
     if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
-        folder.tables_path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder.tables_path, ignore_errors=True)  # of a start that left no checkpoint
+        folder.tables_path.mkdir(parents=True)
         record.write(folder.record_path)
         for name, table in named_tables(tables).items():
             shutil.copyfile(table, folder.tables_path / f"{name}.jsonl")

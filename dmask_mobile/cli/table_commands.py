@@ -98,9 +98,9 @@ def table_json(table: LatencyTable) -> dict[str, Any]:
         **table.head.to_dict(),
         "num_blocks": len(table.blocks),
         "num_networks": len(table.networks),
-        "relative_spread": table.relative_spread(),
+        "relative_spread": table.relative_spread() if len(table.networks) >= 3 else None,
         "noise": table.noise(),
-        "error": table.corrections.error,
+        "error": table.corrections.error if len(table.networks) >= 3 else None,
         "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     }
 

@@ -8,6 +8,7 @@ estimate of that child (reference: FBNetV2, section 3.2, where a product of effe
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,6 +70,10 @@ class ChainCost:
         corrections = tuple(Correction() for _ in space.input.resolutions)
         return cls(space, "", "", corrections, tabulate(space, lambda block, in_size: 0.0))
 
+    def digest(self) -> str:
+        """Names the cost of every child."""
+        return digest_of(self.blocks, repr(self.corrections))
+
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
         """The expected cost, a differentiable float64 scalar; see `ExpectedCost`."""
         gates = [gate.double() for gate in probabilities]
@@ -91,6 +96,14 @@ class ChainCost:
         lows = [c.apply(lowest_path(self.space, [b[r] for b in blocks])) for r, c in enumerate(self.corrections)]
         highs = [c.apply(-lowest_path(self.space, [-b[r] for b in blocks])) for r, c in enumerate(self.corrections)]
         return CostRange(min(lows), max(highs))
+
+
+def digest_of(blocks: Sequence[BlockCosts], others: str = "") -> str:
+    """Sixteen hexadecimal digits that name tensors and whatever else is given."""
+    digest = hashlib.sha256(others.encode())
+    for block in blocks:
+        digest.update(np.ascontiguousarray(block.values).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def lowest_path(space: SearchSpace, costs: Sequence[np.ndarray], join: Callable[..., Any] = np.add) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmask_mobile.costs.chain import BlockCosts, CostRange, lowest_path, tabulate
+from dmask_mobile.costs.chain import BlockCosts, CostRange, digest_of, lowest_path, tabulate
 from dmask_mobile.costs.counts import block_layers
 from dmask_mobile.costs.model import AdditiveCost
 from dmask_mobile.records.block import BlockSpec
@@ -93,6 +93,10 @@ class SpacePeak:
         self.unit = unit
         self.blocks = blocks
         self._tensors = tuple(torch.from_numpy(block.values) for block in blocks)
+
+    def digest(self) -> str:
+        """Names the peak of every child."""
+        return digest_of(self.blocks)
 
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
         """The peak that the gates lead to, a differentiable float64 scalar; see above."""

@@ -37,6 +37,10 @@ class SpaceCost(ExpectedCost, Protocol):
     name: str
     unit: str
 
+    def digest(self) -> str:
+        """Names the cost of every child: a search goes on only with the very same."""
+        ...
+
     def cost(self, choice: Choice) -> float:
         """The cost of one child: what the model's ``estimate`` says of it."""
         ...

@@ -13,7 +13,7 @@ from dmask_mobile.records.block import BlockSpec
 class ChildSpec(FileRecord):
     """A classification network: a chain of blocks from the image to the class scores.
 
-    ``digest()`` names the architecture; table rows, artifacts and reports carry it.
+    ``digest()`` names the architecture, whatever ``name`` says; table rows, artifacts and reports carry it.
     """
 
     file_format: ClassVar[str] = "dmask-child"
@@ -36,6 +36,10 @@ class ChildSpec(FileRecord):
         if any(block.kind == "head" for block in self.blocks[:-1]):
             raise ValueError("only the last block may be a head")
         return self
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of everything but the name."""
+        return super(ChildSpec, self.model_copy(update={"name": ""})).digest()
 
     @property
     def in_channels(self) -> int:

@@ -23,7 +23,7 @@ from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.data import ImageData, ImageSet
 from dmask_mobile.training.train import batches, evaluate
 
-ATTEMPTS_PER_CHILD, GROWTH = 8, 1.5
+ATTEMPTS_PER_CHILD, GROWTH, MAX_SCALE = 8, 1.5, 64.0
 RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
 
 
@@ -49,9 +49,10 @@ def draw_within(
     for _ in range(ATTEMPTS_PER_CHILD * count):
         if len(found) >= count:
             break
-        noisy = [np.exp(np.maximum(score + scale * random.gumbel(size=score.shape), -600.0)) for score in scores]
-        choice = derive_within(budgets, [p / p.sum() for p in noisy]).choice
-        scale *= GROWTH if space.child(choice).digest() in found else 1.0
+        noisy = [score + scale * random.gumbel(size=score.shape) for score in scores]
+        choice = derive_within(budgets, [np.exp(values - values.max()) for values in noisy]).choice
+        if space.child(choice).digest() in found:
+            scale = min(MAX_SCALE, GROWTH * scale)
         found.setdefault(space.child(choice).digest(), choice)
     return list(found.values())
 

@@ -273,7 +273,7 @@ class Searcher:
         return {
             "space": self.supernet.space.digest(),
             "data": self.data.name,
-            "budgets": [[budget.cost.name, budget.limit] for budget in self.budgets],
+            "budgets": [[budget.cost.name, budget.cost.digest(), budget.limit] for budget in self.budgets],
             "settings": self.settings.model_dump(),
         }
 
@@ -281,7 +281,7 @@ class Searcher:
         if state["settings"] != self._identity():
             raise DmaskError(
                 f"'{checkpoint}' belongs to a search with other settings",
-                "use the same space, data, budget and settings, or start a new run folder",
+                "use the same space, data, budget, table and settings, or start a new run folder",
             )
         self.epoch = state["epoch"]
         self.weight_steps, self.gate_steps = ([StepRecord(*step) for step in steps] for steps in state["steps"])

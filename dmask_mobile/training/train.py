@@ -108,13 +108,14 @@ def train_child(
     schedule = CosineLRScheduler(
         optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
     )
-    state: dict[str, Any] = {"settings": settings.model_dump(), "epoch": 0, "step": 0, "loss": 0.0, "accuracy": 0.0}
+    identity = {**settings.model_dump(), "data": data.name, "mean": list(data.mean)}
+    state: dict[str, Any] = {"settings": identity, "epoch": 0, "step": 0, "loss": 0.0, "accuracy": 0.0}
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
-        if state["settings"] != settings.model_dump():
+        if state["settings"] != identity:
             raise DmaskError(
-                f"'{checkpoint}' was trained with {state['settings']}, not with {settings.model_dump()}",
-                "use the same settings or delete the checkpoint",
+                f"'{checkpoint}' was trained with {state['settings']}, not with {identity}",
+                "use the same settings and data, or delete the checkpoint",
             )
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
@@ -122,7 +123,7 @@ def train_child(
     def keep(epoch: int, step: int) -> None:
         tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
         position = {"epoch": epoch, "step": step, "loss": last_loss, "accuracy": accuracy}
-        save_checkpoint(checkpoint, {"settings": settings.model_dump(), **position, **tensors})
+        save_checkpoint(checkpoint, {"settings": identity, **position, **tensors})
 
     start, last_loss, accuracy = int(state["step"]), float(state["loss"]), float(state["accuracy"])
     with stop_signals() as stopped_by:

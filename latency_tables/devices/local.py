@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ class AgentSession:
             path.unlink()
         if key in self._held:
             self._held.discard(key)
-            self._ask({"do": "unload", "key": key}, 0.0)
+            with suppress(MeasuringError):  # an agent that died holds nothing
+                self._ask({"do": "unload", "key": key}, 0.0)
 
     def close(self) -> None:
         """Ends the agent."""
@@ -75,7 +76,8 @@ class AgentSession:
         process.kill()
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):  # closing flushes what a dead agent will never read
+                pipe.close()
         process.wait()
 
     def _load(self, key: str) -> None:
@@ -84,7 +86,10 @@ class AgentSession:
 
     def _ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
         if self._process is None:
-            self._process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            # A session of its own: Ctrl-C must reach this process alone, which finishes the sample under way.
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")

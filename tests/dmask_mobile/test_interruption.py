@@ -115,6 +115,7 @@ def test_batches_from_any_start_are_the_same_batches() -> None:
         assert torch.equal(labels, same_labels)
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     """kill -9 of the real command, in an epoch that is under way; and SIGTERM, whose exit status says so."""
     space = tmp_path / "space.json"

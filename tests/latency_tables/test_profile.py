@@ -22,10 +22,11 @@ from latency_tables.devices.local import LocalDevice
 from latency_tables.plan import Planner, blocks_of, networks_of
 from latency_tables.probe import TableProbe, check_drift
 from latency_tables.profile import ProfileSettings, profile_child, profile_space, stability
-from latency_tables.rows import FailureRow, NetworkRow, SentinelRow
+from latency_tables.rows import BlockRow, FailureRow, NetworkRow, SentinelRow
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.setup import Setup
 from latency_tables.table import LatencyTable
+from latency_tables.writer import TableWriter
 from tests.latency_tables.factory import write_table
 
 SPACE = SearchSpace.read(Path(__file__).parents[1] / "golden" / "space_v1.yaml")
@@ -195,6 +196,33 @@ def test_kill_minus_nine_loses_at_most_the_line_under_way(tmp_path: Path) -> Non
     table = profile_space(SPACE, setup(), QUICK, path)
     assert path.read_bytes().split(b"\n")[: len(whole_lines)] == whole_lines
     assert set(BLOCKS) == set(table.blocks)
+
+
+def test_ctrl_c_in_the_terminal_blames_no_block(tmp_path: Path) -> None:
+    """A terminal signals the whole process group; the process that runs the models must not take part in that."""
+    path = tmp_path / "t.jsonl"
+    golden = Path(__file__).parents[1] / "golden" / "space_v1.yaml"
+    command = [str(Path(sys.executable).parent / "dmask"), "profile", str(golden), "-o", str(path), "--rounds", "50"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 30):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert b"profiling stopped by SIGINT" in errors
+    assert LatencyTable.read(path).failures == {}
+
+
+def test_an_interrupted_batch_gets_its_missing_rounds(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    first_round = [row for row in table.rows if not isinstance(row, BlockRow | NetworkRow) or row.round == 0]
+    with TableWriter(path, table.head) as writer:
+        for row in first_round:
+            writer.add(row)
+    again = profile_space(SPACE, setup(), QUICK, path)
+    assert set(again.num_rounds.values()) == {2}
+    assert len(again.num_rounds) == len(BLOCKS) + len(NETWORKS)
 
 
 def test_a_signal_stops_in_order_and_a_second_run_goes_on(tmp_path: Path) -> None:

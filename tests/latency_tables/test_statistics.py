@@ -30,9 +30,9 @@ def networks(offset: float, scale: float, overhead: float, noise: float = 0.0, s
     found = []
     for number in range(24):
         resolution, count = (128, 160, 224)[number % 3], int(random.integers(8, 20))
-        total = float(random.uniform(5, 30))
-        latency = offset + scale * (total - overhead * count)
-        found.append(WholeNetwork(resolution, count, total, latency * float(np.exp(noise * random.normal()))))
+        blocks = tuple(random.uniform(0.5, 2.0, count).tolist())
+        latency = offset + scale * (sum(blocks) - overhead * count)
+        found.append(WholeNetwork(resolution, blocks, latency * float(np.exp(noise * random.normal()))))
     return found
 
 
@@ -55,13 +55,21 @@ def test_spread_and_error_are_those_of_networks_left_out() -> None:
 
 def test_a_resolution_with_few_networks_stays_near_the_common_line() -> None:
     many = networks(0.1, 0.9, 0.0)
-    odd = WholeNetwork(96, 10, 10.0, 20.0)  # one network that is twice as slow as all others
+    odd = WholeNetwork(96, (1.0,) * 10, 20.0)  # one network that is twice as slow as all others
     line = fit_corrections([*many, odd]).at(96)
     assert 9.1 < line.apply(10.0) < 16
     assert fit_corrections(many).at(96) == fit_corrections(many).common  # a resolution that was never measured
 
 
+def test_fewer_than_three_networks_say_nothing_of_their_error() -> None:
+    assert fit_corrections(networks(0.1, 0.9, 0.0)[:2]).error == np.inf
+
+
+def test_a_block_keeps_a_fifth_of_what_it_took_alone() -> None:
+    assert WholeNetwork(32, (1.0, 0.1), 1.0).without_overhead(0.5) == pytest.approx(0.5 + 0.02)
+
+
 def test_a_line_never_falls() -> None:
-    falling = [WholeNetwork(32, 5, total, 10 - total) for total in (1.0, 2.0, 3.0, 4.0)]
+    falling = [WholeNetwork(32, (total / 5,) * 5, 10 - total) for total in (1.0, 2.0, 3.0, 4.0)]
     assert common_line(falling).scale > 0
     assert all(line.scale > 0 for line in fit_corrections(falling).lines.values())
