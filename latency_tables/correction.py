@@ -1,8 +1,11 @@
 """From sums of blocks to whole networks: what isolated blocks miss, learned from networks measured on the device.
 
-``latency = a_r + b_r * sum over blocks of (t_block - o)``, one rising line for each resolution r. ``o`` is what a block
-measured alone costs in being called at all. All of it is fitted to *relative* errors; the line of a resolution is
-drawn towards the one of all resolutions, the more so the fewer networks it has.
+``latency = a_r + b_r * sum over blocks of (t_block - o - p m_block + q w_block)``, one rising line for each resolution
+r. A block measured alone pays for being called (``o``) and for bringing its maps into and out of the runtime's own
+layout (``p`` for each of the ``m`` million values of its input and output); inside a network it does not. There its
+``w`` megabytes of weights come from memory (``q``), while alone they stay in the cache from run to run. All of it is
+fitted to *relative* errors; the line of a resolution is drawn towards the one of all resolutions, the more so the fewer
+networks it has.
 """
 
 from __future__ import annotations
@@ -11,51 +14,66 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import lsq_linear
 
 from dmask_mobile.costs.model import Correction
 
 PRIOR_NETWORKS = 2.0  # so many networks the common line counts for in the line of one resolution
 MIN_NETWORKS = 3  # in all
-MIN_NETWORKS_FOR_OVERHEAD = 12
+MIN_NETWORKS_FOR_CONTEXT = 12
 
 
-MIN_SHARE = 0.2  # of its own latency: what a block counts for at least once its overhead is taken off
+MIN_SHARE = 0.2  # of its own latency: what a block counts for at least
 
 
-def without_overhead(block_ms: float, overhead_ms: float) -> float:
-    """What a block that took ``block_ms`` alone adds to a network."""
-    return max(MIN_SHARE * block_ms, block_ms - overhead_ms)
+class Part(NamedTuple):
+    """A block by itself: milliseconds, millions of values in its input and output, megabytes of weights."""
+
+    ms: float
+    moved: float
+    weights_mb: float
+
+
+class Context(NamedTuple):
+    """How a block differs inside a network from one measured alone, in milliseconds.
+
+    Less for a call and for each million values moved, more for each megabyte of weights.
+    """
+
+    call_ms: float = 0.0
+    moved_ms: float = 0.0
+    weights_ms: float = 0.0
+
+    def of(self, part: Part) -> float:
+        """What a block adds to a network."""
+        saved = self.call_ms + self.moved_ms * part.moved
+        return max(MIN_SHARE * part.ms, part.ms - saved + self.weights_ms * part.weights_mb)
 
 
 class WholeNetwork(NamedTuple):
-    """A measured network and what each of its blocks takes alone."""
+    """A measured network and its blocks by themselves."""
 
     resolution: int
-    blocks_ms: tuple[float, ...]
+    parts: tuple[Part, ...]
     measured_ms: float
 
     @property
     def sum_ms(self) -> float:
         """Of the blocks by themselves."""
-        return sum(self.blocks_ms)
+        return sum(part.ms for part in self.parts)
 
-    @property
-    def num_blocks(self) -> int:
-        """How many of them there are."""
-        return len(self.blocks_ms)
-
-    def without_overhead(self, overhead_ms: float) -> float:
+    def sum_in(self, context: Context) -> float:
         """The sum of what the blocks add to a network."""
-        return sum(without_overhead(block_ms, overhead_ms) for block_ms in self.blocks_ms)
+        return sum(context.of(part) for part in self.parts)
 
 
 class Corrections(NamedTuple):
-    """The overhead of a block and the lines, with the relative error that is left on networks not used for them.
+    """What changes in context and the lines, with the relative error that is left on networks not used for them.
 
     ``spread`` is their standard deviation, ``error`` their mean absolute value; both by leaving one network out.
     """
 
-    overhead_ms: float
+    context: Context
     common: Correction
     lines: dict[int, Correction]
     spread: float
@@ -67,19 +85,19 @@ class Corrections(NamedTuple):
 
     def apply(self, network: WholeNetwork) -> float:
         """The predicted latency in milliseconds."""
-        return self.at(network.resolution).apply(network.without_overhead(self.overhead_ms))
+        return self.at(network.resolution).apply(network.sum_in(self.context))
 
 
 def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
     """The corrections from whole networks; with fewer than three nothing is known of their error: it is infinite."""
-    with_overhead = len(networks) >= MIN_NETWORKS_FOR_OVERHEAD
-    fitted = _fit(networks, with_overhead)
+    with_context = len(networks) >= MIN_NETWORKS_FOR_CONTEXT
+    fitted = _fit(networks, with_context)
     if len(networks) < MIN_NETWORKS:
         return fitted._replace(spread=np.inf, error=np.inf)
     residuals = []
     for index, left_out in enumerate(networks):
         others = [*networks[:index], *networks[index + 1 :]]
-        residuals.append(_fit(others, with_overhead).apply(left_out) / left_out.measured_ms - 1)
+        residuals.append(_fit(others, with_context).apply(left_out) / left_out.measured_ms - 1)
     spread = float(np.sqrt(np.mean(np.square(residuals))))
     return fitted._replace(spread=spread, error=float(np.mean(np.abs(residuals))))
 
@@ -90,33 +108,33 @@ def common_line(networks: Sequence[WholeNetwork]) -> Correction:
     return _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
 
 
-def _fit(networks: Sequence[WholeNetwork], with_overhead: bool) -> Corrections:
+def _fit(networks: Sequence[WholeNetwork], with_context: bool) -> Corrections:
     if not networks:
-        return Corrections(0.0, Correction(), {}, 0.0, 0.0)
-    sums, counts, measured = (
-        np.array([getattr(network, field) for network in networks], float)
-        for field in ("sum_ms", "num_blocks", "measured_ms")
-    )
-    overhead = _overhead(sums, counts, measured) if with_overhead else 0.0
-    sums = np.array([network.without_overhead(overhead) for network in networks])
+        return Corrections(Context(), Correction(), {}, 0.0, 0.0)
+    context = _context(networks) if with_context else Context()
+    sums = np.array([network.sum_in(context) for network in networks])
+    measured = np.array([network.measured_ms for network in networks])
     common = _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
     lines = {}
     for resolution in sorted({network.resolution for network in networks}):
         here = np.array([network.resolution == resolution for network in networks])
         lines[resolution] = _line(sums[here], measured[here], common, PRIOR_NETWORKS)
-    return Corrections(overhead, common, lines, 0.0, 0.0)
+    return Corrections(context, common, lines, 0.0, 0.0)
 
 
-def _overhead(sums: np.ndarray, counts: np.ndarray, measured: np.ndarray) -> float:
-    """What each block costs by being measured alone: the coefficient of the number of blocks."""
-    if np.ptp(counts) == 0:
-        return 0.0
-    design = np.stack([np.ones_like(sums), sums, counts], 1) / measured[:, None]
-    _, scale, by_count = np.linalg.lstsq(design, np.ones_like(sums), rcond=None)[0]
-    if scale <= 0:
-        return 0.0
-    most = 0.5 * float((sums / counts).min())  # a block must keep most of what was measured
-    return float(np.clip(-by_count / scale, 0.0, most))
+def _context(networks: Sequence[WholeNetwork]) -> Context:
+    """The coefficients of the number of blocks, of what they move and of their weights, each of its own sign."""
+    rows = [
+        (1.0, n.sum_ms, -len(n.parts), -sum(p.moved for p in n.parts), sum(p.weights_mb for p in n.parts))
+        for n in networks
+    ]
+    measured = np.array([network.measured_ms for network in networks])
+    design = np.array(rows)
+    used = [0, 1, *(column for column in (2, 3, 4) if np.ptp(design[:, column]) > 0)]
+    lowest = np.array([-np.inf, 1e-9, 0.0, 0.0, 0.0])[used]
+    found = lsq_linear(design[:, used] / measured[:, None], np.ones_like(measured), (lowest, np.inf)).x
+    by_column = dict(zip(used, found / found[1], strict=True))
+    return Context(*(float(by_column.get(column, 0.0)) for column in (2, 3, 4)))
 
 
 def _line(sums: np.ndarray, measured: np.ndarray, towards: Correction, prior: float) -> Correction:

@@ -15,8 +15,7 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.correction import common_line
-from latency_tables.probe import SECONDS_PER_NETWORK
-from latency_tables.profile import remeasure
+from latency_tables.probe import drift_of, measure_with_sentinels
 from latency_tables.setup import setup_of
 from latency_tables.statistics import summarize
 from latency_tables.table import LatencyTable
@@ -29,7 +28,10 @@ NUM_WORST = 5
 
 
 class MeasuredChild(Record):
-    """One child: predicted and its spread, by the uncorrected sum, by the common line, and in each of two passes."""
+    """One child: predicted and its spread, by the uncorrected sum, by one line for all, and in each of two passes.
+
+    ``drift``: how much slower the table's sentinels ran beside each pass than when the table was made.
+    """
 
     child: ChildSpec
     predicted_ms: float
@@ -37,6 +39,12 @@ class MeasuredChild(Record):
     sum_ms: float
     line_ms: float
     passes_ms: tuple[float, ...]
+    drift: tuple[float, ...]
+
+    @property
+    def error_without_drift(self) -> float:
+        """The error if the device were what it was when the table was made."""
+        return self.predicted_ms / float(np.mean(np.array(self.passes_ms) / (1 + np.array(self.drift)))) - 1
 
     @property
     def measured_ms(self) -> float:
@@ -65,6 +73,8 @@ class Evaluation(Record):
     coverage_80: float
     mape_sum: float
     mape_line: float
+    mape_without_drift: float
+    drift: float
     children: tuple[MeasuredChild, ...]
 
     def worst(self) -> list[MeasuredChild]:
@@ -95,18 +105,20 @@ def evaluate(table: LatencyTable, children: Sequence[ChildSpec], progress: Progr
     setup, latency = setup_of(table), Latency(table)
     estimates = [latency.estimate(child) for child in children]
     passes_ms: list[list[float]] = [[] for _ in children]
+    drifts: list[list[float]] = [[] for _ in children]
     models = {str(number): setup.convert(child) for number, child in enumerate(children)}
     done = 0
     for _ in range(PASSES):
         for start in range(0, len(children), BATCH_CHILDREN):
             keys = list(models)[start : start + BATCH_CHILDREN]
-            taken = remeasure({key: models[key] for key in keys}, setup, ROUNDS_PER_PASS, SECONDS_PER_NETWORK)
+            taken = measure_with_sentinels(table, setup, {key: models[key] for key in keys}, rounds=ROUNDS_PER_PASS)
             for key in keys:
                 passes_ms[int(key)].append(summarize(taken[key]).typical_ms)
+                drifts[int(key)].append(drift_of(table, taken))
             done += len(keys)
             progress("evaluate", done, PASSES * len(children))
     measured, line = [], common_line(table.whole_networks())
-    for child, estimate, times in zip(children, estimates, passes_ms, strict=True):
+    for child, estimate, times, drift in zip(children, estimates, passes_ms, drifts, strict=True):
         network = table.whole_network(child, float(np.mean(times)))
         measured.append(
             MeasuredChild(
@@ -116,6 +128,7 @@ def evaluate(table: LatencyTable, children: Sequence[ChildSpec], progress: Progr
                 sum_ms=network.sum_ms,
                 line_ms=line.apply(network.sum_ms),
                 passes_ms=tuple(times),
+                drift=tuple(drift),
             )
         )
     return judge(measured)
@@ -139,6 +152,8 @@ def judge(children: Sequence[MeasuredChild]) -> Evaluation:
         coverage_80=float(covered.mean()),
         mape_sum=float(np.mean([abs(child.sum_ms / child.measured_ms - 1) for child in children])),
         mape_line=float(np.mean([abs(child.line_ms / child.measured_ms - 1) for child in children])),
+        mape_without_drift=float(np.mean([abs(child.error_without_drift) for child in children])),
+        drift=float(np.median([child.drift for child in children])),
         children=tuple(children),
     )
 

@@ -52,11 +52,11 @@ class TableProbe:
 
 
 def measure_with_sentinels(
-    table: LatencyTable, setup: Setup, models: dict[str, bytes], progress: Progress = silent
+    table: LatencyTable, setup: Setup, models: dict[str, bytes], progress: Progress = silent, rounds: int = ROUNDS
 ) -> dict[str, list[tuple[float, ...]]]:
     """Rounds of ``models`` and, as ``sentinel0`` and so on, of the table's sentinels."""
     sentinels = {f"sentinel{number}": setup.convert(child) for number, child in enumerate(reference_networks(table))}
-    taken = remeasure({**models, **sentinels}, setup, ROUNDS, SECONDS_PER_NETWORK, progress)
+    taken = remeasure({**models, **sentinels}, setup, rounds, SECONDS_PER_NETWORK, progress)
     return {key: [tuple(samples) for samples in rounds] for key, rounds in taken.items()}
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.costs.model import Correction
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.correction import MIN_NETWORKS, Corrections, WholeNetwork, fit_corrections, without_overhead
+from latency_tables.correction import MIN_NETWORKS, Corrections, Part, WholeNetwork, fit_corrections
 from latency_tables.predictor import BlockPredictor, PredictedBlock, fit_predictors
 from latency_tables.rows import (
     ROW,
@@ -202,12 +203,12 @@ class LatencyTable:
         return self._predicted[block, in_size].ms
 
     def block_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds that one block adds to a network: `raw_ms` without the overhead of being called alone.
+        """Milliseconds that one block adds to a network: `raw_ms` without what being measured alone changes.
 
         Raises:
             DmaskError: as `predict`.
         """
-        return without_overhead(self.raw_ms(block, in_size), self.corrections.overhead_ms)
+        return self.corrections.context.of(self._part(block, in_size))
 
     @cached_property
     def corrections(self) -> Corrections:
@@ -224,7 +225,11 @@ class LatencyTable:
     def whole_network(self, child: ChildSpec, measured_ms: float) -> WholeNetwork:
         """A network's parts beside its latency."""
         located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
-        return WholeNetwork(child.resolution, tuple(self.raw_ms(block, size) for block, size in located), measured_ms)
+        return WholeNetwork(child.resolution, tuple(self._part(block, size) for block, size in located), measured_ms)
+
+    def _part(self, block: BlockSpec, in_size: int) -> Part:
+        values = block.in_width * in_size**2 + block.out_width * block.out_size(in_size) ** 2
+        return Part(self.raw_ms(block, in_size), values / 1e6, WeightBytes().block_cost(block, in_size) / 1e6)
 
     def correction(self, resolution: int) -> Correction:
         """The line from sums of blocks to whole networks at ``resolution`` pixels.

@@ -49,7 +49,7 @@ class ShownProgress:
             return
         self._last_line = now
         left = (now - started) * (total - done) / max(1, done - 1)
-        timing = f", about {left:.0f} s left" if 1 < done < total else ""
+        timing = f", about {left:.0f} s left" if 1 < done < total and now > started else ""
         self._console.print(f"{stage} {done}/{total}{timing} {note}".rstrip(), highlight=False)
 
     def _show_bar(self, stage: str, done: int, total: int, note: str) -> None:

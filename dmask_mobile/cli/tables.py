@@ -96,7 +96,11 @@ def latency_table_summary(table: LatencyTable) -> Table:
     shown.add_row("whole networks", str(len(networks)))
     for resolution, (offset, scale) in table.corrections.lines.items():
         shown.add_row(f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks")
-    shown.add_row("overhead of a block alone", f"{table.corrections.overhead_ms:.4f} ms")
+    call_ms, moved_ms, weights_ms = table.corrections.context
+    shown.add_row(
+        "a block in a network",
+        f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved + {weights_ms:.4f} ms a MB of weights",
+    )
     shown.add_row("error on networks left out", f"{table.corrections.error:.1%} (spread {table.relative_spread():.1%})")
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
     shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
@@ -129,6 +133,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         ("mean error", f"{evaluation.mape:.2%}"),
         ("mean error of the sum alone", f"{evaluation.mape_sum:.2%}"),
         ("mean error of the sum and one line", f"{evaluation.mape_line:.2%}"),
+        ("mean error without drift", f"{evaluation.mape_without_drift:.2%} (drift {evaluation.drift:+.1%})"),
         ("noise floor (measured twice)", f"{evaluation.noise_floor_mape:.2%}"),
         ("within 5% / 10%", f"{evaluation.within_5:.0%} / {evaluation.within_10:.0%}"),
         ("Kendall tau, over all / near", " / ".join("-" if t is None else f"{t:.3f}" for t in taus)),

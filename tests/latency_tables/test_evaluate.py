@@ -20,7 +20,13 @@ CHILD = SPACE.child(SPACE.smallest())
 def measured(predicted: float, passes: tuple[float, float], resolution: int = 32, spread: float = 1.0) -> MeasuredChild:
     child = CHILD.model_copy(update={"resolution": resolution})
     return MeasuredChild(
-        child=child, predicted_ms=predicted, spread_ms=spread, sum_ms=2 * predicted, line_ms=predicted, passes_ms=passes
+        child=child,
+        predicted_ms=predicted,
+        spread_ms=spread,
+        sum_ms=2 * predicted,
+        line_ms=predicted,
+        passes_ms=passes,
+        drift=(0.0, 0.25),
     )
 
 
@@ -38,6 +44,8 @@ def test_figures_by_hand() -> None:
     assert found.coverage_80 == 0.75
     assert found.noise_floor_mape == pytest.approx((0 + 1 / 10.5 + 0 + 0) / 4)
     assert found.mape_sum == pytest.approx((1 + 1.08 + 1.16 + 0.7) / 4)
+    assert found.drift == 0.125
+    assert found.children[0].error_without_drift == pytest.approx(10 / 9 - 1)  # 10 and 10 / 1.25
     assert found.kendall_tau == pytest.approx(kendalltau([10, 10.4, 21.6, 25.5], [10, 10, 20, 30]).statistic)
     assert [round(child.error, 2) for child in found.worst()[:2]] == [-0.15, 0.08]
 
