@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dmask_mobile.costs.memory import PeakActivationBytes, WeightBytes
@@ -71,6 +71,7 @@ def peak_of_onnx(model: bytes) -> int:
 
 
 @given(spaces_with_choice())
+@settings(max_examples=20)
 def test_peak_is_what_liveness_over_the_exported_graph_says(case: tuple[SearchSpace, Choice]) -> None:
     child = case[0].child(case[1])
     network = build(child).eval()

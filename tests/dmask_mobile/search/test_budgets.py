@@ -43,6 +43,7 @@ def test_a_peak_that_leaves_nothing_within_the_other_budget() -> None:
         derive_within([Budget(MACS, MACS.reachable().low), Budget(PEAK, low - 1)], PROBABILITIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other_place", [0.3, 0.95])
 def test_a_search_keeps_all_budgets_and_lands_on_the_tightest(other_place: float, tmp_path: Path) -> None:
     """With a loose second budget the first is met exactly, with a tight one both are kept."""
@@ -54,6 +55,7 @@ def test_a_search_keeps_all_budgets_and_lands_on_the_tightest(other_place: float
     assert found.entropy < 0.2
 
 
+@pytest.mark.slow
 def test_a_search_within_a_peak(tmp_path: Path) -> None:
     budget = Budget(PEAK, between(*PEAK.reachable(), 0.4))
     settings = SearchSettings(epochs=4, batch_size=64, min_gate_steps=300)

@@ -82,6 +82,7 @@ def search_counting_passes(settings: SearchSettings, folder: Path) -> tuple[Sear
     return search.run(folder / "s.pt"), budget, passes
 
 
+@pytest.mark.slow
 def test_a_sampled_search_lands_with_one_pass_a_step(tmp_path: Path) -> None:
     settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
     found, budget, passes = search_counting_passes(settings, tmp_path)

@@ -52,7 +52,9 @@ def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path
         assert torch.equal(value, resumed.supernet.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("place", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize(
+    "place", [0.5, pytest.param(0.25, marks=pytest.mark.slow), pytest.param(0.75, marks=pytest.mark.slow)]
+)
 def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float, tmp_path: Path) -> None:
     settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
     search = searcher(settings, place)
