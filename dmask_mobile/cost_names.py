@@ -6,7 +6,7 @@ packages meet, inside functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -121,9 +121,13 @@ def cost_model(
 
 def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:
     """Every cost that a budget may name: built in, of each table, of your own."""
-    names = named_tables(tables)
-    latencies = [f"latency@{name}" for name in names] if len(names) > 1 else ["latency"] * len(names)
-    return [*_counted(), *(cost_model(name, tables) for name in latencies), *costs]
+    return [*_counted(), *(cost_model(name, tables) for name in latency_names(named_tables(tables)).values()), *costs]
+
+
+def latency_names(tables: Iterable[str]) -> dict[str, str]:
+    """What the latency of each table is called: ``latency`` where there is one, else ``latency@NAME``."""
+    names = list(tables)
+    return {name: "latency" if len(names) == 1 else f"latency{TABLE_SEPARATOR}{name}" for name in names}
 
 
 def _counted() -> list[CostModel]:

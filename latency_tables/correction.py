@@ -21,8 +21,6 @@ from dmask_mobile.costs.model import Correction
 PRIOR_NETWORKS = 2.0  # so many networks the common line counts for in the line of one resolution
 MIN_NETWORKS = 3  # in all
 MIN_NETWORKS_FOR_CONTEXT = 12
-
-
 MIN_SHARE = 0.2  # of its own latency: what a block counts for at least
 
 
@@ -105,7 +103,7 @@ def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
 def common_line(networks: Sequence[WholeNetwork]) -> Correction:
     """One line for all networks and nothing else: what most tables are corrected by, for comparison."""
     sums, measured = (np.array([getattr(n, field) for n in networks], float) for field in ("sum_ms", "measured_ms"))
-    return _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
+    return _common(sums, measured)
 
 
 def _fit(networks: Sequence[WholeNetwork], with_context: bool) -> Corrections:
@@ -114,12 +112,17 @@ def _fit(networks: Sequence[WholeNetwork], with_context: bool) -> Corrections:
     context = _context(networks) if with_context else Context()
     sums = np.array([network.sum_in(context) for network in networks])
     measured = np.array([network.measured_ms for network in networks])
-    common = _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
+    common = _common(sums, measured)
     lines = {}
     for resolution in sorted({network.resolution for network in networks}):
         here = np.array([network.resolution == resolution for network in networks])
         lines[resolution] = _line(sums[here], measured[here], common, PRIOR_NETWORKS)
     return Corrections(context, common, lines, 0.0, 0.0)
+
+
+def _common(sums: np.ndarray, measured: np.ndarray) -> Correction:
+    """The line of all networks; the median ratio where they are too few or too similar for one."""
+    return _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
 
 
 def _context(networks: Sequence[WholeNetwork]) -> Context:

@@ -15,7 +15,8 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.correction import common_line
-from latency_tables.probe import drift_of, measure_with_sentinels
+from latency_tables.probe import SECONDS_PER_NETWORK, drift_of, sentinel_models
+from latency_tables.profile import remeasure
 from latency_tables.setup import setup_of
 from latency_tables.statistics import summarize
 from latency_tables.table import LatencyTable
@@ -107,14 +108,16 @@ def evaluate(table: LatencyTable, children: Sequence[ChildSpec], progress: Progr
     passes_ms: list[list[float]] = [[] for _ in children]
     drifts: list[list[float]] = [[] for _ in children]
     models = {str(number): setup.convert(child) for number, child in enumerate(children)}
-    done = 0
+    sentinels, done = sentinel_models(table, setup), 0
     for _ in range(PASSES):
         for start in range(0, len(children), BATCH_CHILDREN):
             keys = list(models)[start : start + BATCH_CHILDREN]
-            taken = measure_with_sentinels(table, setup, {key: models[key] for key in keys}, rounds=ROUNDS_PER_PASS)
+            batch = {**{key: models[key] for key in keys}, **sentinels}
+            taken = remeasure(batch, setup, ROUNDS_PER_PASS, SECONDS_PER_NETWORK)
+            drift_now = drift_of(table, taken)
             for key in keys:
                 passes_ms[int(key)].append(summarize(taken[key]).typical_ms)
-                drifts[int(key)].append(drift_of(table, taken))
+                drifts[int(key)].append(drift_now)
             done += len(keys)
             progress("evaluate", done, PASSES * len(children))
     measured, line = [], common_line(table.whole_networks())

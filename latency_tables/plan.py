@@ -12,10 +12,12 @@ from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
+from latency_tables.correction import MIN_NETWORKS_FOR_CONTEXT
 from latency_tables.rows import BlockAt
 from latency_tables.table import LatencyTable
 
-NETWORKS_PER_RESOLUTION, MIN_NETWORKS = 5, 12
+NETWORKS_PER_RESOLUTION = 5
+NUM_SENTINELS = 3
 CANDIDATE_CHILDREN = 300
 EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
 
@@ -36,11 +38,11 @@ def blocks_of(space: SearchSpace) -> tuple[BlockAt, ...]:
 def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
     """Whole networks to correct sums of blocks by: at each resolution the smallest, the largest, and random ones.
 
-    Five at each resolution, twelve at least in all.
+    Five at each resolution, and as many in all as the whole correction needs.
     """
     generator = random.Random(seed)
     resolutions = range(len(space.input.resolutions))
-    count = max(NETWORKS_PER_RESOLUTION, -(-MIN_NETWORKS // len(resolutions)))
+    count = max(NETWORKS_PER_RESOLUTION, -(-MIN_NETWORKS_FOR_CONTEXT // len(resolutions)))
     children = []
     for resolution in resolutions:
         choices = [space.smallest(), space.largest(), *(space.sample(generator) for _ in range(count - 2))]
@@ -52,16 +54,16 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
 
 def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
     """Three networks that are quick to measure again and again: the first ones, at the lowest resolution."""
-    return tuple(networks[:3])
+    return tuple(networks[:NUM_SENTINELS])
 
 
 class Planner:
     """Chooses the blocks of a space that a table should get next.
 
     Blocks whose measuring was interrupted come first, then all those of kinds that a space has few of (stem, last
-    convolution, head). Of the others
-    one half is drawn as random children use them, so that common blocks come early; the other half is where the
-    prediction's spread in milliseconds is largest. As long as nothing can be predicted, all are drawn.
+    convolution, head). Of the others one half is drawn as random children use them, so that common blocks come early;
+    the other half is where the prediction's spread in milliseconds is largest. As long as nothing can be predicted,
+    all are drawn.
 
     Args:
         space: the space.
@@ -83,20 +85,19 @@ class Planner:
     def next_batch(self, table: LatencyTable, size: int) -> list[BlockAt]:
         """At most ``size`` blocks that are missing; none when all of them were measured."""
         missing = self.missing(table)
-        absent = set(missing)
         rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
         rare += [b for b in missing if b[0].kind != "inverted_residual" and b not in table.blocks]
         if len(missing) <= size or len(rare) >= size:
             return list(dict.fromkeys([*rare, *missing]))[:size]
         wanted = dict.fromkeys(rare)
-        used = dict.fromkeys(located for located in self._used_by_children() if located in absent)
-        candidates = [located for located in used if located not in wanted] or missing
+        others = set(missing) - wanted.keys()
+        candidates = list(dict.fromkeys(b for b in self._used_by_children() if b in others))
+        candidates = candidates or [b for b in missing if b in others]
         explored = round(EXPLORED_SHARE * (size - len(rare))) if table.can_predict("inverted_residual") else size
         wanted |= dict.fromkeys(candidates[:explored])
-        rest = [located for located in candidates[explored:] if located not in wanted]
+        rest = candidates[explored:]
         if rest and len(wanted) < size:
-            spread_ms = table.spread_ms(rest)
-            order = np.argsort(-np.asarray(spread_ms))
+            order = np.argsort(-np.asarray(table.spread_ms(rest)))
             wanted |= dict.fromkeys(rest[index] for index in order[: size - len(wanted)])
         return list(wanted)[:size]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
@@ -10,10 +14,11 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.cost import CostEstimate
 from export.verify import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency
+from latency_tables.plan import NUM_SENTINELS
 from latency_tables.profile import ProfileSettings, remeasure
 from latency_tables.setup import Setup, setup_of
-from latency_tables.statistics import summarize
-from latency_tables.table import LatencyTable, median_drift
+from latency_tables.statistics import Summary, summarize
+from latency_tables.table import LatencyTable
 
 ROUNDS, ATTEMPTS = 7, 3
 SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
@@ -42,8 +47,9 @@ class TableProbe:
 
         A noisy measurement is made again, at most three times: noise says nothing about the latency itself.
         """
+        models = {"artifact": path.read_bytes(), **sentinel_models(self.table, self.setup)}
         for _ in range(ATTEMPTS):
-            taken = measure_with_sentinels(self.table, self.setup, {"artifact": path.read_bytes()}, self.progress)
+            taken = remeasure(models, self.setup, ROUNDS, SECONDS_PER_NETWORK, self.progress)
             summary = summarize(taken["artifact"])
             measured = MeasuredLatency(summary.typical_ms, summary.noise, drift_of(self.table, taken))
             if measured.noise <= UNSTABLE_NOISE:
@@ -51,28 +57,30 @@ class TableProbe:
         return measured
 
 
-def measure_with_sentinels(
-    table: LatencyTable, setup: Setup, models: dict[str, bytes], progress: Progress = silent, rounds: int = ROUNDS
-) -> dict[str, list[tuple[float, ...]]]:
-    """Rounds of ``models`` and, as ``sentinel0`` and so on, of the table's sentinels."""
-    sentinels = {f"sentinel{number}": setup.convert(child) for number, child in enumerate(reference_networks(table))}
-    taken = remeasure({**models, **sentinels}, setup, rounds, SECONDS_PER_NETWORK, progress)
-    return {key: [tuple(samples) for samples in rounds] for key, rounds in taken.items()}
+def references(table: LatencyTable) -> dict[ChildSpec, Summary]:
+    """What drift is told by: the sentinels, or the first networks of a table without any."""
+    return table.sentinels or dict(itertools.islice(table.networks.items(), NUM_SENTINELS))
 
 
-def reference_networks(table: LatencyTable) -> tuple[ChildSpec, ...]:
-    """The networks that drift is told by: the sentinels, or the first networks of a table without any."""
-    return tuple(table.sentinels) or tuple(table.networks)[:3]
+def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:
+    """The models that tell drift, named ``sentinel0`` and so on, to measure beside others."""
+    return {f"sentinel{number}": setup.convert(child) for number, child in enumerate(references(table))}
 
 
-def drift_of(table: LatencyTable, taken: dict[str, list[tuple[float, ...]]]) -> float:
-    """How much slower the device is now than when the table was made; 0 for a table without whole networks."""
-    then = table.sentinels or table.networks
-    references = reference_networks(table)
-    if not references:
-        return 0.0
-    now_ms = [summarize(taken[f"sentinel{number}"]).typical_ms for number in range(len(references))]
-    return median_drift(now_ms, [then[child] for child in references])
+def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Sequence[float]]]) -> float:
+    """How much slower the device is now than when the table was made: the median of now / then - 1.
+
+    0 for a table without whole networks.
+
+    Args:
+        table: the table.
+        taken: the rounds of each of `sentinel_models`.
+    """
+    ratios = [
+        summarize(taken[f"sentinel{number}"]).typical_ms / then.typical_ms - 1
+        for number, then in enumerate(references(table).values())
+    ]
+    return float(np.median(ratios)) if ratios else 0.0
 
 
 def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
@@ -81,7 +89,8 @@ def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
     Raises:
         DmaskError: when the device is another one, or has become more than 10% slower or faster.
     """
-    drift = drift_of(table, measure_with_sentinels(table, setup_of(table), {}, progress))
+    setup = setup_of(table)
+    drift = drift_of(table, remeasure(sentinel_models(table, setup), setup, ROUNDS, SECONDS_PER_NETWORK, progress))
     if abs(drift) > MAX_DRIFT:
         raise DmaskError(
             f"the device has drifted by {drift:+.0%} since '{table.source}' was measured (at most ±{MAX_DRIFT:.0%})",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -14,6 +15,7 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
+from export.verify import UNSTABLE_NOISE
 from latency_tables.devices.device import MeasuringError, Samples, Session
 from latency_tables.plan import Planner, networks_of, sentinels_of
 from latency_tables.rows import (
@@ -31,7 +33,6 @@ from latency_tables.table import LatencyTable
 from latency_tables.writer import TableWriter
 
 NETWORKS_DONE_AT = 0.8  # of the way: whole networks are spread over so much of it
-UNSTABLE_NOISE = 0.10
 
 
 class ProfileSettings(Record):
@@ -63,12 +64,10 @@ def profile_space(
         DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
         StoppedError: after SIGTERM or Ctrl-C.
     """
-    with TableWriter(path, setup.head()) as writer, setup.device.open(setup.runtime, setup.threads) as session:
-        if writer.dropped_line:
+    with _measuring(setup, settings, path) as measuring:
+        if measuring.writer.dropped_line:
             progress("profile", 0, 1, "dropped a line that was cut off")
-        with stop_signals() as stopped_by:
-            measuring = _Measuring(setup, settings, session, writer, stopped_by)
-            return _SpaceProfile(space, measuring).run(progress)
+        return _SpaceProfile(space, measuring).run(progress)
 
 
 def profile_child(
@@ -80,18 +79,24 @@ def profile_child(
         DmaskError: as `profile_space`.
         StoppedError: after SIGTERM or Ctrl-C.
     """
-    with (
-        TableWriter(path, setup.head()) as writer,
-        setup.device.open(setup.runtime, setup.threads) as session,
-        stop_signals() as stopped_by,
-    ):
-        measuring = _Measuring(setup, settings, session, writer, stopped_by)
+    with _measuring(setup, settings, path) as measuring:
         measured = measuring.table().num_rounds
         wanted = dict.fromkeys(located for located in child.located_blocks() if located[0].kind != "skip")
         missing = [located for located in wanted if located not in measured]
         if missing:
             measuring.measure_rounds(missing, progress=progress)
         return measuring.table()
+
+
+@contextmanager
+def _measuring(setup: Setup, settings: ProfileSettings, path: Path) -> Iterator[_Measuring]:
+    """The table locked, the device ready, signals noted."""
+    with (
+        TableWriter(path, setup.head()) as writer,
+        setup.device.open(setup.runtime, setup.threads) as session,
+        stop_signals() as stopped_by,
+    ):
+        yield _Measuring(setup, settings, session, writer, stopped_by)
 
 
 class _Measuring:
@@ -110,7 +115,7 @@ class _Measuring:
         self.session = session
         self.writer = writer
         self.stopped_by = stopped_by
-        table = LatencyTable.read(writer.path)
+        table = writer.table
         self.head, self.rows = table.head, list(table.rows)
         self.sentinels = tuple(table.sentinels)
         self.done = {(row.subject, row.round) for row in self.rows if isinstance(row, BlockRow | NetworkRow)}

@@ -139,7 +139,7 @@ class LatencyTable:
         failed = {row.subject: row.reason for row in self.rows if isinstance(row, FailureRow)}
         return {subject: reason for subject, reason in failed.items() if subject not in self._summaries}
 
-    @property
+    @cached_property
     def sentinels(self) -> dict[ChildSpec, Summary]:
         """The networks that tell whether the device has changed, and their latency when the table was made."""
         found: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
@@ -253,11 +253,6 @@ class LatencyTable:
         """The median relative noise of the whole networks between rounds."""
         noises = sorted(summary.noise for summary in self.networks.values())
         return noises[len(noises) // 2] if noises else 0.0
-
-
-def median_drift(now_ms: Sequence[float], then: Sequence[Summary]) -> float:
-    """How much slower the sentinels run now than when the table was made: the median of now / then - 1."""
-    return float(np.median([now / summary.typical_ms - 1 for now, summary in zip(now_ms, then, strict=True)]))
 
 
 def _parse(line: str, path: Path, number: int) -> object:

@@ -17,7 +17,7 @@ class TableWriter:
     """Appends rows to a table file, each flushed to disk before the next is measured; use it in a ``with``.
 
     A new file gets the head; an old one must have the same, and a line that was cut off is dropped. While it is
-    open, nobody else writes to the table.
+    open, nobody else writes to the table. ``table`` is what the file held when it was opened.
 
     Raises:
         DmaskError: when the file belongs to another device, runtime or setting, or somebody else is writing to it.
@@ -40,9 +40,11 @@ class TableWriter:
         try:
             self.dropped_line = self.path.exists() and _drop_cut_line(self.path)
             if self.path.exists() and self.path.stat().st_size:
-                LatencyTable.read(self.path).head.check_same(self.head, f"table '{self.path}'")
+                self.table = LatencyTable.read(self.path)
+                self.table.head.check_same(self.head, f"table '{self.path}'")
                 self._file = self.path.open("a", encoding="utf-8")
             else:
+                self.table = LatencyTable(self.head, (), str(self.path))
                 self._file = self.path.open("w", encoding="utf-8")
                 self._append(json.dumps(self.head.to_dict()))
         except BaseException:

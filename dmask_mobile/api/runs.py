@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.tables import profile
-from dmask_mobile.cost_names import cost_model, named_tables, our_package
+from dmask_mobile.cost_names import cost_model, latency_names, named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace, load_space
@@ -281,10 +281,9 @@ def _latency_promises(record: RunRecord, tables: Mapping[str, Path], progress: P
 
     budgets = {budget.cost: budget.limit for budget in record.budgets}
     promises = []
-    for name, path in tables.items():
-        cost = "latency" if len(tables) == 1 else f"latency@{name}"
-        limit = budgets.get(f"latency@{name}", budgets.get("latency") if len(tables) == 1 else None)
-        promises.append(LatencyPromise(cost, TableProbe(LatencyTable.read(path), progress), limit))
+    for name, cost in latency_names(tables).items():
+        limit = budgets.get(cost, budgets.get(f"latency@{name}"))  # one table may be named in its budget as well
+        promises.append(LatencyPromise(cost, TableProbe(LatencyTable.read(tables[name]), progress), limit))
     return tuple(promises)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,13 +95,17 @@ def table_json(table: LatencyTable) -> dict[str, Any]:
     """Head, coverage and quality of a table."""
     from latency_tables.rows import describe_subject
 
+    def known(value: float) -> float | None:
+        """JSON has no infinity, which stands for an error that nothing is known of."""
+        return value if math.isfinite(value) else None
+
     return {
         **table.head.to_dict(),
         "num_blocks": len(table.blocks),
         "num_networks": len(table.networks),
-        "relative_spread": table.relative_spread() if len(table.networks) >= 3 else None,
+        "relative_spread": known(table.relative_spread()),
         "noise": table.noise(),
-        "error": table.corrections.error if len(table.networks) >= 3 else None,
+        "error": known(table.corrections.error),
         "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     }
 

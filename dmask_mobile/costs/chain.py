@@ -31,6 +31,17 @@ class BlockCosts(NamedTuple):
     decisions: tuple[int, ...]
     values: np.ndarray
 
+    def expected(self, gates: Sequence[Tensor]) -> Tensor:
+        """The expected cost at each resolution (R,): the tensor contracted with the float64 gates of its decisions."""
+        values_R = torch.from_numpy(self.values)
+        for decision in reversed(self.decisions):
+            values_R = values_R @ gates[decision]
+        return values_R
+
+    def of(self, choice: Choice) -> float:
+        """The entry of one child."""
+        return float(self.values[(choice[0], *(choice[d] for d in self.decisions))])
+
 
 class CostRange(NamedTuple):
     """What the children of a space can cost."""
@@ -58,17 +69,8 @@ class ChainCost:
         self.unit = unit
         self.corrections = corrections
         self.blocks = blocks
-        self._tensors = tuple(torch.from_numpy(block.values) for block in self.blocks)
         self._offsets = torch.tensor([c.offset for c in self.corrections], dtype=torch.float64)
         self._scales = torch.tensor([c.scale for c in self.corrections], dtype=torch.float64)
-
-    @classmethod
-    def free(cls, space: SearchSpace) -> ChainCost:
-        """A cost of 0 for every child."""
-        from dmask_mobile.costs.model import Correction
-
-        corrections = tuple(Correction() for _ in space.input.resolutions)
-        return cls(space, "", "", corrections, tabulate(space, lambda block, in_size: 0.0))
 
     def digest(self) -> str:
         """Names the cost of every child."""
@@ -78,17 +80,13 @@ class ChainCost:
         """The expected cost, a differentiable float64 scalar; see `ExpectedCost`."""
         gates = [gate.double() for gate in probabilities]
         sums_R = torch.zeros_like(self._scales)
-        for block, values in zip(self.blocks, self._tensors, strict=True):
-            for decision in reversed(block.decisions):
-                values = values @ gates[decision]
-            sums_R = sums_R + values
+        for block in self.blocks:
+            sums_R = sums_R + block.expected(gates)
         return (self._offsets + self._scales * sums_R) @ gates[0]
 
     def cost(self, choice: Choice) -> float:
         """The cost of one child: what ``estimate`` says of it."""
-        r = choice[0]
-        total = sum(float(block.values[(r, *(choice[d] for d in block.decisions))]) for block in self.blocks)
-        return self.corrections[r].apply(total)
+        return self.corrections[choice[0]].apply(sum(block.of(choice) for block in self.blocks))
 
     def reachable(self) -> CostRange:
         """The lowest and the highest cost of any child: shortest paths over the chain of widths."""

@@ -92,7 +92,6 @@ class SpacePeak:
         self.name = name
         self.unit = unit
         self.blocks = blocks
-        self._tensors = tuple(torch.from_numpy(block.values) for block in blocks)
 
     def digest(self) -> str:
         """Names the peak of every child."""
@@ -101,16 +100,11 @@ class SpacePeak:
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
         """The peak that the gates lead to, a differentiable float64 scalar; see above."""
         gates = [gate.double() for gate in probabilities]
-        peaks_BR = []
-        for block, values in zip(self.blocks, self._tensors, strict=True):
-            for decision in reversed(block.decisions):
-                values = values @ gates[decision]
-            peaks_BR.append(values)
-        return torch.stack(peaks_BR).amax(0) @ gates[0]
+        return torch.stack([block.expected(gates) for block in self.blocks]).amax(0) @ gates[0]
 
     def cost(self, choice: Choice) -> float:
         """The peak of one child."""
-        return max(float(block.values[(choice[0], *(choice[d] for d in block.decisions))]) for block in self.blocks)
+        return max(block.of(choice) for block in self.blocks)
 
     def reachable(self) -> CostRange:
         """The lowest and the highest peak of any child."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.costs.memory import SpacePeak
-from dmask_mobile.costs.model import SpaceCost
+from dmask_mobile.costs.model import Correction, SpaceCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.search.derive import Derived, PeakLimit, derive
 from dmask_mobile.search.derive_several import derive_within_all
@@ -50,8 +50,9 @@ def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]
     sums = [(b.cost, b.limit) for b in budgets if isinstance(b.cost, ChainCost)]
     peaks = tuple(PeakLimit(b.cost, b.limit) for b in budgets if isinstance(b.cost, SpacePeak))
     if not sums:  # nothing to add up: the same search with a cost of 0 everywhere
-        space = budgets[0].cost.space
-        free = ChainCost.free(space)
+        peak = peaks[0].cost
+        zeros = tuple(block._replace(values=np.zeros_like(block.values)) for block in peak.blocks)
+        free = ChainCost(peak.space, "", "", (Correction(),) * len(peak.space.input.resolutions), zeros)
         return derive(free, probabilities, 0.0, floor=0.0, peaks=peaks)
     if len(sums) == 1:
         return derive(sums[0][0], probabilities, sums[0][1], peaks=peaks)

@@ -43,7 +43,8 @@ def draw_within(
     The noise grows while draws repeat: decided gates would give the same child again and again.
     """
     space = budgets[0].cost.space
-    found = {space.child(best).digest(): best for best in (derive_within(budgets, probabilities).choice,)}
+    best = derive_within(budgets, probabilities).choice
+    found = {space.child(best).digest(): best}
     scores = log_scores(probabilities)
     scale = 1.0
     for _ in range(ATTEMPTS_PER_CHILD * count):
@@ -51,9 +52,11 @@ def draw_within(
             break
         noisy = [score + scale * random.gumbel(size=score.shape) for score in scores]
         choice = derive_within(budgets, [np.exp(values - values.max()) for values in noisy]).choice
-        if space.child(choice).digest() in found:
+        digest = space.child(choice).digest()
+        if digest in found:
             scale = min(MAX_SCALE, GROWTH * scale)
-        found.setdefault(space.child(choice).digest(), choice)
+        else:
+            found[digest] = choice
     return list(found.values())
 
 

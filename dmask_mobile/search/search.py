@@ -23,7 +23,7 @@ from dmask_mobile.search.log import SearchLog
 from dmask_mobile.search.losses import BudgetLoss, FbnetLoss, GateLoss, LinearLoss
 from dmask_mobile.search.sampled_resolution import SampledResolution
 from dmask_mobile.search.settings import SearchSettings
-from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.supernet.gates import GateLogits, Gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
 from dmask_mobile.training.data import ImageData, split_for_search
@@ -119,13 +119,17 @@ class Searcher:
         return SearchResult(self.supernet, self.logits, self._expected(), self._entropy(), self._warnings())
 
     @property
+    def _warmup_epochs(self) -> int:
+        return round(self.settings.warmup * self.settings.epochs)
+
+    @property
     def _gate_epoch(self) -> int:
         """Epochs that the gates have learned in; negative during the warm-up."""
-        return self.epoch - round(self.settings.warmup * self.settings.epochs)
+        return self.epoch - self._warmup_epochs
 
     @property
     def _num_gate_epochs(self) -> int:
-        return self.settings.epochs - round(self.settings.warmup * self.settings.epochs)
+        return self.settings.epochs - self._warmup_epochs
 
     @property
     def _temperature(self) -> float:
@@ -153,9 +157,7 @@ class Searcher:
         start = len(self.weight_steps)
         for images, labels in batches(self.for_weights, self.data, settings.batch_size, self._seed(0), start):
             with torch.no_grad():
-                gates = self.logits.sample(self._temperature, self.noise)
-            if self.sampled:
-                gates, _ = self.resolution.draw(gates, self.logits, self.noise)
+                gates, _ = self._draw_gates()
             scores = self.supernet(images, gates)
             loss = F.cross_entropy(scores, labels)
             step = self._record(scores, labels, loss, "weights", len(self.weight_steps))
@@ -178,10 +180,7 @@ class Searcher:
         for images, labels in loaded:
             fraction = (len(self.gate_steps) + 1) / (passes * steps_a_pass)
             target_entropy = settings.schedule.entropy((self._gate_epoch + fraction) / self._num_gate_epochs)
-            gates = self.logits.sample(self._temperature, self.noise)
-            drawn = None
-            if self.sampled:
-                gates, drawn = self.resolution.draw(gates, self.logits, self.noise)
+            gates, drawn = self._draw_gates()
             scores = self.supernet(images, gates)
             cross_entropy = F.cross_entropy(scores, labels)
             step = self._record(scores, labels, cross_entropy, "gates", len(self.gate_steps))
@@ -198,6 +197,11 @@ class Searcher:
             self.gate_optimizer.step()
             self.gate_steps.append(step)
             yield step
+
+    def _draw_gates(self) -> tuple[Gates, int | None]:
+        """Gates for one step, and the resolution that was drawn, if one was."""
+        gates = self.logits.sample(self._temperature, self.noise)
+        return self.resolution.draw(gates, self.logits, self.noise) if self.sampled else (gates, None)
 
     def _record(self, scores: Tensor, labels: Tensor, cross_entropy: Tensor, part: str, step: int) -> StepRecord:
         value = check_loss(cross_entropy, self.data.classes, f"search ({part})", self.epoch, step)
