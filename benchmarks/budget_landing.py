@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import tempfile
 import time
@@ -20,17 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from record import keep
 
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.run import installed_versions, now
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.training.data import load_data
 
-RESULTS = Path(__file__).parent / "results" / "budget_landing.json"
 PLACES = (0.25, 0.50, 0.75)
 NUM_IMAGES = 2000
 SPACE = SearchSpace.model_validate(
@@ -94,8 +92,6 @@ def measure(seeds: int, processes: int, work: Path) -> dict[str, Any]:
         "num_landed": sum(landing.landed for landing in landings),
         "num_children": SPACE.num_children(),
         "settings": SearchSettings().model_dump(),
-        "created": now(),
-        "versions": installed_versions(),
     }
 
 
@@ -109,10 +105,8 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="budget-landing-"))
     result = measure(arguments.seeds, arguments.processes, work)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    keep("budget_landing", result, arguments.json)
     if arguments.json:
-        print(json.dumps(result, indent=1))
         return
     print("place  seed  expected/budget  entropy  child/budget  minutes  landed")
     for s in result["searches"]:

@@ -19,11 +19,12 @@ import multiprocessing
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from record import keep
 
 from dmask_mobile import api
 from dmask_mobile.costs.chain import ChainCost
@@ -31,7 +32,6 @@ from dmask_mobile.nets.build import build
 from dmask_mobile.records.base import write_atomically
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, load_space
-from dmask_mobile.run import installed_versions, now
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher
@@ -40,7 +40,6 @@ from dmask_mobile.training.data import ImageData, load_data
 from dmask_mobile.training.train import TrainSettings, train_child
 from latency_tables.profile import ProfileSettings
 
-RESULTS = Path(__file__).parent / "results" / "search_signal.json"
 FONTS = "/usr/share/fonts/truetype/aenigma"
 RESOLUTIONS = (16, 24, 32)
 SEEDS, NUM_RANDOM = 3, 4
@@ -115,49 +114,51 @@ class CpuClock:
         write_atomically(self.path, json.dumps({"seconds": self.seconds()}))
 
 
-def search_once(seed: int, budget: float, work: Path) -> dict[str, Any]:
-    """One search; what it derived."""
-    folder = work / f"search-{seed}"
+def once(folder: Path, job: Callable[[CpuClock], dict[str, Any]]) -> dict[str, Any]:
+    """The result of a job on one thread with its CPU time: from ``folder`` where it was done before."""
     done = folder / "result.json"
     if not done.exists():
         torch.set_num_threads(1)
-        cost, clock = the_cost(work), CpuClock(folder / "cpu.json")
-        settings = SEARCH.model_copy(update={"seed": seed})
+        folder.mkdir(parents=True, exist_ok=True)
+        clock = CpuClock(folder / "cpu.json")
+        content = job(clock)
+        write_atomically(done, json.dumps({**content, "cpu_seconds": clock.seconds()}))
+    result: dict[str, Any] = json.loads(done.read_text())
+    return result
+
+
+def search_once(seed: int, budget: float, work: Path) -> dict[str, Any]:
+    """One search; what it derived."""
+    folder = work / f"search-{seed}"
+
+    def job(clock: CpuClock) -> dict[str, Any]:
+        cost, settings = the_cost(work), SEARCH.model_copy(update={"seed": seed})
         searcher = Searcher(cost.space, the_data(), [Budget(cost, budget)], settings)
         found = searcher.run(folder / "checkpoint.pt", clock)
-        record = choose_child(searcher, found)
-        content = {"seed": seed, "cpu_seconds": clock.seconds(), **record.to_dict()}
-        write_atomically(done, json.dumps(content))
-    content = json.loads(done.read_text())
-    assert isinstance(content, dict)
-    return content
+        return {"seed": seed, **choose_child(searcher, found).to_dict()}
+
+    return once(folder, job)
 
 
 def train_once(job: Job, budget: float, work: Path) -> dict[str, Any]:
     """One child trained from scratch; its accuracy."""
     folder = work / f"{job.kind}-{job.seed}"
-    done = folder / "result.json"
-    if not done.exists():
-        torch.set_num_threads(1)
-        cost, clock = the_cost(work), CpuClock(folder / "cpu.json")
+
+    def train(clock: CpuClock) -> dict[str, Any]:
+        cost, settings = the_cost(work), TRAINING.model_copy(update={"seed": job.seed})
         child = cost.space.child(job.choice)
         network = build(child, torch.Generator().manual_seed(job.seed))
-        settings = TRAINING.model_copy(update={"seed": job.seed})
-        folder.mkdir(parents=True, exist_ok=True)
         accuracy = train_child(network, the_data().at(child.resolution), settings, folder / "train.pt", clock)
-        content = {
+        return {
             "seed": job.seed,
             "kind": job.kind,
             "resolution": child.resolution,
             "latency_to_budget": cost.cost(job.choice) / budget,
             "macs": api.cost_model("macs").estimate(child).value,
             "accuracy": accuracy,
-            "cpu_seconds": clock.seconds(),
         }
-        write_atomically(done, json.dumps(content))
-    content = json.loads(done.read_text())
-    assert isinstance(content, dict)
-    return content
+
+    return once(folder, train)
 
 
 def paired(differences: Sequence[float]) -> dict[str, float]:
@@ -209,8 +210,6 @@ def summary(
         "core_minutes": sum(part["cpu_seconds"] for part in (*searches, *children)) / 60,
         "search_settings": SEARCH.model_dump(),
         "train_settings": TRAINING.model_dump(),
-        "created": now(),
-        "versions": installed_versions(),
     }
 
 
@@ -222,10 +221,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="jobs at once, one thread each")
     arguments = parser.parse_args()
     result = measure(arguments.work, arguments.processes)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    keep("search_signal", result, arguments.json)
     if arguments.json:
-        print(json.dumps(result, indent=1))
         return
     print(f"budget {result['budget_ms']:.4f} ms")
     print("seed  child     px  latency/budget   macs (M)  accuracy")

@@ -10,7 +10,6 @@ thread. Peak memory is that of a process of its own for each side, above what it
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import time
@@ -21,18 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from record import keep
 from torch import nn
 
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.nets.build import build
 from dmask_mobile.records.space import SearchSpace, load_space
-from dmask_mobile.run import installed_versions, now
 from dmask_mobile.search.derive import derive
 from dmask_mobile.search.sampled_resolution import SampledResolution
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
 
-RESULTS = Path(__file__).parent / "results" / "supernet_overhead.json"
 OPTIONS = (2, 8, 16, 32)
 STAGES = ((1, 32, 1, "relu"), (2, 40, 2, "relu"), (3, 64, 2, "hswish"), (3, 128, 2, "hswish"))
 RESOLUTION, CLASSES = 64, 100
@@ -213,8 +211,6 @@ def measure(steps: int, batch: int) -> dict[str, Any]:
         "derivation_seconds": derivation_seconds(),
         "steps": steps,
         "batch": batch,
-        "created": now(),
-        "versions": installed_versions(),
     }
 
 
@@ -225,10 +221,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images a step")
     arguments = parser.parse_args()
     result = measure(arguments.steps, arguments.batch)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    keep("supernet_overhead", result, arguments.json)
     if arguments.json:
-        print(json.dumps(result, indent=1))
         return
     for num_options, ratio in result["step_time_ratio"].items():
         print(f"{num_options:>3} options: {ratio:.3f} times the plain step")

@@ -12,16 +12,16 @@ thread, ``docs/table_accuracy.png`` and ``docs/table_error_by_minute.png``. Run 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from record import keep
+
 from dmask_mobile import api
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child, named_children
-from dmask_mobile.run import installed_versions, now
 from latency_tables.evaluate import Evaluation, evaluate, judge
 from latency_tables.plots import plot_evaluation
 from latency_tables.profile import ProfileSettings, stability
@@ -114,8 +114,6 @@ def measure(minutes: float, children: int, threads: int, work: Path) -> dict[str
         "error_by_minute": points,
         "named": named_errors(path),
         "head": table.head.to_dict(),
-        "created": now(),
-        "versions": installed_versions(),
     }
 
 
@@ -131,11 +129,8 @@ def main() -> None:
     work = arguments.work or Path(tempfile.mkdtemp(prefix="table-accuracy-"))
     work.mkdir(parents=True, exist_ok=True)
     result = measure(arguments.minutes, arguments.children, arguments.threads, work)
-    results = ROOT / "benchmarks" / "results" / f"table_accuracy_{arguments.threads}.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(result, indent=1) + "\n")
+    keep(f"table_accuracy_{arguments.threads}", result, arguments.json)
     if arguments.json:
-        print(json.dumps(result, indent=1))
         return
     for key in (
         "build_minutes", "blocks", "networks", "mape", "mape_without_drift", "drift", "mape_line", "mape_sum",
