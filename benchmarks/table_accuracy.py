@@ -5,8 +5,10 @@
 This machine, ONNX Runtime, fp32, batch 1, wall time, children at all eight resolutions. Beside the table's own error:
 that of the uncorrected sum and of the sum and one line, the noise floor (the same children measured twice, apart),
 networks that are not of the space (FBNetV2-F1 to F4, FBNet-C, their missing blocks measured first), and the error that
-the table would have had after each minute. Writes ``benchmarks/results/table_accuracy_THREADS.json`` and, with one
-thread, ``docs/table_accuracy.png`` and ``docs/table_error_by_minute.png``. Run it alone.
+the table would have had after each minute. Where the device has drifted by more than 10% since the table was made, it
+is evaluated again, as searches and verifications refuse such a table; every try is in the result. Writes
+``benchmarks/results/table_accuracy_THREADS.json`` and, with one thread, ``docs/table_accuracy.png`` and
+``docs/table_error_by_minute.png``. Run it alone.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from record import keep
 from dmask_mobile import api
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child, named_children
+from export.verify import MAX_DRIFT
 from latency_tables.evaluate import Evaluation, evaluate, judge
 from latency_tables.plots import plot_evaluation
 from latency_tables.profile import ProfileSettings, stability
@@ -29,6 +33,7 @@ from latency_tables.rows import SentinelRow
 from latency_tables.table import LatencyTable
 
 ROOT = Path(__file__).parents[1]
+MAX_TRIES = 4
 
 
 def error_by_minute(table: LatencyTable, evaluation: Evaluation) -> list[dict[str, float]]:
@@ -60,7 +65,7 @@ def named_errors(path: Path) -> dict[str, dict[str, float]]:
     for child in children:
         api.profile_missing(child, path)
     table = LatencyTable.read(path)
-    measured = evaluate(table, children)
+    measured, _ = on_the_same_device(lambda: evaluate(table, children))
     return {
         child.child.name: {"predicted_ms": child.predicted_ms, "measured_ms": child.measured_ms, "error": child.error}
         for child in measured.children
@@ -85,16 +90,32 @@ def plot_error_by_minute(points: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def tell(stage: str, done: int, total: int, note: str = "") -> None:
+    """Progress, a line each."""
+    print(f"{stage} {done}/{total} {note}", flush=True)
+
+
+def on_the_same_device(evaluate_once: Callable[[], Evaluation]) -> tuple[Evaluation, list[dict[str, float]]]:
+    """The first evaluation on a device as fast as when its table was made, and what every one tried said.
+
+    Where it has drifted by more than 10%, searches and verifications refuse the table, and an evaluation judges the
+    machine's other users. After so many tries the last one stands.
+    """
+    tried = []
+    for _ in range(MAX_TRIES):
+        evaluation = evaluate_once()
+        tried.append({key: getattr(evaluation, key) for key in ("drift", "mape", "mape_without_drift")})
+        if abs(evaluation.drift) <= MAX_DRIFT:
+            break
+    return evaluation, tried
+
+
 def measure(minutes: float, children: int, threads: int, work: Path) -> dict[str, Any]:
     """Builds, judges, and looks back."""
     space, path = api.load_space("fbnetv2_f"), work / "table.jsonl"
-
-    def tell(stage: str, done: int, total: int, note: str = "") -> None:
-        print(f"{stage} {done}/{total} {note}", flush=True)
-
     table = api.profile(space, path, settings=ProfileSettings(minutes=minutes, threads=threads), progress=tell)
     build_minutes = max(row.elapsed_s for row in table.rows if isinstance(row, SentinelRow)) / 60
-    evaluation = api.evaluate_table(path, space, children=children, progress=tell)
+    evaluation, tried = on_the_same_device(lambda: api.evaluate_table(path, space, children=children, progress=tell))
     points = error_by_minute(table, evaluation)
     (work / "evaluation.json").write_text(evaluation.model_dump_json())
     if threads == 1:
@@ -104,6 +125,7 @@ def measure(minutes: float, children: int, threads: int, work: Path) -> dict[str
         "build_minutes": build_minutes,
         **evaluation.model_dump(mode="json", exclude={"children"}),
         "worst": [{"child": c.child.name, "px": c.child.resolution, "error": c.error} for c in evaluation.worst()],
+        "evaluations_tried": tried,
         "blocks": len(table.blocks),
         "networks": len(table.networks),
         "left_out_error": table.corrections.error,
