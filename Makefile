@@ -24,6 +24,7 @@ types: $(VENV)/.dev
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"dmask-mobile needs Python 3.11 to 3.13, {sys.executable} is {sys.version.split()[0]}; give PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25'  # Python 3.11's own resolves the optional runtimes for minutes
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml
@@ -31,7 +32,7 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install -e '.[all,dev]'
 	touch $@ $(VENV)/.demo
 
 clean:

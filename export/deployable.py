@@ -1,33 +1,58 @@
-"""The network as it is deployed: raw pixels in 0..1 to class scores, normalization included."""
+"""The network as it is deployed: raw pixels to class scores, normalization included."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 
 import torch
 from torch import Tensor, nn
 
+from dmask_mobile.records.artifact import Output, Preprocessing
+
 
 class Deployable(nn.Module):
-    """Exact per-channel normalization ``(x - mean) / std``, then the network; always in evaluation mode.
+    """Exact per-channel normalization, the network, and softmax where probabilities are wanted; in evaluation mode.
+
+    Takes float32 images in the layout and range that ``preprocessing`` says, (N, C, R, R) or (N, R, R, C), and gives
+    (N, classes).
 
     Args:
-        network: maps normalized images (N, C, R, R) to scores (N, classes).
-        mean: one value a channel, for images in 0..1.
-        std: likewise.
+        network: maps normalized images (N, C, R, R) to logits (N, classes).
+        preprocessing: what its input is, and how its graph normalizes it.
+        output: logits or probabilities.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, output: Output = "logits") -> None:
         super().__init__()
         self.network = network
+        self.preprocessing = preprocessing
+        self.output = output
         self.scale: Tensor
         self.shift: Tensor
-        scale = 1 / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", scale.float().view(1, -1, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(mean, dtype=torch.float64) * scale).float().view(1, -1, 1, 1))
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
+        self.register_buffer("scale", (1 / (std * preprocessing.input_range[1])).float().view(1, -1, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().view(1, -1, 1, 1))
         self.to(memory_format=torch.contiguous_format)
         self.eval()
 
-    def forward(self, image_NCRR: Tensor) -> Tensor:
-        scores: Tensor = self.network(image_NCRR * self.scale + self.shift)
+    def forward(self, image: Tensor) -> Tensor:
+        image_NCRR = image.permute(0, 3, 1, 2) if self.preprocessing.layout == "NHWC" else image
+        scores_NK: Tensor = self.network(image_NCRR * self.scale + self.shift)
+        return scores_NK.softmax(1) if self.output == "probabilities" else scores_NK
+
+    def as_input(self, images_NCRR: Tensor) -> Tensor:
+        """What the model takes for images in 0..1."""
+        images = images_NCRR * self.preprocessing.input_range[1]
+        return images.permute(0, 2, 3, 1).contiguous() if self.preprocessing.layout == "NHWC" else images
+
+
+class InHalf(nn.Module):
+    """The model with weights and operations in float16; a cast at its input and one at its output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).half()
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.model(image.half()).float()
         return scores

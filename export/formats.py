@@ -1,127 +1,44 @@
-"""The formats: one entry for each, with what writes it, what runs it and what counts on it."""
+"""The export formats by name, and which of them a file is."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from dmask_mobile.errors import DmaskError
-from export.deployable import Deployable
-from export.graph_counts import Counts, count_coreml, count_onnx
-from export.to_coreml import quiet_coremltools
+from dmask_mobile.records.artifact import ModelFormat
+from export.coreml_reader import quiet_coremltools
+from export.executorch_reader import quiet_executorch
+from export.litert_reader import quiet_litert
+from export.model_format import Format
+from export.to_coreml import CoreML
+from export.to_executorch import ExecuTorch
+from export.to_litert import LiteRT
+from export.to_ncnn import Ncnn
+from export.to_onnx import Onnx
 
-Shape = tuple[int, int, int, int]
+FORMATS: dict[ModelFormat, Format] = {
+    "onnx": Onnx(),
+    "coreml": CoreML(),
+    "litert": LiteRT(),
+    "executorch": ExecuTorch(),
+    "ncnn": Ncnn(),
+}
 
-
-class ExportedModel(ABC):
-    """An artifact opened for verification."""
-
-    @abstractmethod
-    def scores(self, images_NCRR: Tensor) -> Tensor:
-        """Class scores (N, classes) of images in 0..1."""
-
-    @abstractmethod
-    def counts(self) -> Counts:
-        """Multiply-adds and weights, counted on the artifact."""
-
-    @abstractmethod
-    def metadata(self) -> dict[str, str]:
-        """The artifact's own metadata."""
-
-
-class Format(ABC):
-    """One export format."""
-
-    suffix: str
-    package: str
-
-    @abstractmethod
-    def write(self, model: Deployable, shape: Shape, path: Path, metadata: Mapping[str, str]) -> None:
-        """Exports ``model`` to ``path``."""
-
-    @abstractmethod
-    def open(self, path: Path) -> ExportedModel:
-        """The artifact at ``path``, in the form that can be verified on this machine."""
-
-
-class _OnnxModel(ExportedModel):
-    def __init__(self, path: Path) -> None:
-        import onnx
-        import onnxruntime
-
-        try:
-            self._metadata = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        except Exception as error:  # both libraries raise their own C++ errors
-            raise DmaskError(f"'{path}' does not load as an ONNX model: {error}", "export it again") from error
-        self._path = path
-
-    def scores(self, images_NCRR: Tensor) -> Tensor:
-        rows = [self._session.run(None, {"input": image[None].numpy()})[0] for image in images_NCRR]
-        return torch.cat([torch.from_numpy(row) for row in rows])
-
-    def counts(self) -> Counts:
-        return count_onnx(self._path)
-
-    def metadata(self) -> dict[str, str]:
-        return self._metadata
-
-
-class _CoreMLModel(ExportedModel):
-    def __init__(self, path: Path) -> None:
-        from export.coreml_evaluator import CoreMLProgram
-
-        self._program = CoreMLProgram(path)
-
-    @torch.no_grad()
-    def scores(self, images_NCRR: Tensor) -> Tensor:
-        return torch.cat([self._program(image[None]) for image in images_NCRR])
-
-    def counts(self) -> Counts:
-        return count_coreml(self._program)
-
-    def metadata(self) -> dict[str, str]:
-        return self._program.metadata
-
-
-class _Onnx(Format):
-    suffix = ".onnx"
-    package = "onnx"
-
-    def write(self, model: Deployable, shape: Shape, path: Path, metadata: Mapping[str, str]) -> None:
-        from export.to_onnx import to_onnx, write_onnx
-
-        write_onnx(to_onnx(model, shape), path, metadata)
-
-    def open(self, path: Path) -> ExportedModel:
-        return _OnnxModel(path)
-
-
-class _CoreML(Format):
-    suffix = ".mlpackage"
-    package = "coremltools"
-
-    def write(self, model: Deployable, shape: Shape, path: Path, metadata: Mapping[str, str]) -> None:
-        from export.to_coreml import write_coreml
-
-        write_coreml(model, shape, path, metadata)
-
-    def open(self, path: Path) -> ExportedModel:
-        return _CoreMLModel(path)
-
-
-FORMATS: dict[str, Format] = {"onnx": _Onnx(), "coreml": _CoreML()}
+QUIET: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "coremltools": quiet_coremltools,
+    "litert_torch": quiet_litert,
+    "executorch": quiet_executorch,
+}
+"""Packages whose import says what concerns nobody."""
 
 
 def format_named(name: str) -> Format:
-    """The format ``name``, ready to use.
+    """The format ``name``, its package installed.
 
     Raises:
         DmaskError: for an unknown name, and for one whose package is not installed.
@@ -130,20 +47,28 @@ def format_named(name: str) -> Format:
         raise DmaskError(f"no export format '{name}'", f"choose from {', '.join(FORMATS)}")
     found = FORMATS[name]
     try:
-        with quiet_coremltools() if name == "coreml" else contextlib.nullcontext():
+        with QUIET.get(found.package, contextlib.nullcontext)():
             importlib.import_module(found.package)
     except ImportError as error:
+        wanted = f"'dmask-mobile[{found.extra}]'" if found.extra else found.package
         raise DmaskError(
-            f"format {name} needs the package {found.package}: {error}", f"pip install {found.package}"
+            f"format {name} needs the package {found.package}: {error}", f"pip install {wanted}"
         ) from error
     return found
 
 
-def metadata_of(child_json: str, child_digest: str, class_names: tuple[str, ...]) -> dict[str, str]:
-    """What every artifact says of itself, in the customary metadata of its format."""
-    return {
-        "dmask.child_digest": child_digest,
-        "dmask.child": child_json,
-        "dmask.class_names": json.dumps(class_names),
-        "dmask.input": "RGB, NCHW, float32 in 0..1; normalization is in the graph",
-    }
+def format_of(path: Path) -> Format:
+    """The format of an exported file, by its ending.
+
+    Raises:
+        DmaskError: when there is no such file, or it has no format's ending.
+    """
+    if not path.exists():
+        raise DmaskError(f"no file '{path}'", "give a run folder or an exported model")
+    for name, found in FORMATS.items():
+        if path.suffix == found.suffix:
+            return format_named(name)
+    if path.is_dir():
+        raise DmaskError(f"'{path}' is no run folder: it has no run.json", "give a run folder or an exported model")
+    endings = ", ".join(found.suffix for found in FORMATS.values())
+    raise DmaskError(f"'{path}' is no exported model", f"models end in {endings}")

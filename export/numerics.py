@@ -1,43 +1,115 @@
-"""How far an artifact's outputs are from PyTorch's."""
+"""How far an artifact's outputs are from PyTorch's, and how far they may be."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.base import Record
+
+
+class Limits(Record):
+    """What a verification allows.
+
+    ``max_error`` and ``mean_error`` are absolute differences as shares of the reference's range; ``min_snr_db`` is
+    ``10 log10(sum reference^2 / sum difference^2)``.
+    """
+
+    max_error: float = Field(ge=0)
+    mean_error: float = Field(ge=0)
+    min_cosine: float = Field(le=1)
+    min_snr_db: float
+    min_top1_agreement: float = Field(ge=0, le=1)
+    max_accuracy_drop: float = Field(ge=0, le=1)
+
+
+LIMITS: dict[Precision, Limits] = {
+    "fp32": Limits(
+        max_error=1e-4, mean_error=1e-5, min_cosine=0.99999, min_snr_db=80,
+        min_top1_agreement=0.995, max_accuracy_drop=0.005,
+    ),
+    "fp16": Limits(
+        max_error=0.02, mean_error=0.002, min_cosine=0.999, min_snr_db=40,
+        min_top1_agreement=0.995, max_accuracy_drop=0.005,
+    ),
+    "int8": Limits(
+        max_error=0.25, mean_error=0.03, min_cosine=0.9, min_snr_db=15,
+        min_top1_agreement=0.97, max_accuracy_drop=0.02,
+    ),
+}  # fmt: skip
+
+
+def limits_of(precision: Precision, overrides: Mapping[str, float]) -> Limits:
+    """The limits of a precision with some of them replaced.
+
+    Raises:
+        DmaskError: for a name that is no limit.
+        ValidationError: for a value outside a limit's range.
+    """
+    unknown = set(overrides) - set(Limits.model_fields)
+    if unknown:
+        raise DmaskError(f"no limit '{sorted(unknown)[0]}'", f"there are {', '.join(Limits.model_fields)}")
+    return Limits.model_validate({**LIMITS[precision].model_dump(), **overrides})
 
 
 class Numerics(NamedTuple):
-    """Differences between two sets of class scores (images, classes).
+    """Differences between two sets of class scores (images, classes), named as in `Limits`."""
 
-    ``relative_error`` is the largest absolute difference as a share of the reference's range.
-    """
-
-    relative_error: float
+    max_error: float
+    mean_error: float
+    cosine: float
+    snr_db: float
     top1_agreement: float
     accuracy: float
     reference_accuracy: float
 
 
 def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor) -> Numerics:
-    """The differences.
+    """The differences; a NaN or an infinity makes errors infinite, and is never the top class.
+
+    ``cosine`` is the least of all images.
 
     Raises:
         DmaskError: when there is nothing to compare or the shapes differ.
     """
     if reference_NK.shape != found_NK.shape:
-        raise DmaskError(f"outputs must have the shape {tuple(reference_NK.shape)}, found {tuple(found_NK.shape)}")
+        raise DmaskError(
+            f"outputs must have the shape {tuple(reference_NK.shape)}, found {tuple(found_NK.shape)}",
+            "export the model again",
+        )
     if not reference_NK.numel():
         raise DmaskError("no outputs to compare", "verify with at least one validation image")
-    spread = float(reference_NK.max() - reference_NK.min())
-    error = float((reference_NK - found_NK).abs().nan_to_num(nan=torch.inf).max())
-    reference_top1, top1 = reference_NK.argmax(1), found_NK.argmax(1)
+    reference_NK, found_NK = reference_NK.double(), found_NK.double()
+    spread = max(float(reference_NK.max() - reference_NK.min()), 1e-12)
+    broken = not bool(found_NK.isfinite().all())
+    error_NK = (reference_NK - found_NK).abs()
+    reference_top1, top1 = reference_NK.argmax(1), found_NK.nan_to_num(nan=-math.inf, posinf=-math.inf).argmax(1)
     return Numerics(
-        error / max(spread, 1e-12),
-        float((reference_top1 == top1).float().mean()),
-        float((top1 == labels_N).float().mean()),
-        float((reference_top1 == labels_N).float().mean()),
+        math.inf if broken else float(error_NK.max()) / spread,
+        math.inf if broken else float(error_NK.mean()) / spread,
+        -1.0 if broken else float(torch.nn.functional.cosine_similarity(reference_NK, found_NK, dim=1).min()),
+        -math.inf if broken else _snr_db(reference_NK, error_NK),
+        float((reference_top1 == top1).double().mean()),
+        float((top1 == labels_N).double().mean()),
+        float((reference_top1 == labels_N).double().mean()),
     )
+
+
+def relative_error(reference: Tensor, found: Tensor) -> float:
+    """The largest absolute difference as a share of the reference's range; infinite for NaN and infinities."""
+    if not bool(found.isfinite().all()):
+        return math.inf
+    spread = float(reference.max() - reference.min())
+    return float((reference - found).abs().max()) / max(spread, 1e-12)
+
+
+def _snr_db(reference: Tensor, error: Tensor) -> float:
+    noise, signal = float(error.square().sum()), float(reference.square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,202 +15,232 @@ from torch import Tensor
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Artifact, hash_path
-from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.records.cost import CostEstimate
+from dmask_mobile.nets.build import ChildNetwork, build
+from dmask_mobile.records.artifact import Artifact, ModelDescription, Precision, hash_path
 from dmask_mobile.records.verification import Check, Verdict, judge
+from export.bisect import first_bad_block
+from export.coreml_reader import CoreMLModel
 from export.deployable import Deployable
-from export.formats import ExportedModel, format_named
-from export.graph_counts import count_fvcore
-from export.numerics import compare
+from export.formats import format_named
+from export.fvcore_counts import count_fvcore
+from export.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies
+from export.model_format import ExportedModel
+from export.numerics import Limits, compare, limits_of
 
-MAX_RELATIVE_ERROR = 1e-4  # of the scores' range, fp32
-MIN_TOP1_AGREEMENT = 0.995
-MAX_ACCURACY_DROP = 0.005
 MIN_IMAGES = 256
-SIZE_SHARE, SIZE_EXTRA_BYTES = 0.05, 65_536  # the graph's own description, metadata
-MIN_LATENCY_TOLERANCE = 0.10
-UNSTABLE_NOISE = 0.10
-MAX_DRIFT, MAX_ALLOWED_DRIFT = 0.10, 0.25  # without and with leave to drift
+SIZE_SHARE = 0.05
+SIZE_EXTRA_BYTES: dict[Precision, int] = {"fp32": 65_536, "fp16": 65_536, "int8": 196_608}
+"""For the graph's own description and metadata; int8 describes the scales of every tensor."""
 
 
-class MeasuredLatency(NamedTuple):
-    """Typical milliseconds now, their relative noise, and the device's relative drift since the table was made."""
+@dataclass(frozen=True)
+class Reference:
+    """What artifacts are held against: the network in PyTorch, and validation images (N, C, R, R) in 0..1.
 
-    ms: float
-    noise: float
-    drift: float
+    ``weights_digest``: of the network's weights, as artifacts name them.
+    """
 
-
-class LatencyProbe(Protocol):
-    """Predicts with a table and measures on its device."""
-
-    model_format: str
-
-    def predict(self, child: ChildSpec) -> CostEstimate:
-        """The promise."""
-        ...
-
-    def measure(self, path: Path) -> MeasuredLatency:
-        """The artifact's latency now."""
-        ...
-
-
-class LatencyPromise(NamedTuple):
-    """A table's word on the latency, named as budgets name it, and the budget in milliseconds, if there is one."""
-
-    name: str
-    probe: LatencyProbe
-    budget_ms: float | None
-
-
-class Reference(NamedTuple):
-    """What artifacts are held against: the child, the network in PyTorch, and images (N, C, R, R) in 0..1."""
-
-    child: ChildSpec
-    model: Deployable
+    network: ChildNetwork
+    weights_digest: str
     images: Tensor
     labels: Tensor
 
+    @cached_property
+    def normalized_logits(self) -> dict[tuple[tuple[float, ...], tuple[float, ...]], Tensor]:
+        """Logits that were computed so far, by normalization: artifacts of one run share them."""
+        return {}
+
+    @torch.no_grad()
+    def scores(self, description: ModelDescription) -> Tensor:
+        """What the artifact should give (N, classes)."""
+        preprocessing = description.preprocessing
+        key = preprocessing.mean, preprocessing.std
+        if key not in self.normalized_logits:
+            plain = preprocessing.model_copy(update={"layout": "NCHW", "input_range": (0.0, 1.0)})
+            model = Deployable(self.network, plain)
+            self.normalized_logits[key] = torch.cat([model(image[None]) for image in self.images])
+        logits = self.normalized_logits[key]
+        return logits.softmax(1) if description.output == "probabilities" else logits
+
+
+class Wanted(NamedTuple):
+    """How to verify.
+
+    ``limits``: those of `export.numerics.Limits` that replace the precision's own; ``bisect``: name the first block
+    that is wrong when the numbers are; ``promises`` and ``brought``: see `judge_latencies`.
+    """
+
+    limits: Mapping[str, float] = {}
+    bisect: bool = False
+    promises: Sequence[LatencyPromise] = ()
+    brought: Mapping[str, MeasuredLatency] = {}
+    allow_drift: bool = False
+
 
 def verify_artifact(
-    artifact: Artifact,
-    folder: Path,
-    reference: Reference,
-    promises: Sequence[LatencyPromise] = (),
-    allow_drift: bool = False,
+    artifact: Artifact, folder: Path, reference: Reference | str, wanted: Wanted | None = None
 ) -> Iterator[Check]:
-    """All checks of one artifact; latency checks for the promises about its format.
+    """All checks of one artifact.
+
+    Args:
+        artifact: its record.
+        folder: where its file lies.
+        reference: what to hold it against, or why there is nothing.
+        wanted: limits, latencies and so on.
 
     Raises:
         DmaskError: when the file is missing or does not load, and for fewer than 256 images.
     """
+    wanted = wanted or Wanted()
     path = folder / artifact.path
     if not path.exists():
         raise DmaskError(f"artifact '{path}' is missing", "export it again: dmask export RUN --format ...")
-    if len(reference.images) < MIN_IMAGES:
-        raise DmaskError(f"{len(reference.images)} validation images, at least {MIN_IMAGES} are needed")
+    if not isinstance(reference, str) and len(reference.images) < MIN_IMAGES:
+        raise DmaskError(
+            f"{len(reference.images)} validation images, at least {MIN_IMAGES} are needed", "give other --data"
+        )
     model = format_named(artifact.model_format).open(path)
-    yield from _identity(artifact, path, model, reference.child)
-    yield from _numerics(artifact, model, reference)
-    yield from _counts(artifact, model, reference)
-    yield _size(artifact, reference.child)
-    for promise in promises:
-        if promise.probe.model_format == artifact.model_format:
-            yield from judge_latency(
-                promise, promise.probe.predict(reference.child).value, promise.probe.measure(path), allow_drift
-            )
+    yield _identity(artifact, path, model, reference)
+    yield from _numerics(artifact, model, reference, wanted)
+    yield from _counts(artifact, model)
+    yield _strays(artifact, model)
+    yield _size(artifact)
+    yield from judge_latencies(artifact, path, wanted.promises, wanted.brought, wanted.allow_drift)
 
 
-def _identity(artifact: Artifact, path: Path, model: ExportedModel, child: ChildSpec) -> Iterator[Check]:
-    metadata = model.metadata()
+def _identity(artifact: Artifact, path: Path, model: ExportedModel, reference: Reference | str) -> Check:
+    """Whether the file, its metadata, its record and the run speak of one model."""
+    inside = ModelDescription.from_metadata(model.metadata(), str(path))
+    described = artifact.description()
     findings = {
-        "the file is not the one that was exported": hash_path(path) != artifact.sha256,
-        "the record names another child": artifact.child_digest != child.digest(),
-        "the metadata names another child": metadata.get("dmask.child_digest") != child.digest(),
-        "the metadata has other class names": metadata.get("dmask.class_names") != json.dumps(artifact.class_names),
+        "the file is not the one that was exported (its SHA-256 differs)": hash_path(path) != artifact.sha256,
+        "the metadata's child is not the one that its digest names": inside.child.digest() != inside.child_digest,
+        "the metadata names another child": inside.child_digest != artifact.child_digest,
+        **{
+            f"the metadata has another {field.replace('_', ' ')}": getattr(inside, field) != getattr(described, field)
+            for field in ModelDescription.model_fields
+            if field not in ("child", "child_digest")
+        },
+        **{
+            f"the metadata's '{key}' was edited": model.metadata().get(key) != value
+            for key, value in inside.to_metadata().items()
+        },
     }
+    if not isinstance(reference, str):
+        findings["it was made from other weights than this run's"] = inside.weights_digest != reference.weights_digest
     wrong = [finding for finding, found in findings.items() if found]
-    yield Check(
-        artifact=artifact.model_format,
-        quantity="identity",
-        unit="faults",
-        predicted=0,
-        measured=len(wrong),
-        allowed="0",
-        verdict="failed" if wrong else "passed",
-        note="; ".join(wrong),
-    )
+    return _check(artifact, "identity", "faults", 0, len(wrong), "0", "failed" if wrong else "passed", "; ".join(wrong))
 
 
-def _numerics(artifact: Artifact, model: ExportedModel, reference: Reference) -> Iterator[Check]:
-    with torch.no_grad():
-        expected = torch.cat([reference.model(image[None]) for image in reference.images])
-    found = compare(expected, model.scores(reference.images), reference.labels)
+def _numerics(artifact: Artifact, model: ExportedModel, reference: Reference | str, wanted: Wanted) -> Iterator[Check]:
+    """What the artifact gives for the validation images, against PyTorch; on a Mac also what Core ML itself gives."""
+    if isinstance(reference, str):
+        yield _check(artifact, "numerics", "", None, None, "-", "not verified", reference)
+        return
+    plain = Deployable(reference.network, artifact.preprocessing, artifact.output)
+    images = plain.as_input(reference.images)
+    limits = limits_of(artifact.precision, wanted.limits)
+    kept = True
+    for source, outputs in (("", model.run(images)), (" (Core ML)", _predicted_on_a_mac(model, images))):
+        if outputs is None:
+            continue
+        for check in _compared(artifact, outputs, reference, limits):
+            kept = kept and check.verdict == "passed"
+            yield check.model_copy(update={"quantity": check.quantity + source})
+    if wanted.bisect and not kept:
+        sentence = first_bad_block(model, plain, images[:1], limits.max_error)
+        yield _check(artifact, "first bad block", "", None, None, f"{limits.max_error:g}", "failed", sentence)
+
+
+def _predicted_on_a_mac(model: ExportedModel, images: Tensor) -> dict[str, Tensor] | None:
+    return model.predict(images) if isinstance(model, CoreMLModel) else None
+
+
+def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Reference, limits: Limits) -> Iterator[Check]:
+    if len(outputs) != 1:
+        note = f"the network has one output, the artifact {len(outputs)}: {', '.join(outputs) or 'none'}"
+        yield _check(artifact, "outputs", "", 1, len(outputs), "0", "failed", note)
+        return
+    (scores,) = outputs.values()
+    found = compare(reference.scores(artifact), scores, reference.labels)
+    drop = abs(found.accuracy - found.reference_accuracy)
     note = f"{len(reference.images)} images"
 
-    def line(quantity: str, unit: str, predicted: float, measured: float, tolerance: float) -> Check:
-        return Check(
-            artifact=artifact.model_format,
-            quantity=quantity,
-            unit=unit,
-            predicted=predicted,
-            measured=measured if measured < float("inf") else None,
-            allowed=f"{tolerance:g}",
-            verdict=judge(predicted, measured, tolerance),
-            note=note,
-        )
+    def line(quantity: str, unit: str, predicted: float | None, measured: float, allowed: str, kept: bool) -> Check:
+        finite = measured if math.isfinite(measured) else None
+        return _check(artifact, quantity, unit, predicted, finite, allowed, "passed" if kept else "failed", note)
 
-    yield line("numeric error", "of range", 0.0, found.relative_error, MAX_RELATIVE_ERROR)
-    yield line("top-1 agreement", "share", 1.0, found.top1_agreement, 1 - MIN_TOP1_AGREEMENT)
-    yield line("accuracy", "share", found.reference_accuracy, found.accuracy, MAX_ACCURACY_DROP)
+    def at_most(quantity: str, measured: float, limit: float) -> Check:
+        return line(quantity, "of range", 0.0, measured, f"{limit:g}", measured <= limit)
+
+    def at_least(quantity: str, unit: str, predicted: float | None, measured: float, limit: float) -> Check:
+        return line(quantity, unit, predicted, measured, f"at least {limit:g}", measured >= limit)
+
+    yield at_most("max error", found.max_error, limits.max_error)
+    yield at_most("mean error", found.mean_error, limits.mean_error)
+    yield at_least("cosine", "", 1.0, found.cosine, limits.min_cosine)
+    yield at_least("SNR", "dB", None, found.snr_db, limits.min_snr_db)
+    yield at_least("top-1 agreement", "share", 1.0, found.top1_agreement, limits.min_top1_agreement)
+    yield line(
+        "accuracy", "share", found.reference_accuracy, found.accuracy,
+        f"{limits.max_accuracy_drop:g}", drop <= limits.max_accuracy_drop,
+    )  # fmt: skip
 
 
-def _counts(artifact: Artifact, model: ExportedModel, reference: Reference) -> Iterator[Check]:
-    child = reference.child
-    of_graph, of_fvcore = model.counts(), count_fvcore(reference.model.network, child.input_shape)
-    for predicted, graph, fvcore in (
-        (Macs().estimate(child), of_graph.macs, of_fvcore.macs),
-        (Params().estimate(child), of_graph.params, of_fvcore.params),
-    ):
-        for source, measured in (("graph", graph), ("fvcore", fvcore)):
-            yield Check(
-                artifact=artifact.model_format,
-                quantity=f"{predicted.cost} ({source})",
-                unit=predicted.unit,
-                predicted=predicted.value,
-                measured=measured,
-                allowed="0",
-                verdict=judge(predicted.value, measured, 0),
+def _counts(artifact: Artifact, model: ExportedModel) -> Iterator[Check]:
+    child = artifact.child
+    of_graph, of_fvcore = model.counts(), count_fvcore(build(child), child.input_shape)
+    for number, predicted in enumerate((Macs().estimate(child), Params().estimate(child))):
+        for source, counts in (("graph", of_graph), ("fvcore", of_fvcore)):
+            measured = None if counts is None else counts[number]
+            note = f"{artifact.model_format} hides its graph" if counts is None else ""
+            yield _check(
+                artifact,
+                f"{predicted.cost} ({source})",
+                predicted.unit,
+                predicted.value,
+                measured,
+                "0",
+                judge(predicted.value, measured, 0),
+                note,
             )
 
 
-def _size(artifact: Artifact, child: ChildSpec) -> Check:
-    predicted = WeightBytes().estimate(child).value
-    tolerance = SIZE_SHARE * predicted + SIZE_EXTRA_BYTES
+def _strays(artifact: Artifact, model: ExportedModel) -> Check:
+    found = {name: count for name, count in model.stray_operations().items() if count}
+    note = ", ".join(f"{count} {name}" for name, count in found.items())
+    total = sum(found.values())
+    return _check(artifact, "stray transposes, casts", "", 0, total, "0", "failed" if total else "passed", note)
+
+
+def _size(artifact: Artifact) -> Check:
+    stored = format_named(artifact.model_format).stored(artifact.precision)
+    predicted = WeightBytes(stored).estimate(artifact.child).value
+    extra = SIZE_EXTRA_BYTES[stored]
+    tolerance = SIZE_SHARE * predicted + extra
+    allowed = f"{SIZE_SHARE:.0%} + {extra // 1024} KiB"
+    verdict = judge(predicted, artifact.size_bytes, tolerance)
+    note = "" if stored == artifact.precision else f"{artifact.model_format} stores {stored} weights"
+    return _check(artifact, "size", "bytes", predicted, artifact.size_bytes, allowed, verdict, note)
+
+
+def _check(
+    artifact: Artifact,
+    quantity: str,
+    unit: str,
+    predicted: float | None,
+    measured: float | None,
+    allowed: str,
+    verdict: Verdict,
+    note: str = "",
+) -> Check:
     return Check(
-        artifact=artifact.model_format,
-        quantity="size",
-        unit="bytes",
+        artifact=artifact.label,
+        quantity=quantity,
+        unit=unit,
         predicted=predicted,
-        measured=artifact.size_bytes,
-        allowed=f"{SIZE_SHARE:.0%} + {SIZE_EXTRA_BYTES // 1024} KiB",
-        verdict=judge(predicted, artifact.size_bytes, tolerance),
+        measured=measured,
+        allowed=allowed,
+        verdict=verdict,
+        note=note,
     )
-
-
-def judge_latency(
-    promise: LatencyPromise, predicted_ms: float, measured: MeasuredLatency, allow_drift: bool = False
-) -> Iterator[Check]:
-    """The verdict on a latency, and on the budget that it must keep.
-
-    Allowed is the largest of 10%, three times the noise, and the drift of the table's networks. A measurement with
-    more than 10% noise, or on a device that has drifted by more than 10% (25% with ``allow_drift``), shows nothing:
-    'not verified'.
-    """
-    tolerance = max(MIN_LATENCY_TOLERANCE, 3 * measured.noise, abs(measured.drift))
-    stable = measured.noise <= UNSTABLE_NOISE and abs(measured.drift) <= (
-        MAX_ALLOWED_DRIFT if allow_drift else MAX_DRIFT
-    )
-    note = f"noise {measured.noise:.1%}, drift {measured.drift:+.1%}"
-    if not stable:
-        note = f"unstable: {note}; close other programs and verify again, or profile again"
-
-    def line(quantity: str, predicted: float, kept: bool, allowed: str) -> Check:
-        verdict: Verdict = "not verified" if not stable else "passed" if kept else "failed"
-        return Check(
-            artifact=promise.probe.model_format,
-            quantity=quantity,
-            unit="ms",
-            predicted=predicted,
-            measured=measured.ms,
-            allowed=allowed,
-            verdict=verdict,
-            note=note,
-        )
-
-    close = abs(measured.ms - predicted_ms) <= tolerance * predicted_ms
-    yield line(promise.name, predicted_ms, close, f"{tolerance:.0%}")
-    if promise.budget_ms is not None:
-        kept = predicted_ms <= promise.budget_ms and measured.ms <= promise.budget_ms * (1 + tolerance)
-        yield line(f"{promise.name} budget", promise.budget_ms, kept, f"at most +{tolerance:.0%}")

@@ -11,22 +11,57 @@ import numpy as np
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.records.cost import CostEstimate
-from export.verify import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency
+from export.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, LatencyPromise, MeasuredLatency
 from latency_tables.plan import NUM_SENTINELS
 from latency_tables.profile import ProfileSettings, remeasure
+from latency_tables.runtimes.registry import runtime_named
 from latency_tables.setup import Setup, setup_of
 from latency_tables.statistics import Summary, summarize
 from latency_tables.table import LatencyTable
 
 ROUNDS, ATTEMPTS = 7, 3
 SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
-FORMAT_OF_RUNTIME = {"onnxruntime": "onnx"}
+
+
+def promise_of(
+    table: LatencyTable, name: str, child: ChildSpec, budget_ms: float | None, progress: Progress = silent
+) -> LatencyPromise:
+    """What ``table`` says of the child's latency, with what can measure it, or why nothing can.
+
+    Args:
+        table: the table.
+        name: what budgets call its latency.
+        child: the network.
+        budget_ms: what a search held the latency to.
+        progress: told while measuring.
+    """
+    probe: TableProbe | str
+    try:
+        probe = TableProbe(table, progress)
+    except DmaskError as error:
+        probe = f"the device is not at hand: {error}"
+    model_format = runtime_named(table.head.runtime).model_format
+    return LatencyPromise(name, model_format, table.head.precision, predict(table, child), budget_ms, probe)
+
+
+def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
+    """The table's prediction, as exported models carry it."""
+    estimate, head = Latency(table).estimate(child), table.head
+    return LatencyPrediction(
+        ms=estimate.value,
+        spread_ms=estimate.spread,
+        table_digest=table.digest,
+        device=head.device,
+        runtime=f"{head.runtime} {head.runtime_version}",
+        precision=head.precision,
+        threads=head.threads,
+    )
 
 
 class TableProbe:
-    """`export.verify.LatencyProbe` for the device at hand, which must be the table's.
+    """`export.latency_verdict.LatencyProbe` for the device at hand, which must be the table's.
 
     Raises:
         DmaskError: when the table was measured on another device, runtime version or setting.
@@ -36,11 +71,6 @@ class TableProbe:
         self.table = table
         self.setup = setup_of(table)
         self.progress = progress
-        self.model_format = FORMAT_OF_RUNTIME[table.head.runtime]
-
-    def predict(self, child: ChildSpec) -> CostEstimate:
-        """The table's prediction."""
-        return Latency(self.table).estimate(child)
 
     def measure(self, path: Path) -> MeasuredLatency:
         """The artifact now, in rounds that alternate with the table's sentinels.

@@ -15,7 +15,7 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
-from export.verify import UNSTABLE_NOISE
+from export.latency_verdict import UNSTABLE_NOISE
 from latency_tables.devices.device import MeasuringError, Samples, Session
 from latency_tables.plan import Planner, networks_of, sentinels_of
 from latency_tables.rows import (

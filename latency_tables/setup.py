@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dmask_mobile.nets.blocks import build_block
 from dmask_mobile.nets.build import build
+from dmask_mobile.records.artifact import Preprocessing
 from dmask_mobile.records.child import ChildSpec
 from export.deployable import Deployable
 from latency_tables.devices.device import Device
@@ -37,7 +38,8 @@ class Setup(NamedTuple):
     def convert(self, subject: Subject) -> bytes:
         """The model of a block or of a whole network as it is deployed."""
         if isinstance(subject, ChildSpec):
-            module = Deployable(build(subject), [0.5] * subject.in_channels, [0.25] * subject.in_channels)
+            halves = Preprocessing(mean=(0.5,) * subject.in_channels, std=(0.25,) * subject.in_channels)
+            module = Deployable(build(subject), halves)
             return self.runtime.convert(module, subject.input_shape)
         block, in_size = subject
         return self.runtime.convert(build_block(block), (1, block.in_width, in_size, in_size))

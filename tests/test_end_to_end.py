@@ -38,6 +38,6 @@ def test_chain_step_by_step(data: str, tmp_path: Path) -> None:
     verification = step("verify", run, "--images", 256, statuses=(0, 1))
     assert verification["child_digest"] == ChildSpec.read(run / "child.json").digest()
     for check in verification["checks"]:
-        assert check["verdict"] == "passed" or check["quantity"].startswith("latency"), check
-    assert {c["quantity"] for c in verification["checks"]} >= {"latency", "latency budget", "numeric error", "size"}
+        assert check["verdict"] in ("passed", "not promised") or check["quantity"].startswith("latency"), check
+    assert {c["quantity"] for c in verification["checks"]} >= {"latency", "latency budget", "max error", "size"}
     assert (run / "verification.json").exists()

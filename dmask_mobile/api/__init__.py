@@ -12,12 +12,16 @@ This package and the command line are the only ones that see all three packages,
 folder may hold an ``export.py`` of its own.
 """
 
-from dmask_mobile.api.runs import demo, export, search, start_run, train, verify
+from dmask_mobile.api.exporting import ExportSettings, export, start_run
+from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
+from dmask_mobile.api.verifying import VerifySettings, verify
 from dmask_mobile.cost_names import all_costs, cost_model, load_cost
 from dmask_mobile.records.space import load_space
 
 __all__ = [
+    "ExportSettings",
+    "VerifySettings",
     "all_costs",
     "cost_model",
     "demo",

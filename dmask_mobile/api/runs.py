@@ -1,4 +1,4 @@
-"""A run, step by step: search, train, export, verify; and all of them in one demo."""
+"""A run, step by step: search, train; and the whole chain in one demo."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmask_mobile.api.exporting import export
+from dmask_mobile.api.run_data import data_of
 from dmask_mobile.api.tables import profile
-from dmask_mobile.cost_names import cost_model, latency_names, named_tables, our_package
+from dmask_mobile.api.verifying import VerifySettings, verify
+from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace, load_space
@@ -16,17 +19,13 @@ from dmask_mobile.records.space import SearchSpace, load_space
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
     from dmask_mobile.nets.build import ChildNetwork
-    from dmask_mobile.records.artifact import Artifact
-    from dmask_mobile.records.child import ChildSpec
-    from dmask_mobile.records.verification import Check, Verification
+    from dmask_mobile.records.verification import Verification
     from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
     from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.data import ImageData
     from dmask_mobile.training.train import TrainSettings
-    from export.verify import LatencyPromise
 
 DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def search(
@@ -125,7 +124,7 @@ def train(
     settings = settings or TrainSettings()
     folder = RunFolder(run)
     record, child = folder.record(), folder.child()
-    images = _data_of(record, child, data)
+    images = data_of(record, child, data)
     network = build(child, torch.Generator().manual_seed(settings.seed))
     if settings.init == "supernet":
         network.load_state_dict(_slice_of_supernet(folder).state_dict())
@@ -156,137 +155,6 @@ def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
     return cut_child(supernet, SearchResultRecord.read(folder.search_result).choice)
 
 
-def start_run(child: ChildSpec, run: Path) -> None:
-    """Makes a run folder for a network that no search of ours found, with random weights (seed 0).
-
-    Raises:
-        DmaskError: when the folder holds a run of another child.
-    """
-    from dmask_mobile.nets.build import build
-    from dmask_mobile.records.artifact import Preprocessing
-    from dmask_mobile.run import RunFolder, RunRecord, installed_versions, now
-    from dmask_mobile.training.checkpoint import save_weights
-
-    folder = RunFolder(run)
-    if folder.child_path.exists():
-        if folder.child().digest() != child.digest():
-            raise DmaskError(f"'{run}' holds another child", "choose another folder with -o")
-        return
-    channels = child.in_channels
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
-    RunRecord(
-        created=now(),
-        versions=installed_versions(),
-        preprocessing=Preprocessing(mean=mean, std=std),
-        class_names=tuple(str(index) for index in range(child.classes)),
-    ).write(folder.record_path)
-    save_weights(folder.weights_path, build(child), child.digest())
-    child.write(folder.child_path)
-
-
-def export(run: Path, formats: Sequence[str], progress: Progress = silent) -> tuple[Artifact, ...]:
-    """Exports the run's child in each of ``formats``; the records lie beside the files in ``exports/``.
-
-    Raises:
-        DmaskError: before anything is written, for an unknown format or one whose package is not installed; for a
-            child without weights.
-    """
-    our_package("export")
-    from dmask_mobile.nets.build import build
-    from dmask_mobile.run import RunFolder
-    from dmask_mobile.training.checkpoint import load_weights
-    from export.formats import format_named
-    from export.write import export_child
-
-    for name in formats:
-        format_named(name)
-    folder = RunFolder(run)
-    record, child = folder.record(), folder.child()
-    if not folder.weights_path.exists():
-        raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
-    network = build(child)
-    load_weights(folder.weights_path, network, child.digest())
-    artifacts = []
-    for number, name in enumerate(formats, start=1):
-        artifacts.append(export_child(child, network, record.preprocessing, record.class_names, name, folder.exports))
-        progress("export", number, len(formats), name)
-    return tuple(artifacts)
-
-
-def verify(
-    run: Path,
-    *,
-    data: str | None = None,
-    tables: Sequence[Path] = (),
-    images: int = 1000,
-    allow_drift: bool = False,
-    progress: Progress = silent,
-) -> Verification:
-    """Holds every artifact of the run against what was promised; writes ``verification.json``.
-
-    Args:
-        run: the run folder.
-        data: the images to verify on, if not those that the child was trained on.
-        tables: the latency tables, if not those that the search used. Without one no latency is promised.
-        images: at most so many validation images.
-        allow_drift: judge latencies although the device has drifted by more than 10% since its table was made.
-        progress: told after each artifact.
-
-    Raises:
-        DmaskError: when there is nothing to verify or an artifact is missing.
-    """
-    our_package("export")
-    from dmask_mobile.nets.build import build
-    from dmask_mobile.records.artifact import Artifact
-    from dmask_mobile.records.verification import Verification
-    from dmask_mobile.run import RunFolder, now
-    from dmask_mobile.training.checkpoint import load_weights
-    from dmask_mobile.training.data import seen
-    from export.deployable import Deployable
-    from export.verify import Reference, verify_artifact
-
-    folder = RunFolder(run)
-    record, child = folder.record(), folder.child()
-    paths = sorted(folder.exports.glob("*.artifact.json"))
-    if not paths:
-        raise DmaskError(f"'{run}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml")
-    validation = _data_of(record, child, data, check_classes=record.accuracy is not None)
-    network = build(child)
-    load_weights(folder.weights_path, network, child.digest())
-    reference = Reference(
-        child,
-        Deployable(network, record.preprocessing.mean, record.preprocessing.std),
-        seen(validation.val.images[:images], validation),
-        validation.val.labels[:images],
-    )
-    promises = _latency_promises(record, named_tables(tables) or folder.tables(), progress)
-    checks: list[Check] = []
-    for number, path in enumerate(paths, start=1):
-        artifact = Artifact.read(path)
-        checks.extend(verify_artifact(artifact, folder.exports, reference, promises, allow_drift))
-        progress("verify", number, len(paths), artifact.model_format)
-    verification = Verification(child_digest=child.digest(), created=now(), checks=tuple(checks))
-    verification.write(folder.verification_path)
-    return verification
-
-
-def _latency_promises(record: RunRecord, tables: Mapping[str, Path], progress: Progress) -> tuple[LatencyPromise, ...]:
-    """What each table says of the child's latency, and the budget that the search held it to."""
-    if not tables:
-        return ()
-    our_package("latency_tables")
-    from export.verify import LatencyPromise
-    from latency_tables.probe import TableProbe
-    from latency_tables.table import LatencyTable
-
-    budgets = {budget.cost: budget.limit for budget in record.budgets}
-    promises = []
-    for name, cost in latency_names(tables).items():
-        limit = budgets.get(cost, budgets.get(f"latency@{name}"))  # one table may be named in its budget as well
-        promises.append(LatencyPromise(cost, TableProbe(LatencyTable.read(tables[name]), progress), limit))
-    return tuple(promises)
-
-
 def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:
     """The whole chain on the space ``demo`` and rendered characters, in a new run folder below ``folder``.
 
@@ -308,8 +176,8 @@ def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[P
     budgets = {"latency": (low + high) / 2}
     search(space, "glyphs", budgets, run, tables=[table], allow_drift=True, settings=settings, progress=progress)
     train(run, settings=TrainSettings(epochs=DEMO_TRAIN_EPOCHS, seed=seed), progress=progress)
-    export(run, ["onnx", "coreml"], progress)
-    return run, verify(run, allow_drift=True, progress=progress)
+    export(run, ["onnx", "coreml"], progress=progress)
+    return run, verify(run, settings=VerifySettings(allow_drift=True), progress=progress)
 
 
 def _new_record(images: ImageData) -> RunRecord:
@@ -322,18 +190,3 @@ def _new_record(images: ImageData) -> RunRecord:
         preprocessing=Preprocessing(mean=images.mean, std=images.std, source_resolution=images.train.images.shape[-1]),
         class_names=images.class_names,
     )
-
-
-def _data_of(record: RunRecord, child: ChildSpec, data: str | None, check_classes: bool = True) -> ImageData:
-    from dmask_mobile.training.data import load_data
-
-    source = data or record.data
-    if source is None:
-        raise DmaskError("this run names no data", "give --data glyphs, fashion-mnist or a folder")
-    resolution = record.space.resolution if record.space else child.resolution
-    images = load_data(source, resolution).at(child.resolution)
-    if check_classes and images.classes != child.classes:
-        raise DmaskError(
-            f"data '{source}' has {images.classes} classes, the child {child.classes}", "give the data of the search"
-        )
-    return images

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dmask_mobile import __version__, api
+from dmask_mobile.cli.deploy_commands import export, show_verification, verify
 from dmask_mobile.cli.options import (
     AllowDrift,
     Cost,
@@ -28,12 +29,10 @@ from dmask_mobile.cli.options import (
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.table_commands import profile, table_app
-from dmask_mobile.cli.tables import quantity, search_summary, verification_table
+from dmask_mobile.cli.tables import search_summary
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.base import describe_validation_error
-from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.records.verification import Verification
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +43,8 @@ app = typer.Typer(
     help="Profile a device, search a network under its budget, train it, export it, verify it.",
 )
 app.command()(profile)
+app.command()(export)
+app.command()(verify)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 
@@ -77,16 +78,6 @@ class Initial(StrEnum):
     supernet = "supernet"
 
 
-def _show_verification(verification: Verification, run: Path, as_json: bool) -> None:
-    if as_json:
-        print_json({**verification.to_dict(), "passed": verification.passed, "run": str(run)})
-    else:
-        console.print(verification_table(verification, f"child {verification.child_digest} in {run}"))
-        console.print("verified" if verification.passed else "NOT verified: see the verdicts above")
-    if not verification.passed:
-        raise typer.Exit(1)
-
-
 @app.callback(invoke_without_command=True)
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -114,7 +105,7 @@ def demo(
     """
     with ShownProgress() as progress:
         run, verification = api.demo(output, seed=seed, progress=progress)
-    _show_verification(verification, run, as_json)
+    show_verification(verification, str(run), as_json)
 
 
 @app.command()
@@ -216,72 +207,6 @@ def train(
         print_json({"run": str(run), "accuracy": accuracy})
     else:
         console.print(f"accuracy {accuracy:.2%} on the validation images")
-
-
-@app.command()
-def export(
-    source: Annotated[str, typer.Argument(metavar="RUN|NAME|CHILD.JSON", help="What to export.")],
-    formats: Annotated[str, typer.Option("--format", help="Comma-separated: onnx, coreml")] = "onnx,coreml",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The run folder to make for a NAME or a child.json.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Export a run's child, a published network by name, or the child in a JSON file (both with random weights).
-
-    Example: dmask export runs/a --format onnx,coreml
-    """
-    run = _run_of(source, output)
-    with ShownProgress() as progress:
-        artifacts = api.export(run, [name.strip() for name in formats.split(",")], progress)
-    if as_json:
-        print_json([artifact.to_dict() for artifact in artifacts])
-        return
-    for artifact in artifacts:
-        size = quantity(artifact.size_bytes, "bytes")
-        console.print(f"{artifact.model_format}: {run / 'exports' / artifact.path}, {size}")
-
-
-def _run_of(source: str, output: Path | None) -> Path:
-    """The run folder of what ``dmask export`` was given; made first for a name or a child file."""
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.suffix == ".json" or path.is_file():
-        child = ChildSpec.read(path)
-    else:
-        from dmask_mobile.nets.named import named_child, named_children
-
-        if source not in named_children():
-            raise DmaskError(
-                f"'{source}' is no run folder, no child.json and no network's name",
-                f"the names are {', '.join(named_children())}",
-            )
-        child = named_child(source)
-    run = output or Path("runs") / child.name
-    api.start_run(child, run)
-    Console(stderr=True).print(f"{child.name}: random weights (seed 0), run folder {run}")
-    return run
-
-
-@app.command()
-def verify(
-    run: Run,
-    data: OptionalData = None,
-    table: Tables = None,
-    images: Annotated[int, typer.Option(min=256, help="At most so many validation images.")] = 1000,
-    allow_drift: AllowDrift = False,
-    as_json: Json = False,
-) -> None:
-    """Hold every artifact of a run against what was predicted. Exit status 1 unless every check passed.
-
-    Example: dmask verify runs/a
-    """
-    with ShownProgress() as progress:
-        verification = api.verify(
-            run, data=data, tables=table or [], images=images, allow_drift=allow_drift, progress=progress
-        )
-    _show_verification(verification, run, as_json)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from latency_tables.evaluate import Evaluation
     from latency_tables.table import LatencyTable
 
-STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow"}
+STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow", "not promised": "dim"}
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -30,7 +30,9 @@ def quantity(value: float | None, unit: str) -> str:
         return f"{value:.4f} ms" if value < 1 else f"{value:.2f} ms"
     if unit == "share":
         return f"{value:.2%}"
-    return f"{value:.2g} {unit}"
+    if unit == "dB":
+        return f"{value:.1f} dB"
+    return f"{value:.2g} {unit}" if unit else f"{value:.7g}"
 
 
 def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) -> Iterator[str]:
@@ -69,14 +71,15 @@ def verification_table(verification: Verification, title: str) -> Table:
             check.quantity,
             quantity(check.predicted, check.unit),
             quantity(check.measured, check.unit),
-            _allowed(check),
-            f"[{STYLES[check.verdict]}]{check.verdict}[/]",
+            what_is_allowed(check),
+            f"[{STYLES[check.verdict]}]{check.verdict}{', allowed' if verification.is_excused(check) else ''}[/]",
             check.note,
         )
     return table
 
 
-def _allowed(check: Check) -> str:
+def what_is_allowed(check: Check) -> str:
+    """The largest difference, with its sign where it is a number."""
     return f"± {check.allowed}" if check.allowed[0].isdigit() else check.allowed
 
 

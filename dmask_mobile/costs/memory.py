@@ -11,6 +11,7 @@ from torch import Tensor
 from dmask_mobile.costs.chain import BlockCosts, CostRange, digest_of, lowest_path, tabulate
 from dmask_mobile.costs.counts import block_layers
 from dmask_mobile.costs.model import AdditiveCost
+from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -18,17 +19,28 @@ from dmask_mobile.records.cost import CostEstimate
 from dmask_mobile.records.space import SearchSpace
 
 FLOAT32_BYTES = 4
+BYTES: dict[Precision, tuple[int, int]] = {"fp32": (4, 4), "fp16": (2, 2), "int8": (1, 8)}
+"""Of one weight, and of what comes with one output channel."""
 
 
 class WeightBytes(AdditiveCost):
-    """Bytes of fp32 weights and biases once batch norms are folded: every convolution then has a bias."""
+    """Bytes of weights and biases once batch norms are folded: every convolution then has a bias.
+
+    int8: a byte a weight; four bytes of bias and four of scale for each output channel.
+    """
 
     name = "weight_bytes"
     unit = "bytes"
 
+    def __init__(self, precision: Precision = "fp32") -> None:
+        self.weight_bytes, self.channel_bytes = BYTES[precision]
+
     def block_cost(self, block: BlockSpec, in_size: int) -> float:
         """Bytes of one block's weights and biases."""
-        return FLOAT32_BYTES * sum(layer.params + layer.out_width for layer in block_layers(block, in_size))
+        return sum(
+            self.weight_bytes * layer.params + self.channel_bytes * layer.out_width
+            for layer in block_layers(block, in_size)
+        )
 
 
 class PeakActivationBytes:

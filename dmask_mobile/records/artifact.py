@@ -1,45 +1,134 @@
-"""`Artifact`: an exported model file and what is known of it."""
+"""`ModelDescription`: what an exported model says of itself; `Artifact`: that, and the file that holds it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from dmask_mobile.records.base import FileRecord, Record
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.base import FileRecord, Record, describe_validation_error
+from dmask_mobile.records.child import ChildSpec
+
+ModelFormat = Literal["onnx", "coreml", "litert", "executorch", "ncnn"]
+Precision = Literal["fp32", "fp16", "int8"]
+Output = Literal["logits", "probabilities"]
+Layout = Literal["NCHW", "NHWC"]
+InputRange = tuple[float, float]
+UNIT_RANGE: InputRange = (0.0, 1.0)
+PIXEL_RANGE: InputRange = (0.0, 255.0)
 
 
 class Preprocessing(Record):
-    """What the model expects, and what its graph does to it: RGB, (N, C, R, R), values in ``input_range``.
+    """What the model expects, and what its graph does to it: RGB, values in ``input_range``.
 
-    ``source_resolution``: pixels that training images were scaled to; where it is larger than R, the model saw their
-    nearest-neighbour subsample (position i of the input is position ``floor(i * source_resolution / R)``).
+    The graph normalizes ``(x / input_range[1] - mean) / std`` for each channel. ``source_resolution``: pixels that
+    training images were scaled to; where it is larger than R, the model saw their nearest-neighbour subsample
+    (position i of the input is position ``floor(i * source_resolution / R)``).
     """
 
-    layout: Literal["NCHW"] = "NCHW"
+    layout: Layout = "NCHW"
     colors: Literal["RGB"] = "RGB"
-    input_range: tuple[float, float] = (0.0, 1.0)
+    input_range: InputRange = UNIT_RANGE
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source_resolution: int | None = None
 
 
-class Artifact(FileRecord):
-    """One exported model. ``path`` is relative to the folder of this record."""
+class LatencyPrediction(Record):
+    """What a latency table says of a child: the median and one standard deviation in milliseconds, and the table."""
+
+    ms: float = Field(gt=0)
+    spread_ms: float = Field(ge=0)
+    table_digest: str
+    device: str
+    runtime: str
+    precision: Precision
+    threads: int
+
+
+class ModelDescription(Record):
+    """Everything that is known of an exported model apart from its file; it travels in the model's own metadata.
+
+    ``weights_digest`` names the trained weights (SHA-256 of ``child.safetensors``); ``batch``: None where any size
+    will do; ``accuracy``: top-1 of the network in PyTorch on its validation images.
+    """
+
+    model_format: ModelFormat
+    precision: Precision = "fp32"
+    child: ChildSpec
+    child_digest: str
+    weights_digest: str
+    preprocessing: Preprocessing
+    output: Output = "logits"
+    batch: int | None = 1
+    class_names: tuple[str, ...]
+    accuracy: float | None = None
+    latency: LatencyPrediction | None = None
+    license: str = ""
+    author: str = ""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """The shape of one image, batch 1, in the model's layout."""
+        batch, channels, height, width = self.child.input_shape
+        if self.preprocessing.layout == "NHWC":
+            return (batch, height, width, channels)
+        return (batch, channels, height, width)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Strings for a model's metadata: the whole description, and its main parts by themselves for people."""
+        return {
+            "dmask.description": json.dumps(self.model_dump(mode="json"), sort_keys=True),
+            "dmask.child_digest": self.child_digest,
+            "dmask.precision": self.precision,
+            "dmask.output": self.output,
+            "dmask.class_names": json.dumps(self.class_names),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], source: str) -> Self:
+        """The description in a model's metadata.
+
+        Raises:
+            DmaskError: when there is none, or it breaks the record's rules.
+        """
+        text = metadata.get("dmask.description")
+        if text is None:
+            raise DmaskError(f"'{source}' holds no description by dmask-mobile", "export it with dmask export")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DmaskError(
+                f"the description in '{source}' is damaged: {describe_validation_error(error)}", "export it again"
+            ) from error
+
+
+class Artifact(ModelDescription, FileRecord):
+    """One exported model. ``path`` is relative to the folder of this record.
+
+    ``convert_seconds``: what the conversion took.
+    """
 
     file_format: ClassVar[str] = "dmask-artifact"
+    file_version: ClassVar[int] = 2
 
-    model_format: Literal["onnx", "coreml"]
-    child_digest: str
     path: str
     sha256: str
     size_bytes: int = Field(gt=0)
-    precision: Literal["fp32"] = "fp32"
-    input_shape: tuple[int, int, int, int]
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...]
+    convert_seconds: float = Field(ge=0)
+
+    @property
+    def label(self) -> str:
+        """How reports name it: the format, and the precision where it is not fp32."""
+        return self.model_format if self.precision == "fp32" else f"{self.model_format} {self.precision}"
+
+    def description(self) -> ModelDescription:
+        """The part that travels in the file."""
+        return ModelDescription.model_validate(self.model_dump(include=set(ModelDescription.model_fields)))
 
 
 def hash_path(path: Path) -> str:

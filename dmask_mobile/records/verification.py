@@ -6,14 +6,15 @@ from typing import ClassVar, Literal
 
 from dmask_mobile.records.base import FileRecord, Record
 
-Verdict = Literal["passed", "failed", "not verified"]
+Verdict = Literal["passed", "failed", "not verified", "not promised"]
 
 
 class Check(Record):
     """One line of a verification.
 
     ``predicted`` is what was promised, ``measured`` what was found (None: could not be looked at), ``allowed`` the
-    largest difference, in words where it is not a plain number.
+    largest difference, in words where it is not a plain number. 'not verified': promised, but not looked at;
+    'not promised': nothing was predicted, so that there is nothing to hold it to.
     """
 
     artifact: str
@@ -27,18 +28,28 @@ class Check(Record):
 
 
 class Verification(FileRecord):
-    """All checks of a run. It passed only if there are checks and every one of them passed."""
+    """All checks of one child's artifacts.
+
+    ``allow_unverified``: quantities whose lines may stay 'not verified', by the user's leave.
+    """
 
     file_format: ClassVar[str] = "dmask-verification"
+    file_version: ClassVar[int] = 2
 
     child_digest: str
     created: str
     checks: tuple[Check, ...]
+    allow_unverified: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Nothing failed and nothing was left unlooked at."""
-        return bool(self.checks) and all(check.verdict == "passed" for check in self.checks)
+        """Something passed, nothing failed, and nothing was left unlooked at without leave."""
+        verdicts = [check.verdict for check in self.checks if not self.is_excused(check)]
+        return "passed" in verdicts and set(verdicts) <= {"passed", "not promised"}
+
+    def is_excused(self, check: Check) -> bool:
+        """Whether the line was not looked at, by the user's leave."""
+        return check.verdict == "not verified" and any(check.quantity.startswith(q) for q in self.allow_unverified)
 
 
 def judge(predicted: float | None, measured: float | None, tolerance: float) -> Verdict:

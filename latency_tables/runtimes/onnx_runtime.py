@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dmask_mobile.records.artifact import ModelFormat
 from export.to_onnx import to_onnx
 
 
@@ -13,6 +14,7 @@ class OnnxRuntime:
     """`Runtime` for ONNX Runtime's CPU execution provider."""
 
     name = "onnxruntime"
+    model_format: ModelFormat = "onnx"
     suffix = ".onnx"
 
     def version(self) -> str:

@@ -7,14 +7,17 @@ from typing import Protocol
 
 from torch import nn
 
+from dmask_mobile.records.artifact import ModelFormat
+
 
 class Runtime(Protocol):
     """Converts modules to its format; `latency_tables.agent` runs them.
 
-    ``suffix`` is the ending of its model files.
+    ``model_format`` is the export format that it runs, ``suffix`` the ending of its model files.
     """
 
     name: str
+    model_format: ModelFormat
     suffix: str
 
     def version(self) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from dmask_mobile.nets.build import ChildNetwork, build
-from dmask_mobile.records.artifact import Artifact, Preprocessing
+from dmask_mobile.records.artifact import Artifact, ModelDescription, Preprocessing
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.deployable import Deployable
+from export.model_format import ExportOrder
 from export.verify import Reference
 from export.write import export_child
 
@@ -49,15 +50,42 @@ def telling_network(child: ChildSpec, seed: int = 0) -> ChildNetwork:
     return network.eval()
 
 
+def images_of(child: ChildSpec = CHILD, count: int = 256) -> torch.Tensor:
+    return torch.rand(count, 3, child.resolution, child.resolution, generator=torch.Generator().manual_seed(2))
+
+
+def described(format_name: str, child: ChildSpec = CHILD, seed: int = 0, **fields: object) -> ModelDescription:
+    return ModelDescription.model_validate(
+        {
+            "model_format": format_name,
+            "child": child,
+            "child_digest": child.digest(),
+            "weights_digest": f"seed {seed}",
+            "preprocessing": PREPROCESSING,
+            "class_names": CLASS_NAMES if child.classes == len(CLASS_NAMES) else tuple(map(str, range(child.classes))),
+            **fields,
+        }
+    )
+
+
+def order_of(format_name: str, child: ChildSpec = CHILD, seed: int = 0, **fields: object) -> ExportOrder:
+    """What a format is told to write; int8 is calibrated on the first of the images."""
+    description = described(format_name, child, seed, **fields)
+    model = Deployable(telling_network(child, seed), description.preprocessing, description.output)
+    calibration = model.as_input(images_of(child)[:32]) if description.precision == "int8" else None
+    return ExportOrder(model, description, calibration)
+
+
 def reference(child: ChildSpec = CHILD, seed: int = 0, images: int = 256) -> Reference:
     generator = torch.Generator().manual_seed(1)
     return Reference(
-        child,
-        Deployable(telling_network(child, seed), PREPROCESSING.mean, PREPROCESSING.std),
+        telling_network(child, seed),
+        f"seed {seed}",
         torch.rand(images, 3, child.resolution, child.resolution, generator=generator),
         torch.randint(0, child.classes, (images,), generator=generator),
     )
 
 
-def exported(format_name: str, folder: Path, child: ChildSpec = CHILD, seed: int = 0) -> Artifact:
-    return export_child(child, telling_network(child, seed), PREPROCESSING, CLASS_NAMES, format_name, folder)
+def exported(format_name: str, folder: Path, child: ChildSpec = CHILD, seed: int = 0, **fields: object) -> Artifact:
+    description = described(format_name, child, seed, **fields)
+    return export_child(telling_network(child, seed), description, folder, images_of(child)[:32])

@@ -20,7 +20,7 @@ from dmask_mobile.nets.named import named_child
 from dmask_mobile.records.space import SearchSpace, load_space
 from latency_tables.devices.local import LocalDevice
 from latency_tables.plan import Planner, blocks_of, networks_of
-from latency_tables.probe import TableProbe, check_drift
+from latency_tables.probe import TableProbe, check_drift, promise_of
 from latency_tables.profile import ProfileSettings, profile_child, profile_space, stability
 from latency_tables.rows import BlockRow, FailureRow, NetworkRow, SentinelRow
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
@@ -94,7 +94,15 @@ def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> N
     assert measured.ms > 0
     assert measured.noise >= 0
     assert measured.drift > -1
-    assert probe.predict(child).value > 0
+    promise = promise_of(table, "latency", child, 2.0)
+    assert (promise.model_format, promise.precision, promise.budget_ms) == ("onnx", "fp32", 2.0)
+    assert promise.predicted.ms == Latency(table).estimate(child).value
+    assert isinstance(promise.probe, TableProbe)
+    elsewhere = LatencyTable(table.head.model_copy(update={"device": "phone"}), table.rows, table.source)
+    reason = promise_of(elsewhere, "latency", child, None).probe
+    assert isinstance(reason, str)
+    assert reason.startswith("the device is not at hand: ")
+    assert "device of the table is 'phone'" in reason
 
 
 def test_a_device_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:

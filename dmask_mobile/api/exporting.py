@@ -1,0 +1,187 @@
+"""A trained child into phone formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dmask_mobile.api.run_data import data_of
+from dmask_mobile.cost_names import named_tables, our_package
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import (
+    UNIT_RANGE,
+    Artifact,
+    InputRange,
+    LatencyPrediction,
+    Layout,
+    ModelDescription,
+    ModelFormat,
+    Output,
+    Precision,
+    Preprocessing,
+    hash_path,
+)
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.run import RunFolder, RunRecord, installed_versions, now
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ExportSettings(NamedTuple):
+    """What an exported model takes and gives, and what it says of itself.
+
+    ``input_range``: 0..1 or 0..255; ``dynamic_batch``: any batch size instead of 1; ``calibration_images``: for int8,
+    random training images; ``samples``: platforms (android, ios) to write a source file for that uses the model.
+    """
+
+    layout: Layout = "NCHW"
+    input_range: InputRange = UNIT_RANGE
+    output: Output = "logits"
+    dynamic_batch: bool = False
+    calibration_images: int = 256
+    license: str = ""
+    author: str = ""
+    samples: tuple[str, ...] = ()
+
+
+def start_run(child: ChildSpec, run: Path) -> None:
+    """Makes a run folder for a network that no search of ours found, with random weights (seed 0).
+
+    Raises:
+        DmaskError: when the folder holds a run of another child.
+    """
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.training.checkpoint import save_weights
+
+    folder = RunFolder(run)
+    if folder.child_path.exists():
+        if folder.child().digest() != child.digest():
+            raise DmaskError(f"'{run}' holds another child", "choose another folder with -o")
+        return
+    channels = child.in_channels
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    RunRecord(
+        created=now(),
+        versions=installed_versions(),
+        preprocessing=Preprocessing(mean=mean, std=std),
+        class_names=tuple(str(index) for index in range(child.classes)),
+    ).write(folder.record_path)
+    save_weights(folder.weights_path, build(child), child.digest())
+    child.write(folder.child_path)
+
+
+def export(
+    run: Path,
+    formats: Sequence[str],
+    precisions: Sequence[str] = ("fp32",),
+    *,
+    data: str | None = None,
+    tables: Sequence[Path] = (),
+    settings: ExportSettings | None = None,
+    progress: Progress = silent,
+) -> tuple[Artifact, ...]:
+    """Exports the run's child in each of ``formats`` and ``precisions`` into ``exports/``, with a record for each.
+
+    Args:
+        run: the run folder.
+        formats: names of `export.formats.FORMATS`.
+        precisions: fp32, fp16, int8.
+        data: the images that int8 is calibrated on, if not those that the child was trained on.
+        tables: whose predictions travel with the models, if not those that the search used.
+        settings: input, output, licence and so on.
+        progress: told after each export.
+
+    Raises:
+        DmaskError: before anything is written, for a format that is unknown, not installed or does not have what was
+            asked for; for a child without weights; when a converter fails.
+    """
+    our_package("export")
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.training.checkpoint import load_weights
+    from export.formats import format_named
+    from export.samples import check_sample, write_sample
+    from export.write import check_order, export_child
+
+    settings = settings or ExportSettings()
+    for name in formats:
+        format_named(name)
+    folder = RunFolder(run)
+    record, child = folder.record(), folder.child()
+    if not folder.weights_path.exists():
+        raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
+    descriptions = [
+        ModelDescription.model_validate(
+            {
+                "model_format": name,
+                "precision": precision,
+                "child": child,
+                "child_digest": child.digest(),
+                "weights_digest": hash_path(folder.weights_path),
+                "preprocessing": record.preprocessing.model_copy(
+                    update={"layout": settings.layout, "input_range": settings.input_range}
+                ),
+                "output": settings.output,
+                "batch": None if settings.dynamic_batch else 1,
+                "class_names": record.class_names,
+                "accuracy": record.accuracy,
+                "license": settings.license,
+                "author": settings.author,
+            }
+        )
+        for name in formats
+        for precision in precisions
+    ]
+    calibration = None
+    if "int8" in precisions:
+        calibration = _calibration_images(record, child, data, settings.calibration_images)
+    for description in descriptions:
+        check_order(description, calibration)
+    for platform in settings.samples:
+        check_sample(platform, formats)
+    predictions = _predictions(child, named_tables(tables) or folder.tables())
+    network = build(child)
+    load_weights(folder.weights_path, network, child.digest())
+    artifacts = []
+    for number, description in enumerate(descriptions, start=1):
+        latency = predictions.get((description.model_format, description.precision))
+        described = description.model_copy(update={"latency": latency})
+        artifacts.append(export_child(network, described, folder.exports, calibration))
+        progress("export", number, len(descriptions), artifacts[-1].label)
+    for platform in settings.samples:
+        write_sample(platform, artifacts, folder.exports)
+    return tuple(artifacts)
+
+
+def _calibration_images(record: RunRecord, child: ChildSpec, data: str | None, count: int) -> Tensor:
+    """Random training images (M, C, R, R) in 0..1, the same ones every time."""
+    import torch
+
+    from dmask_mobile.training.data import seen
+
+    images = data_of(record, child, data, check_classes=record.accuracy is not None)
+    order = torch.randperm(len(images.train.images), generator=torch.Generator().manual_seed(0))
+    return seen(images.train.images[order[:count]], images)
+
+
+def _predictions(
+    child: ChildSpec, tables: Mapping[str, Path]
+) -> dict[tuple[ModelFormat, Precision], LatencyPrediction]:
+    """What the tables say of the child, by format and precision; the first table of each counts."""
+    if not tables:
+        return {}
+    our_package("latency_tables")
+    from latency_tables.probe import predict
+    from latency_tables.runtimes.registry import runtime_named
+    from latency_tables.table import LatencyTable
+
+    found: dict[tuple[ModelFormat, Precision], LatencyPrediction] = {}
+    for path in tables.values():
+        table = LatencyTable.read(path)
+        key = runtime_named(table.head.runtime).model_format, table.head.precision
+        found.setdefault(key, predict(table, child))
+    return found

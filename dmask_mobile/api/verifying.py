@@ -1,0 +1,190 @@
+"""Exported models against what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dmask_mobile.api.run_data import data_of
+from dmask_mobile.cost_names import latency_names, named_tables, our_package
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.verification import Check, Verification
+from dmask_mobile.run import RunFolder, now
+
+if TYPE_CHECKING:
+    from export.latency_verdict import LatencyPromise, MeasuredLatency
+    from export.verify import Reference
+
+
+class VerifySettings(NamedTuple):
+    """How to verify.
+
+    ``images``: at most so many validation images; ``allow_drift``: judge latencies although the device has drifted by
+    more than 10% since its table was made; ``limits``: fields of `export.numerics.Limits` to replace; ``bisect``: name
+    the first wrong block; ``measured``: files with latencies measured elsewhere (see
+    `latency_tables.native_output.read_measurement`); ``allow_unverified``: quantities that may stay unlooked at.
+    """
+
+    images: int = 1000
+    allow_drift: bool = False
+    limits: Mapping[str, float] = {}
+    bisect: bool = False
+    measured: Sequence[Path] = ()
+    allow_unverified: Sequence[str] = ()
+
+
+def verify(
+    target: Path | Sequence[Path],
+    *,
+    run: Path | None = None,
+    data: str | None = None,
+    tables: Sequence[Path] = (),
+    settings: VerifySettings | None = None,
+    progress: Progress = silent,
+) -> Verification:
+    """Holds exported models against what was promised.
+
+    Writes ``verification.json`` into the run folder; without a run ``FILE.verification.json`` beside the first file.
+
+    Args:
+        target: a run folder, whose artifacts are all verified, or exported models of one child. A model's own metadata
+            says what it promises.
+        run: the run that the models came from, which has the weights to compare with; found by itself where they
+            still lie in its ``exports/``. Without one the numbers are 'not verified'.
+        data: the images to verify on, if not those that the child was trained on.
+        tables: the latency tables, if not those that the search used.
+        settings: limits, images and so on.
+        progress: told after each artifact.
+
+    Raises:
+        DmaskError: when there is nothing to verify, or a file is missing or damaged.
+    """
+    our_package("export")
+    from export.verify import Wanted, verify_artifact
+
+    settings = settings or VerifySettings()
+    found, folder = _artifacts_of([target] if isinstance(target, Path) else list(target), run)
+    child = found[0][0].child
+    if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
+        raise DmaskError("these files hold different children", "verify each child by itself")
+    reference: Reference | str = "no run to compare with; give --run RUN"
+    if folder is not None:
+        child = folder.child()
+        reference = _reference(folder, data, settings.images)
+    wanted = Wanted(
+        settings.limits,
+        settings.bisect,
+        _promises(folder, child, tables, progress),
+        _brought(settings.measured),
+        settings.allow_drift,
+    )
+    checks: list[Check] = []
+    for number, (artifact, place) in enumerate(found, start=1):
+        checks.extend(verify_artifact(artifact, place, reference, wanted))
+        progress("verify", number, len(found), artifact.label)
+    verification = Verification(
+        child_digest=child.digest(),
+        created=now(),
+        checks=tuple(checks),
+        allow_unverified=tuple(settings.allow_unverified),
+    )
+    first = found[0][1] / found[0][0].path
+    beside = first.with_name(f"{first.name}.verification.json")
+    verification.write(folder.verification_path if folder else beside)
+    return verification
+
+
+def _artifacts_of(targets: list[Path], run: Path | None) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
+    """The artifacts with the folders that they lie in, and the run that they belong to, where there is one."""
+    folder: RunFolder | None
+    if len(targets) == 1 and (targets[0] / "run.json").exists():
+        folder = RunFolder(targets[0])
+        paths = sorted(folder.exports.glob("*.artifact.json"))
+        if not paths:
+            raise DmaskError(
+                f"'{targets[0]}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml"
+            )
+        return [(Artifact.read(path), folder.exports) for path in paths], folder
+    if not targets:
+        raise DmaskError("nothing to verify", "give a run folder or exported models")
+    above = targets[0].resolve().parent.parent
+    if run is None and (above / "run.json").exists():
+        run = above
+    folder = RunFolder(run) if run is not None else None
+    return [(_artifact_in(path, folder), path.parent) for path in targets], folder
+
+
+def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
+    """The record of an exported model: its run's, where it lies there, else what the file says of itself."""
+    from export.formats import format_of
+    from export.write import artifact_of
+
+    model_format = format_of(path)
+    if folder is not None and path.resolve().parent == folder.exports.resolve():
+        for record in sorted(folder.exports.glob("*.artifact.json")):
+            artifact = Artifact.read(record)
+            if artifact.path == path.name:
+                return artifact
+    return artifact_of(path, ModelDescription.from_metadata(model_format.open(path).metadata(), str(path)))
+
+
+def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
+    """The run's network in PyTorch, and validation images."""
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.training.checkpoint import load_weights
+    from dmask_mobile.training.data import seen
+    from export.verify import Reference
+
+    record, child = folder.record(), folder.child()
+    validation = data_of(record, child, data, check_classes=record.accuracy is not None)
+    network = build(child)
+    load_weights(folder.weights_path, network, child.digest())
+    return Reference(
+        network.eval(),
+        hash_path(folder.weights_path),
+        seen(validation.val.images[:images], validation),
+        validation.val.labels[:images],
+    )
+
+
+def _promises(
+    folder: RunFolder | None, child: ChildSpec, tables: Sequence[Path], progress: Progress
+) -> tuple[LatencyPromise, ...]:
+    """What each table says of the child's latency, and the budget that the search held it to."""
+    named = named_tables(tables) or (folder.tables() if folder else {})
+    if not named:
+        return ()
+    our_package("latency_tables")
+    from latency_tables.probe import promise_of
+    from latency_tables.table import LatencyTable
+
+    budgets = {budget.cost: budget.limit for budget in folder.record().budgets} if folder else {}
+    return tuple(
+        # one table may be named in its budget as well
+        promise_of(
+            LatencyTable.read(named[name]), cost, child, budgets.get(cost, budgets.get(f"latency@{name}")), progress
+        )
+        for name, cost in latency_names(named).items()
+    )
+
+
+def _brought(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
+    """Latencies that were measured elsewhere, by format."""
+    if not paths:
+        return {}
+    our_package("latency_tables")
+    from export.latency_verdict import MeasuredLatency
+    from latency_tables.native_output import read_measurement
+
+    brought: dict[str, MeasuredLatency] = {}
+    for path in paths:
+        found = read_measurement(path)
+        if found.model_format in brought:
+            raise DmaskError(f"two measurements of {found.model_format}", "give one --measured FILE for each format")
+        source = f"measured elsewhere: {found.source}"
+        brought[found.model_format] = MeasuredLatency(found.ms, found.deviation_ms / found.ms, 0.0, source)
+    return brought

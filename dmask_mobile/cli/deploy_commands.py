@@ -1,0 +1,191 @@
+"""``dmask export`` and ``dmask verify``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dmask_mobile import api
+from dmask_mobile.cli.options import AllowDrift, Json, OptionalData, Tables, console, print_json
+from dmask_mobile.cli.progress import ShownProgress
+from dmask_mobile.cli.reports import to_junit, to_markdown
+from dmask_mobile.cli.tables import quantity, verification_table
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE
+from dmask_mobile.records.base import write_atomically
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.verification import Verification
+
+
+class LayoutName(StrEnum):
+    """The order of an input's axes."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
+class RangeName(StrEnum):
+    """The values of an input's pixels."""
+
+    unit = "0..1"
+    pixel = "0..255"
+
+
+class SamplePlatform(StrEnum):
+    """Where a sample app's source runs."""
+
+    android = "android"
+    ios = "ios"
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="RUN|NAME|CHILD.JSON", help="What to export.")],
+    formats: Annotated[
+        str, typer.Option("--format", help="Comma-separated: onnx, coreml, litert, executorch, ncnn")
+    ] = "onnx,coreml",
+    precision: Annotated[
+        str, typer.Option(help="Comma-separated: fp32, fp16, int8 (calibrated on training images)")
+    ] = "fp32",
+    layout: Annotated[LayoutName, typer.Option(help="Of the input.")] = LayoutName.NCHW,
+    input_range: Annotated[RangeName, typer.Option(help="What the input's pixels are.")] = RangeName.unit,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Softmax in the graph.")] = False,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any batch size instead of 1.")] = False,
+    license_: Annotated[str, typer.Option("--license", help="Goes into the model's metadata.")] = "",
+    author: Annotated[str, typer.Option(help="Goes into the model's metadata.")] = "",
+    sample: Annotated[
+        list[SamplePlatform] | None, typer.Option(help="Also a source file that classifies one image.")
+    ] = None,
+    data: OptionalData = None,
+    table: Tables = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The run folder to make for a NAME or a child.json.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a run's child, a published network by name, or the child in a JSON file (both with random weights).
+
+    Example: dmask export runs/a --format onnx,coreml,litert --precision fp32,int8
+    """
+    settings = api.ExportSettings(
+        layout=layout.value,
+        input_range=PIXEL_RANGE if input_range is RangeName.pixel else UNIT_RANGE,
+        output="probabilities" if probabilities else "logits",
+        dynamic_batch=dynamic_batch,
+        license=license_,
+        author=author,
+        samples=tuple(platform.value for platform in sample or ()),
+    )
+    run = _run_of(source, output)
+    with ShownProgress() as progress:
+        artifacts = api.export(
+            run, _words(formats), _words(precision), data=data, tables=table or [], settings=settings, progress=progress
+        )
+    if as_json:
+        print_json([artifact.to_dict() for artifact in artifacts])
+        return
+    for artifact in artifacts:
+        size = quantity(artifact.size_bytes, "bytes")
+        console.print(
+            f"{artifact.label}: {run / 'exports' / artifact.path}, {size}, {artifact.convert_seconds:.1f} s to convert"
+        )
+    for platform in sample or ():
+        console.print(f"{platform.value} sample in {run / 'exports'}")
+
+
+def verify(
+    target: Annotated[
+        list[Path], typer.Argument(metavar="RUN|FILE...", help="A run folder, or exported models of one child.")
+    ],
+    run: Annotated[Path | None, typer.Option(help="The run that the files came from, with the weights.")] = None,
+    data: OptionalData = None,
+    table: Tables = None,
+    images: Annotated[int, typer.Option(min=256, help="At most so many validation images.")] = 1000,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, for example max_error=0.01; may be repeated.")
+    ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Name the first block that is wrong when the numbers are.")
+    ] = False,
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(help="A latency measured elsewhere: the output of a benchmark program, or a record of ours."),
+    ] = None,
+    allow_unverified: Annotated[
+        list[str] | None, typer.Option(help="What may stay 'not verified': latency, for example.")
+    ] = None,
+    allow_drift: AllowDrift = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also as Markdown, for a pull request.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also as JUnit XML, for CI.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold exported models against what was predicted. Exit status 1 unless every check passed.
+
+    Example: dmask verify runs/a, or dmask verify model.tflite --run runs/a --measured benchmark_model.txt
+    """
+    settings = api.VerifySettings(
+        images=images,
+        allow_drift=allow_drift,
+        limits=dict(_parse_limit(text) for text in limit or []),
+        bisect=bisect,
+        measured=measured or [],
+        allow_unverified=allow_unverified or [],
+    )
+    with ShownProgress() as progress:
+        verification = api.verify(target, run=run, data=data, tables=table or [], settings=settings, progress=progress)
+    for path, write in ((markdown, to_markdown), (junit, to_junit)):
+        if path is not None:
+            write_atomically(path, write(verification))
+    show_verification(verification, ", ".join(map(str, target)), as_json)
+
+
+def show_verification(verification: Verification, source: str, as_json: bool) -> None:
+    """Prints the checks and ends with exit status 1 unless they passed.
+
+    Raises:
+        Exit: status 1.
+    """
+    if as_json:
+        print_json({**verification.to_dict(), "passed": verification.passed, "source": source})
+    else:
+        console.print(verification_table(verification, f"child {verification.child_digest} in {source}"))
+        console.print("verified" if verification.passed else "NOT verified: see the verdicts above")
+    if not verification.passed:
+        raise typer.Exit(1)
+
+
+def _run_of(source: str, output: Path | None) -> Path:
+    """The run folder of what ``dmask export`` was given; made first for a name or a child file."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.suffix == ".json" or path.is_file():
+        child = ChildSpec.read(path)
+    else:
+        from dmask_mobile.nets.named import named_child, named_children
+
+        if source not in named_children():
+            raise DmaskError(
+                f"'{source}' is no run folder, no child.json and no network's name",
+                f"the names are {', '.join(named_children())}",
+            )
+        child = named_child(source)
+    run = output or Path("runs") / child.name
+    api.start_run(child, run)
+    Console(stderr=True).print(f"{child.name}: random weights (seed 0), run folder {run}")
+    return run
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _parse_limit(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise DmaskError(f"a limit is NAME=VALUE with a number, got '{text}'", "for example max_error=0.01") from None

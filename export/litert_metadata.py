@@ -1,0 +1,168 @@
+"""TensorFlow Lite's metadata in a LiteRT file: for Android's tools, for people, and for reading our description back.
+
+A flatbuffer ``TFLITE_METADATA`` (tflite-support's metadata_schema.fbs 1.0.0) says what the input and the output are;
+``labels.txt`` is a zip archive's entry after the end of the model, as MediaPipe and Android Studio expect it. Our own
+strings are JSON in the model's metadata entry ``dmask``. No installed package brings the schema's Python classes, so
+that the few tables are written by hand, each field by its number in the schema.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from dmask_mobile.records.artifact import PIXEL_RANGE, ModelDescription
+
+STANDARD_ENTRY, OWN_ENTRY, LABELS_FILE = "TFLITE_METADATA", "dmask", "labels.txt"
+DIMENSIONS = {"N": "batch", "C": "channel", "H": "height", "W": "width"}
+# ModelMetadata's strings, by field number.
+MODEL_STRINGS = {0: "name", 1: "description", 4: "author", 5: "license"}
+# Members of unions and enumerations, and where ours differ from them: numbers of the schema.
+IMAGE_PROPERTIES, FEATURE_PROPERTIES, NORMALIZATION, RGB, TENSOR_AXIS_LABELS = 2, 1, 1, 1, 2
+
+Table = dict[int, Any]  # field number -> string, number (one byte), table, list of tables or strings, float array
+
+
+def described(content: bytes, description: ModelDescription) -> bytes:
+    """The LiteRT file with metadata and labels, tensors ``input`` and ``output``, and short names inside.
+
+    All data is aligned to 16 bytes, as the format's schema says and its Python writer forgets.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    class AlignedBuffer(schema.BufferT):  # type: ignore[misc]  # the base must load with its package
+        def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated code's name
+            if self.data is not None:
+                builder.Prep(16, len(self.data))
+            return super().Pack(builder)
+
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    _rename(model)
+    model.description = _title(description)
+    entries = {
+        OWN_ENTRY: json.dumps(description.to_metadata(), ensure_ascii=False).encode(),
+        STANDARD_ENTRY: _standard_metadata(description),
+    }
+    for name, data in entries.items():
+        model.metadata.append(schema.MetadataT(name, len(model.buffers)))
+        model.buffers.append(schema.BufferT(np.frombuffer(data, np.uint8)))
+    model.buffers = [
+        AlignedBuffer(None if buffer.data is None else np.frombuffer(buffer.data, np.uint8)) for buffer in model.buffers
+    ]
+    file = io.BytesIO(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    with zipfile.ZipFile(file, "a") as archive:  # stored, not compressed: readers map it into memory
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(description.class_names))
+    return file.getvalue()
+
+
+def read_metadata(content: bytes, model: Any) -> dict[str, str]:
+    """Our strings, those of ``TFLITE_METADATA`` as ``tflite.NAME``, and the labels as ``labels.txt``.
+
+    Args:
+        content: the whole file.
+        model: its flatbuffer's `ModelT`.
+
+    Raises:
+        ValueError: when an entry or the labels are missing or damaged.
+        zipfile.BadZipFile: when there is no zip archive after the model.
+    """
+    entries = {entry.name: model.buffers[entry.buffer].data for entry in model.metadata or []}
+    missing = {STANDARD_ENTRY.encode(), OWN_ENTRY.encode()} - set(entries)
+    if missing:
+        raise ValueError(f"it has no metadata entry {sorted(missing)[0].decode()}")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        labels = archive.read(LABELS_FILE).decode()
+    standard = _strings(bytes(entries[STANDARD_ENTRY.encode()]), MODEL_STRINGS)
+    own: dict[str, str] = json.loads(bytes(entries[OWN_ENTRY.encode()]))
+    return {**own, **{f"tflite.{name}": text for name, text in standard.items()}, LABELS_FILE: labels}
+
+
+def _rename(model: Any) -> None:
+    """Names the two ends, in the graph and in its signature; inside, module paths lose Python's packages.
+
+    They are half of a small file otherwise: each tensor has the qualified class names of all modules around it.
+    """
+    (graph,), (signature,) = model.subgraphs, model.signatureDefs
+    for tensor in graph.tensors:
+        tensor.name = re.sub(rb"(?:\w+\.)+(?=\w)", b"", tensor.name)
+    for places, named, name in (
+        (graph.inputs, signature.inputs, "input"),
+        (graph.outputs, signature.outputs, "output"),
+    ):
+        (place,), (entry,) = places, named
+        graph.tensors[place].name = entry.name = name
+
+
+def _title(description: ModelDescription) -> str:
+    return f"{description.child.name}, {description.precision}, {description.child.resolution} px"
+
+
+def _standard_metadata(description: ModelDescription) -> bytes:
+    low, high = description.preprocessing.input_range
+    normalization = {0: np.zeros(1, np.float32), 1: np.array([PIXEL_RANGE[1] / high], np.float32)}
+    image: Table = {
+        0: "input",
+        1: f"image, RGB, float32, {low:g} to {high:g}; the graph normalizes it",
+        2: [DIMENSIONS[axis] for axis in description.preprocessing.layout],
+        3: {0: IMAGE_PROPERTIES, 1: {0: RGB}},
+        # What an app does to pixels of 0..255 before it gives them to the model: nothing, or a division by 255.
+        4: [{0: NORMALIZATION, 1: normalization}],
+        5: {0: np.array([high], np.float32), 1: np.array([low], np.float32)},
+    }
+    scores: Table = {
+        0: "output",
+        1: "probabilities" if description.output == "probabilities" else "logits (scores before softmax)",
+        3: {0: FEATURE_PROPERTIES, 1: {}},
+        6: [{0: LABELS_FILE, 1: "class names, one a line", 2: TENSOR_AXIS_LABELS}],
+    }
+    model: Table = {
+        0: description.child.name,
+        1: _title(description),
+        3: [{2: [image], 3: [scores]}],
+        4: description.author,
+        5: description.license,
+        7: "1.0.0",
+    }
+    import flatbuffers
+
+    builder = flatbuffers.Builder()
+    builder.Finish(_write(builder, model), file_identifier=b"M001")
+    return bytes(builder.Output())
+
+
+def _write(builder: Any, value: Any) -> Any:
+    """The offset of a table, a list, a float array or a string that it appends to the flatbuffer."""
+    if isinstance(value, str):
+        return builder.CreateString(value)
+    if isinstance(value, np.ndarray):
+        return builder.CreateNumpyVector(value)
+    if isinstance(value, list):
+        offsets = [_write(builder, part) for part in value]
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+    parts = {slot: part if isinstance(part, int) else _write(builder, part) for slot, part in value.items()}
+    builder.StartObject(max(parts, default=-1) + 1)
+    for slot, part in parts.items():
+        if isinstance(value[slot], int):
+            builder.PrependUint8Slot(slot, part, 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(slot, part, 0)
+    return builder.EndObject()
+
+
+def _strings(content: bytes, fields: dict[int, str]) -> dict[str, str]:
+    """The root table's strings, by the names of their fields."""
+    from flatbuffers import encode, packer
+    from flatbuffers.table import Table as Reader
+
+    root = Reader(content, encode.Get(packer.uoffset, content, 0))
+    places = {name: root.Offset(4 + 2 * slot) for slot, name in fields.items()}
+    return {name: root.String(root.Pos + place).decode() for name, place in places.items() if place}

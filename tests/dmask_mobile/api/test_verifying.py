@@ -1,0 +1,123 @@
+"""Verifying a run's exports and single files, through the API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dmask_mobile import api
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Artifact
+from dmask_mobile.records.space import load_space
+from dmask_mobile.records.verification import Check, Verification
+from dmask_mobile.run import RunFolder
+
+SPACE = load_space("demo").with_classes(2)
+CHILD = SPACE.child(SPACE.smallest(), "small")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Enough images for a verification, of two classes."""
+    root = tmp_path_factory.mktemp("data")
+    for part, count in (("train", 20), ("val", 130)):
+        for index, name in enumerate(("cat", "dog")):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                color = (255 * index, number, 255 - number)
+                Image.new("RGB", (32, 32), color).save(root / part / name / f"{number}.png")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: str) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    api.start_run(CHILD, folder)
+    api.export(folder, ["onnx"], ["fp32", "int8"], data=data)
+    return folder
+
+
+def lines(verification: Verification, artifact: str) -> dict[str, Check]:
+    return {check.quantity: check for check in verification.checks if check.artifact == artifact}
+
+
+def test_a_run_with_two_precisions(run: Path, data: str) -> None:
+    verification = api.verify(run, data=data)
+    assert {check.artifact for check in verification.checks} == {"onnx", "onnx int8"}
+    assert all(check.verdict == "passed" for check in lines(verification, "onnx").values())
+    assert Verification.read(run / "verification.json") == verification
+
+
+def test_a_file_in_its_run_finds_all_it_needs(run: Path, data: str) -> None:
+    verification = api.verify([run / "exports" / "model.onnx"], data=data)
+    assert verification.passed
+    assert lines(verification, "onnx")["max error"].note == "260 images"
+
+
+def test_a_file_elsewhere_says_what_it_promises_but_its_numbers_need_the_run(
+    run: Path, data: str, tmp_path: Path
+) -> None:
+    moved = tmp_path / "mine.onnx"
+    shutil.copy(run / "exports" / "model.onnx", moved)
+    verification = api.verify([moved])
+    found = lines(verification, "onnx")
+    assert (found["numerics"].verdict, found["numerics"].note) == (
+        "not verified",
+        "no run to compare with; give --run RUN",
+    )
+    assert found["macs (graph)"].verdict == found["identity"].verdict == "passed"
+    assert not verification.passed
+    assert (tmp_path / "mine.onnx.verification.json").exists()
+    assert api.verify([moved], run=run, data=data).passed
+
+
+def test_a_file_of_another_run_is_not_this_runs(run: Path, data: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    api.start_run(SPACE.child(SPACE.largest(), "large"), other)
+    api.export(other, ["onnx"])
+    verification = api.verify([other / "exports" / "model.onnx"], run=run, data=data)
+    identity = lines(verification, "onnx")["identity"]
+    assert identity.verdict == "failed"
+    assert "it was made from other weights than this run's" in identity.note
+
+
+def test_a_measurement_from_elsewhere_is_labelled(run: Path, data: str, tmp_path: Path) -> None:
+    output = tmp_path / "perf.txt"
+    output.write_text("P50 Latency: 0.002 s\n")
+    settings = api.VerifySettings(measured=[output])
+    found = lines(api.verify([run / "exports" / "model.onnx"], data=data, settings=settings), "onnx")
+    assert (found["latency"].measured, found["latency"].verdict) == (2.0, "not verified")  # nothing predicted it
+    with pytest.raises(DmaskError, match="two measurements of onnx"):
+        api.verify(run, data=data, settings=api.VerifySettings(measured=[output, output]))
+
+
+def test_exports_are_described_and_files_of_one_name_do_not_collide(run: Path) -> None:
+    names = sorted(path.name for path in RunFolder(run).exports.iterdir())
+    assert names == ["model-int8.onnx", "model.onnx", "onnx-int8.artifact.json", "onnx.artifact.json"]
+    artifact = Artifact.read(run / "exports" / "onnx-int8.artifact.json")
+    assert (artifact.label, artifact.child_digest) == ("onnx int8", CHILD.digest())
+
+
+def test_int8_without_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    api.start_run(CHILD, tmp_path / "run")
+    with pytest.raises(DmaskError, match="this run names no data"):
+        api.export(tmp_path / "run", ["onnx"], ["fp32", "int8"])
+    assert not (tmp_path / "run" / "exports").exists()
+
+
+def test_an_artifact_record_of_the_version_before_is_refused(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"format": "dmask-artifact", "version": 1}))
+    with pytest.raises(DmaskError, match="version 1 of dmask-artifact, but this dmask-mobile reads version 2"):
+        Artifact.read(path)
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    with pytest.raises(DmaskError, match="nothing to verify"):
+        api.verify([])
+    with pytest.raises(DmaskError, match=r"is no run folder: it has no run\.json"):
+        api.verify(tmp_path)
