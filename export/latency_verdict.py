@@ -107,6 +107,8 @@ def judge_latency(
     if promise.budget_ms is not None:
         kept = predicted_ms <= promise.budget_ms and measured.ms <= promise.budget_ms * (1 + tolerance)
         allowed = f"at most +{tolerance:.0%}"
+        if predicted_ms > promise.budget_ms:
+            note = f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
         yield _line(label, f"{promise.name} budget", promise.budget_ms, measured.ms, allowed, verdict(kept), note)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from dmask_mobile.records.artifact import ModelDescription, Precision
+from dmask_mobile.records.child import ChildSpec
 from export.deployable import Deployable
 
 
@@ -76,8 +77,8 @@ class Format(Protocol):
         """The precisions that the format does not have, and why."""
         ...
 
-    def stored(self, precision: Precision) -> Precision:
-        """What weights are stored in: the precision itself, where the format can."""
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights and biases as the format stores them."""
         ...
 
     @property
@@ -88,6 +89,11 @@ class Format(Protocol):
     @property
     def dynamic_batch(self) -> bool:
         """Whether the batch size may be left open."""
+        ...
+
+    @property
+    def crashes_on_damage(self) -> bool:
+        """Whether a damaged file can take the whole process with it when it is opened."""
         ...
 
     def write(self, order: ExportOrder, path: Path) -> None:

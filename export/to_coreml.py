@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import ModelDescription, Precision
+from dmask_mobile.records.child import ChildSpec
 from export.coreml_reader import CoreMLModel, quiet_coremltools
 from export.model_format import ExportedModel, ExportOrder
 
@@ -30,13 +32,14 @@ class CoreML:
     extra = ""
     layouts = ("NCHW",)
     dynamic_batch = True
+    crashes_on_damage = False
 
     def __init__(self) -> None:
         self.refused: dict[Precision, str] = {}
 
-    def stored(self, precision: Precision) -> Precision:
-        """What weights are stored in; see `Format`."""
-        return precision
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights; see `Format`."""
+        return WeightBytes(precision).estimate(child).value
 
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and puts the finished package at ``path``; see `Format`."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dmask_mobile.nets.blocks import ConvNorm, SqueezeExcite
+from dmask_mobile.costs.memory import WeightBytes
+from dmask_mobile.nets.blocks import SqueezeExcite
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import temporary_beside
-from export.deployable import InHalf
+from dmask_mobile.records.child import ChildSpec
+from export.deployable import InHalf, fold_norms
 from export.executorch_reader import ExecuTorchModel, quiet_executorch
 from export.model_format import ExportedModel, ExportOrder
 
@@ -39,10 +39,14 @@ class ExecuTorch:
     refused: ClassVar[Mapping[Precision, str]] = {}
     layouts = ("NCHW",)
     dynamic_batch = False
+    crashes_on_damage = True
 
-    def stored(self, precision: Precision) -> Precision:
-        """What weights are stored in; see `Format`."""
-        return "fp32" if precision == "fp16" else precision
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights; in fp16 the linear layer alone is stored in float16. See `Format`."""
+        if precision != "fp16":
+            return WeightBytes(precision).estimate(child).value
+        single, half, head = WeightBytes("fp32"), WeightBytes("fp16"), child.located_blocks()[-1]
+        return single.estimate(child).value - single.block_cost(*head) + half.block_cost(*head)
 
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and writes it in one step; see `Format`."""
@@ -73,12 +77,9 @@ def _folded(model: nn.Module) -> nn.Module:
     take half the time to lower (20.6 s -> 9.9 s for fbnetv2_f1). A hard sigmoid as such becomes three operations with
     two transposes around them; a clamp is part of XNNPACK's convolution.
     """
-    model = copy.deepcopy(model).requires_grad_(False)
+    model = fold_norms(model)
     for part in list(model.modules()):
-        if isinstance(part, ConvNorm) and isinstance(part.norm, nn.BatchNorm2d):
-            part.conv = fuse_conv_bn_eval(part.conv, part.norm)
-            part.norm = nn.Identity()  # type: ignore[assignment]
-        elif isinstance(part, SqueezeExcite) and isinstance(part.gate, nn.Hardsigmoid):
+        if isinstance(part, SqueezeExcite) and isinstance(part.gate, nn.Hardsigmoid):
             assert part.excite.bias is not None
             part.excite.weight.div_(6)
             part.excite.bias.div_(6).add_(0.5)

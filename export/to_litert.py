@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
-from dmask_mobile.nets.blocks import ConvNorm
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import temporary_beside
-from export.deployable import Deployable
+from dmask_mobile.records.child import ChildSpec
+from export.deployable import Deployable, fold_norms
 from export.litert_metadata import described
 from export.litert_reader import LiteRTModel, quiet_litert
 from export.model_format import ExportedModel, ExportOrder
@@ -34,13 +33,14 @@ class LiteRT:
     extra = "litert"
     layouts = ("NCHW", "NHWC")
     dynamic_batch = False
+    crashes_on_damage = False
 
     def __init__(self) -> None:
         self.refused: dict[Precision, str] = {}
 
-    def stored(self, precision: Precision) -> Precision:
-        """What weights are stored in; see `Format`."""
-        return precision
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights; see `Format`."""
+        return WeightBytes(precision).estimate(child).value
 
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and writes it in one step; see `Format`."""
@@ -65,22 +65,10 @@ def _converted(model: Deployable, input_shape: tuple[int, ...]) -> bytes:
     """The fp32 LiteRT model, not described yet."""
     import litert_torch
 
-    converted: bytes = litert_torch.convert(_folded(model), (torch.zeros(input_shape),)).model_content()
+    # The converter folds norms too, but traces them operation by operation first: FBNetV2-F1 takes it 15.7 s with them
+    # and 10.1 s without (warm, one thread).
+    converted: bytes = litert_torch.convert(fold_norms(model), (torch.zeros(input_shape),)).model_content()
     return converted
-
-
-def _folded(model: Deployable) -> Deployable:
-    """A copy whose convolutions have taken in the norms after them.
-
-    The converter folds them too, but traces them operation by operation first: FBNetV2-F1 takes it 15.7 s with
-    norms and 10.1 s without (warm, one thread).
-    """
-    folded = copy.deepcopy(model)
-    for part in folded.modules():
-        if isinstance(part, ConvNorm):
-            part.conv = fuse_conv_bn_eval(part.conv, part.norm)
-            part.norm = nn.Identity()  # type: ignore[assignment]  # it has nothing left to do
-    return folded
 
 
 def _to_fp16(content: bytes) -> bytes:

@@ -15,9 +15,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.nets.blocks import Head, PooledInvertedResidual
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.child import ChildSpec
 from export.deployable import Deployable
 from export.model_format import ExportedModel, ExportOrder
 from export.ncnn_reader import NcnnModel
@@ -38,10 +40,11 @@ class Ncnn:
     }
     layouts = ("NCHW",)
     dynamic_batch = False
+    crashes_on_damage = False
 
-    def stored(self, precision: Precision) -> Precision:
-        """What weights are stored in; see `Format`."""
-        return precision
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights; see `Format`."""
+        return WeightBytes(precision).estimate(child).value
 
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and puts the folder in its place in one step; see `Format`.

@@ -19,8 +19,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import PIXEL_RANGE, ModelDescription, Precision
 from dmask_mobile.records.base import temporary_beside
+from dmask_mobile.records.child import ChildSpec
 from export.deployable import InHalf
 from export.model_format import ExportedModel, ExportOrder
 from export.onnx_reader import OnnxModel
@@ -40,10 +42,11 @@ class Onnx:
     refused: ClassVar[Mapping[Precision, str]] = {}
     layouts = ("NCHW", "NHWC")
     dynamic_batch = True
+    crashes_on_damage = False
 
-    def stored(self, precision: Precision) -> Precision:
-        """What weights are stored in; see `Format`."""
-        return precision
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights; see `Format`."""
+        return WeightBytes(precision).estimate(child).value
 
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts and checks the model and writes it in one step; see `Format`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from dmask_mobile.records.artifact import Artifact, ModelDescription, Preprocess
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.deployable import Deployable
-from export.model_format import ExportOrder
+from export.model_format import ExportOrder, Format
 from export.verify import Reference
 from export.write import export_child
 
@@ -31,7 +32,12 @@ SPACE = SearchSpace.model_validate(
 )  # fmt: skip
 CHILD = SPACE.child(SPACE.largest())
 PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.25}
+"""Of the outputs' range, as verification allows by default."""
 CLASS_NAMES = ("a", "b", "c", "d", "é")
+
+
+Written = Callable[..., tuple[ExportOrder, Path]]
 
 
 def telling_network(child: ChildSpec, seed: int = 0) -> ChildNetwork:
@@ -62,18 +68,45 @@ def described(format_name: str, child: ChildSpec = CHILD, seed: int = 0, **field
             "child_digest": child.digest(),
             "weights_digest": f"seed {seed}",
             "preprocessing": PREPROCESSING,
+            "author": "An Author",
+            "license": "MIT",
             "class_names": CLASS_NAMES if child.classes == len(CLASS_NAMES) else tuple(map(str, range(child.classes))),
             **fields,
         }
     )
 
 
-def order_of(format_name: str, child: ChildSpec = CHILD, seed: int = 0, **fields: object) -> ExportOrder:
-    """What a format is told to write; int8 is calibrated on the first of the images."""
-    description = described(format_name, child, seed, **fields)
+def order_of(
+    format_name: str, child: ChildSpec = CHILD, seed: int = 0, largest: float = 1.0, **fields: object
+) -> ExportOrder:
+    """What a format is told to write; int8 is calibrated on random images."""
+    pixels_to = PREPROCESSING.model_copy(update={"input_range": (0.0, largest)})
+    description = described(format_name, child, seed, **{"preprocessing": pixels_to, **fields})
     model = Deployable(telling_network(child, seed), description.preprocessing, description.output)
-    calibration = model.as_input(images_of(child)[:32]) if description.precision == "int8" else None
+    calibration = model.as_input(images_of(child, 64)) if description.precision == "int8" else None
     return ExportOrder(model, description, calibration)
+
+
+def pixels(order: ExportOrder, number: int) -> torch.Tensor:
+    """Random 8-bit images as the model takes them."""
+    generator = torch.Generator().manual_seed(3)
+    levels = torch.randint(0, 256, (number, *order.description.child.input_shape[1:]), generator=generator)
+    return order.model.as_input(levels / 255)
+
+
+def writer_of(found: Format, format_name: str, folder: Path) -> Written:
+    """Writes the model of an order, each order once."""
+    done: dict[str, tuple[ExportOrder, Path]] = {}
+
+    def write(**asked: object) -> tuple[ExportOrder, Path]:
+        key = repr(sorted(asked.items()))
+        if key not in done:
+            order, path = order_of(format_name, **asked), folder / f"{len(done)}{found.suffix}"  # type: ignore[arg-type]
+            found.write(order, path)
+            done[key] = order, path
+        return done[key]
+
+    return write
 
 
 def reference(child: ChildSpec = CHILD, seed: int = 0, images: int = 256) -> Reference:

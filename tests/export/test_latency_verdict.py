@@ -55,3 +55,9 @@ def test_budget_is_held_by_the_prediction_and_within_tolerance_by_the_device() -
     assert latency_verdicts(10, 10.5, 0, 0, 9.9) == ["passed", "failed"]
     assert latency_verdicts(10, 12.0, 0, 0, 10.0) == ["failed", "failed"]
     assert latency_verdicts(10, 10.5, 0.2, 0, 10.0) == ["not verified", "not verified"]
+
+
+def test_a_prediction_over_the_budget_is_named_as_the_cause() -> None:
+    _, budget = judge_latency("onnx", promise_of(10, 9.9), MeasuredLatency(9.8, 0.0, 0.0))
+    assert budget.verdict == "failed"
+    assert budget.note.startswith("the table predicts 10 ms, over the budget; ")

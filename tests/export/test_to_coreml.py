@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -17,39 +18,18 @@ import torch
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.named import named_child, named_children
-from dmask_mobile.records.artifact import ModelDescription, Preprocessing
-from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.artifact import ModelDescription
 from dmask_mobile.records.space import load_space
 from export.coreml_reader import CoreMLModel, quiet_coremltools
-from export.deployable import Deployable
 from export.model_format import ExportOrder
 from export.to_coreml import LARGEST_BATCH, CoreML
-from tests.export.factory import CHILD, CLASS_NAMES, telling_network
+from tests.export import factory
+from tests.export.factory import CHILD, CLASS_NAMES, MAX_ERROR, Written, pixels, writer_of
 
-# The largest error as a share of the range of the outputs, as verification allows by default.
-MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.25}
 FLOAT32 = 65568  # ArrayFeatureType
 
 
-def order_of(
-    child: ChildSpec = CHILD,
-    precision: str = "fp32",
-    output: str = "logits",
-    largest: float = 1.0,
-    batch: int | None = 1,
-) -> ExportOrder:
-    preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), input_range=(0.0, largest))
-    description = ModelDescription(
-        model_format="coreml", precision=precision, child=child, child_digest=child.digest(), weights_digest="0" * 64,
-        preprocessing=preprocessing, output=output, batch=batch, author="An Author", license="MIT",
-        class_names=CLASS_NAMES if child.classes == len(CLASS_NAMES) else tuple(map(str, range(child.classes))),
-    )  # fmt: skip
-    return ExportOrder(Deployable(telling_network(child), preprocessing, output), description)
-
-
-def pixels(order: ExportOrder, number: int) -> torch.Tensor:
-    levels = torch.randint(0, 256, (number, *order.description.child.input_shape[1:]))
-    return order.model.as_input(levels / 255)
+order_of = functools.partial(factory.order_of, "coreml")
 
 
 def check_contract(order: ExportOrder, model: CoreMLModel, number: int) -> None:
@@ -73,23 +53,10 @@ def check_contract(order: ExportOrder, model: CoreMLModel, number: int) -> None:
     assert model.metadata()["dmask.child_digest"] == child.digest()
 
 
-Written = Callable[..., tuple[ExportOrder, Path]]
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """The package of an order, converted once in this file."""
-    folder, done = tmp_path_factory.mktemp("coreml"), {}
-
-    def write(**asked: object) -> tuple[ExportOrder, Path]:
-        key = repr(sorted(asked.items()))
-        if key not in done:
-            order, path = order_of(**asked), folder / f"{len(done)}.mlpackage"
-            CoreML().write(order, path)
-            done[key] = order, path
-        return done[key]
-
-    return write
+    return writer_of(CoreML(), "coreml", tmp_path_factory.mktemp("coreml"))
 
 
 CASES = [
@@ -155,7 +122,7 @@ def test_sizes_shrink_with_the_precision(tmp_path: Path) -> None:
     sizes = []
     for precision in ("fp32", "fp16", "int8"):
         path = tmp_path / f"{precision}.mlpackage"
-        CoreML().write(order_of(child, precision), path)
+        CoreML().write(order_of(child, precision=precision), path)
         sizes.append((path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
     assert sizes[2] < 0.3 * sizes[0]
@@ -355,7 +322,7 @@ def test_prediction_on_a_mac_is_by_core_ml(
 )
 def test_a_random_child_of_every_space(space: str, precision: str, tmp_path: Path) -> None:
     found = load_space(space)
-    order = order_of(found.child(found.sample(random.Random(7))), precision)
+    order = order_of(found.child(found.sample(random.Random(7))), precision=precision)
     CoreML().write(order, tmp_path / "net.mlpackage")
     check_contract(order, CoreMLModel(tmp_path / "net.mlpackage"), 4)
 
@@ -364,6 +331,6 @@ def test_a_random_child_of_every_space(space: str, precision: str, tmp_path: Pat
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", named_children())
 def test_published_networks(name: str, precision: str, tmp_path: Path) -> None:
-    order = order_of(named_child(name), precision)
+    order = order_of(named_child(name), precision=precision)
     CoreML().write(order, tmp_path / "net.mlpackage")
     check_contract(order, CoreMLModel(tmp_path / "net.mlpackage"), 4)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.nets.named import named_child
-from dmask_mobile.records.artifact import ModelDescription, Preprocessing
+from dmask_mobile.records.artifact import ModelDescription
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.run import RunFolder
@@ -29,12 +29,13 @@ from export.executorch_reader import ExecuTorchModel
 from export.model_format import ExportOrder
 from export.numerics import compare
 from export.to_executorch import ExecuTorch
-from tests.export.factory import CHILD, CLASS_NAMES, telling_network
+from tests.export import factory
+from tests.export.factory import MAX_ERROR, Written, pixels, writer_of
 
 pytest.importorskip("executorch")
+pytestmark = pytest.mark.slow  # a conversion takes 5 to 20 s
 
-# The largest error as a share of the range of the outputs, as verification allows by default.
-MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.25}
+
 CLEAN = {"XNNStaticTranspose": 0, "XNNConvert": 0}
 CLEAN_INT8 = {**CLEAN, "float XNNConv2d": 0, "float XNNDepthwiseConv2d": 0, "float XNNFullyConnected": 0}
 SHORT = SearchSpace.model_validate(  # int8 takes four times as long to lower
@@ -48,31 +49,12 @@ SHORT = SearchSpace.model_validate(  # int8 takes four times as long to lower
     }
 )
 
-Written = Callable[..., tuple[ExportOrder, Path]]
-
 
 def short_child() -> ChildSpec:
     return SHORT.child(SHORT.largest())
 
 
-def order_of(
-    child: ChildSpec = CHILD, precision: str = "fp32", output: str = "logits", largest: float = 1.0
-) -> ExportOrder:
-    preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), input_range=(0.0, largest))
-    description = ModelDescription(
-        model_format="executorch", precision=precision, child=child, child_digest=child.digest(),
-        weights_digest="0" * 64, preprocessing=preprocessing, output=output, author="An Author", license="MIT",
-        class_names=CLASS_NAMES if child.classes == len(CLASS_NAMES) else tuple(map(str, range(child.classes))),
-    )  # fmt: skip
-    model = Deployable(telling_network(child), preprocessing, output)
-    order = ExportOrder(model, description)
-    return order._replace(calibration=pixels(order, 64, seed=4)) if precision == "int8" else order
-
-
-def pixels(order: ExportOrder, number: int, seed: int = 3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    levels = torch.randint(0, 256, (number, *order.description.child.input_shape[1:]), generator=generator)
-    return order.model.as_input(levels / 255)
+order_of = functools.partial(factory.order_of, "executorch")
 
 
 def check_contract(order: ExportOrder, path: Path, number: int) -> None:
@@ -98,17 +80,7 @@ def check_contract(order: ExportOrder, path: Path, number: int) -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """The file of an order, converted once in this file."""
-    folder, done = tmp_path_factory.mktemp("executorch"), {}
-
-    def write(**asked: object) -> tuple[ExportOrder, Path]:
-        key = repr(sorted(asked.items()))
-        if key not in done:
-            order, path = order_of(**asked), folder / f"{len(done)}.pte"
-            ExecuTorch().write(order, path)
-            done[key] = order, path
-        return done[key]
-
-    return write
+    return writer_of(ExecuTorch(), "executorch", tmp_path_factory.mktemp("executorch"))
 
 
 @pytest.mark.parametrize(
@@ -126,15 +98,13 @@ def test_contract(asked: dict[str, object], written: Written) -> None:
     check_contract(order, path, 64)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_contract_of_a_published_network(precision: str, tmp_path: Path) -> None:
-    order = order_of(named_child("fbnetv2_f1"), precision)
+    order = order_of(named_child("fbnetv2_f1"), precision=precision)
     ExecuTorch().write(order, tmp_path / "net.pte")
     check_contract(order, tmp_path / "net.pte", 4)
 
 
-@pytest.mark.slow
 def test_int8_of_a_trained_network_agrees_with_fp32(tmp_path: Path) -> None:
     """By the bounds of verification, which training makes meaningful: 8 epochs on glyphs give over 90%."""
     space = load_space("demo")

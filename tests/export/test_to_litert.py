@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("litert_torch")
-
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.named import named_child
@@ -26,10 +24,11 @@ from export.litert_metadata import described
 from export.litert_reader import LiteRTModel, quiet_litert
 from export.model_format import ExportOrder
 from export.to_litert import LiteRT
-from tests.export.factory import CLASS_NAMES, PREPROCESSING, images_of, order_of
+from tests.export.factory import CLASS_NAMES, MAX_ERROR, PREPROCESSING, Written, images_of, order_of, writer_of
 
-# The largest error as a share of the range of the outputs, as verification allows by default.
-MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.25}
+pytest.importorskip("litert_torch")
+pytestmark = pytest.mark.slow  # a conversion takes 5 to 20 s
+
 NO_STRAYS = {"TRANSPOSE": 0, "CAST": 0, "QUANTIZE": 0, "DEQUANTIZE": 0}
 PIXELS_NHWC = PREPROCESSING.model_copy(update={"layout": "NHWC", "input_range": (0.0, 255.0)})
 FOR_AN_APP = {"preprocessing": PIXELS_NHWC, "output": "probabilities", "author": "Än Author", "license": "MIT"}
@@ -55,23 +54,10 @@ def check_contract(order: ExportOrder, model: LiteRTModel, images: int) -> None:
     assert ModelDescription.from_metadata(model.metadata(), "the file") == order.description
 
 
-Written = Callable[..., tuple[ExportOrder, Path]]
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """The file of an order, converted once in this module."""
-    folder, done = tmp_path_factory.mktemp("litert"), {}
-
-    def write(**fields: object) -> tuple[ExportOrder, Path]:
-        key = repr(sorted(fields.items()))
-        if key not in done:
-            order, path = order_of("litert", **fields), folder / f"{len(done)}.tflite"
-            LiteRT().write(order, path)
-            done[key] = order, path
-        return done[key]
-
-    return write
+    return writer_of(LiteRT(), "litert", tmp_path_factory.mktemp("litert"))
 
 
 def graph_of(path: Path) -> tuple[Any, Any, list[str]]:
@@ -429,7 +415,6 @@ def test_blocks_show_among_the_intermediates(precision: str, limit: float, writt
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "precision"),
     [
@@ -447,7 +432,6 @@ def test_a_random_child_of_every_space(space: str, precision: str, tmp_path: Pat
     check_contract(order, LiteRTModel(tmp_path / "net.tflite"), 4)
 
 
-@pytest.mark.slow
 def test_a_published_network_and_its_sizes(tmp_path: Path) -> None:
     child, sizes = named_child("fbnetv2_f1"), []
     for precision in ("fp32", "fp16", "int8"):

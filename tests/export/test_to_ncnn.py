@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +15,20 @@ import torch
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.named import named_child
-from dmask_mobile.records.artifact import ModelDescription, Preprocessing
+from dmask_mobile.records.artifact import ModelDescription
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from export.deployable import Deployable
 from export.model_format import ExportOrder
 from export.ncnn_graph import infer_shapes, read_layers, stored_bytes
 from export.ncnn_reader import NcnnModel
 from export.to_ncnn import Ncnn
-from tests.export.factory import CHILD, CLASS_NAMES, telling_network
+from tests.export import factory
+from tests.export.factory import CHILD, CLASS_NAMES, MAX_ERROR, Written, pixels, writer_of
 
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
 FILES = ["description.json", "labels.txt", "model.bin", "model.param"]
-# The largest error as a share of the range of the outputs, as verification allows by default.
-MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02}
 POOLED = ChildSpec.model_validate(  # with MobileNetV3's last stage, which leaves one pixel for the head
     {
         **CHILD.model_dump(),
@@ -43,25 +41,7 @@ POOLED = ChildSpec.model_validate(  # with MobileNetV3's last stage, which leave
     }
 )
 
-Written = Callable[..., tuple[ExportOrder, Path]]
-
-
-def order_of(
-    child: ChildSpec = CHILD, precision: str = "fp32", output: str = "logits", largest: float = 1.0
-) -> ExportOrder:
-    preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), input_range=(0.0, largest))
-    description = ModelDescription(
-        model_format="ncnn", precision=precision, child=child, child_digest=child.digest(), weights_digest="0" * 64,
-        preprocessing=preprocessing, output=output, author="An Author", license="MIT",
-        class_names=CLASS_NAMES if child.classes == len(CLASS_NAMES) else tuple(map(str, range(child.classes))),
-    )  # fmt: skip
-    return ExportOrder(Deployable(telling_network(child), preprocessing, output), description)
-
-
-def pixels(order: ExportOrder, number: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
-    levels = torch.randint(0, 256, (number, *order.description.child.input_shape[1:]), generator=generator)
-    return order.model.as_input(levels / 255)
+order_of = functools.partial(factory.order_of, "ncnn")
 
 
 def check_contract(order: ExportOrder, path: Path, number: int) -> None:
@@ -86,17 +66,7 @@ def check_contract(order: ExportOrder, path: Path, number: int) -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """The folder of an order, converted once in this file."""
-    folder, done = tmp_path_factory.mktemp("ncnn"), {}
-
-    def write(**asked: object) -> tuple[ExportOrder, Path]:
-        key = repr(sorted(asked.items()))
-        if key not in done:
-            order, path = order_of(**asked), folder / f"{len(done)}.ncnn"
-            Ncnn().write(order, path)
-            done[key] = order, path
-        return done[key]
-
-    return write
+    return writer_of(Ncnn(), "ncnn", tmp_path_factory.mktemp("ncnn"))
 
 
 @pytest.fixture
@@ -128,7 +98,7 @@ def test_contract(asked: dict[str, object], written: Written) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_contract_of_a_published_network(precision: str, tmp_path: Path) -> None:
-    order = order_of(named_child("fbnetv2_f1"), precision)
+    order = order_of(named_child("fbnetv2_f1"), precision=precision)
     Ncnn().write(order, tmp_path / "net.ncnn")
     check_contract(order, tmp_path / "net.ncnn", 4)
 
