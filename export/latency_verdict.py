@@ -65,6 +65,7 @@ def judge_latencies(
         allow_drift: judge although the device has drifted by more than 10%.
     """
     fitting = [promise for promise in promises if promise.model_format == artifact.model_format]
+    fitting = [promise for promise in fitting if promise.precision == artifact.precision] or fitting
     if not fitting and artifact.latency is not None:
         missing = f"no table of {artifact.latency.device} at hand; give --table, or --measured FILE"
         fitting = [_promise_in(artifact, missing)]

@@ -91,7 +91,7 @@ class OnnxModel:
         """Every tensor inside the graph, for one image (1, ...), in the order of execution."""
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        inferred = {value.name: value for value in self._shaped.graph.value_info}
+        inferred = {value.name: value for value in (*self._shaped.graph.value_info, *self._shaped.graph.output)}
         names = [name for node in model.graph.node for name in node.output if name in inferred]
         del model.graph.output[:]
         model.graph.output.extend(inferred[name] for name in names)

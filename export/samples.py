@@ -27,12 +27,14 @@ SAMPLES: dict[str, Sample] = {
 }
 
 
-def check_sample(platform: str, formats: Sequence[str]) -> None:
-    """Checks that the sample's format is exported.
+def check_sample(platform: str, formats: Sequence[str], channels: int = 3) -> None:
+    """Checks that the sample's format is exported, of a network that takes RGB.
 
     Raises:
         DmaskError: when it is not, and for an unknown platform.
     """
+    if channels != 3:
+        raise DmaskError(f"samples classify RGB images, the child takes {channels} channels", "leave --sample out")
     if platform not in SAMPLES:
         raise DmaskError(f"no sample for '{platform}'", f"choose from {', '.join(SAMPLES)}")
     wanted = SAMPLES[platform].model_format

@@ -33,7 +33,7 @@ OPSET = 17
 class Onnx:
     """`Format` for ONNX.
 
-    int8 is static: QDQ, symmetric weights per channel, signed activations calibrated by their extremes.
+    int8 is static: QDQ, symmetric 7-bit weights per channel, activations calibrated by their extremes.
     """
 
     suffix = ".onnx"
@@ -131,8 +131,10 @@ def _to_int8(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
                 Reader(images),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                # Unsigned ones overflow 16-bit sums on x86 without VNNI: 96.3% agreement, 99.0% with these, measured.
-                activation_type=QuantType.QInt8,
+                # x86 without VNNI adds pairs of 8-bit products in 16 bits, which overflow; 7-bit weights do not.
+                # Top-1 agreement of a trained child: 98.8%; 92.5% with signed activations instead.
+                activation_type=QuantType.QUInt8,
+                reduce_range=True,
                 weight_type=QuantType.QInt8,
             )
             return onnx.load(quantized)

@@ -108,6 +108,8 @@ def export(
     from export.write import check_order, export_child
 
     settings = settings or ExportSettings()
+    if not formats or not precisions:
+        raise DmaskError("nothing to export", "name at least one format and one precision")
     for name in formats:
         format_named(name)
     folder = RunFolder(run)
@@ -142,7 +144,7 @@ def export(
     for description in descriptions:
         check_order(description, calibration)
     for platform in settings.samples:
-        check_sample(platform, formats)
+        check_sample(platform, formats, child.in_channels)
     predictions = _predictions(child, named_tables(tables) or folder.tables())
     network = build(child)
     load_weights(folder.weights_path, network, child.digest())

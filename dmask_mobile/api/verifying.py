@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,7 @@ from dmask_mobile.api.run_data import data_of
 from dmask_mobile.cost_names import latency_names, named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path
+from dmask_mobile.records.artifact import Artifact, ModelDescription, ModelFormat, hash_path
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import RunFolder, now
@@ -48,7 +48,7 @@ def verify(
 ) -> Verification:
     """Holds exported models against what was promised.
 
-    Writes ``verification.json`` into the run folder; without a run ``FILE.verification.json`` beside the first file.
+    Writes ``verification.json`` into the run folder, or for files ``FILE.verification.json`` beside the first.
 
     Args:
         target: a run folder, whose artifacts are all verified, or exported models of one child. A model's own metadata
@@ -67,55 +67,92 @@ def verify(
     from export.verify import Wanted, verify_artifact
 
     settings = settings or VerifySettings()
-    found, folder = _artifacts_of([target] if isinstance(target, Path) else list(target), run)
-    child = found[0][0].child
+    if not all(settings.allow_unverified):
+        raise DmaskError("--allow-unverified names a quantity, got ''", "say which, for example latency")
+    targets = [target] if isinstance(target, Path) else list(target)
+    whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
+    report = _report_path(targets, whole_run)
+    report.unlink(missing_ok=True)  # the last one's verdict must not outlive an error in this one
+    found, folder = (_all_of_run(RunFolder(targets[0])), RunFolder(targets[0])) if whole_run else _files(targets, run)
+    child = folder.child() if folder else found[0][0].child
     if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
         raise DmaskError("these files hold different children", "verify each child by itself")
     reference: Reference | str = "no run to compare with; give --run RUN"
     if folder is not None:
-        child = folder.child()
         reference = _reference(folder, data, settings.images)
-    wanted = Wanted(
-        settings.limits,
-        settings.bisect,
-        _promises(folder, child, tables, progress),
-        _brought(settings.measured),
-        settings.allow_drift,
-    )
+    promises = _promises(folder, child, tables, progress)
+    wanted = Wanted(settings.limits, settings.bisect, promises, _brought(settings.measured), settings.allow_drift)
     checks: list[Check] = []
     for number, (artifact, place) in enumerate(found, start=1):
         checks.extend(verify_artifact(artifact, place, reference, wanted))
         progress("verify", number, len(found), artifact.label)
+    if folder is not None and whole_run:
+        checks.extend(_unheld_budgets(folder, promises, {artifact.model_format for artifact, _ in found}))
     verification = Verification(
         child_digest=child.digest(),
         created=now(),
         checks=tuple(checks),
         allow_unverified=tuple(settings.allow_unverified),
     )
-    first = found[0][1] / found[0][0].path
-    beside = first.with_name(f"{first.name}.verification.json")
-    verification.write(folder.verification_path if folder else beside)
+    verification.write(report)
     return verification
 
 
-def _artifacts_of(targets: list[Path], run: Path | None) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
-    """The artifacts with the folders that they lie in, and the run that they belong to, where there is one."""
-    folder: RunFolder | None
-    if len(targets) == 1 and (targets[0] / "run.json").exists():
-        folder = RunFolder(targets[0])
-        paths = sorted(folder.exports.glob("*.artifact.json"))
-        if not paths:
-            raise DmaskError(
-                f"'{targets[0]}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml"
-            )
-        return [(Artifact.read(path), folder.exports) for path in paths], folder
+def _report_path(targets: list[Path], whole_run: bool) -> Path:
+    """Where the verdict goes: into a run for all of it, beside the first file for files."""
     if not targets:
         raise DmaskError("nothing to verify", "give a run folder or exported models")
+    if whole_run:
+        return RunFolder(targets[0]).verification_path
+    return targets[0].with_name(f"{targets[0].name}.verification.json")
+
+
+def _all_of_run(folder: RunFolder) -> list[tuple[Artifact, Path]]:
+    """The run's artifacts, with the folder that they lie in.
+
+    Raises:
+        DmaskError: when there is none, and for a model without a record.
+    """
+    from export.formats import FORMATS
+
+    artifacts = [Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json"))]
+    if not artifacts:
+        raise DmaskError(
+            f"'{folder.path}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml"
+        )
+    recorded, endings = {artifact.path for artifact in artifacts}, {found.suffix for found in FORMATS.values()}
+    for path in sorted(folder.exports.iterdir()):
+        if path.suffix in endings and path.name not in recorded:
+            raise DmaskError(f"'{path}' has no record of its export", "export it again, or take it away")
+    return [(artifact, folder.exports) for artifact in artifacts]
+
+
+def _files(targets: list[Path], run: Path | None) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
+    """The artifacts in files with their folders, and the run that they belong to, where there is one."""
     above = targets[0].resolve().parent.parent
     if run is None and (above / "run.json").exists():
         run = above
     folder = RunFolder(run) if run is not None else None
     return [(_artifact_in(path, folder), path.parent) for path in targets], folder
+
+
+def _unheld_budgets(
+    folder: RunFolder, promises: Sequence[LatencyPromise], formats: set[ModelFormat]
+) -> Iterator[Check]:
+    """A line for each latency budget of the search that no artifact of this verification was held to."""
+    for budget in folder.record().budgets:
+        of = [promise for promise in promises if promise.budget_ms == budget.limit]
+        if budget.unit == "ms" and not any(promise.model_format in formats for promise in of):
+            yield Check(
+                artifact="run",
+                quantity=f"{budget.cost} budget",
+                unit="ms",
+                predicted=budget.limit,
+                measured=None,
+                allowed="-",
+                verdict="not verified",
+                note=f"no {of[0].model_format} artifact to measure" if of else "its table is not at hand; give --table",
+            )
 
 
 def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
@@ -134,6 +171,8 @@ def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
 
 def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
     """The run's network in PyTorch, and validation images."""
+    import torch
+
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import load_weights
     from dmask_mobile.training.data import seen
@@ -143,11 +182,16 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
     validation = data_of(record, child, data, check_classes=record.accuracy is not None)
     network = build(child)
     load_weights(folder.weights_path, network, child.digest())
+    # Random ones: a folder of images comes class by class.
+    order = torch.randperm(len(validation.val.labels), generator=torch.Generator().manual_seed(0))[:images]
     return Reference(
         network.eval(),
+        child.digest(),
         hash_path(folder.weights_path),
-        seen(validation.val.images[:images], validation),
-        validation.val.labels[:images],
+        record.preprocessing,
+        record.class_names,
+        seen(validation.val.images[order], validation),
+        validation.val.labels[order],
     )
 
 

@@ -49,7 +49,10 @@ class Verification(FileRecord):
 
     def is_excused(self, check: Check) -> bool:
         """Whether the line was not looked at, by the user's leave."""
-        return check.verdict == "not verified" and any(check.quantity.startswith(q) for q in self.allow_unverified)
+        name = check.quantity.partition(" ")[0].partition("@")[0]
+        return check.verdict == "not verified" and (
+            name in self.allow_unverified or check.quantity in self.allow_unverified
+        )
 
 
 def judge(predicted: float | None, measured: float | None, tolerance: float) -> Verdict:

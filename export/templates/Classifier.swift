@@ -28,12 +28,12 @@ final class Classifier {
 
     // Normalization is in the model. It was trained on images of `source` pixels, of which it sees every source/size-th.
     private func pixels(of image: CGImage) throws -> MLMultiArray {
-        var bytes = [UInt8](repeating: 0, count: 4 * source * source)
         let context = CGContext(
-            data: &bytes, width: source, height: source, bitsPerComponent: 8, bytesPerRow: 4 * source,
+            data: nil, width: source, height: source, bitsPerComponent: 8, bytesPerRow: 4 * source,
             space: CGColorSpace(name: CGColorSpace.sRGB)!, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)!
         context.interpolationQuality = .high
         context.draw(image, in: CGRect(x: 0, y: 0, width: source, height: source))
+        let bytes = context.data!.assumingMemoryBound(to: UInt8.self)
         let array = try MLMultiArray(shape: [1, 3, size as NSNumber, size as NSNumber], dataType: .float32)
         for channel in 0..<3 {
             for row in 0..<size {

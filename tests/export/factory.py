@@ -113,7 +113,10 @@ def reference(child: ChildSpec = CHILD, seed: int = 0, images: int = 256) -> Ref
     generator = torch.Generator().manual_seed(1)
     return Reference(
         telling_network(child, seed),
+        child.digest(),
         f"seed {seed}",
+        PREPROCESSING,
+        CLASS_NAMES,
         torch.rand(images, 3, child.resolution, child.resolution, generator=generator),
         torch.randint(0, child.classes, (images,), generator=generator),
     )

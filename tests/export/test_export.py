@@ -194,6 +194,5 @@ def test_telling_network_depends_on_its_seed() -> None:
 
 def test_reference_computes_logits_once_and_softmax_of_them() -> None:
     expected = reference(images=4)
-    logits = expected.scores(described("onnx"))
-    assert expected.scores(described("coreml")) is logits
-    assert torch.equal(expected.scores(described("onnx", output="probabilities")), logits.softmax(1))
+    assert expected.scores("logits") is expected.logits
+    assert torch.equal(expected.scores("probabilities"), expected.logits.softmax(1))

@@ -173,6 +173,42 @@ def test_an_edited_description_is_caught(tmp_path: Path) -> None:
     assert "the metadata has another output" in identity.note
 
 
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "it normalizes otherwise than this run"),
+        ({"class_names": list("edcba")}, "it has other class names than this run"),
+    ],
+)
+def test_what_the_file_says_of_itself_is_held_against_the_run(
+    fields: dict[str, object], note: str, tmp_path: Path
+) -> None:
+    checks = checks_of(exported("onnx", tmp_path, **fields), tmp_path)
+    assert note in checks["identity"].note
+    assert ("max error" in failed(checks)) == ("preprocessing" in fields)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_quantizer_that_did_nothing_is_caught(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "precision shows" not in failed(checks_of(exported("onnx", tmp_path, precision=precision), tmp_path))
+    monkeypatch.setattr("export.to_onnx.InHalf", lambda model: model)
+    monkeypatch.setattr("export.to_onnx._to_int8", lambda model, images: model)
+    checks = checks_of(exported("onnx", tmp_path, precision=precision), tmp_path)
+    assert "precision shows" in failed(checks)
+    assert f"it is not {precision}" in checks["precision shows"].note
+
+
+def test_a_file_that_does_not_run_on_the_images_fails(tmp_path: Path) -> None:
+    """Of another resolution; the other lines still say what it is."""
+    other = SPACE.child(SPACE.largest()).model_copy(update={"resolution": 32})
+    checks = {c.quantity: c for c in verify_artifact(exported("onnx", tmp_path, other), tmp_path, reference())}
+    assert {"identity", "outputs"} <= failed(checks)
+    assert "it does not run on images of (3, 16, 16)" in checks["outputs"].note
+    assert "it holds another child than this run's" in checks["identity"].note
+
+
 def test_a_missing_artifact_is_an_error(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path)
     (tmp_path / artifact.path).unlink()
@@ -235,6 +271,12 @@ def test_latency_is_measured_where_the_table_predicts_it(tmp_path: Path) -> None
 def test_a_format_without_a_table_promises_nothing(tmp_path: Path) -> None:
     (check,) = latency_checks(exported("coreml", tmp_path), tmp_path).values()
     assert (check.verdict, check.note) == ("not promised", "no table of coreml")
+
+
+def test_a_table_of_the_artifacts_precision_comes_first(tmp_path: Path) -> None:
+    tables = [LatencyPromise("latency", "onnx", p, PREDICTION, None, FixedProbe()) for p in ("int8", "fp32")]
+    (check,) = latency_checks(exported("onnx", tmp_path), tmp_path, promises=tables).values()
+    assert check.verdict == "passed"
 
 
 def test_another_precision_than_the_tables_is_not_verified(tmp_path: Path) -> None:

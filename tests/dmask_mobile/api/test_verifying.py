@@ -14,7 +14,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
-from dmask_mobile.run import RunFolder
+from dmask_mobile.run import BudgetRecord, RunFolder
 
 SPACE = load_space("demo").with_classes(2)
 CHILD = SPACE.child(SPACE.smallest(), "small")
@@ -96,7 +96,8 @@ def test_a_measurement_from_elsewhere_is_labelled(run: Path, data: str, tmp_path
 
 
 def test_exports_are_described_and_files_of_one_name_do_not_collide(run: Path) -> None:
-    names = sorted(path.name for path in RunFolder(run).exports.iterdir())
+    paths = RunFolder(run).exports.iterdir()
+    names = sorted(path.name for path in paths if not path.name.endswith(".verification.json"))
     assert names == ["model-int8.onnx", "model.onnx", "onnx-int8.artifact.json", "onnx.artifact.json"]
     artifact = Artifact.read(run / "exports" / "onnx-int8.artifact.json")
     assert (artifact.label, artifact.child_digest) == ("onnx int8", CHILD.digest())
@@ -121,3 +122,34 @@ def test_nothing_to_verify(tmp_path: Path) -> None:
         api.verify([])
     with pytest.raises(DmaskError, match=r"is no run folder: it has no run\.json"):
         api.verify(tmp_path)
+
+
+def test_a_model_without_a_record_is_not_passed_over(run: Path, data: str, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "exports" / "model.tflite").write_bytes(b"?")
+    with pytest.raises(DmaskError, match=r"model\.tflite' has no record of its export"):
+        api.verify(copy, data=data)
+    assert not (copy / "verification.json").exists()  # nor does the last verdict stay
+
+
+def test_a_latency_budget_that_nothing_was_held_to_is_not_verified(run: Path, data: str, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record = RunFolder(copy).record()
+    budget = BudgetRecord(cost="latency", limit=2.0, unit="ms")
+    record.model_copy(update={"budgets": (budget,)}).write(copy / "run.json")
+    verification = api.verify(copy, data=data)
+    line = lines(verification, "run")["latency budget"]
+    assert (line.verdict, line.note) == ("not verified", "its table is not at hand; give --table")
+    assert not verification.passed
+
+
+def test_leave_must_name_what_it_is_for(run: Path, data: str) -> None:
+    with pytest.raises(DmaskError, match="names a quantity"):
+        api.verify(run, data=data, settings=api.VerifySettings(allow_unverified=[""]))
+
+
+def test_nothing_to_export(run: Path) -> None:
+    with pytest.raises(DmaskError, match="nothing to export"):
+        api.export(run, [], ["fp32"])
