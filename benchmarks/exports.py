@@ -1,6 +1,6 @@
 """Do exports of every format and precision hold what verification asks of them, and what do they cost?
 
-    python benchmarks/exports.py precisions [--run RUN] [--json] [--work FOLDER]
+    python benchmarks/exports.py precisions [--run RUN] [--format NAME] [--json] [--work FOLDER]
     python benchmarks/exports.py children [--json]
     python benchmarks/exports.py published [--json]
 
@@ -16,10 +16,12 @@ to data; 256 random images, 32 for networks of 96 pixels and more. Writes ``benc
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from export.numerics import LIMITS, compare
 from export.write import export_child
 
 SPACES = ("demo", "mobilenet_small", "fbnetv2_f", "fbnetv2_p", "fbnetv2_l")
+RESULT = Path(__file__).parent / "results" / "exports_precisions.json"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 TRAINED_CHILDREN = 5
 PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -66,20 +69,23 @@ def trained_run(number: int, work: Path) -> Path:
     return run
 
 
-def variants() -> list[tuple[str, Precision]]:
-    """Every format with every precision that it has."""
-    return [(name, p) for name, found in FORMATS.items() for p in PRECISIONS if p not in found.refused]
+def variants(formats: Sequence[str]) -> list[tuple[str, Precision]]:
+    """The formats with every precision that they have."""
+    return [(name, p) for name in formats for p in PRECISIONS if p not in FORMATS[name].refused]  # type: ignore[index]
 
 
-def export_and_verify(run: Path, images: int, twice: bool) -> tuple[dict[str, Artifact], Verification]:
+def export_and_verify(
+    run: Path, formats: Sequence[str], images: int, twice: bool
+) -> tuple[dict[str, Artifact], Verification]:
     """All variants of a run's child, by label; ``twice``: converted again, which is the warm time."""
     artifacts = {}
-    for name, precision in variants():
+    for name, precision in variants(formats):
         for _ in range(1 + twice):
             (artifact,) = api.export(run, [name], [precision])
         artifacts[artifact.label] = artifact
         say(f"{run.name} {artifact.label}: {artifact.convert_seconds:.1f} s")
-    return artifacts, api.verify(run, settings=api.VerifySettings(images=images))
+    paths = [run / "exports" / artifact.path for artifact in artifacts.values()]
+    return artifacts, api.verify(paths, settings=api.VerifySettings(images=images))
 
 
 def milliseconds(artifact: Artifact, folder: Path) -> float | None:
@@ -97,14 +103,14 @@ def milliseconds(artifact: Artifact, folder: Path) -> float | None:
     return 1000 * float(torch.tensor(times).median())
 
 
-def precisions(run: Path | None, work: Path) -> dict[str, Any]:
+def precisions(run: Path | None, formats: Sequence[str], work: Path) -> dict[str, Any]:
     """The table of formats and precisions, and how many of five children pass in each."""
     torch.set_num_threads(1)
     runs = [run or trained_run(0, work), *(trained_run(number, work) for number in range(1, TRAINED_CHILDREN))]
     table: dict[str, Any] = {}
     passed: dict[str, list[bool]] = {}
     for number, one in enumerate(runs):
-        artifacts, verification = export_and_verify(one, 10_000 if number == 0 else 1000, twice=number == 0)
+        artifacts, verification = export_and_verify(one, formats, 10_000 if number == 0 else 1000, twice=number == 0)
         for label, artifact in artifacts.items():
             checks = {c.quantity: c for c in verification.checks if c.artifact == label}
             passed.setdefault(label, []).append(all(c.verdict in ("passed", "not promised") for c in checks.values()))
@@ -117,9 +123,11 @@ def precisions(run: Path | None, work: Path) -> dict[str, Any]:
                     "milliseconds": milliseconds(artifact, one / "exports"),
                 }
     refused = {name: dict(found.refused) for name, found in FORMATS.items() if found.refused}
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {"table": {}, "children_passed": {}}
+    counts = {label: f"{sum(results)} of {len(results)}" for label, results in passed.items()}
     return {
-        "table": table,
-        "children_passed": {label: f"{sum(results)} of {len(results)}" for label, results in passed.items()},
+        "table": before["table"] | table,
+        "children_passed": before["children_passed"] | counts,
         "refused": refused,
     }
 
@@ -220,13 +228,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["precisions", "children", "published"])
     parser.add_argument("--run", type=Path, help="a trained run to export instead of a new one")
+    parser.add_argument("--format", action="append", help="only these, for precisions; other rows stay as they were")
     parser.add_argument("--work", type=Path, help="folder for trained runs; a new one by default")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     work = arguments.work or Path(tempfile.mkdtemp(prefix="exports-"))
     if arguments.part == "precisions":
-        result = precisions(arguments.run, work)
+        result = precisions(arguments.run, arguments.format or list(FORMATS), work)
     else:
         result = random_children() if arguments.part == "children" else published()
     keep(f"exports_{arguments.part}", result, arguments.json)

@@ -26,6 +26,8 @@ from export.to_coreml import LARGEST_BATCH, CoreML
 from tests.export import factory
 from tests.export.factory import CHILD, CLASS_NAMES, MAX_ERROR, Written, pixels, writer_of
 
+pytestmark = pytest.mark.slow  # together more than a minute; test_export.py has the contract
+
 FLOAT32 = 65568  # ArrayFeatureType
 
 
@@ -327,7 +329,6 @@ def test_a_random_child_of_every_space(space: str, precision: str, tmp_path: Pat
     check_contract(order, CoreMLModel(tmp_path / "net.mlpackage"), 4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", named_children())
 def test_published_networks(name: str, precision: str, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from tests.export import factory
 from tests.export.factory import CHILD, CLASS_NAMES, MAX_ERROR, Written, pixels, writer_of
 
 pytest.importorskip("ncnn")
+pytestmark = pytest.mark.slow  # together more than a minute; test_export.py has the contract
+
 pytest.importorskip("pnnx")
 
 FILES = ["description.json", "labels.txt", "model.bin", "model.param"]
@@ -95,7 +97,6 @@ def test_contract(asked: dict[str, object], written: Written) -> None:
     check_contract(order, path, 64)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_contract_of_a_published_network(precision: str, tmp_path: Path) -> None:
     order = order_of(named_child("fbnetv2_f1"), precision=precision)
