@@ -52,7 +52,9 @@ def parse_benchmark_model(text: str) -> Timing | None:
         average = _last(rf"Average inference timings in us:.*Inference: {NUMBER}{END}", text)
     if average is None:
         return None
-    samples = re.findall(rf"count=\d+ first=\d+ curr=\d+ min=\d+ max=\d+ avg={NUMBER} std={NUMBER}{END}", text, re.M)
+    samples = re.findall(
+        rf"count=\d+ first=\d+ curr=\d+ min=\d+ max=\d+ avg={NUMBER} std={NUMBER}(?: .*)?{END}", text, re.M
+    )
     return Timing(average / 1e3, float(samples[-1][1]) / 1e3 if samples else 0.0)
 
 

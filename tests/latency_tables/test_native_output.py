@@ -43,6 +43,7 @@ BENCHNCNN = "loop_count = 8\n        mobilenet_v3  min =   11.39  max =   11.57 
 def test_benchmark_model_new_and_old() -> None:
     assert parse_benchmark_model(BENCHMARK_MODEL) == Timing(119.375, 1.948)
     assert parse_benchmark_model(BENCHMARK_MODEL.replace("INFO: ", "")) == Timing(119.375, 1.948)
+    assert parse_benchmark_model(BENCHMARK_MODEL.replace("std=1948", "std=1948 p5=1 p95=9")) == Timing(119.375, 1.948)
     assert parse_benchmark_model(OLD_BENCHMARK_MODEL) == Timing(pytest.approx(79.7609), 0.0)  # type: ignore[arg-type]
 
 
