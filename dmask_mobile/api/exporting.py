@@ -116,28 +116,7 @@ def export(
     record, child = folder.record(), folder.child()
     if not folder.weights_path.exists():
         raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
-    descriptions = [
-        ModelDescription.model_validate(
-            {
-                "model_format": name,
-                "precision": precision,
-                "child": child,
-                "child_digest": child.digest(),
-                "weights_digest": hash_path(folder.weights_path),
-                "preprocessing": record.preprocessing.model_copy(
-                    update={"layout": settings.layout, "input_range": settings.input_range}
-                ),
-                "output": settings.output,
-                "batch": None if settings.dynamic_batch else 1,
-                "class_names": record.class_names,
-                "accuracy": record.accuracy,
-                "license": settings.license,
-                "author": settings.author,
-            }
-        )
-        for name in formats
-        for precision in precisions
-    ]
+    descriptions = [_describe(folder, name, precision, settings) for name in formats for precision in precisions]
     calibration = None
     if "int8" in precisions:
         calibration = _calibration_images(record, child, data, settings.calibration_images)
@@ -157,6 +136,32 @@ def export(
     for platform in settings.samples:
         write_sample(platform, artifacts, folder.exports)
     return tuple(artifacts)
+
+
+def _describe(folder: RunFolder, name: str, precision: str, settings: ExportSettings) -> ModelDescription:
+    """What the model in one format and precision says of itself, but for its latency.
+
+    Raises:
+        ValidationError: for an unknown precision.
+    """
+    record, child = folder.record(), folder.child()
+    taken = {"layout": settings.layout, "input_range": settings.input_range}
+    return ModelDescription.model_validate(
+        {
+            "model_format": name,
+            "precision": precision,
+            "child": child,
+            "child_digest": child.digest(),
+            "weights_digest": hash_path(folder.weights_path),
+            "preprocessing": record.preprocessing.model_copy(update=taken),
+            "output": settings.output,
+            "batch": None if settings.dynamic_batch else 1,
+            "class_names": record.class_names,
+            "accuracy": record.accuracy,
+            "license": settings.license,
+            "author": settings.author,
+        }
+    )
 
 
 def _calibration_images(record: RunRecord, child: ChildSpec, data: str | None, count: int) -> Tensor:
