@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,13 +30,11 @@ class CoreML:
 
     suffix = ".mlpackage"
     package = "coremltools"
+    refused: ClassVar[Mapping[Precision, str]] = {}
     extra = ""
     layouts = ("NCHW",)
     dynamic_batch = True
     crashes_on_damage = False
-
-    def __init__(self) -> None:
-        self.refused: dict[Precision, str] = {}
 
     def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
         """Bytes of the child's weights; see `Format`."""

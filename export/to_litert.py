@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,13 +30,11 @@ class LiteRT:
 
     suffix = ".tflite"
     package = "litert_torch"
+    refused: ClassVar[Mapping[Precision, str]] = {}
     extra = "litert"
     layouts = ("NCHW", "NHWC")
     dynamic_batch = False
     crashes_on_damage = False
-
-    def __init__(self) -> None:
-        self.refused: dict[Precision, str] = {}
 
     def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
         """Bytes of the child's weights; see `Format`."""

@@ -109,12 +109,13 @@ def verify_artifact(
             f"{len(reference.images)} validation images, at least {MIN_IMAGES} are needed", "give other --data"
         )
     found = format_named(artifact.model_format)
-    if hash_path(path) != artifact.sha256 and found.crashes_on_damage:
+    other_file = hash_path(path) != artifact.sha256
+    if other_file and found.crashes_on_damage:
         note = f"{OTHER_FILE}; not opened: {artifact.model_format}'s runtime can crash on a damaged file"
         yield _check(artifact, "identity", "faults", 0, 1, "0", "failed", note)
         return
     model = found.open(path)
-    yield _identity(artifact, path, model, reference)
+    yield _identity(artifact, model, reference, other_file)
     yield from _numerics(artifact, model, reference, wanted)
     yield from _counts(artifact, model)
     yield _strays(artifact, model)
@@ -122,12 +123,13 @@ def verify_artifact(
     yield from judge_latencies(artifact, path, wanted.promises, wanted.brought, wanted.allow_drift)
 
 
-def _identity(artifact: Artifact, path: Path, model: ExportedModel, reference: Reference | str) -> Check:
+def _identity(artifact: Artifact, model: ExportedModel, reference: Reference | str, other_file: bool) -> Check:
     """Whether the file, its metadata, its record and the run speak of one model."""
-    inside = ModelDescription.from_metadata(model.metadata(), str(path))
+    metadata = model.metadata()
+    inside = ModelDescription.from_metadata(metadata, artifact.path)
     described = artifact.description()
     findings = {
-        OTHER_FILE: hash_path(path) != artifact.sha256,
+        OTHER_FILE: other_file,
         "the metadata's child is not the one that its digest names": inside.child.digest() != inside.child_digest,
         "the metadata names another child": inside.child_digest != artifact.child_digest,
         **{
@@ -136,7 +138,7 @@ def _identity(artifact: Artifact, path: Path, model: ExportedModel, reference: R
             if field not in ("child", "child_digest")
         },
         **{
-            f"the metadata's '{key}' was edited": model.metadata().get(key) != value
+            f"the metadata's '{key}' was edited": metadata.get(key) != value
             for key, value in inside.to_metadata().items()
         },
     }
@@ -199,7 +201,9 @@ def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Referen
     drop = abs(found.accuracy - found.reference_accuracy)
     note = f"{len(reference.images)} images"
 
-    def line(quantity: str, unit: str, predicted: float | None, measured: float, allowed: str, kept: bool) -> Check:
+    def line(
+        quantity: str, unit: str, predicted: float | None, measured: float, allowed: str, kept: bool, note: str = note
+    ) -> Check:
         finite = measured if math.isfinite(measured) else None
         return _check(artifact, quantity, unit, predicted, finite, allowed, "passed" if kept else "failed", note)
 
@@ -213,10 +217,9 @@ def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Referen
     yield at_most("mean error", found.mean_error, limits.mean_error)
     if artifact.precision != "fp32":  # else a converter that did nothing would pass for a quantizer
         least = MIN_ERROR[artifact.precision]
-        note = note if found.max_error >= least else f"as close as a higher precision: it is not {artifact.precision}"
-        yield line(
-            "precision shows", "of range", None, found.max_error, f"at least {least:g}", found.max_error >= least
-        )
+        shows = found.max_error >= least
+        reason = note if shows else f"as close as a higher precision: it is not {artifact.precision}"
+        yield line("precision shows", "of range", None, found.max_error, f"at least {least:g}", shows, reason)
     yield at_least("cosine", "", 1.0, found.cosine, limits.min_cosine)
     yield at_least("SNR", "dB", None, found.snr_db, limits.min_snr_db)
     yield at_least("top-1 agreement", "share", 1.0, found.top1_agreement, limits.min_top1_agreement)

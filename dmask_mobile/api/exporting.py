@@ -116,7 +116,12 @@ def export(
     record, child = folder.record(), folder.child()
     if not folder.weights_path.exists():
         raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
-    descriptions = [_describe(folder, name, precision, settings) for name in formats for precision in precisions]
+    weights_digest = hash_path(folder.weights_path)
+    descriptions = [
+        _describe(record, child, weights_digest, name, precision, settings)
+        for name in formats
+        for precision in precisions
+    ]
     calibration = None
     if "int8" in precisions:
         calibration = _calibration_images(record, child, data, settings.calibration_images)
@@ -138,13 +143,14 @@ def export(
     return tuple(artifacts)
 
 
-def _describe(folder: RunFolder, name: str, precision: str, settings: ExportSettings) -> ModelDescription:
+def _describe(
+    record: RunRecord, child: ChildSpec, weights_digest: str, name: str, precision: str, settings: ExportSettings
+) -> ModelDescription:
     """What the model in one format and precision says of itself, but for its latency.
 
     Raises:
         ValidationError: for an unknown precision.
     """
-    record, child = folder.record(), folder.child()
     taken = {"layout": settings.layout, "input_range": settings.input_range}
     return ModelDescription.model_validate(
         {
@@ -152,7 +158,7 @@ def _describe(folder: RunFolder, name: str, precision: str, settings: ExportSett
             "precision": precision,
             "child": child,
             "child_digest": child.digest(),
-            "weights_digest": hash_path(folder.weights_path),
+            "weights_digest": weights_digest,
             "preprocessing": record.preprocessing.model_copy(update=taken),
             "output": settings.output,
             "batch": None if settings.dynamic_batch else 1,

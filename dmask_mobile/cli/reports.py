@@ -27,7 +27,7 @@ def to_markdown(verification: Verification) -> str:
             quantity(check.predicted, check.unit),
             quantity(check.measured, check.unit),
             what_is_allowed(check),
-            f"{MARKS[check.verdict]} {_verdict(verification, check)}",
+            f"{MARKS[check.verdict]} {verification.verdict_of(check)}",
             check.note,
         )
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
@@ -39,7 +39,7 @@ def to_junit(verification: Verification) -> str:
     root = ElementTree.Element("testsuites", name=f"dmask verify {verification.child_digest}")
     for artifact, group in groupby(verification.checks, key=lambda check: check.artifact):
         checks = list(group)
-        verdicts = [_verdict(verification, check) for check in checks]
+        verdicts = [verification.verdict_of(check) for check in checks]
         suite = ElementTree.SubElement(
             root,
             "testsuite",
@@ -65,10 +65,6 @@ def _message(check: Check, verdict: str) -> str:
         f" {quantity(check.measured, check.unit)}, allowed {what_is_allowed(check)}"
     )
     return f"{found}; {check.note}" if check.note else found
-
-
-def _verdict(verification: Verification, check: Check) -> str:
-    return f"{check.verdict}, allowed" if verification.is_excused(check) else check.verdict
 
 
 def _cell(text: str) -> str:

@@ -72,7 +72,7 @@ def verification_table(verification: Verification, title: str) -> Table:
             quantity(check.predicted, check.unit),
             quantity(check.measured, check.unit),
             what_is_allowed(check),
-            f"[{STYLES[check.verdict]}]{check.verdict}{', allowed' if verification.is_excused(check) else ''}[/]",
+            f"[{STYLES[check.verdict]}]{verification.verdict_of(check)}[/]",
             check.note,
         )
     return table

@@ -54,6 +54,10 @@ class Verification(FileRecord):
             name in self.allow_unverified or check.quantity in self.allow_unverified
         )
 
+    def verdict_of(self, check: Check) -> str:
+        """The verdict in words: what is excused says so."""
+        return f"{check.verdict}, allowed" if self.is_excused(check) else check.verdict
+
 
 def judge(predicted: float | None, measured: float | None, tolerance: float) -> Verdict:
     """Passed when ``|measured - predicted| <= tolerance``; a missing side is 'not verified'."""

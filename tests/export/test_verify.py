@@ -198,6 +198,7 @@ def test_a_quantizer_that_did_nothing_is_caught(
     checks = checks_of(exported("onnx", tmp_path, precision=precision), tmp_path)
     assert "precision shows" in failed(checks)
     assert f"it is not {precision}" in checks["precision shows"].note
+    assert checks["cosine"].note == "256 images"
 
 
 def test_a_file_that_does_not_run_on_the_images_fails(tmp_path: Path) -> None:
