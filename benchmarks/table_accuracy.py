@@ -27,8 +27,9 @@ from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child, named_children
 from export.verify import MAX_DRIFT
 from latency_tables.evaluate import Evaluation, evaluate, judge
+from latency_tables.measuring import ProfileSettings
 from latency_tables.plots import plot_evaluation
-from latency_tables.profile import ProfileSettings, stability
+from latency_tables.profile import stability
 from latency_tables.rows import SentinelRow
 from latency_tables.table import LatencyTable
 
@@ -113,7 +114,7 @@ def on_the_same_device(evaluate_once: Callable[[], Evaluation]) -> tuple[Evaluat
 def measure(minutes: float, children: int, threads: int, work: Path) -> dict[str, Any]:
     """Builds, judges, and looks back."""
     space, path = api.load_space("fbnetv2_f"), work / "table.jsonl"
-    table = api.profile(space, path, settings=ProfileSettings(minutes=minutes, threads=threads), progress=tell)
+    table = api.profile(space, path, threads=threads, settings=ProfileSettings(minutes=minutes), progress=tell)
     build_minutes = max(row.elapsed_s for row in table.rows if isinstance(row, SentinelRow)) / 60
     evaluation, tried = on_the_same_device(lambda: api.evaluate_table(path, space, children=children, progress=tell))
     points = error_by_minute(table, evaluation)

@@ -15,6 +15,7 @@ from dmask_mobile.errors import DmaskError
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.records.artifact import Precision
 
 
 def our_package(package: str) -> ModuleType:
@@ -86,19 +87,32 @@ def named_tables(tables: Sequence[Path]) -> dict[str, Path]:
 
 
 def cost_model(
-    name: str, tables: Sequence[Path] = (), costs: Sequence[CostModel] = (), check: bool = False
+    name: str,
+    tables: Sequence[Path] = (),
+    costs: Sequence[CostModel] = (),
+    *,
+    check: bool = False,
+    functional: bool = False,
+    precision: Precision | None = None,
 ) -> CostModel:
     """The cost ``name``: one of ``costs``, or built in.
 
-    Built in are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table of this device,
-    ``latency``; ``latency@NAME`` is that of one table of several, by its file name. ``check`` measures the table's
-    sentinels first.
+    Built in are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table, ``latency``;
+    ``latency@NAME`` is that of one table of several, by its file name.
+
+    Args:
+        name: the cost.
+        tables: latency tables.
+        costs: costs of your own.
+        check: measure the table's sentinels first, on its device.
+        functional: take a table whose times mean nothing, as that of an emulator.
+        precision: what the network will be exported in; tables must be of it, and weights are counted so.
 
     Raises:
-        DmaskError: for an unknown name, for latency without its table or with one of another device, and for a device
-            that has drifted by more than 10% since.
+        DmaskError: for an unknown name, for latency without its table or with one of another precision; with ``check``
+            also for a device that is absent, is another one, or has drifted by more than 10% since.
     """
-    known = [*_counted(), *costs]
+    known = [*_counted(precision), *costs]
     for cost in reversed(known):
         if cost.name == name:
             return cost
@@ -109,11 +123,19 @@ def cost_model(
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
     from latency_tables.probe import check_drift
-    from latency_tables.setup import setup_of
     from latency_tables.table import LatencyTable
 
     read = LatencyTable.read(path)
-    setup_of(read)
+    if read.head.functional and not functional:
+        raise DmaskError(
+            f"'{path}' was measured on an emulator: its times mean nothing",
+            "profile the device itself, or give --functional to try the steps",
+        )
+    if precision not in (None, read.head.precision):
+        raise DmaskError(
+            f"'{path}' is a table of {read.head.precision}, the network is to be {precision}",
+            f"make one: dmask profile SPACE --precision {precision} -o TABLE",
+        )
     if check:
         check_drift(read)
     return Latency(read, name, path.parent / ".dmask-cache")
@@ -121,7 +143,11 @@ def cost_model(
 
 def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:
     """Every cost that a budget may name: built in, of each table, of your own."""
-    return [*_counted(), *(cost_model(name, tables) for name in latency_names(named_tables(tables)).values()), *costs]
+    return [
+        *_counted(),
+        *(cost_model(name, tables, functional=True) for name in latency_names(named_tables(tables)).values()),
+        *costs,
+    ]
 
 
 def latency_names(tables: Iterable[str]) -> dict[str, str]:
@@ -130,11 +156,11 @@ def latency_names(tables: Iterable[str]) -> dict[str, str]:
     return {name: "latency" if len(names) == 1 else f"latency{TABLE_SEPARATOR}{name}" for name in names}
 
 
-def _counted() -> list[CostModel]:
+def _counted(precision: Precision | None = None) -> list[CostModel]:
     from dmask_mobile.costs.counts import Macs, Params
     from dmask_mobile.costs.memory import PeakActivationBytes, WeightBytes
 
-    return [Macs(), Params(), WeightBytes(), PeakActivationBytes()]
+    return [Macs(), Params(), WeightBytes(precision or "fp32"), PeakActivationBytes()]
 
 
 def _table_of(cost: str, tables: Mapping[str, Path]) -> Path:

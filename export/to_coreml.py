@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import ModelDescription, Precision
@@ -43,8 +44,11 @@ class CoreML:
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and puts the finished package at ``path``; see `Format`."""
         with quiet_coremltools():
-            model = _converted(order)
-            _describe(model, order.description)
+            description = order.description
+            model = to_coreml(
+                order.model, description.input_shape, description.precision, dynamic_batch=description.batch is None
+            )
+            _describe(model, description)
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 fresh = Path(folder) / path.name
@@ -60,23 +64,26 @@ class CoreML:
         return CoreMLModel(path)
 
 
-def _converted(order: ExportOrder) -> Any:
-    """coremltools' model: ``input`` -> ``output``."""
+def to_coreml(
+    module: nn.Module, input_shape: Sequence[int], precision: Precision = "fp32", *, dynamic_batch: bool = False
+) -> Any:
+    """coremltools' model of ``module`` in evaluation mode: ``input`` -> ``output``, both float32."""
     import coremltools
 
-    shape = order.description.input_shape
-    batch = 1 if order.description.batch == 1 else coremltools.RangeDim(1, LARGEST_BATCH, default=1)
-    half = order.description.precision == "fp16"
-    return coremltools.convert(
-        torch.jit.trace(order.model, torch.zeros(shape)),  # type: ignore[no-untyped-call]
-        convert_to="mlprogram",
-        # float32 must be asked for: the default for iOS 16 and later makes float16 inputs and outputs
-        inputs=[coremltools.TensorType("input", shape=coremltools.Shape((batch, *shape[1:])), dtype=np.float32)],
-        outputs=[coremltools.TensorType("output", dtype=np.float32)],
-        compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
-        minimum_deployment_target=coremltools.target.iOS16,
-        pass_pipeline=_passes(order.description.precision),
-    )
+    batch = coremltools.RangeDim(1, LARGEST_BATCH, default=1) if dynamic_batch else input_shape[0]
+    with quiet_coremltools():
+        return coremltools.convert(
+            torch.jit.trace(module.eval(), torch.zeros(*input_shape)),  # type: ignore[no-untyped-call]
+            convert_to="mlprogram",
+            # float32 must be asked for: the default for iOS 16 and later makes float16 inputs and outputs
+            inputs=[
+                coremltools.TensorType("input", shape=coremltools.Shape((batch, *input_shape[1:])), dtype=np.float32)
+            ],
+            outputs=[coremltools.TensorType("output", dtype=np.float32)],
+            compute_precision=coremltools.precision.FLOAT16 if precision == "fp16" else coremltools.precision.FLOAT32,
+            minimum_deployment_target=coremltools.target.iOS16,
+            pass_pipeline=_passes(precision),
+        )
 
 
 def _passes(precision: Precision) -> Any:

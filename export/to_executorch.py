@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -51,15 +51,13 @@ class ExecuTorch:
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and writes it in one step; see `Format`."""
         description = order.description
-        module: nn.Module = _folded(order.model)
-        example = torch.zeros(description.input_shape)
-        with quiet_executorch():
-            if description.precision == "fp16":
-                module = InHalf(module)
-            elif description.precision == "int8":
-                assert order.calibration is not None
-                module = _to_int8(module, example, order.calibration)
-            content = _lowered(module, example, description.to_metadata())
+        content = to_executorch(
+            order.model,
+            description.input_shape,
+            description.precision,
+            order.calibration,
+            description.to_metadata(),
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
@@ -67,6 +65,27 @@ class ExecuTorch:
     def open(self, path: Path) -> ExportedModel:
         """The file, ready to run in ExecuTorch's runtime; see `Format`."""
         return ExecuTorchModel(path)
+
+
+def to_executorch(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    precision: Precision = "fp32",
+    calibration: Tensor | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """The ExecuTorch program of ``module`` in evaluation mode, float32 at its ends.
+
+    ``calibration``: inputs (M, C, H, W) that int8 wants; ``metadata``: strings that become constant methods.
+    """
+    module, example = _folded(module), torch.zeros(*input_shape)
+    with quiet_executorch():
+        if precision == "fp16":
+            module = InHalf(module)
+        elif precision == "int8":
+            assert calibration is not None
+            module = _to_int8(module, example, calibration)
+        return _lowered(module, example, metadata or {})
 
 
 def _folded(model: nn.Module) -> nn.Module:

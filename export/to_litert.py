@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.child import ChildSpec
-from export.deployable import Deployable, fold_norms
+from export.deployable import fold_norms
 from export.litert_metadata import described
 from export.litert_reader import LiteRTModel, quiet_litert
 from export.model_format import ExportedModel, ExportOrder
@@ -42,14 +42,10 @@ class LiteRT:
 
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts the model and writes it in one step; see `Format`."""
+        description = order.description
+        content = to_litert(order.model, description.input_shape, description.precision, order.calibration)
         with quiet_litert():
-            content = _converted(order.model, order.description.input_shape)
-            if order.description.precision == "fp16":
-                content = _to_fp16(content)
-            elif order.description.precision == "int8":
-                assert order.calibration is not None
-                content = _to_int8(content, order.calibration)
-            content = described(content, order.description)
+            content = described(content, description)
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
@@ -59,13 +55,32 @@ class LiteRT:
         return LiteRTModel(path)
 
 
-def _converted(model: Deployable, input_shape: tuple[int, ...]) -> bytes:
-    """The fp32 LiteRT model, not described yet."""
+def to_litert(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    precision: Precision = "fp32",
+    calibration: Tensor | None = None,
+) -> bytes:
+    """The LiteRT model of ``module`` in evaluation mode, float32 at its ends, not described.
+
+    ``calibration``: inputs (M, C, H, W) that int8 wants.
+    """
+    with quiet_litert():
+        content = _converted(module, input_shape)
+        if precision == "fp16":
+            return _to_fp16(content)
+        if precision == "int8":
+            assert calibration is not None
+            return _to_int8(content, calibration)
+        return content
+
+
+def _converted(module: nn.Module, input_shape: Sequence[int]) -> bytes:
     import litert_torch
 
     # The converter folds norms too, but traces them operation by operation first: FBNetV2-F1 takes it 15.7 s with them
     # and 10.1 s without (warm, one thread).
-    converted: bytes = litert_torch.convert(fold_norms(model), (torch.zeros(input_shape),)).model_content()
+    converted: bytes = litert_torch.convert(fold_norms(module), (torch.zeros(*input_shape),)).model_content()
     return converted
 
 

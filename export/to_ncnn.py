@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +20,6 @@ from dmask_mobile.nets.blocks import Head, PooledInvertedResidual
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.child import ChildSpec
-from export.deployable import Deployable
 from export.model_format import ExportedModel, ExportOrder
 from export.ncnn_reader import NcnnModel
 
@@ -54,14 +53,9 @@ class Ncnn:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-            work, fresh = Path(temporary) / "pnnx", Path(temporary) / path.name
-            work.mkdir()
+            fresh = Path(temporary) / path.name
             fresh.mkdir()
-            input_shape = order.description.input_shape
-            _run_pnnx(order.model, input_shape, fp16=order.description.precision == "fp16", folder=work)
-            param = (work / "model.ncnn.param").read_text(encoding="utf-8")
-            (fresh / "model.param").write_text(_named(param, input_shape), encoding="utf-8")
-            (work / "model.ncnn.bin").rename(fresh / "model.bin")
+            to_ncnn(order.model, order.description.input_shape, fresh, fp16=order.description.precision == "fp16")
             (fresh / "labels.txt").write_text("\n".join(order.description.class_names) + "\n", encoding="utf-8")
             metadata = json.dumps(order.description.to_metadata(), indent=1) + "\n"
             (fresh / "description.json").write_text(metadata, encoding="utf-8")
@@ -73,7 +67,21 @@ class Ncnn:
         return NcnnModel(path)
 
 
-def _run_pnnx(model: Deployable, input_shape: tuple[int, ...], *, fp16: bool, folder: Path) -> None:
+def to_ncnn(module: nn.Module, input_shape: Sequence[int], folder: Path, *, fp16: bool = False) -> None:
+    """Leaves the ncnn model of ``module``, ``model.param`` and ``model.bin``, in ``folder``: ``input`` -> ``output``.
+
+    Raises:
+        RuntimeError: when pnnx fails, with the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix=".pnnx.", dir=folder) as temporary:
+        work = Path(temporary)
+        _run_pnnx(module, input_shape, fp16=fp16, folder=work)
+        param = (work / "model.ncnn.param").read_text(encoding="utf-8")
+        (folder / "model.param").write_text(_named(param, input_shape), encoding="utf-8")
+        (work / "model.ncnn.bin").rename(folder / "model.bin")
+
+
+def _run_pnnx(model: nn.Module, input_shape: Sequence[int], *, fp16: bool, folder: Path) -> None:
     """Leaves ``model.ncnn.param`` and ``model.ncnn.bin`` in ``folder``, among pnnx's other files.
 
     The program is run directly: ``pnnx.export`` works in the current folder, imports the Python file that it
@@ -83,7 +91,7 @@ def _run_pnnx(model: Deployable, input_shape: tuple[int, ...], *, fp16: bool, fo
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; pnnx reads it best
-        traced = torch.jit.trace(_without_second_pool(model), torch.zeros(input_shape), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(_without_second_pool(model), torch.zeros(*input_shape), check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(folder / "model.pt"))
     shape = ",".join(str(size) for size in input_shape)
     done = subprocess.run(
@@ -98,7 +106,7 @@ def _run_pnnx(model: Deployable, input_shape: tuple[int, ...], *, fp16: bool, fo
         raise RuntimeError(f"pnnx ended with status {done.returncode}: {(done.stdout + done.stderr)[-500:].strip()}")
 
 
-def _without_second_pool(model: Deployable) -> nn.Module:
+def _without_second_pool(model: nn.Module) -> nn.Module:
     """A copy of the model whose head does not pool again what `PooledInvertedResidual` made one pixel.
 
     ncnn holds that pixel as a vector, so pnnx 20261020 puts a Reshape before the second pool whose shape is an
@@ -113,7 +121,7 @@ def _without_second_pool(model: Deployable) -> nn.Module:
     return model
 
 
-def _named(param: str, input_shape: tuple[int, ...]) -> str:
+def _named(param: str, input_shape: Sequence[int]) -> str:
     """pnnx's param with the blobs ``in0`` and ``out0`` called ``input`` and ``output``, and the input's shape given."""
     _, channels, height, width = input_shape
     names = {"in0": "input", "out0": "output"}

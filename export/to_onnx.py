@@ -51,11 +51,10 @@ class Onnx:
     def write(self, order: ExportOrder, path: Path) -> None:
         """Converts and checks the model and writes it in one step; see `Format`."""
         description = order.description
-        network = InHalf(order.model) if description.precision == "fp16" else order.model
-        model = onnx.load_from_string(to_onnx(network, description.input_shape, description.batch is None))
-        if description.precision == "int8":
-            assert order.calibration is not None
-            model = _to_int8(model, order.calibration)
+        content = to_onnx(
+            order.model, description.input_shape, description.precision, order.calibration, description.batch is None
+        )
+        model = onnx.load_from_string(content)
         onnx.helper.set_model_props(model, {**description.to_metadata(), **_customary(description)})
         model.producer_name, model.domain = "dmask-mobile", "dmask"
         model.doc_string = f"{description.child.name}, {description.precision}, {description.child.resolution} px"
@@ -69,8 +68,25 @@ class Onnx:
         return OnnxModel(path)
 
 
-def to_onnx(module: nn.Module, input_shape: Sequence[int], dynamic_batch: bool = False) -> bytes:
-    """The serialized fp32 ONNX model (opset 17) of ``module`` in evaluation mode: ``input`` -> ``output``."""
+def to_onnx(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    precision: Precision = "fp32",
+    calibration: Tensor | None = None,
+    dynamic_batch: bool = False,
+) -> bytes:
+    """The serialized ONNX model (opset 17) of ``module`` in evaluation mode: ``input`` -> ``output``, both float32.
+
+    ``calibration``: inputs (M, C, H, W) that int8 wants.
+    """
+    content = _exported(InHalf(module) if precision == "fp16" else module, input_shape, dynamic_batch)
+    if precision != "int8":
+        return content
+    assert calibration is not None
+    return bytes(_to_int8(onnx.load_from_string(content), calibration).SerializeToString())
+
+
+def _exported(module: nn.Module, input_shape: Sequence[int], dynamic_batch: bool) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # the exporter's own age; see above

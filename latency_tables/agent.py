@@ -1,30 +1,68 @@
 """The program that runs models and takes times: a process of its own, driven by JSON lines.
 
-Self-contained: the standard library and the runtime, so that the same file works on another machine. A crash or a hang
-of a runtime ends this process and nothing else. Started as ``python -P agent.py RUNTIME THREADS``, it pins itself to
-the last of its cores (as many as threads) and answers each line on stdin with one on stdout:
+Self-contained: the standard library and the runtime, so that the same source works on any machine with a Python. A
+crash or a hang of a runtime ends this process and nothing else. Its arguments are a runtime, a number of threads, a
+delegate, and the cores to stay on, separated by commas (none: the last ones, as many as threads). It answers each
+line on stdin with one on stdout, after the word ``dmask:``, since other programs may write there too:
 
-    {"do": "load", "key": "a", "path": "model.onnx"}     {}
-    {"do": "sample", "key": "a", "seconds": 0.02}        {"wall_ms": [...], "cpu_ms": [...]}
-    {"do": "unload", "key": "a"}                         {}
+    {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
+    {"do": "load", "key": "a", "model": BASE64}       {}
+    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...]}
+    {"do": "output", "key": "a"}                      {"output": [...]}
+    {"do": "shares", "key": "a"}                      {"shares": {"ios16.conv": 0.7, ...}}
+    {"do": "unload", "key": "a"}                      {}
 
-An error that the runtime reports is answered with ``{"error": "..."}``.
+A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
+answered with ``{"error": "..."}``.
 """
 
+import base64
+import collections
+import contextlib
+import glob
+import io
+import itertools
 import json
 import os
+import platform
+import select
+import shutil
 import statistics
 import sys
+import tempfile
+import threading
 import time
+import zipfile
 
+MARK = "dmask:"
 MIN_SAMPLES, MAX_SAMPLES = 5, 30
 ERROR, MOST_SAMPLES, MOST_SECONDS = 0.01, 100, 4  # of the median; runs and multiples of the time to reach it
 STEADY = 0.05
+GRACE_SECONDS = 5  # to end in order once stdin has ended
+DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-silicon"),
+    "litert": ("ai-edge-litert", "tflite-runtime"),
+    "executorch": ("executorch",),
+    "ncnn": ("ncnn",),
+    "coreml": ("coremltools",),
+}
+
+COREML_UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "npu": "CPU_AND_NE", "all": "ALL"}
+DELEGATES = {"coreml": tuple(COREML_UNITS)}  # of the others only the CPU
+
+Model = collections.namedtuple("Model", "run output")
+"""A loaded model: runs once; the numbers that come out."""
 
 
-def open_onnxruntime(path, threads):
-    """A function that runs the model once, its buffers bound: copying them in and out would count with every block."""
+def random_input(shape):
+    """The input of every model: the same numbers on every machine, float32 in 0..1."""
     import numpy
+
+    return numpy.random.default_rng(0).random([int(size) for size in shape], dtype=numpy.float32)
+
+
+def open_onnxruntime(path, threads, delegate):
+    """ONNX Runtime, its buffers bound: copying them in and out would count with every block."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -37,12 +75,159 @@ def open_onnxruntime(path, threads):
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     (tensor,) = session.get_inputs()
-    binding.bind_cpu_input(tensor.name, numpy.random.default_rng(0).random(tensor.shape, dtype=numpy.float32))
+    binding.bind_cpu_input(tensor.name, random_input(tensor.shape))
     binding.bind_output(session.get_outputs()[0].name)
-    return lambda: session.run_with_iobinding(binding)
+    return Model(lambda: session.run_with_iobinding(binding), lambda: binding.copy_outputs_to_cpu()[0])
 
 
-OPENERS = {"onnxruntime": open_onnxruntime}
+def open_litert(path, threads, delegate):
+    """LiteRT's interpreter, which puts what it can on XNNPACK."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter  # its former name, on older boards
+
+    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter.allocate_tensors()
+    (tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(tensor["index"], random_input(tensor["shape"]))
+    return Model(interpreter.invoke, lambda: interpreter.get_tensor(output["index"]))
+
+
+def open_executorch(path, threads, delegate):
+    """ExecuTorch's program, delegated to XNNPACK when it was exported."""
+    import torch
+    from executorch.extension.pybindings import portable_lib
+
+    portable_lib._unsafe_reset_threadpool(threads)
+    program = portable_lib._load_for_executorch(path)
+    image = torch.from_numpy(random_input(program.method_meta("forward").input_tensor_meta(0).sizes()))
+    return Model(
+        lambda: program.forward((image,), clone_outputs=False),
+        lambda: program.forward((image,))[0].numpy(),
+    )
+
+
+def open_ncnn(path, threads, delegate):
+    """ncnn, fp32 arithmetic."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage", "vulkan_compute"):
+        setattr(net.opt, "use_" + option, False)
+    net.load_param(os.path.join(path, "model.param"))
+    net.load_model(os.path.join(path, "model.bin"))
+    with open(os.path.join(path, "model.param")) as param:
+        fields = next(line for line in param if line.startswith("Input ")).split()
+    width, height, channels = (int(field.partition("=")[2]) for field in fields if field[:2] in ("0=", "1=", "2="))
+    image = ncnn.Mat(random_input((channels, height, width))).clone()
+
+    def run():
+        extractor = net.create_extractor()
+        extractor.input("input", image)
+        status, output = extractor.extract("output")
+        if status:
+            raise RuntimeError(f"ncnn ends with status {status}")
+        return output
+
+    def output():
+        import numpy
+
+        return numpy.array(run())
+
+    run()
+    return Model(run, output)
+
+
+def open_coreml(path, threads, delegate):
+    """Core ML by coremltools, on the compute units that the delegate names."""
+    import coremltools
+
+    model = coremltools.models.MLModel(path, compute_units=getattr(coremltools.ComputeUnit, COREML_UNITS[delegate]))
+    (tensor,) = model.get_spec().description.input
+    given = {tensor.name: random_input(tensor.type.multiArrayType.shape)}
+    return Model(lambda: model.predict(given), lambda: next(iter(model.predict(given).values())))
+
+
+def coreml_shares(path, delegate):
+    """What Core ML estimates of each kind of operation: its share of the whole, by ``MLComputePlan``."""
+    import coremltools
+    from coremltools.models.compute_plan import MLComputePlan
+
+    units = getattr(coremltools.ComputeUnit, COREML_UNITS[delegate])
+    compiled = coremltools.models.utils.compile_model(path)
+    plan = MLComputePlan.load_from_path(compiled, compute_units=units)
+    found = collections.Counter()  # type: collections.Counter[str]
+    for operation in plan.model_structure.program.functions["main"].block.operations:
+        cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+        if cost is not None:
+            found[operation.operator_name] += cost.weight
+    return dict(found)
+
+
+OPENERS = {
+    "onnxruntime": open_onnxruntime,
+    "litert": open_litert,
+    "executorch": open_executorch,
+    "ncnn": open_ncnn,
+    "coreml": open_coreml,
+}
+
+
+def describe(runtime):
+    """What this machine is, and the version of its runtime.
+
+    Raises:
+        RuntimeError: when the runtime is not installed.
+    """
+    return {
+        "device": f"{processor()} ({platform.machine()})",
+        "system": "macOS" if sys.platform == "darwin" else platform.system(),
+        "cores": os.cpu_count() or 1,
+        "clocks_mhz": clocks_mhz(),
+        "runtime_version": runtime_version(runtime),
+    }
+
+
+def processor():
+    """The name of the processor, or of the board."""
+    with contextlib.suppress(OSError), open("/proc/device-tree/model") as file:
+        return file.read().strip("\0\n ")
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"
+
+
+def clocks_mhz():
+    """The highest clock of each core, where the system tells it."""
+    found = []
+    for path in sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"), key=natural):
+        with open(path) as file:
+            found.append(round(int(file.read()) / 1000))
+    return found
+
+
+def natural(path):
+    """Sorts cpu2 before cpu10."""
+    return len(path), path
+
+
+def runtime_version(runtime):
+    """The version of the installed runtime; of macOS for Core ML, which is a part of it."""
+    from importlib import metadata
+
+    if runtime == "coreml" and sys.platform != "darwin":
+        raise RuntimeError(f"Core ML runs on macOS only, this is {platform.system()}")
+    for name in DISTRIBUTIONS[runtime]:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        return "macOS " + platform.mac_ver()[0] if runtime == "coreml" else version
+    raise RuntimeError(f"{DISTRIBUTIONS[runtime][0]} is not installed")
 
 
 def sample(run, seconds):
@@ -85,30 +270,89 @@ def median_error(values):
     return 1.2533 * deviation / len(values) ** 0.5 / middle
 
 
-def pin(threads):
-    """Keeps this process on the last ``threads`` of its cores, where the system allows it."""
+def pin(threads, cores):
+    """Keeps this process on ``cores``, or else on the last ``threads`` that it has, where the system allows it."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+        os.sched_setaffinity(0, cores or sorted(os.sched_getaffinity(0))[-threads:])
+    elif cores:
+        raise RuntimeError(f"{platform.system()} pins no process to cores")
+
+
+class Agent:
+    """Holds models in a folder of its own, and carries out orders."""
+
+    def __init__(self, folder, runtime, threads, delegate):
+        self.folder, self.runtime, self.threads, self.delegate = folder, runtime, threads, delegate
+        self.models, self.paths = {}, {}
+        self.numbers = itertools.count()
+
+    def answer(self, order):
+        """What an order gives."""
+        do, key = order["do"], order.get("key")
+        if do == "describe":
+            return describe(self.runtime)
+        if do == "load":
+            self.paths[key] = self.put(base64.b64decode(order["model"]))
+            self.models[key] = OPENERS[self.runtime](self.paths[key], self.threads, self.delegate)
+        elif do == "unload":
+            self.models.pop(key, None)
+            self.remove(self.paths.pop(key, None))
+        elif do == "sample":
+            return sample(self.models[key].run, order["seconds"])
+        elif do == "output":
+            self.models[key].run()  # the output of some runtimes is what their last run has left
+            return {"output": [float(value) for value in self.models[key].output().ravel()]}
+        elif do == "shares":
+            return {"shares": coreml_shares(self.paths[key], self.delegate) if self.runtime == "coreml" else {}}
+        else:
+            raise ValueError(f"no order {do!r}")
+        return {}
+
+    def put(self, content):
+        """Writes a model's content below the folder; returns its path."""
+        path = os.path.join(self.folder, str(next(self.numbers)))
+        if content.startswith(b"PK\3\4"):
+            path += ".mlpackage" if self.runtime == "coreml" else ""
+            zipfile.ZipFile(io.BytesIO(content)).extractall(path)
+        else:
+            with open(path, "wb") as file:
+                file.write(content)
+        return path
+
+    def remove(self, path):
+        """Removes a model's file or folder."""
+        if path is not None and os.path.isdir(path):
+            shutil.rmtree(path)
+        elif path is not None:
+            os.remove(path)
+
+
+def end_with_stdin(folder):
+    """Ends this process when nobody is left to give orders, also where a runtime hangs and `main` never sees it."""
+    orders = select.poll()
+    orders.register(0, 0)  # asks for no event, which leaves the hang-up; sleeps until then
+    orders.poll()
+    time.sleep(GRACE_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def main():
     """Answers until stdin ends."""
-    runtime, threads = sys.argv[1], int(sys.argv[2])
-    pin(threads)
-    models = {}
-    for line in sys.stdin:
-        order = json.loads(line)
-        try:
-            answer = {}
-            if order["do"] == "load":
-                models[order["key"]] = OPENERS[runtime](order["path"], threads)
-            elif order["do"] == "unload":
-                models.pop(order["key"], None)
-            else:
-                answer = sample(models[order["key"]], order["seconds"])
-        except Exception as error:  # whatever a runtime raises, the next model must still be measured
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+    runtime, threads, delegate, cores = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a runtime prints is no answer
+    pin(threads, [int(core) for core in cores.split(",") if core])
+    with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
+        agent = Agent(folder, runtime, threads, delegate)
+        threading.Thread(target=end_with_stdin, args=(folder,), daemon=True).start()
+        for line in sys.stdin:
+            try:
+                answer = agent.answer(json.loads(line))
+            except Exception as error:  # whatever a runtime raises, the next model must still be measured
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            answers.write(MARK + json.dumps(answer) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.correction import common_line
-from latency_tables.probe import SECONDS_PER_NETWORK, drift_of, sentinel_models
+from latency_tables.probe import SECONDS_PER_NETWORK, drift_of, named_models, sentinel_models
 from latency_tables.profile import remeasure
 from latency_tables.setup import setup_of
 from latency_tables.statistics import summarize
@@ -96,18 +96,26 @@ def unseen_children(table: LatencyTable, space: SearchSpace, count: int, seed: i
     return list(found.values())
 
 
-def evaluate(table: LatencyTable, children: Sequence[ChildSpec], progress: Progress = silent) -> Evaluation:
+def evaluate(
+    table: LatencyTable, children: Sequence[ChildSpec], progress: Progress = silent, at: str | None = None
+) -> Evaluation:
     """Measures ``children`` twice, apart in time, and holds the table's predictions against that.
+
+    Args:
+        table: the table.
+        children: networks, which it did not measure.
+        progress: told after each batch.
+        at: how the table's device is reached now, if not as it was then.
 
     Raises:
         DmaskError: when the table belongs to another device or runtime, or cannot predict a child.
         MeasuringError: when the runtime fails on one of them.
     """
-    setup, latency = setup_of(table), Latency(table)
+    setup, latency = setup_of(table, at), Latency(table)
     estimates = [latency.estimate(child) for child in children]
     passes_ms: list[list[float]] = [[] for _ in children]
     drifts: list[list[float]] = [[] for _ in children]
-    models = {str(number): setup.convert(child) for number, child in enumerate(children)}
+    models = named_models(setup, "child", children, progress)
     sentinels, done = sentinel_models(table, setup), 0
     for _ in range(PASSES):
         for start in range(0, len(children), BATCH_CHILDREN):
@@ -116,8 +124,9 @@ def evaluate(table: LatencyTable, children: Sequence[ChildSpec], progress: Progr
             taken = remeasure(batch, setup, ROUNDS_PER_PASS, SECONDS_PER_NETWORK)
             drift_now = drift_of(table, taken)
             for key in keys:
-                passes_ms[int(key)].append(summarize(taken[key]).typical_ms)
-                drifts[int(key)].append(drift_now)
+                number = int(key.removeprefix("child"))
+                passes_ms[number].append(summarize(taken[key]).typical_ms)
+                drifts[number].append(drift_now)
             done += len(keys)
             progress("evaluate", done, PASSES * len(children))
     measured, line = [], common_line(table.whole_networks())

@@ -14,8 +14,10 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.child import ChildSpec
 from export.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, LatencyPromise, MeasuredLatency
+from latency_tables.conversion import converter_for
+from latency_tables.measuring import ProfileSettings
 from latency_tables.plan import NUM_SENTINELS
-from latency_tables.profile import ProfileSettings, remeasure
+from latency_tables.profile import remeasure
 from latency_tables.runtimes.registry import runtime_named
 from latency_tables.setup import Setup, setup_of
 from latency_tables.statistics import Summary, summarize
@@ -42,6 +44,8 @@ def promise_of(
         probe = TableProbe(table, progress)
     except DmaskError as error:
         probe = f"the device is not at hand: {error}"
+    if table.head.functional:
+        probe = "the table was measured on an emulator, its times mean nothing"
     model_format = runtime_named(table.head.runtime).model_format
     return LatencyPromise(name, model_format, table.head.precision, predict(table, child), budget_ms, probe)
 
@@ -77,7 +81,7 @@ class TableProbe:
 
         A noisy measurement is made again, at most three times: noise says nothing about the latency itself.
         """
-        models = {"artifact": path.read_bytes(), **sentinel_models(self.table, self.setup)}
+        models = {"artifact": self.setup.runtime.read(path), **sentinel_models(self.table, self.setup)}
         for _ in range(ATTEMPTS):
             taken = remeasure(models, self.setup, ROUNDS, SECONDS_PER_NETWORK, self.progress)
             summary = summarize(taken["artifact"])
@@ -94,7 +98,16 @@ def references(table: LatencyTable) -> dict[ChildSpec, Summary]:
 
 def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:
     """The models that tell drift, named ``sentinel0`` and so on, to measure beside others."""
-    return {f"sentinel{number}": setup.convert(child) for number, child in enumerate(references(table))}
+    return named_models(setup, "sentinel", tuple(references(table)))
+
+
+def named_models(
+    setup: Setup, name: str, children: Sequence[ChildSpec], progress: Progress = silent
+) -> dict[str, bytes]:
+    """The models of networks, called ``name0`` and so on."""
+    with converter_for(setup.runtime, setup.precision) as converter:
+        converter.convert_all(children, progress)
+        return {f"{name}{number}": converter.model(child) for number, child in enumerate(children)}
 
 
 def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Sequence[float]]]) -> float:

@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, TypeAdapter
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
+from latency_tables.devices.options import DeviceOptions
 
 BlockAt = tuple[BlockSpec, int]
 """A block and its input size in pixels."""
@@ -19,20 +21,30 @@ Subject = BlockAt | ChildSpec
 
 
 class TableHead(FileRecord):
-    """What all rows of a table have in common; tables agree only where every field but ``created`` does."""
+    """What all rows of a table have in common; tables agree where every field but ``created`` and ``reached`` does.
+
+    ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
+    for (none: the usual ones); ``functional``: measured on an emulator, so that its times mean nothing; ``reached``:
+    how the device was reached, for those who measure on it again.
+    """
 
     file_format: ClassVar[str] = "dmask-latency-table"
 
     device: str
     system: str
     cores: int
+    soc: str = ""
+    clocks_mhz: tuple[int, ...] = ()
     runtime: str
     runtime_version: str
-    precision: Literal["fp32"] = "fp32"
-    delegate: Literal["cpu"] = "cpu"
+    precision: Precision = "fp32"
+    delegate: str = "cpu"
     threads: int
+    pinned_cores: tuple[int, ...] = ()
     batch: int = 1
+    functional: bool = False
     created: str
+    reached: DeviceOptions = DeviceOptions()
 
     def check_same(self, other: TableHead, source: str) -> None:
         """Compares everything that a measurement depends on.
@@ -42,7 +54,7 @@ class TableHead(FileRecord):
         """
         for field in type(self).model_fields:
             ours, theirs = getattr(self, field), getattr(other, field)
-            if field != "created" and ours != theirs:
+            if field not in ("created", "reached") and ours != theirs:
                 raise DmaskError(
                     f"{source}: {field} of the table is '{ours}', here it is '{theirs}'",
                     "use a table of this device, or profile this one: dmask profile SPACE -o TABLE",
@@ -50,12 +62,17 @@ class TableHead(FileRecord):
 
 
 class Row(Record):
-    """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model."""
+    """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model.
+
+    ``unit``: which of several identical devices; ``hot``: the device was too warm for its full speed.
+    """
 
     round: int = Field(ge=0)
     at: str
+    unit: int = Field(default=0, ge=0)
     wall_ms: tuple[float, ...] = Field(min_length=1)
     cpu_ms: tuple[float, ...]
+    hot: bool = False
 
 
 class BlockRow(Row):
@@ -114,7 +131,27 @@ class FailureRow(Record):
         return self.block, self.in_size
 
 
-TableRow = BlockRow | NetworkRow | SentinelRow | FailureRow
+class ConditionsRow(Record):
+    """What a phone said of itself; see `latency_tables.devices.device.Conditions`."""
+
+    row: Literal["conditions"] = "conditions"
+    at: str
+    unit: int = Field(default=0, ge=0)
+    thermal_status: int | None
+    battery_percent: float | None
+    battery_celsius: float | None
+
+
+class SharesRow(Record):
+    """The share of each kind of operation in a network's latency, as the runtime estimates it: nothing measured."""
+
+    row: Literal["estimated_shares"] = "estimated_shares"
+    at: str
+    child: ChildSpec
+    shares: tuple[tuple[str, float], ...]
+
+
+TableRow = BlockRow | NetworkRow | SentinelRow | FailureRow | ConditionsRow | SharesRow
 ROW: TypeAdapter[TableRow] = TypeAdapter(Annotated[TableRow, Field(discriminator="row")])
 
 

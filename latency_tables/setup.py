@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dmask_mobile.nets.blocks import build_block
-from dmask_mobile.nets.build import build
-from dmask_mobile.records.artifact import Preprocessing
-from dmask_mobile.records.child import ChildSpec
-from export.deployable import Deployable
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Precision
+from export.formats import FORMATS
+from latency_tables.conversion import convert_subject
 from latency_tables.devices.device import Device
-from latency_tables.devices.local import LocalDevice
+from latency_tables.devices.options import DeviceOptions
+from latency_tables.devices.registry import device_at
 from latency_tables.rows import Subject, TableHead
 from latency_tables.runtimes.registry import runtime_named
 from latency_tables.runtimes.runtime import Runtime
@@ -19,40 +20,87 @@ from latency_tables.table import LatencyTable
 
 
 class Setup(NamedTuple):
-    """A device, a runtime and its number of threads."""
+    """Devices, a runtime and how it runs. Several devices are identical ones that share the work.
 
-    device: Device
+    ``reached``: how the first device is reached, for whoever measures like this later.
+    """
+
+    devices: tuple[Device, ...]
     runtime: Runtime
-    threads: int
+    threads: int = 1
+    precision: Precision = "fp32"
+    delegate: str = "cpu"
+    reached: DeviceOptions = DeviceOptions()
 
     def head(self) -> TableHead:
-        """The head of a table measured with this set-up, now."""
-        return TableHead(
-            **self.device.describe()._asdict(),
-            runtime=self.runtime.name,
-            runtime_version=self.runtime.version(),
-            threads=self.threads,
-            created=now(),
-        )
+        """The head of a table measured with this set-up, now.
+
+        Raises:
+            DmaskError: when a device is absent or lacks the runtime, and when two of them differ.
+        """
+        heads = [
+            TableHead(
+                **device.describe(self.runtime)._asdict(),
+                runtime=self.runtime.name,
+                precision=self.precision,
+                delegate=self.delegate,
+                threads=self.threads,
+                pinned_cores=self.reached.cores,
+                created=now(),
+                reached=self.reached,
+            )
+            for device in self.devices
+        ]
+        for number, head in enumerate(heads[1:], start=2):
+            heads[0].check_same(
+                head, f"devices that share a table must be identical, device {number} is not: the first"
+            )
+        functional = heads[0].functional or self.reached.functional
+        return heads[0].model_copy(update={"functional": functional})
 
     def convert(self, subject: Subject) -> bytes:
         """The model of a block or of a whole network as it is deployed."""
-        if isinstance(subject, ChildSpec):
-            halves = Preprocessing(mean=(0.5,) * subject.in_channels, std=(0.25,) * subject.in_channels)
-            module = Deployable(build(subject), halves)
-            return self.runtime.convert(module, subject.input_shape)
-        block, in_size = subject
-        return self.runtime.convert(build_block(block), (1, block.in_width, in_size, in_size))
+        return convert_subject(subject, self.runtime, self.precision)
 
 
-def setup_of(table: LatencyTable) -> Setup:
-    """The set-up on this machine that measures like ``table``.
+def setup_for(
+    devices: Sequence[DeviceOptions],
+    runtime: str,
+    threads: int = 1,
+    precision: Precision = "fp32",
+    delegate: str = "cpu",
+) -> Setup:
+    """The set-up that options name; no device is touched.
 
     Raises:
-        DmaskError: when this machine, the runtime's version or a setting differs.
+        DmaskError: for an unknown device or runtime, and for a precision or delegate that the runtime has not.
     """
-    setup = Setup(LocalDevice(), runtime_named(table.head.runtime), table.head.threads)
-    table.head.check_same(setup.head(), f"table '{table.source}'")
+    found = runtime_named(runtime)
+    refused = FORMATS[found.model_format].refused
+    if precision in refused:
+        raise DmaskError(f"{runtime} has no {precision}: {refused[precision]}", "choose another precision")
+    if delegate not in found.delegates:
+        raise DmaskError(f"{runtime} has no delegate '{delegate}'", f"choose one of {', '.join(found.delegates)}")
+    names = [options.at for options in devices]
+    if len(set(names)) < len(names):
+        raise DmaskError(f"a device is named twice: {', '.join(names)}", "name each one once")
+    return Setup(tuple(map(device_at, devices)), found, threads, precision, delegate, devices[0])
+
+
+def setup_of(table: LatencyTable, at: str | None = None) -> Setup:
+    """The set-up that measures like ``table``, on the device that it was made on or on one like that.
+
+    Args:
+        table: the table.
+        at: how that device is reached now, if not as it was then.
+
+    Raises:
+        DmaskError: when the device is absent, and when it, its runtime's version or a setting differs.
+    """
+    head = table.head
+    reached = head.reached if at is None else head.reached.model_copy(update={"at": at})
+    setup = setup_for([reached], head.runtime, head.threads, head.precision, head.delegate)
+    head.check_same(setup.head(), f"table '{table.source}'")
     return setup
 
 

@@ -90,33 +90,38 @@ class LatencyTable:
 
     @cached_property
     def drift(self) -> np.ndarray:
-        """For each row, how slow the machine was: 1 is its usual self, 1.1 ten percent slower.
+        """For each row, how slow its device was: 1 is the usual self, 1.1 ten percent slower.
 
-        Each sentinel's rounds are compared with their own median; between sentinels it is interpolated by place in
-        the file, which no clock that jumps can disturb.
+        Each sentinel's rounds are compared with their median over all devices; between sentinels of a device it is
+        interpolated by place in the file, which no clock that jumps can disturb.
         """
-        by_child: dict[ChildSpec, list[tuple[int, float]]] = defaultdict(list)
+        by_child: dict[ChildSpec, list[tuple[int, int, float]]] = defaultdict(list)
         for place, row in enumerate(self.rows):
             if isinstance(row, SentinelRow):
-                by_child[row.child].append((place, float(np.median(row.wall_ms))))
-        points = sorted(
-            (place, ms / float(np.median([ms for _, ms in found])))
-            for found in by_child.values()
-            for place, ms in found
-            if len(found) > 1
-        )
-        if not points:
-            return np.ones(len(self.rows))
-        places, ratios = zip(*points, strict=True)
-        return np.asarray(np.interp(np.arange(len(self.rows)), places, smooth(ratios)))
+                by_child[row.child].append((row.unit, place, float(np.median(row.wall_ms))))
+        points: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        for found in by_child.values():
+            usual = float(np.median([ms for *_, ms in found]))
+            for unit, place, ms in found:
+                if len(found) > 1:
+                    points[unit].append((place, ms / usual))
+        drift = np.ones(len(self.rows))
+        units = np.array([getattr(row, "unit", 0) for row in self.rows])
+        for unit, of_unit in points.items():
+            places, ratios = zip(*sorted(of_unit), strict=True)
+            here = np.flatnonzero(units == unit)
+            drift[here] = np.interp(here, places, smooth(ratios))
+        return drift
 
     @cached_property
     def _summaries(self) -> dict[Subject, Summary]:
         rounds: dict[Subject, list[tuple[tuple[float, ...], float]]] = defaultdict(list)
+        hot: dict[Subject, list[tuple[tuple[float, ...], float]]] = defaultdict(list)
         for row, drift in zip(self.rows, self.drift, strict=True):
             if isinstance(row, BlockRow | NetworkRow):
-                rounds[row.subject].append((row.wall_ms, float(drift)))
-        return {subject: summarize(*zip(*found, strict=True)) for subject, found in rounds.items()}
+                (hot if row.hot else rounds)[row.subject].append((row.wall_ms, float(drift)))
+        taken = hot | rounds  # what was measured hot counts where there is nothing else
+        return {subject: summarize(*zip(*found, strict=True)) for subject, found in taken.items()}
 
     @cached_property
     def blocks(self) -> dict[BlockAt, Summary]:

@@ -47,7 +47,10 @@ def table(tmp_path: Path) -> Path:
     return write_table(tmp_path / "table.jsonl", SPACE)
 
 
-def search(folder: Path, table: Path, run: Path, *, budget: str = "latency=1ms", data: str = "data") -> object:
+def search(
+    folder: Path, table: Path, run: Path, *more: str, budget: str = "latency=1ms", data: str = "data"
+) -> subprocess.CompletedProcess[str]:
+    """The tables' latencies are from a formula: a device that was looked at would have drifted."""
     return dmask(
         "search",
         "demo",
@@ -57,7 +60,7 @@ def search(folder: Path, table: Path, run: Path, *, budget: str = "latency=1ms",
         budget,
         "--table",
         table,
-        "--allow-drift",
+        *(more or ["--allow-drift"]),
         "-o",
         run,
         "--epochs",
@@ -92,8 +95,24 @@ def test_table_of_something_else(
     changes: dict[str, object], words: tuple[str, ...], folder: Path, table: Path, tmp_path: Path
 ) -> None:
     edit_head(table, **changes)
-    assert_refused(search(folder, table, tmp_path / "run"), *words)
+    assert_refused(search(folder, table, tmp_path / "run", "--loss", "budget"), *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_table_of_a_device_that_is_not_at_hand(folder: Path, table: Path, tmp_path: Path) -> None:
+    edit_head(table, device="Pixel 6")
+    assert search(folder, table, tmp_path / "run").returncode == 0
+
+
+def test_an_emulators_table(folder: Path, table: Path, tmp_path: Path) -> None:
+    edit_head(table, functional=True)
+    assert_refused(search(folder, table, tmp_path / "run"), "its times mean nothing", "--functional")
+    assert search(folder, table, tmp_path / "run", "--allow-drift", "--functional").returncode == 0
+
+
+def test_a_table_of_another_precision(folder: Path, table: Path, tmp_path: Path) -> None:
+    done = search(folder, table, tmp_path / "run", "--allow-drift", "--precision", "int8")
+    assert_refused(done, "is a table of fp32, the network is to be int8", "dmask profile SPACE --precision int8")
 
 
 def test_table_whose_last_line_is_cut_off(folder: Path, table: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from dmask_mobile.records.space import SearchSpace, load_space
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
     from dmask_mobile.nets.build import ChildNetwork
+    from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.verification import Verification
     from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
     from dmask_mobile.search.settings import SearchSettings
@@ -38,6 +40,8 @@ def search(
     costs: Sequence[CostModel] = (),
     samples: int = 1,
     allow_drift: bool = False,
+    functional: bool = False,
+    precision: Precision | None = None,
     settings: SearchSettings | None = None,
     progress: Progress = silent,
 ) -> SearchResultRecord:
@@ -51,7 +55,10 @@ def search(
         tables: the latency tables that latency budgets need.
         costs: cost models of your own that the budget may name.
         samples: more than 1 draws so many children within the budgets and takes the most accurate one.
-        allow_drift: search although the device has become more than 10% slower or faster than its table says.
+        allow_drift: search although the device has become more than 10% slower or faster than its table says, or is
+            not at hand.
+        functional: search although a table's times mean nothing, being an emulator's.
+        precision: what the child will be exported in: tables must be of it, and ``weight_bytes`` counts so.
         settings: length and rates of the search.
         progress: told after each epoch.
 
@@ -70,10 +77,8 @@ def search(
     settings = settings or SearchSettings()
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
-    held = [
-        Budget(cost_model(name, tables, costs, check=not allow_drift).on(space), limit)
-        for name, limit in budgets.items()
-    ]
+    find = functools.partial(cost_model, check=not allow_drift, functional=functional, precision=precision)
+    held = [Budget(find(name, tables, costs).on(space), limit) for name, limit in budgets.items()]
     check_budgets(held)
     folder = RunFolder(run)
     if folder.search_result.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace
 
 if TYPE_CHECKING:
+    from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.child import ChildSpec
+    from latency_tables.devices.options import DeviceOptions
     from latency_tables.evaluate import Evaluation
-    from latency_tables.profile import ProfileSettings
+    from latency_tables.measuring import ProfileSettings
     from latency_tables.table import LatencyTable
 
 
@@ -20,54 +23,85 @@ def profile(
     space: SearchSpace,
     table: Path,
     *,
+    devices: Sequence[DeviceOptions] = (),
     runtime: str = "onnxruntime",
+    threads: int = 1,
+    precision: Precision = "fp32",
+    delegate: str = "cpu",
     settings: ProfileSettings | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
-    """The latency table of ``space`` on this machine; goes on with what ``table`` already holds.
+    """The latency table of ``space``; goes on with what ``table`` already holds.
+
+    Args:
+        space: the space.
+        table: the file.
+        devices: how the device is reached, or several identical ones that share the work; none: this machine.
+        runtime: what runs the models.
+        threads: of the runtime.
+        precision: of the models.
+        delegate: what the runtime computes on.
+        settings: how long and how thoroughly.
+        progress: told while converting and measuring.
 
     Raises:
-        DmaskError: when ``table`` was measured on another device or with another runtime.
+        DmaskError: for a device or runtime that is absent or unknown, and when ``table`` was measured on another
+            device, runtime or setting.
     """
     our_package("latency_tables")
-    from latency_tables.devices.local import LocalDevice
-    from latency_tables.profile import ProfileSettings, profile_space
-    from latency_tables.runtimes.registry import runtime_named
-    from latency_tables.setup import Setup
+    from latency_tables.devices.options import DeviceOptions
+    from latency_tables.measuring import ProfileSettings
+    from latency_tables.profile import profile_space
+    from latency_tables.setup import setup_for
 
-    settings = settings or ProfileSettings()
-    setup = Setup(LocalDevice(), runtime_named(runtime), settings.threads)
-    return profile_space(space, setup, settings, table, progress)
+    setup = setup_for(devices or [DeviceOptions()], runtime, threads, precision, delegate)
+    return profile_space(space, setup, settings or ProfileSettings(), table, progress)
 
 
 def profile_missing(
-    child: ChildSpec, table: Path, *, settings: ProfileSettings | None = None, progress: Progress = silent
+    child: ChildSpec,
+    table: Path,
+    *,
+    at: str | None = None,
+    settings: ProfileSettings | None = None,
+    progress: Progress = silent,
 ) -> LatencyTable:
-    """Measures the blocks of ``child`` that ``table`` lacks, with the table's runtime and threads.
+    """Measures the blocks of ``child`` that ``table`` lacks, on the table's device, with its runtime and settings.
+
+    ``at``: how the device is reached now (``local``, ``ssh:HOST``, ``adb[:SERIAL]``), if not as it was then.
 
     Raises:
-        DmaskError: when ``table`` was measured on another device or with another runtime version.
+        DmaskError: when the device is absent, or is another one, or has another runtime version.
     """
     our_package("latency_tables")
-    from latency_tables.profile import ProfileSettings, profile_child
+    from latency_tables.measuring import ProfileSettings
+    from latency_tables.profile import profile_child
     from latency_tables.setup import setup_of
     from latency_tables.table import LatencyTable
 
-    setup = setup_of(LatencyTable.read(table))
+    setup = setup_of(LatencyTable.read(table), at)
     return profile_child(child, setup, settings or ProfileSettings(), table, progress)
 
 
 def evaluate_table(
-    table: Path, space: SearchSpace, *, children: int = 100, seed: int = 0, progress: Progress = silent
+    table: Path,
+    space: SearchSpace,
+    *,
+    children: int = 100,
+    seed: int = 0,
+    at: str | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Measures children of ``space`` that ``table`` never saw, and says how well it predicts them.
 
+    ``at``: how the table's device is reached now, if not as it was then.
+
     Raises:
-        DmaskError: when ``table`` was measured on another device or cannot predict a child.
+        DmaskError: when the device is absent or another one, or the table cannot predict a child.
     """
     our_package("latency_tables")
     from latency_tables.evaluate import evaluate, unseen_children
     from latency_tables.table import LatencyTable
 
     read = LatencyTable.read(table)
-    return evaluate(read, unseen_children(read, space, children, seed), progress)
+    return evaluate(read, unseen_children(read, space, children, seed), progress, at)

@@ -20,6 +20,7 @@ from dmask_mobile.cli.options import (
     Data,
     Json,
     OptionalData,
+    PrecisionName,
     Run,
     Tables,
     console,
@@ -135,7 +136,13 @@ def search(
         Expectations,
         typer.Option(help="How the gates see macs and params: exactly, or by the paper's effective shapes."),
     ] = Expectations.exact,
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="What the child will ship in: tables must be of it.")
+    ] = None,
     allow_drift: AllowDrift = False,
+    functional: Annotated[
+        bool, typer.Option("--functional", help="Take a table whose times mean nothing, as an emulator's.")
+    ] = False,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     seed: int = 0,
@@ -166,6 +173,8 @@ def search(
             costs=[api.load_cost(cost)] if cost else [],
             samples=samples,
             allow_drift=allow_drift,
+            functional=functional,
+            precision=precision.value if precision else None,
             settings=settings,
             progress=progress,
         )

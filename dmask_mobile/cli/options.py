@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,15 @@ import typer
 from rich.console import Console
 
 from dmask_mobile.errors import DmaskError
+
+
+class PrecisionName(StrEnum):
+    """The precisions of models."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
@@ -20,8 +30,32 @@ Tables = Annotated[
     list[Path] | None, typer.Option("--table", help="A latency table made with 'dmask profile'; may be repeated.")
 ]
 AllowDrift = Annotated[
-    bool, typer.Option("--allow-drift", help="Go on although the device has drifted by more than 10% since its table.")
+    bool,
+    typer.Option(
+        "--allow-drift", help="Go on although the device has drifted by more than 10% since its table, or is absent."
+    ),
 ]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device", help="local, ssh:HOST, adb or adb:SERIAL; repeat it for identical devices that share the work."
+    ),
+]
+Where = Annotated[
+    str | None, typer.Option("--device", help="How the table's device is reached now, if not as it was then.")
+]
+Python = Annotated[str, typer.Option(help="The command on the device that is a Python with the runtime.")]
+Runner = Annotated[
+    str,
+    typer.Option(
+        help="For a phone: benchmark_model, onnxruntime_perf_test, executor_runner or benchncnn, built for it."
+    ),
+]
+RunnerFlags = Annotated[list[str] | None, typer.Option("--runner-flag", help="Passed on to the runner; repeatable.")]
+Cores = Annotated[
+    str, typer.Option(help="The cores to stay on: 4-7 or 2,3. Default: the last, on a phone the fastest.")
+]
+Functional = Annotated[bool, typer.Option("--functional", help="An emulator, whose times mean nothing.")]
 Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
 
 # Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
@@ -31,6 +65,24 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 def print_json(content: Any) -> None:
     """Prints ``content`` for machines."""
     typer.echo(json.dumps(content, indent=1))
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """Core numbers and ranges of them, separated by commas.
+
+    Raises:
+        DmaskError: when it is anything else.
+
+    >>> parse_cores("0,4-6")
+    (0, 4, 5, 6)
+    """
+    cores: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise DmaskError(f"cores are numbers and ranges, got '{text}'", "for example 4-7 or 2,3")
+        cores += range(int(first), int(last or first) + 1)
+    return tuple(cores)
 
 
 def parse_budget(text: str) -> tuple[str, float]:

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmask_mobile import api
-from dmask_mobile.cli.options import Json, console, print_json
+from dmask_mobile.cli.options import (
+    Cores,
+    Devices,
+    Functional,
+    Json,
+    PrecisionName,
+    Python,
+    Runner,
+    RunnerFlags,
+    Where,
+    console,
+    parse_cores,
+    print_json,
+)
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.tables import evaluation_table, heat_map, latency_table_summary
 from dmask_mobile.errors import DmaskError
@@ -32,8 +45,22 @@ def profile(
         Path | None, typer.Option(help="Measure just what this child.json needs and a table lacks.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
-    runtime: Annotated[str, typer.Option(help="onnxruntime")] = "onnxruntime",
+    device: Devices = None,
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime, litert, executorch, ncnn, or coreml on a Mac.")
+    ] = "onnxruntime",
+    precision: Annotated[PrecisionName, typer.Option(help="Of the models, as the app will ship them.")] = (
+        PrecisionName.fp32
+    ),
+    delegate: Annotated[
+        str, typer.Option(help="What the runtime computes on: cpu; with a native runner also gpu, nnapi.")
+    ] = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    cores: Cores = "",
+    python: Python = "",
+    runner: Runner = "",
+    runner_flag: RunnerFlags = None,
+    functional: Functional = False,
     minutes: Annotated[float, typer.Option(min=0.01, help="Measure for so long at most; predict the rest.")] = 6.0,
     target_error: Annotated[
         str | None, typer.Option(help="Stop once whole networks are predicted this well, for example 3%.")
@@ -41,30 +68,56 @@ def profile(
     rounds: Annotated[int, typer.Option(min=1, help="How often each block is measured, apart in time.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Measure blocks and whole networks of a space on this machine into a latency table.
+    """Measure blocks and whole networks of a space on a device into a latency table.
 
     Started again, it goes on where it stopped.
 
     Example: dmask profile demo --classes 10 -o table.jsonl
+
+    A phone: dmask profile demo --device adb --runtime litert --runner ./benchmark_model -o phone.jsonl
+
+    A board: dmask profile demo --device ssh:pi@raspberry --python venv/bin/python -o board.jsonl
     """
-    from latency_tables.profile import ProfileSettings, describe_failures, stability
+    from latency_tables.devices.options import DeviceOptions
+    from latency_tables.measuring import ProfileSettings
+    from latency_tables.profile import describe_failures, stability
 
     if output is None or (space is None) == (missing is None):
         raise DmaskError(
             "a profile needs a table, and a space or --missing child.json",
             "for example: dmask profile demo -o table.jsonl",
         )
-    settings = ProfileSettings(
-        minutes=minutes, target_error=target_error and parse_share(target_error), rounds=rounds, threads=threads
-    )
+    settings = ProfileSettings(minutes=minutes, target_error=target_error and parse_share(target_error), rounds=rounds)
+    devices = [
+        DeviceOptions(
+            at=at,
+            python=python,
+            runner=runner,
+            runner_flags=tuple(runner_flag or ()),
+            cores=parse_cores(cores),
+            functional=functional,
+        )
+        for at in device or ["local"]
+    ]
     with ShownProgress() as progress:
         if space is not None:
             found = api.load_space(space)
             found = found.with_classes(classes) if classes else found
-            table = api.profile(found, output, runtime=runtime, settings=settings, progress=progress)
+            table = api.profile(
+                found,
+                output,
+                devices=devices,
+                runtime=runtime,
+                threads=threads,
+                precision=precision.value,
+                delegate=delegate,
+                settings=settings,
+                progress=progress,
+            )
         else:
             assert missing is not None
-            table = api.profile_missing(ChildSpec.read(missing), output, settings=settings, progress=progress)
+            at = device[0] if device else None
+            table = api.profile_missing(ChildSpec.read(missing), output, at=at, settings=settings, progress=progress)
     if as_json:
         print_json(table_json(table))
         return
@@ -132,6 +185,7 @@ def table_evaluate(
     space: Annotated[str, typer.Option(help="The space whose children to measure.")],
     classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
     children: Annotated[int, typer.Option(min=2)] = 100,
+    device: Where = None,
     seed: int = 0,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of predicted against measured: FILE.png.")] = None,
     as_json: Json = False,
@@ -143,7 +197,7 @@ def table_evaluate(
     found = api.load_space(space)
     found = found.with_classes(classes) if classes else found
     with ShownProgress() as progress:
-        evaluation = api.evaluate_table(table, found, children=children, seed=seed, progress=progress)
+        evaluation = api.evaluate_table(table, found, children=children, seed=seed, at=device, progress=progress)
     if plot is not None:
         from latency_tables.plots import plot_evaluation
 

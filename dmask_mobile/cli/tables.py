@@ -83,12 +83,22 @@ def what_is_allowed(check: Check) -> str:
     return f"± {check.allowed}" if check.allowed[0].isdigit() else check.allowed
 
 
+RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")
+
+
 def latency_table_summary(table: LatencyTable) -> Table:
     """Head, coverage and quality of a latency table."""
     shown = Table(title=f"latency table {table.source}", title_justify="left", show_header=False)
     head = table.head
-    for name in ("device", "system", "cores", "runtime", "runtime_version", "precision", "delegate", "threads"):
-        shown.add_row(name.replace("_", " "), str(getattr(head, name)))
+    if head.functional:
+        shown.add_row("functional", "measured on an emulator: its times mean nothing")
+    for name in ("device", "soc", "system", "cores", "clocks_mhz", "pinned_cores", *RUN_WITH):
+        value = getattr(head, name)
+        if value not in ("", ()):
+            shown.add_row(
+                name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            )
+    shown.add_row("reached as", head.reached.at)
     shown.add_row("made", head.created)
     kinds: dict[str, list[float]] = {}
     for (block, _), summary in table.blocks.items():

@@ -1,4 +1,4 @@
-"""The Protocol of a device."""
+"""The Protocols of a device and of a session on it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,53 @@ from latency_tables.runtimes.runtime import Runtime
 
 
 class DeviceInfo(NamedTuple):
-    """What identifies a device: measurements of different devices never mix."""
+    """What identifies a device: measurements of different devices never mix.
+
+    ``runtime_version``: of the runtime on the device; ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of
+    each core, where the system tells it; ``functional``: an emulator, whose times mean nothing.
+    """
 
     device: str
     system: str
     cores: int
+    runtime_version: str
+    soc: str = ""
+    clocks_mhz: tuple[int, ...] = ()
+    functional: bool = False
 
 
 class Samples(NamedTuple):
-    """Milliseconds of single inferences: wall time, and CPU time of the calling thread."""
+    """Milliseconds of single inferences: wall time, and CPU time of the calling thread where it is known.
+
+    ``hot``: the device said that it is too warm for its full speed.
+    """
 
     wall_ms: tuple[float, ...]
     cpu_ms: tuple[float, ...]
+    hot: bool = False
+
+
+class Conditions(NamedTuple):
+    """What a phone says of itself: Android's thermal status (0 to 6), battery level and temperature."""
+
+    thermal_status: int | None
+    battery_percent: float | None
+    battery_celsius: float | None
 
 
 class MeasuringError(DmaskError):
     """A model that could not be loaded or run; the session goes on with the next one."""
 
 
+class DeviceLostError(DmaskError):
+    """A device that is gone: measuring ends, and what was measured stays."""
+
+
 class Session(Protocol):
-    """A device with a runtime ready on it, which holds models by keys."""
+    """A device with a runtime ready on it, which holds models by keys.
+
+    Every method raises `DeviceLostError` when the device is gone for good.
+    """
 
     def load(self, key: str, model: bytes) -> None:
         """Makes a model ready.
@@ -51,14 +78,30 @@ class Session(Protocol):
         """Forgets a model; one that is not there is no error."""
         ...
 
-
-class Device(Protocol):
-    """Something that can run a runtime's models."""
-
-    def describe(self) -> DeviceInfo:
-        """Its identity."""
+    def conditions(self) -> Conditions | None:
+        """What the device says of itself now; None where it says nothing."""
         ...
 
-    def open(self, runtime: Runtime, threads: int) -> AbstractContextManager[Session]:
+    def shares(self, key: str) -> dict[str, float]:
+        """The share of each kind of operation as the runtime estimates it; empty where it does not.
+
+        Raises:
+            MeasuringError: when the runtime fails, crashes or hangs.
+        """
+        ...
+
+
+class Device(Protocol):
+    """Something that can run a runtime's models. It is not touched before one of these is called."""
+
+    def describe(self, runtime: Runtime) -> DeviceInfo:
+        """Its identity.
+
+        Raises:
+            DmaskError: when it is absent, or lacks the runtime.
+        """
+        ...
+
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> AbstractContextManager[Session]:
         """A session on the device, until the block ends."""
         ...

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from torch import nn
 
-from dmask_mobile.records.artifact import ModelFormat
+from dmask_mobile.records.artifact import ModelFormat, Precision
 
 
 class Runtime(Protocol):
-    """Converts modules to its format; `latency_tables.agent` runs them.
+    """Converts modules to its format; `latency_tables.agent` or a native program on the device runs them.
 
-    ``model_format`` is the export format that it runs, ``suffix`` the ending of its model files.
+    ``model_format`` is the export format that it runs; ``delegates``: what it can run on, the usual one first;
+    ``converters``: the distributions, beside torch, whose versions decide what `convert` gives.
     """
 
     name: str
     model_format: ModelFormat
-    suffix: str
+    delegates: tuple[str, ...]
+    converters: tuple[str, ...]
 
-    def version(self) -> str:
-        """The runtime's own version: part of a table's identity."""
+    def converts_slowly(self, precision: Precision) -> bool:
+        """Whether a block takes long enough for several processes and a cache to pay."""
         ...
 
-    def convert(self, module: nn.Module, input_shape: Sequence[int]) -> bytes:
-        """The model file of ``module``."""
+    def convert(self, module: nn.Module, input_shape: Sequence[int], precision: Precision) -> bytes:
+        """The model of ``module``, float32 at its ends, as sessions load it."""
+        ...
+
+    def read(self, path: Path) -> bytes:
+        """An exported model as sessions load it."""
         ...

@@ -20,7 +20,7 @@ OFFSET_MS, SCALE = 0.02, 0.9
 
 
 def local_head() -> TableHead:
-    return Setup(LocalDevice(), OnnxRuntime(), 1).head()
+    return Setup((LocalDevice(),), OnnxRuntime()).head()
 
 
 def block_ms(block: object, in_size: int) -> float:

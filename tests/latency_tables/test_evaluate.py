@@ -9,8 +9,9 @@ from scipy.stats import kendalltau
 
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.evaluate import MeasuredChild, evaluate, judge, unseen_children
+from latency_tables.measuring import ProfileSettings
 from latency_tables.plots import plot_evaluation, plot_table
-from latency_tables.profile import ProfileSettings, profile_space
+from latency_tables.profile import profile_space
 from tests.latency_tables.test_profile import setup
 
 SPACE = SearchSpace.read(Path(__file__).parents[1] / "golden" / "space_v1.yaml")

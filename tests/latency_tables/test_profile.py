@@ -17,11 +17,15 @@ from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.nets.named import named_child
+from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.space import SearchSpace, load_space
+from latency_tables.devices import agent_session
+from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.local import LocalDevice
+from latency_tables.measuring import ProfileSettings
 from latency_tables.plan import Planner, blocks_of, networks_of
 from latency_tables.probe import TableProbe, check_drift, promise_of
-from latency_tables.profile import ProfileSettings, profile_child, profile_space, stability
+from latency_tables.profile import profile_child, profile_space, stability
 from latency_tables.rows import BlockRow, FailureRow, NetworkRow, SentinelRow
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.setup import Setup
@@ -35,7 +39,7 @@ BLOCKS, NETWORKS = blocks_of(SPACE), networks_of(SPACE)
 
 
 def setup() -> Setup:
-    return Setup(LocalDevice(), OnnxRuntime(), 1)
+    return Setup((LocalDevice(),), OnnxRuntime())
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +139,15 @@ class FragileRuntime(OnnxRuntime):
     def __init__(self, model: bytes) -> None:
         self.model = model
 
-    def convert(self, module: nn.Module, input_shape: Sequence[int]) -> bytes:
+    def convert(self, module: nn.Module, input_shape: Sequence[int], precision: Precision) -> bytes:
         strides = [m.stride[0] for m in module.modules() if isinstance(m, nn.Conv2d)]
         if len(strides) < 10 and strides and max(strides) == 2:
             return self.model
-        return super().convert(module, input_shape)
+        return super().convert(module, input_shape, precision)
 
 
 def test_a_model_that_the_runtime_refuses_loses_its_row_alone(tmp_path: Path) -> None:
-    table = profile_space(SPACE, Setup(LocalDevice(), FragileRuntime(b"no model"), 1), QUICK, tmp_path / "t.jsonl")
+    table = profile_space(SPACE, Setup((LocalDevice(),), FragileRuntime(b"no model")), QUICK, tmp_path / "t.jsonl")
     assert table.failures
     assert all("INVALID_PROTOBUF" in reason or "InvalidProtobuf" in reason for reason in table.failures.values())
     assert set(table.blocks) | {s for s in table.failures if isinstance(s, tuple)} == set(BLOCKS)
@@ -151,27 +155,23 @@ def test_a_model_that_the_runtime_refuses_loses_its_row_alone(tmp_path: Path) ->
     assert again.failures == table.failures  # a failure is not tried again by itself
 
 
-def crashing_agent(folder: Path, then: str) -> list[str]:
+def crashing_agent(then: str) -> bytes:
     """The real agent, but for models that are not ONNX files: those end it, or silence it."""
-    from latency_tables.devices.local import AGENT
-
-    path = folder / "agent.py"
-    text = AGENT.read_text()
-    marker = "    import onnxruntime\n"
-    assert text.count(marker) == 1
-    path.write_text(text.replace(marker, f'{marker}    if open(path, "rb").read() == b"bad":\n        {then}\n'))
-    return [sys.executable, "-P", str(path), "onnxruntime", "1"]
+    marker = b"    import onnxruntime\n"
+    assert agent_session.SOURCE.count(marker) == 1
+    bad = f'    if open(path, "rb").read() == b"bad":\n        {then}\n'
+    return agent_session.SOURCE.replace(marker, marker + bad.encode())
 
 
 @pytest.mark.parametrize(
     ("then", "reason"),
     [("os.abort()", r"the runtime crashed \(SIGABRT\)"), ("time.sleep(60)", r"no answer for 3 s: it hangs")],
 )
-def test_a_crash_or_a_hang_costs_one_model(then: str, reason: str, tmp_path: Path) -> None:
-    from latency_tables.devices.device import MeasuringError
-    from latency_tables.devices.local import AgentSession
-
-    session = AgentSession(crashing_agent(tmp_path, then), tmp_path, ".onnx", patience=3.0)
+def test_a_crash_or_a_hang_costs_one_model(then: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_session, "SOURCE", crashing_agent(then))
+    session = agent_session.AgentSession(
+        agent_session.agent_command([sys.executable], OnnxRuntime(), 1, "cpu", ()), patience=3.0
+    )
     good = setup().convert(BLOCKS[0])
     try:
         session.patience = 60.0
@@ -238,15 +238,15 @@ def test_a_signal_stops_in_order_and_a_second_run_goes_on(tmp_path: Path) -> Non
     calls = 0
 
     class Interrupted(OnnxRuntime):
-        def convert(self, module: nn.Module, input_shape: Sequence[int]) -> bytes:
+        def convert(self, module: nn.Module, input_shape: Sequence[int], precision: Precision) -> bytes:
             nonlocal calls
             calls += 1
             if calls == 20:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().convert(module, input_shape)
+            return super().convert(module, input_shape, precision)
 
     with pytest.raises(StoppedError, match="profiling stopped by SIGTERM"):
-        profile_space(SPACE, Setup(LocalDevice(), Interrupted(), 1), QUICK, path)
+        profile_space(SPACE, Setup((LocalDevice(),), Interrupted()), QUICK, path)
     kept = path.read_bytes()
     table = profile_space(SPACE, setup(), QUICK, path)
     assert path.read_bytes().startswith(kept)
@@ -291,7 +291,7 @@ def test_a_noisy_machine_is_reported(table: LatencyTable) -> None:
 
 def test_measuring_leaves_this_process_on_all_its_cores() -> None:
     before = os.sched_getaffinity(0)
-    with LocalDevice().open(OnnxRuntime(), 1) as session:
+    with LocalDevice().open(OnnxRuntime(), 1, "cpu") as session:
         session.load("a", setup().convert(NETWORKS[0]))
         session.sample("a", 0.001)
     assert os.sched_getaffinity(0) == before

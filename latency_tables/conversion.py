@@ -1,0 +1,162 @@
+"""Models of blocks and networks: converted once, kept on disk, by several processes where a runtime is slow at it.
+
+LiteRT and ExecuTorch take seconds for a block, whatever its size. What was converted is kept by a digest of all that it
+depends on, so that more rounds, another device or a second start convert nothing again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+from pydantic import TypeAdapter
+
+from dmask_mobile.nets.blocks import build_block
+from dmask_mobile.nets.build import build
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import Precision, Preprocessing
+from dmask_mobile.records.base import temporary_beside
+from dmask_mobile.records.child import ChildSpec
+from export.deployable import Deployable
+from latency_tables.converter_process import ConverterProcess
+from latency_tables.rows import Subject
+from latency_tables.runtimes.runtime import Runtime
+
+MAX_PROCESSES = 4  # each takes up to 1.5 GB
+MIN_FOR_PROCESSES = 6  # models: starting a process takes as long as converting about so many
+CACHE_BYTES = 2 * 2**30
+SUBJECT: TypeAdapter[Subject] = TypeAdapter(Subject)
+
+
+def convert_subject(subject: Subject, runtime: Runtime, precision: Precision) -> bytes:
+    """The model of a block or of a whole network as it is deployed."""
+    if isinstance(subject, ChildSpec):
+        halves = Preprocessing(mean=(0.5,) * subject.in_channels, std=(0.25,) * subject.in_channels)
+        return runtime.convert(Deployable(build(subject), halves), subject.input_shape, precision)
+    block, in_size = subject
+    return runtime.convert(build_block(block).eval(), (1, block.in_width, in_size, in_size), precision)
+
+
+class Converter:
+    """Converts subjects for one runtime and precision; use `converter_for`.
+
+    Args:
+        runtime: whose format.
+        precision: of the models.
+        folder: of the cache.
+    """
+
+    def __init__(self, runtime: Runtime, precision: Precision, folder: Path) -> None:
+        self.runtime = runtime
+        self.precision = precision
+        self.folder = folder
+        self._idle: SimpleQueue[ConverterProcess] = SimpleQueue()
+        self._processes: list[ConverterProcess] = []
+        self._lock = threading.Lock()
+
+    def convert_all(self, subjects: Sequence[Subject], progress: Progress = silent) -> None:
+        """Makes ready what is not in the cache, where that pays; what cannot be converted `model` tells."""
+        missing = [s for s in dict.fromkeys(subjects) if not self._path(s).exists()]
+        if not self.runtime.converts_slowly(self.precision) or len(missing) < MIN_FOR_PROCESSES:
+            return
+        self._start_processes()
+        with ThreadPoolExecutor(len(self._processes)) as pool:
+            tasks = [pool.submit(self._convert_elsewhere, subject) for subject in missing]
+            try:
+                for done, task in enumerate(as_completed(tasks), start=1):
+                    task.result()
+                    progress("convert", done, len(missing))
+            except BaseException:  # a full disk, a wish to stop
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def model(self, subject: Subject) -> bytes:
+        """The model of ``subject``, from the cache where it is there.
+
+        Raises:
+            Exception: whatever the converter raises.
+        """
+        with self._lock:  # converters redirect the process's outputs
+            if not self.runtime.converts_slowly(self.precision):
+                return convert_subject(subject, self.runtime, self.precision)
+            path = self._path(subject)
+            if not path.exists():
+                self._keep(path, convert_subject(subject, self.runtime, self.precision))
+            return path.read_bytes()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for process in self._processes:
+            process.close()
+
+    def _start_processes(self) -> None:
+        while len(self._processes) < min(MAX_PROCESSES, os.cpu_count() or 1):
+            process = ConverterProcess(self.runtime.name, self.precision)
+            self._processes.append(process)
+            self._idle.put(process)
+
+    def _convert_elsewhere(self, subject: Subject) -> None:
+        process = self._idle.get()
+        try:
+            content = process.convert(SUBJECT.dump_python(subject, mode="json"))
+        finally:
+            self._idle.put(process)
+        if content is not None:
+            self._keep(self._path(subject), content)
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        with temporary_beside(path) as temporary:
+            temporary.write_bytes(content)
+
+    def _path(self, subject: Subject) -> Path:
+        made_of = {
+            "subject": SUBJECT.dump_python(subject, mode="json"),
+            "runtime": self.runtime.name,
+            "precision": self.precision,
+            "versions": [torch.__version__, *map(metadata.version, self.runtime.converters)],
+            "source": source_digest(),
+        }
+        return self.folder / hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = None) -> Iterator[Converter]:
+    """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block."""
+    folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmask-mobile" / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_oldest(folder, CACHE_BYTES)
+    converter = Converter(runtime, precision, folder)
+    try:
+        yield converter
+    finally:
+        converter.close()
+
+
+@functools.cache
+def source_digest() -> str:
+    """Names the code that makes models: a changed one must not find what another has made."""
+    root = Path(__file__).parents[1]
+    folders = ("export", "dmask_mobile/nets", "latency_tables/runtimes")
+    files = sorted(path for folder in folders for path in (root / folder).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def remove_oldest(folder: Path, most_bytes: int) -> None:
+    """Removes the files that were written first until the others take at most ``most_bytes``."""
+    files = sorted(((path.stat(), path) for path in folder.iterdir()), key=lambda found: found[0].st_mtime)
+    total = sum(status.st_size for status, _ in files)
+    for status, path in files:
+        if total <= most_bytes:
+            return
+        path.unlink(missing_ok=True)
+        total -= status.st_size

@@ -1,0 +1,68 @@
+"""A process that converts models, driven by JSON lines; with several of them all cores convert."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+START = "from latency_tables.converter_process import main; main()"
+
+
+class ConverterProcess:
+    """Started at once; ready a few seconds later. One that dies gives nothing from then on."""
+
+    def __init__(self, runtime: str, precision: str) -> None:
+        # A session of its own: Ctrl-C must reach the parent alone.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", START, runtime, precision],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def convert(self, subject: Any) -> bytes | None:
+        """The model of a subject in JSON; None where it cannot be converted."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(subject).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            return None
+        return base64.b64decode(line) if line.strip() else None
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._process.wait()
+
+
+def main() -> None:
+    """Answers each subject on stdin with a line: the model in base64, or nothing where the converter failed."""
+    import torch
+
+    from latency_tables.conversion import SUBJECT, convert_subject
+    from latency_tables.runtimes.registry import runtime_named
+
+    torch.set_num_threads(1)  # there are as many processes as cores
+    runtime, precision = runtime_named(sys.argv[1]), sys.argv[2]
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a converter prints is no answer
+    for line in sys.stdin:
+        try:
+            model = convert_subject(SUBJECT.validate_json(line), runtime, precision)  # type: ignore[arg-type]
+        except Exception:  # the parent converts it again, and tells why it fails
+            model = b""
+        answers.write(base64.b64encode(model) + b"\n")
+        answers.flush()

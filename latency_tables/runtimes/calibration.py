@@ -1,0 +1,15 @@
+"""What int8 models are calibrated with, where only their time counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NUM_INPUTS = 4
+
+
+def calibration(input_shape: Sequence[int]) -> Tensor:
+    """Random inputs (M, C, H, W) in 0..1, the same ones every time."""
+    return torch.rand(NUM_INPUTS, *input_shape[1:], generator=torch.Generator().manual_seed(0))
