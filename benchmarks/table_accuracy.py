@@ -25,7 +25,7 @@ from record import keep
 from dmask_mobile import api
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child, named_children
-from export.verify import MAX_DRIFT
+from export.latency_verdict import MAX_DRIFT
 from latency_tables.evaluate import Evaluation, evaluate, judge
 from latency_tables.measuring import ProfileSettings
 from latency_tables.plots import plot_evaluation

@@ -68,7 +68,8 @@ class NcnnModel:
                 "scale the images to the model's resolution",
             )
         extractor = self._net.create_extractor()
-        extractor.input("input", ncnn.Mat(image_CHW.contiguous().numpy()).clone())
+        contiguous_CHW = image_CHW.contiguous()  # a Mat does not keep it alive
+        extractor.input("input", ncnn.Mat(contiguous_CHW.numpy()).clone())
         return extractor
 
     def _extract(self, extractor: Any, name: str) -> Tensor:

@@ -6,6 +6,7 @@ delegate, and the cores to stay on, separated by commas (none: the last ones, as
 line on stdin with one on stdout, after the word ``dmask:``, since other programs may write there too:
 
     {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
+    {"do": "survey"}                                  {"device": ..., "python": ..., "versions": {...}, "lacks": {...}}
     {"do": "load", "key": "a", "model": BASE64}       {}
     {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...]}
     {"do": "output", "key": "a"}                      {"output": [...]}
@@ -121,7 +122,8 @@ def open_ncnn(path, threads, delegate):
     with open(os.path.join(path, "model.param")) as param:
         fields = next(line for line in param if line.startswith("Input ")).split()
     width, height, channels = (int(field.partition("=")[2]) for field in fields if field[:2] in ("0=", "1=", "2="))
-    image = ncnn.Mat(random_input((channels, height, width))).clone()
+    numbers = random_input((channels, height, width))  # a Mat does not keep them alive
+    image = ncnn.Mat(numbers).clone()
 
     def run():
         extractor = net.create_extractor()
@@ -181,12 +183,27 @@ def describe(runtime):
     Raises:
         RuntimeError: when the runtime is not installed.
     """
+    return dict(machine(), runtime_version=runtime_version(runtime))
+
+
+def survey():
+    """What this machine is, its Python, the versions of the runtimes that it has, and why it lacks the others."""
+    versions, lacks = {}, {}
+    for runtime in DISTRIBUTIONS:
+        try:
+            versions[runtime] = runtime_version(runtime)
+        except RuntimeError as error:
+            lacks[runtime] = str(error)
+    return dict(machine(), python=platform.python_version(), versions=versions, lacks=lacks)
+
+
+def machine():
+    """What this machine is."""
     return {
         "device": f"{processor()} ({platform.machine()})",
         "system": "macOS" if sys.platform == "darwin" else platform.system(),
         "cores": os.cpu_count() or 1,
         "clocks_mhz": clocks_mhz(),
-        "runtime_version": runtime_version(runtime),
     }
 
 
@@ -291,6 +308,8 @@ class Agent:
         do, key = order["do"], order.get("key")
         if do == "describe":
             return describe(self.runtime)
+        if do == "survey":
+            return survey()
         if do == "load":
             self.paths[key] = self.put(base64.b64decode(order["model"]))
             self.models[key] = OPENERS[self.runtime](self.paths[key], self.threads, self.delegate)

@@ -132,7 +132,7 @@ class Converter:
 @contextmanager
 def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = None) -> Iterator[Converter]:
     """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block."""
-    folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmask-mobile" / "models"
+    folder = folder or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     remove_oldest(folder, CACHE_BYTES)
     converter = Converter(runtime, precision, folder)
@@ -140,6 +140,11 @@ def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = 
         yield converter
     finally:
         converter.close()
+
+
+def cache_folder() -> Path:
+    """Where this user's converted models are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmask-mobile" / "models"
 
 
 @functools.cache

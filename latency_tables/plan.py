@@ -13,6 +13,7 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.correction import MIN_NETWORKS_FOR_CONTEXT
+from latency_tables.predictor import MIN_BLOCKS
 from latency_tables.rows import BlockAt
 from latency_tables.table import LatencyTable
 
@@ -83,10 +84,15 @@ class Planner:
         return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in failures]
 
     def next_batch(self, table: LatencyTable, size: int) -> list[BlockAt]:
-        """At most ``size`` blocks that are missing; none when all of them were measured."""
+        """About ``size`` blocks that are missing; none when all of them were measured.
+
+        More than that where none could be predicted yet: enough for predicting them.
+        """
         missing = self.missing(table)
         rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
         rare += [b for b in missing if b[0].kind != "inverted_residual" and b not in table.blocks]
+        if not table.can_predict("inverted_residual"):
+            size = max(size, len(rare) + 2 * MIN_BLOCKS)
         if len(missing) <= size or len(rare) >= size:
             return list(dict.fromkeys([*rare, *missing]))[:size]
         wanted = dict.fromkeys(rare)

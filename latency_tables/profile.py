@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
@@ -109,7 +110,7 @@ class _SpaceProfile:
             return False
         if settings.minutes is not None and self.measuring.elapsed_s >= 60 * settings.minutes:
             return True
-        return settings.target_error is not None and table.corrections.error <= settings.target_error
+        return settings.target_error is not None and error_of(table) <= settings.target_error
 
     def _measure_networks(self, num_blocks: int, everything: bool, progress: Progress) -> None:
         """As many rounds of whole networks as keep pace with the blocks; all that are left when there are none."""
@@ -128,7 +129,7 @@ class _SpaceProfile:
         measured, total = len(table.blocks), len(self.planner.all)
         note = f"{measured}/{total} blocks, {len(table.networks)} networks"
         if len(table.networks) >= len(self.networks):
-            note += f", error {table.corrections.error:.1%}"
+            note += f", error {error_of(table):.1%}"
         if table.failures:
             note += f", {len(table.failures)} failed"
         if self.settings.minutes is not None and measured < total:
@@ -136,6 +137,14 @@ class _SpaceProfile:
             progress("profile", min(limit, round(self.measuring.elapsed_s)), limit, note)
         else:
             progress("profile", measured, total, note)
+
+
+def error_of(table: LatencyTable) -> float:
+    """The error on networks left out; infinite while too few blocks of a kind were measured to predict the others."""
+    try:
+        return table.corrections.error
+    except DmaskError:
+        return math.inf
 
 
 def stability(table: LatencyTable) -> str | None:

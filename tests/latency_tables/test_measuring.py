@@ -1,0 +1,154 @@
+"""Several devices share a plan; what a device says of itself is kept; a lost one loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.space import SearchSpace
+from latency_tables.devices.device import Conditions, Device, DeviceInfo, DeviceLostError, Samples, Session
+from latency_tables.devices.local import LocalDevice
+from latency_tables.devices.options import DeviceOptions
+from latency_tables.measuring import ProfileSettings
+from latency_tables.plan import blocks_of, networks_of
+from latency_tables.profile import profile_space
+from latency_tables.rows import BlockRow, ConditionsRow, NetworkRow, SentinelRow, SharesRow
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from latency_tables.runtimes.runtime import Runtime
+from latency_tables.setup import Setup, setup_for
+from latency_tables.table import LatencyTable
+from latency_tables.writer import TableWriter
+from tests.latency_tables.factory import AT, local_head
+
+SPACE = SearchSpace.read(Path(__file__).parents[1] / "golden" / "space_v1.yaml")
+QUICK = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001)
+
+
+class ScriptedSession:
+    """A phone whose latencies are known: one millisecond times ``slowness``."""
+
+    def __init__(self, phone: ScriptedPhone) -> None:
+        self.phone = phone
+
+    def load(self, key: str, model: bytes) -> None:
+        assert model
+
+    def sample(self, key: str, seconds: float) -> Samples:
+        self.phone.samples_left -= 1
+        if self.phone.samples_left < 0:
+            raise DeviceLostError("the phone is gone", "plug it in again")
+        return Samples((self.phone.slowness,), (), self.phone.hot)
+
+    def unload(self, key: str) -> None:
+        return
+
+    def conditions(self) -> Conditions:
+        return Conditions(thermal_status=0, battery_percent=80.0, battery_celsius=28.7)
+
+    def shares(self, key: str) -> dict[str, float]:
+        return {"conv": 0.75, "add": 0.25}
+
+
+class ScriptedPhone:
+    """`Device`; lost after so many samples."""
+
+    def __init__(self, slowness: float = 1.0, model: str = "Phone", hot: bool = False, samples: int = 10**6) -> None:
+        self.slowness = slowness
+        self.model = model
+        self.hot = hot
+        self.samples_left = samples
+
+    def describe(self, runtime: Runtime) -> DeviceInfo:
+        return DeviceInfo(self.model, "Android 14", 8, "1.0", soc="SM8650", clocks_mhz=(2000, 3000))
+
+    @contextmanager
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
+        yield ScriptedSession(self)
+
+
+def profile(path: Path, *phones: Device) -> LatencyTable:
+    return profile_space(SPACE, Setup(phones, OnnxRuntime()), QUICK, path)
+
+
+def test_identical_devices_share_the_work(tmp_path: Path) -> None:
+    table = profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(2.0))
+    counted = [row for row in table.rows if isinstance(row, BlockRow | NetworkRow)]
+    assert len(counted) == 2 * (len(blocks_of(SPACE)) + len(networks_of(SPACE)))
+    assert len({(row.subject, row.round) for row in counted}) == len(counted)
+    by_unit = [sum(row.unit == unit for row in counted) for unit in (0, 1)]
+    assert abs(by_unit[0] - by_unit[1]) <= len(counted) // 4
+    assert {row.wall_ms for row in counted if row.unit == 1} == {(2.0,)}
+
+
+def test_a_slower_one_of_them_is_told_by_its_sentinels(tmp_path: Path) -> None:
+    table = profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(1.2))
+    assert {round(summary.typical_ms, 6) for summary in table.blocks.values()} == {1.1}
+    by_unit = {row.unit: round(float(drift), 6) for row, drift in zip(table.rows, table.drift, strict=True)
+               if isinstance(row, BlockRow)}  # fmt: skip
+    assert by_unit == {0: round(1 / 1.1, 6), 1: round(1.2 / 1.1, 6)}
+
+
+def test_two_real_sessions_share_the_work(tmp_path: Path) -> None:
+    table = profile(tmp_path / "t.jsonl", LocalDevice(), LocalDevice())
+    assert set(table.num_rounds.values()) == {2}
+    assert {row.unit for row in table.rows if isinstance(row, SentinelRow)} == {0, 1}
+
+
+def test_different_devices_are_refused(tmp_path: Path) -> None:
+    message = r"devices that share a table must be identical, device 2 is not.*device of the table is 'Phone', here it"
+    with pytest.raises(DmaskError, match=message):
+        profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(model="Other"))
+    assert not (tmp_path / "t.jsonl").exists()
+    with pytest.raises(DmaskError, match="a device is named twice: local, local"):
+        setup_for([DeviceOptions(), DeviceOptions()], "onnxruntime")
+
+
+def test_what_a_phone_says_of_itself_is_kept(tmp_path: Path) -> None:
+    table = profile(tmp_path / "t.jsonl", ScriptedPhone())
+    assert (table.head.soc, table.head.clocks_mhz) == ("SM8650", (2000, 3000))
+    conditions = [row for row in table.rows if isinstance(row, ConditionsRow)]
+    sentinel_rounds = {row.round for row in table.rows if isinstance(row, SentinelRow)}
+    assert len(conditions) == len(sentinel_rounds) >= 3  # before each round and at the end
+    assert {(row.thermal_status, row.battery_percent, row.battery_celsius) for row in conditions} == {(0, 80.0, 28.7)}
+    shares = [row for row in table.rows if isinstance(row, SharesRow)]
+    assert [row.child for row in shares] == list(table.sentinels)
+    assert {row.shares for row in shares} == {(("add", 0.25), ("conv", 0.75))}
+    assert LatencyTable.read(tmp_path / "t.jsonl").rows == table.rows
+
+
+@pytest.mark.parametrize("samples", [0, 5, 40])
+def test_a_lost_device_loses_nothing(samples: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(DeviceLostError, match="the phone is gone; plug it in again"):
+        profile(path, ScriptedPhone(samples=samples))
+    kept = path.read_bytes()
+    assert sum(not isinstance(r, ConditionsRow | SharesRow) for r in LatencyTable.read(path).rows) == samples
+    assert LatencyTable.read(path).failures == {}
+    table = profile(path, ScriptedPhone())
+    assert path.read_bytes().startswith(kept)
+    assert set(table.num_rounds.values()) == {2}
+    assert set(table.blocks) == set(blocks_of(SPACE))
+
+
+def test_one_of_two_devices_lost_keeps_what_the_other_measured(tmp_path: Path) -> None:
+    with pytest.raises(DeviceLostError, match="the phone is gone"):
+        profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(samples=5))
+    units = [row.unit for row in LatencyTable.read(tmp_path / "t.jsonl").rows if isinstance(row, BlockRow)]
+    assert units.count(0) == -(-len(blocks_of(SPACE)) // 2)  # its whole share of the round
+
+
+def test_a_hot_round_counts_only_where_there_is_no_cool_one(tmp_path: Path) -> None:
+    (first, second), path = blocks_of(SPACE)[:2], tmp_path / "t.jsonl"
+    with TableWriter(path, local_head()) as writer:
+        for number, (block, ms, hot) in enumerate([(first, 1.0, False), (first, 3.0, True), (second, 5.0, True)]):
+            writer.add(
+                BlockRow(block=block[0], in_size=block[1], round=number, at=AT, wall_ms=(ms,), cpu_ms=(), hot=hot)
+            )
+    blocks = LatencyTable.read(path).blocks
+    assert (blocks[first].typical_ms, blocks[second].typical_ms) == (1.0, 5.0)
+    assert np.isclose(blocks[first].noise, 0.0)
