@@ -4,8 +4,8 @@
     python benchmarks/runtimes.py ranks [--json] [--work FOLDER]
 
 ``tables``: the space mobilenet_small, this machine, one thread, fp32, a table of each runtime from nothing (models are
-converted anew: the cache starts empty), and the same random children of it measured twice. Where the device has drifted
-by more than 10% since the table was made, the evaluation is made again. ``ranks``: the children as each runtime measured
+converted anew: the cache starts empty), and the same random children of it measured twice. Where the device drifted
+by more than 10% since the table was made, they are measured again. ``ranks``: the children as each runtime measured
 them, in the folder that ``tables`` left: Kendall's tau between runtimes, and for the child that is the best of those
 that one runtime needs at most the median latency for (most multiply-adds), its rank and latency on the others.
 Writes ``benchmarks/results/runtimes_RUNTIME.json`` and ``runtimes_ranks.json``. Run it alone.

@@ -18,6 +18,7 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion import Converter, converter_for
 from latency_tables.devices.device import DeviceLostError, MeasuringError, Samples, Session
+from latency_tables.devices.known import remember
 from latency_tables.rows import (
     BlockAt,
     BlockRow,
@@ -61,6 +62,7 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
     """
     with ExitStack() as stack:
         writer = stack.enter_context(TableWriter(path, setup.head()))
+        remember(writer.table.head, setup.reached)
         # Before the devices: a signal must not come between their preparation and the block that undoes it.
         stopped_by = stack.enter_context(stop_signals())
         converter = stack.enter_context(converter_for(setup.runtime, setup.precision))

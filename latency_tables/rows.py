@@ -11,7 +11,6 @@ from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.devices.options import DeviceOptions
 
 BlockAt = tuple[BlockSpec, int]
 """A block and its input size in pixels."""
@@ -21,11 +20,11 @@ Subject = BlockAt | ChildSpec
 
 
 class TableHead(FileRecord):
-    """What all rows of a table have in common; tables agree where every field but ``created`` and ``reached`` does.
+    """What all rows of a table have in common; tables agree where all but ``created`` and ``reached_at`` does.
 
     ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
-    for (none: the usual ones); ``functional``: measured on an emulator, so that its times mean nothing; ``reached``:
-    how the device was reached, for those who measure on it again.
+    for (none: the usual ones); ``functional``: measured on an emulator, so that its times mean nothing;
+    ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``.
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
@@ -44,7 +43,7 @@ class TableHead(FileRecord):
     batch: int = 1
     functional: bool = False
     created: str
-    reached: DeviceOptions = DeviceOptions()
+    reached_at: str = "local"
 
     def check_same(self, other: TableHead, source: str) -> None:
         """Compares everything that a measurement depends on.
@@ -54,7 +53,7 @@ class TableHead(FileRecord):
         """
         for field in type(self).model_fields:
             ours, theirs = getattr(self, field), getattr(other, field)
-            if field not in ("created", "reached") and ours != theirs:
+            if field not in ("created", "reached_at") and ours != theirs:
                 raise DmaskError(
                     f"{source}: {field} of the table is '{ours}', here it is '{theirs}'",
                     "use a table of this device, or profile this one: dmask profile SPACE -o TABLE",

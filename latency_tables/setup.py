@@ -11,6 +11,7 @@ from dmask_mobile.records.artifact import Precision
 from export.formats import FORMATS
 from latency_tables.conversion import convert_subject
 from latency_tables.devices.device import Device
+from latency_tables.devices.known import recall
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import device_at
 from latency_tables.rows import Subject, TableHead
@@ -47,7 +48,7 @@ class Setup(NamedTuple):
                 threads=self.threads,
                 pinned_cores=self.reached.cores,
                 created=now(),
-                reached=self.reached,
+                reached_at=self.reached.at,
             )
             for device in self.devices
         ]
@@ -92,13 +93,13 @@ def setup_of(table: LatencyTable, at: str | None = None) -> Setup:
 
     Args:
         table: the table.
-        at: how that device is reached now, if not as it was then.
+        at: where that device is now, if not where it was then.
 
     Raises:
         DmaskError: when the device is absent, and when it, its runtime's version or a setting differs.
     """
     head = table.head
-    reached = head.reached if at is None else head.reached.model_copy(update={"at": at})
+    reached = recall(head, f"table '{table.source}'", at)
     setup = setup_for([reached], head.runtime, head.threads, head.precision, head.delegate)
     head.check_same(setup.head(), f"table '{table.source}'")
     return setup

@@ -98,7 +98,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
             shown.add_row(
                 name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
             )
-    shown.add_row("reached as", head.reached.at)
+    shown.add_row("reached as", head.reached_at)
     shown.add_row("made", head.created)
     kinds: dict[str, list[float]] = {}
     for (block, _), summary in table.blocks.items():
@@ -117,9 +117,30 @@ def latency_table_summary(table: LatencyTable) -> Table:
     shown.add_row("error on networks left out", f"{table.corrections.error:.1%} (spread {table.relative_spread():.1%})")
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
     shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
+    for name, value in _said_of_itself(table):
+        shown.add_row(name, value)
     if table.failures:
         shown.add_row("failed", str(len(table.failures)))
     return shown
+
+
+def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
+    """What a phone told of its state while it was measured, and what its runtime estimates of operations."""
+    from latency_tables.rows import BlockRow, ConditionsRow, NetworkRow, SharesRow
+
+    hot = sum(isinstance(row, BlockRow | NetworkRow) and row.hot for row in table.rows)
+    if hot:
+        yield "measured hot", f"{hot} rounds"
+    conditions = [row for row in table.rows if isinstance(row, ConditionsRow)]
+    for name, unit in (("battery_percent", "%"), ("battery_celsius", " degrees C")):
+        values = [value for row in conditions if (value := getattr(row, name)) is not None]
+        if values:
+            yield name.partition("_")[0], f"{min(values):g} to {max(values):g}{unit}"
+    shares = next((row for row in table.rows if isinstance(row, SharesRow)), None)
+    if shares is not None:
+        largest = sorted(shares.shares, key=lambda share: -share[1])[:4]
+        told = ", ".join(f"{name} {share:.0%}" for name, share in largest)
+        yield "operations (the runtime's estimate)", f"{told} of {shares.child.name}"
 
 
 def heat_map(table: LatencyTable) -> Table:

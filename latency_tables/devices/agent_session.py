@@ -95,6 +95,15 @@ class AgentSession:
         """
         return self._connected(lambda: self._ask({"do": "describe"}, 0.0))
 
+    def survey(self) -> dict[str, Any]:
+        """What the agent says of its machine and of every runtime there; see `latency_tables.agent.survey`.
+
+        Raises:
+            MeasuringError: when there is no Python that runs it.
+            DeviceLostError: when there is no connection.
+        """
+        return self._connected(lambda: self._ask({"do": "survey"}, 0.0))
+
     def load(self, key: str, model: bytes) -> None:
         """Makes a model ready; see `Session`."""
         self._models[key] = model
@@ -185,13 +194,18 @@ class AgentSession:
         if self._process is None:
             self._stderr.truncate(0)
             # A session of its own: Ctrl-C must reach this process alone, which finishes the sample under way.
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._stderr,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise DmaskError(
+                    f"'{self.command[0]}' does not start: {error.strerror}", "give --python a Python with the runtime"
+                ) from error
             assert self._process.stdin is not None
             self._process.stdin.write(SOURCE)
         return self._process

@@ -57,7 +57,7 @@ def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceI
     try:
         return described(session.describe())
     except MeasuringError as error:
-        raise lacks_runtime(runtime, str(error), where) from error
+        raise lacks_runtime(runtime, error.problem, where) from error
 
 
 def described(answer: dict[str, Any]) -> DeviceInfo:

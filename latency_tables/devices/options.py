@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import shlex
+from typing import ClassVar
 
-from dmask_mobile.records.base import Record
+from pydantic import field_validator
+
+from dmask_mobile.records.base import FileRecord
 
 
-class DeviceOptions(Record):
+class DeviceOptions(FileRecord):
     """How a device is reached, and what on it runs models.
 
     ``at``: ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``python``: the command there that is a Python with the
@@ -16,9 +19,17 @@ class DeviceOptions(Record):
     on a phone the fastest); ``functional``: the device is an emulator, its times mean nothing.
     """
 
+    file_format: ClassVar[str] = "dmask-device"
+
     at: str = "local"
     python: str = ""
     runner: str = ""
     runner_flags: tuple[str, ...] = ()
-    cores: tuple[int, ...] = Field(default=(), description="numbers of cores")
+    cores: tuple[int, ...] = ()
     functional: bool = False
+
+    @field_validator("python")
+    @classmethod
+    def _check_words(cls, python: str) -> str:
+        shlex.split(python)  # raises ValueError for a quotation that does not end
+        return python

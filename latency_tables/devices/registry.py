@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dmask_mobile.errors import DmaskError
+from latency_tables.devices.adb import AdbDevice
 from latency_tables.devices.device import Device
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.ssh import SshDevice
 
-DEVICES: dict[str, Callable[[DeviceOptions], Device]] = {"local": LocalDevice, "ssh": SshDevice}
+DEVICES: dict[str, Callable[[DeviceOptions], Device]] = {"local": LocalDevice, "ssh": SshDevice, "adb": AdbDevice}
 
 
 def device_at(options: DeviceOptions) -> Device:

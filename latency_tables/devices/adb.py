@@ -1,0 +1,165 @@
+"""A phone over adb."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dmask_mobile.errors import DmaskError
+from latency_tables.devices.adb_client import Adb, chosen_phone
+from latency_tables.devices.agent_session import PAUSES_SECONDS, AgentSession, agent_command
+from latency_tables.devices.device import DeviceInfo, MeasuringError, Session
+from latency_tables.devices.local import info_of
+from latency_tables.devices.options import DeviceOptions
+from latency_tables.devices.phone_state import COOLING_SECONDS, Thermometer, WatchedSession, prepared
+from latency_tables.devices.runner_session import RunnerSession
+from latency_tables.runners import NativeRunner, native_runner
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from latency_tables.runtimes.runtime import Runtime
+
+TEMPORARY = "/data/local/tmp"
+PROPERTIES = (
+    "ro.product.manufacturer",
+    "ro.product.model",
+    "ro.product.cpu.abi",
+    "ro.soc.model",
+    "ro.build.version.release",
+    "ro.kernel.qemu",
+    "ro.boot.qemu",
+)
+CLOCKS = """for core in /sys/devices/system/cpu/cpu[0-9]*; do
+echo "$core $(cat $core/cpufreq/cpuinfo_max_freq 2>/dev/null)"; done"""
+
+
+class AdbDevice:
+    """`Device` for an Android phone: a native program runs the models there, or the agent where it has a Python.
+
+    Args:
+        options: how it is reached.
+        patience: seconds to wait at most for a hot phone to become cool.
+        sleep: waits for some seconds.
+        pauses: seconds to wait before each time that a lost connection is tried again.
+    """
+
+    def __init__(
+        self,
+        options: DeviceOptions,
+        patience: float = COOLING_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+        pauses: Sequence[float] = PAUSES_SECONDS,
+    ) -> None:
+        self.options = options
+        self.patience = patience
+        self.sleep = sleep
+        self.pauses = pauses
+
+    def describe(self, runtime: Runtime) -> DeviceInfo:
+        """Maker, model, chip, cores, Android version; see `Device`."""
+        adb = self._adb()
+        info = _info(adb)
+        native = self._native(runtime)
+        if native is not None:
+            return info._replace(runtime_version=native.version())
+        with self._agent(adb, runtime, 1, runtime.delegates[0], TEMPORARY) as session:
+            return info._replace(runtime_version=info_of(session, runtime, info.device).runtime_version)
+
+    def survey(self, patience: float) -> tuple[DeviceInfo, dict[str, Any] | None]:
+        """What the phone is, and what an agent says of the runtimes there; None where no Python runs it.
+
+        Raises:
+            DmaskError: when the phone cannot be used.
+        """
+        adb = self._adb()
+        info = _info(adb)
+        with self._agent(adb, OnnxRuntime(), 1, "cpu", TEMPORARY) as session:
+            session.patience = patience
+            try:
+                return info, session.survey()
+            except MeasuringError:
+                return info, None
+
+    @contextmanager
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
+        """A session on the phone, which is kept awake and at a fixed speed meanwhile; see `Device`."""
+        native = self._native(runtime)
+        adb = self._adb()
+        with prepared(adb) as folder:
+            thermometer = Thermometer(adb, self.patience, self.sleep)
+            if native is not None:
+                prefix = self._prefix(adb, threads)
+                session = RunnerSession(adb, native, folder, prefix, threads, delegate)
+                yield WatchedSession(session, thermometer)
+                return
+            with self._agent(adb, runtime, threads, delegate, folder) as agent:
+                yield WatchedSession(agent, thermometer)
+
+    def _adb(self) -> Adb:
+        return Adb(chosen_phone(self.options.at.partition(":")[2]).serial, self.pauses)
+
+    def _native(self, runtime: Runtime) -> NativeRunner | None:
+        if not self.options.runner:
+            return None
+        native = native_runner(self.options.runner, self.options.runner_flags, runtime)
+        if self.options.cores and native.runner.pins_itself:
+            raise DmaskError(f"{native.name} chooses its cores itself", "leave out --cores")
+        return native
+
+    @contextmanager
+    def _agent(self, adb: Adb, runtime: Runtime, threads: int, delegate: str, folder: str) -> Iterator[AgentSession]:
+        python = shlex.split(self.options.python) or ["python3"]
+        # Android has no /tmp. The agent stays on those cores that `taskset` leaves to it.
+        words = ["env", f"TMPDIR={folder}", *self._prefix(adb, threads)]
+        words += agent_command(python, runtime, threads, delegate, cores=())
+
+        def link(status: int, stderr: str) -> str | None:
+            trouble = adb.trouble()
+            if trouble is not None:
+                return trouble.problem
+            # An agent ends with 0 when its stdin does; adb, when the phone left in the middle.
+            broken = status == 0 or stderr.startswith(("error: ", "adb: "))
+            return f"the connection to phone '{adb.serial}' broke" if broken else None
+
+        session = AgentSession(adb.shell_command(words), link, pauses=self.pauses)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def _prefix(self, adb: Adb, threads: int) -> list[str]:
+        """What starts a program on the cores that were asked for, or on the fastest ones."""
+        clocks = _clocks_khz(adb)
+        strange = [core for core in self.options.cores if core not in clocks]
+        if strange:
+            raise DmaskError(f"the phone has no core {strange[0]}", f"it has {', '.join(map(str, clocks))}")
+        fastest = sorted(clocks, key=lambda core: (clocks[core], core))[-threads:]
+        return ["taskset", f"{sum(1 << core for core in self.options.cores or fastest):x}"]
+
+
+def _info(adb: Adb) -> DeviceInfo:
+    """What the phone says of itself; nothing of a runtime."""
+    script = "; ".join(f"getprop {name}" for name in PROPERTIES)
+    said = adb.shell("sh", "-c", script)
+    if said.status:
+        raise DmaskError(f"'{adb.serial}' is no Android phone: {said.tail()}", "reach other machines by ssh")
+    maker, model, abi, soc, release, *emulator = (" ".join(line.split()) for line in said.stdout.split("\n"))
+    name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    clocks = list(_clocks_khz(adb).values())
+    return DeviceInfo(
+        device=f"{name} ({abi})",
+        system=f"Android {release}",
+        cores=len(clocks),
+        runtime_version="",
+        soc=soc,
+        clocks_mhz=tuple(round(clock / 1000) for clock in clocks) if all(clocks) else (),
+        functional="1" in emulator,
+    )
+
+
+def _clocks_khz(adb: Adb) -> dict[int, int]:
+    """The highest clock of each core, 0 where it is not told, in the order of the cores."""
+    found = re.findall(r"/cpu(\d+) (\d*)$", adb.shell("sh", "-c", CLOCKS).stdout, re.M)
+    return dict(sorted((int(core), int(clock or 0)) for core, clock in found))

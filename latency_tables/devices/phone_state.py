@@ -1,0 +1,175 @@
+"""A phone made ready for measuring, and as it was afterwards; its temperature and battery."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dmask_mobile.errors import DmaskError
+from latency_tables.devices.adb_client import Adb
+from latency_tables.devices.device import Conditions, Samples, Session
+
+FOLDER = "/data/local/tmp/dmask-mobile"
+FORMER = f"{FOLDER}.stay_on"
+STAY_ON = "stay_on_while_plugged_in"
+# The former setting stays on the phone until it is restored: the next session makes good for one that was cut off.
+PREPARE = f"""[ -s {FORMER} ] || settings get global {STAY_ON} >{FORMER} || exit
+rm -rf {FOLDER} && mkdir {FOLDER} && svc power stayon usb"""
+RESTORE = f"""rm -rf {FOLDER}
+[ -s {FORMER} ] || exit 0
+former=$(cat {FORMER})
+if [ "$former" = null ]; then settings delete global {STAY_ON}
+else settings put global {STAY_ON} "$former"; fi && rm {FORMER}"""
+FIXED_PERFORMANCE = ("cmd", "power", "set-fixed-performance-mode-enabled")  # a phone before Android 11 knows it not
+
+COOLING_SECONDS = 600.0
+LOOK_SECONDS = 5.0  # between looks at the thermal status: each one disturbs the phone
+
+
+@contextmanager
+def prepared(adb: Adb) -> Iterator[str]:
+    """A phone that stays awake at a fixed speed, and a folder on it; both are gone when the block ends.
+
+    Raises:
+        DmaskError: when it is in use by another session, and when its settings cannot be changed.
+        DeviceLostError: when it leaves.
+    """
+    with _alone(adb.serial):
+        try:
+            _change(adb, PREPARE)
+            adb.shell(*FIXED_PERFORMANCE, "true")
+            yield FOLDER
+        except BaseException:
+            with suppress(DmaskError):  # the error under way says more; a phone that is gone is not waited for again
+                _restore(Adb(adb.serial))
+            raise
+        _restore(adb)
+
+
+def _restore(adb: Adb) -> None:
+    adb.shell(*FIXED_PERFORMANCE, "false")
+    _change(adb, RESTORE)
+
+
+def _change(adb: Adb, script: str) -> None:
+    done = adb.shell("sh", "-c", script)
+    if done.status:
+        raise DmaskError(
+            f"the settings of phone '{adb.serial}' cannot be changed: {done.tail()}",
+            "look for 'USB debugging (Security settings)' in its developer options; the former value of "
+            f"{STAY_ON} is in {FORMER} there",
+        )
+
+
+@contextmanager
+def _alone(serial: str) -> Iterator[None]:
+    """Keeps other sessions of this user from the phone: both would measure the other as well."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmask-mobile"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock"
+    try:
+        with FileLock(folder / name, timeout=0):
+            yield
+    except Timeout:
+        raise DmaskError(f"phone '{serial}' is being measured on", "wait until that has ended") from None
+
+
+class Thermometer:
+    """A phone's thermal status and battery.
+
+    Args:
+        adb: the phone.
+        patience: seconds to wait at most for a hot phone to become cool.
+        sleep: waits for some seconds.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        adb: Adb,
+        patience: float = COOLING_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.adb = adb
+        self.patience = patience
+        self.sleep = sleep
+        self.clock = clock
+        self._status: int | None = None
+        self._looked_at = float("-inf")
+        self._patient = True  # a phone that stays hot would else cost the patience before every sample
+
+    @property
+    def status(self) -> int | None:
+        """Android's thermal status, 0 (none) to 6 (shutdown), at most 5 s old; None where it is not told."""
+        if self.clock() - self._looked_at >= LOOK_SECONDS:
+            self._look()
+        return self._status
+
+    @property
+    def hot(self) -> bool:
+        """Whether the phone says that it is too warm for its full speed."""
+        return bool(self.status)
+
+    def wait_until_cool(self) -> None:
+        """Returns when the phone is cool, or when patience is over: then it waits no more until it has been cool."""
+        for _ in range(int(self.patience / LOOK_SECONDS) if self._patient else 0):
+            if not self.hot:
+                break
+            self.sleep(LOOK_SECONDS)
+            self._look()
+        self._patient = not self.hot
+
+    def conditions(self) -> Conditions:
+        """What the phone says of itself now."""
+        text = self.adb.shell("dumpsys", "battery").stdout
+        tenths = _number(r"^\s*temperature: (-?\d+)", text)
+        return Conditions(self.status, _number(r"^\s*level: (\d+)", text), None if tenths is None else tenths / 10)
+
+    def _look(self) -> None:
+        status = _number(r"^Thermal Status: (\d+)", self.adb.shell("dumpsys", "thermalservice").stdout)
+        self._status = None if status is None else int(status)
+        self._looked_at = self.clock()
+
+
+def _number(pattern: str, text: str) -> float | None:
+    found = re.search(pattern, text, re.M)
+    return float(found[1]) if found else None
+
+
+class WatchedSession:
+    """`Session` on a phone: it waits until the phone is cool, and marks what was measured while it was not."""
+
+    def __init__(self, session: Session, thermometer: Thermometer) -> None:
+        self.session = session
+        self.thermometer = thermometer
+
+    def load(self, key: str, model: bytes) -> None:
+        """Makes a model ready; see `Session`."""
+        self.session.load(key, model)
+
+    def sample(self, key: str, seconds: float) -> Samples:
+        """Times the model; see `Session`."""
+        self.thermometer.wait_until_cool()
+        hot = self.thermometer.hot
+        samples = self.session.sample(key, seconds)
+        return samples._replace(hot=hot or self.thermometer.hot)
+
+    def unload(self, key: str) -> None:
+        """Forgets a model; see `Session`."""
+        self.session.unload(key)
+
+    def conditions(self) -> Conditions:
+        """The phone's temperature and battery; see `Session`."""
+        return self.thermometer.conditions()
+
+    def shares(self, key: str) -> dict[str, float]:
+        """What the runtime estimates; see `Session`."""
+        return self.session.shares(key)

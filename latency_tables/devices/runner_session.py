@@ -1,0 +1,171 @@
+"""A session over a runtime's own benchmark program on a phone: one process for each measurement."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import shlex
+import signal
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dmask_mobile.errors import DmaskError
+from latency_tables.devices.adb_client import Adb, Output, SlowError
+from latency_tables.devices.device import MeasuringError, Samples
+from latency_tables.native_output import Timing
+from latency_tables.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunOrder
+
+PATIENCE_SECONDS = 180.0
+DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"
+NEXT = "the session goes on with the next model"
+
+
+class _Loaded(NamedTuple):
+    """A model on the phone: its file, its input's shape where that is told, milliseconds at first sight."""
+
+    file: str
+    shape: tuple[int, ...]
+    first_ms: float = 0.0
+
+
+class RunnerSession:
+    """`Session` on a phone by a native program.
+
+    Args:
+        adb: the phone.
+        native: the program.
+        folder: on the phone, for the program and the models.
+        prefix: words that start the program on its cores.
+        threads: their number.
+        delegate: what it runs on.
+        patience: seconds after which a program that has not ended hangs.
+
+    Raises:
+        DmaskError: when the phone cannot run the program.
+    """
+
+    def __init__(
+        self,
+        adb: Adb,
+        native: NativeRunner,
+        folder: str,
+        prefix: Sequence[str],
+        threads: int,
+        delegate: str,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.adb = adb
+        self.native = native
+        self.folder = folder
+        self.threads = threads
+        self.patience = patience
+        self._delegate = native.delegate_flags(delegate)
+        self._start = [*prefix, f"./{native.name}"]
+        self._models: dict[str, _Loaded] = {}
+        self._numbers = itertools.count()
+        self._bring()
+
+    def load(self, key: str, model: bytes) -> None:
+        """Copies a model to the phone and runs it a few times, to see whether and how fast it does; see `Session`."""
+        content, shape = _param_of(model) if self.native.runner.model_format == "ncnn" else (model, ())
+        loaded = _Loaded(f"{next(self._numbers)}{self.native.runner.suffix}", shape)
+        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
+            path = Path(folder) / loaded.file
+            path.write_bytes(content)
+            self.adb.push(path, f"{self.folder}/{loaded.file}")
+        self._models[key] = loaded
+        try:
+            first_ms = self._time(loaded, MIN_RUNS, 0.0).ms
+        except MeasuringError:
+            self.unload(key)
+            raise
+        self._models[key] = loaded._replace(first_ms=first_ms)
+
+    def sample(self, key: str, seconds: float) -> Samples:
+        """Times the model; see `Session`."""
+        loaded = self._models[key]
+        runs = min(MAX_RUNS, max(MIN_RUNS, round(1e3 * seconds / loaded.first_ms)))
+        return Samples((self._time(loaded, runs, seconds).ms,), ())
+
+    def unload(self, key: str) -> None:
+        """Removes a model from the phone; see `Session`."""
+        loaded = self._models.pop(key, None)
+        if loaded is not None:
+            self.adb.shell("rm", "-f", f"{self.folder}/{loaded.file}")
+
+    def conditions(self) -> None:
+        """None: the phone is watched from outside; see `Session`."""
+        return
+
+    def shares(self, key: str) -> dict[str, float]:
+        """None; see `Session`."""
+        return {}
+
+    def _bring(self) -> None:
+        """Copies the program to the phone and starts it once, so that it fails now and not at every model."""
+        self.adb.push(self.native.path, f"{self.folder}/{self.native.name}")
+        for library in self.native.libraries:
+            self.adb.push(library, f"{self.folder}/{library.name}")
+        self.adb.shell("chmod", "700", f"{self.folder}/{self.native.name}")
+        try:
+            output = self._run(self.native.runner.trial)
+        except MeasuringError as error:
+            raise DmaskError(f"'{self.native.path}': {error.problem}", self.native.runner.where) from error
+        if output.status in DOES_NOT_START or "CANNOT LINK EXECUTABLE" in output.stderr:
+            raise DmaskError(f"the phone cannot run '{self.native.path}': {output.tail()}", self.native.runner.where)
+
+    def _time(self, loaded: _Loaded, runs: int, seconds: float) -> Timing:
+        order = RunOrder(loaded.file, self.threads, self._delegate, self.native.flags, seconds, runs, loaded.shape)
+        output = self._run(self.native.runner.arguments(order))
+        if output.status:
+            raise MeasuringError(f"{self.native.name} ended with {_cause(output.status)}: {output.tail()}", NEXT)
+        timing = self.native.runner.parse(_whole_lines(output.stdout) + _whole_lines(output.stderr))
+        if timing is None or timing.ms <= 0:
+            raise MeasuringError(f"{self.native.name} told no time: {output.tail()}", self.native.runner.where)
+        return timing
+
+    def _run(self, arguments: Sequence[str]) -> Output:
+        """What the program said, to the log as well."""
+        words = ["exec", "env", f"LD_LIBRARY_PATH={self.folder}", *self._start, *arguments]
+        # The shell becomes the program, so that its number is the program's.
+        script = f"echo $$; cd {shlex.quote(self.folder)} && {shlex.join(words)}"
+        try:
+            output = self.adb.shell("sh", "-c", script, seconds=self.patience)
+        except SlowError as error:
+            self.adb.shell("kill", "-9", error.stdout.partition("\n")[0])
+            raise MeasuringError(
+                f"{self.native.name} has not ended after {self.patience:g} s: it hangs", "it was killed"
+            ) from None
+        pid, _, stdout = output.stdout.partition("\n")
+        if tag := self.native.runner.log_tag:
+            log = self.adb.shell("logcat", "-d", "-v", "raw", f"--pid={pid}", "-s", f"{tag}:V").stdout
+            stdout = _whole_lines(stdout) + log
+        return output._replace(stdout=stdout)
+
+
+def _param_of(model: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """The structure in an ncnn model and its input's shape (C, H, W): the program makes up the weights."""
+    try:
+        content = zipfile.ZipFile(io.BytesIO(model)).read("model.param")
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise MeasuringError(f"no ncnn model: {error}", NEXT) from error
+    found = re.search(r"^Input .* 0=(\d+) 1=(\d+) 2=(\d+)$", content.decode(errors="replace"), re.M)
+    if found is None:
+        raise MeasuringError("model.param does not tell the shape of its input", NEXT)
+    width, height, channels = map(int, found.groups())
+    return content, (channels, height, width)
+
+
+def _whole_lines(text: str) -> str:
+    """Without a last line that was cut off: it may end in the middle of a number."""
+    return text[: text.rfind("\n") + 1]
+
+
+def _cause(status: int) -> str:
+    """A shell's exit status in words."""
+    names = {number.value: number.name for number in signal.Signals}
+    return names.get(status - 128, f"status {status}")

@@ -1,0 +1,166 @@
+"""Native programs on the phone of the test suite: the real LiteRT, and programs that fail as real ones do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from dmask_mobile.errors import DmaskError
+from latency_tables.devices.adb_client import Adb
+from latency_tables.devices.device import MeasuringError, Samples
+from latency_tables.devices.runner_session import RunnerSession
+from latency_tables.runtimes.litert import LiteRTRuntime
+from latency_tables.runtimes.ncnn import NcnnRuntime
+from tests.fake_phone import FakePhone, adb_server, wait_until
+from tests.latency_tables.devices.native_programs import litert_program, runner, script
+
+FOLDER = "/data/local/tmp/x"
+GOOD = "Average inference timings in us: Warmup: 83235, Init: 38467, Inference: 79760.9"
+LOGGING = """for word; do case "$word" in --num_executions=*) runs=${word#*=} ;; esac; done
+[ "$runs" ] || exit 1
+log "Iteration 1 of $runs: 0.125 ms"
+log "Model executed successfully $runs time(s) in 3.5 ms." """
+COUNTING = """for word; do case "$word" in
+param=*) grep -q ^Convolution "${word#*=}" || exit 1 ;;
+shape=*) [ "$word" = "shape=[20,24,3]" ] || exit 255 ;;
+esac; done
+[ "$1" = 2000 ] && average=0.02 || average=0.01
+printf '%20s  min = %7.2f  max = %7.2f  avg = %7.2f\\n' model.param 0.01 0.03 $average >&2"""
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePhone]:
+    folder = tmp_path_factory.mktemp("phone")
+    with adb_server(folder), FakePhone(folder / "phone") as phone:
+        yield phone
+
+
+@pytest.fixture
+def adb(phone: FakePhone) -> Adb:
+    adb = Adb(phone.serial)
+    assert adb.shell("sh", "-c", f"rm -rf {FOLDER} && mkdir {FOLDER}").status == 0
+    phone.commands.clear()
+    return adb
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return LiteRTRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 20, 20), "fp32")
+
+
+def session_of(adb: Adb, program: Path, delegate: str = "cpu", patience: float = 60.0) -> RunnerSession:
+    return RunnerSession(adb, runner(program), FOLDER, ["taskset", "f0"], 2, delegate, patience)
+
+
+@pytest.mark.parametrize("form", ["NEW", "OLD"])
+def test_litert_measures_a_model(form: str, adb: Adb, phone: FakePhone, model: bytes, tmp_path: Path) -> None:
+    session = session_of(adb, litert_program(tmp_path, form))
+    session.load("a", model)
+    (ms,), cpu_ms, hot = session.sample("a", 0.02)
+    assert ms > 0
+    assert (cpu_ms, hot) == ((), False)
+    assert (
+        "exec env LD_LIBRARY_PATH=/data/local/tmp/x taskset f0 ./benchmark_model --graph=0.tflite" in phone.commands[-1]
+    )
+    assert "--num_threads=2" in phone.commands[-1]
+    assert [path.name for path in (phone.temporary / "x").iterdir() if path.suffix] == ["0.tflite"]
+    session.unload("a")
+    session.unload("a")
+    assert [path.name for path in (phone.temporary / "x").iterdir()] == ["benchmark_model"]
+    assert session.shares("a") == {}
+
+
+def test_a_model_that_litert_refuses_costs_one_measurement(adb: Adb, model: bytes, tmp_path: Path) -> None:
+    session = session_of(adb, litert_program(tmp_path))
+    with pytest.raises(MeasuringError, match=r"ended with status 1: .*ERROR: Failed to load model 0.tflite"):
+        session.load("bad", b"no model")
+    session.load("good", model)
+    assert session.sample("good", 0.01).wall_ms[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kill -SEGV $$", r"benchmark_model ended with SIGSEGV: .*; the session goes on with the next model"),
+        ("echo one; echo two >&2; exit 3", r"ended with status 3: one \| two; the session goes on with the next model"),
+        (
+            f"printf '{GOOD[:-3]}'",
+            r"told no time: Average inference .*Inference: 7976; get it for Android from https://",
+        ),
+        ("head -c 4000 /dev/urandom", r"benchmark_model told no time"),
+        (f"echo '{GOOD}' | sed s/79760.9/0/", r"told no time: Average"),
+    ],
+)
+def test_a_program_that_fails(text: str, message: str, adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    session = session_of(adb, script(tmp_path, "benchmark_model", text))
+    with pytest.raises(MeasuringError, match=message):
+        session.load("a", b"")
+    assert [path.name for path in (phone.temporary / "x").iterdir()] == ["benchmark_model"]
+
+
+def test_a_program_that_hangs_is_killed(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    path = script(
+        tmp_path, "benchmark_model", f'[ "$1" = --help ] && exit; echo $$ >{phone.folder}/pid; exec sleep 600'
+    )
+    session = session_of(adb, path, patience=2.0)
+    with pytest.raises(MeasuringError, match="benchmark_model has not ended after 2 s: it hangs; it was killed"):
+        session.load("a", b"")
+    pid = (phone.folder / "pid").read_text().strip()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the program has ended")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "echo 'CANNOT LINK EXECUTABLE: library \"libx.so\" not found' >&2; exit 1",
+            r"cannot run '.*': CANNOT LINK.*libx",
+        ),
+        ("sleep 600", r"'.*benchmark_model': benchmark_model has not ended after 2 s: it hangs"),
+    ],
+)
+def test_a_program_that_does_not_start_is_told_at_once(text: str, message: str, adb: Adb, tmp_path: Path) -> None:
+    with pytest.raises(DmaskError, match=message + r".*https://ai.google.dev"):
+        session_of(adb, script(tmp_path, "benchmark_model", text), patience=2.0)
+
+
+def test_a_program_for_another_processor(adb: Adb, tmp_path: Path) -> None:
+    path = tmp_path / "executor_runner"
+    path.write_bytes(b"\x7fELF\2\1\1" + bytes(64))
+    with pytest.raises(
+        DmaskError, match=r"the phone cannot run '.*executor_runner': .*Exec format error; build it for"
+    ):
+        session_of(adb, path)
+
+
+def test_executor_runner_speaks_to_the_log(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    phone.write("log", "1 Model executed successfully 5 time(s) in 500.0 ms.\n")  # somebody else's
+    session = session_of(adb, script(tmp_path, "executor_runner", LOGGING))
+    session.load("a", b"")
+    assert session.sample("a", 0.02) == Samples((0.125,), ())
+    # Twenty runs tell that one takes 0.125 ms, so that 0.02 s are 160.
+    counts = [int(found[1]) for command in phone.commands if (found := re.search(r"--num_executions=(\d+)", command))]
+    assert counts == [20, 160]
+
+
+def test_benchncnn_gets_the_structure_and_its_shape(adb: Adb, tmp_path: Path) -> None:
+    model = NcnnRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 24, 20), "fp32")
+    session = session_of(adb, script(tmp_path, "benchncnn", COUNTING))
+    session.load("a", model)
+    assert session.sample("a", 0.1) == Samples((0.02,), ())
+    with pytest.raises(MeasuringError, match="no ncnn model: File is not a zip file"):
+        session.load("b", b"no zip")
+
+
+def test_libraries_beside_the_program_go_along(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    folder = tmp_path / "it's a $(touch hacked) folder"
+    path = script(folder, "benchmark_model", f'[ -e "$LD_LIBRARY_PATH/libdelegate.so" ] && echo "{GOOD}"')
+    (folder / "libdelegate.so").write_bytes(b"library")
+    session = session_of(adb, path)
+    session.load("a", b"")
+    assert session.sample("a", 0.01).wall_ms[0] == pytest.approx(79.7609)
+    assert not list(phone.folder.rglob("hacked"))
