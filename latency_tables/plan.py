@@ -12,12 +12,11 @@ from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
-from latency_tables.correction import MIN_NETWORKS_FOR_CONTEXT
 from latency_tables.predictor import MIN_BLOCKS
 from latency_tables.rows import BlockAt
 from latency_tables.table import LatencyTable
 
-NETWORKS_PER_RESOLUTION = 5
+NETWORKS_PER_RESOLUTION, NUM_NETWORKS = 5, 24
 NUM_SENTINELS = 3
 CANDIDATE_CHILDREN = 300
 EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
@@ -39,11 +38,11 @@ def blocks_of(space: SearchSpace) -> tuple[BlockAt, ...]:
 def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
     """Whole networks to correct sums of blocks by: at each resolution the smallest, the largest, and random ones.
 
-    Five at each resolution, and as many in all as the whole correction needs.
+    Five at each resolution, and 24 in all: five coefficients are fitted to them.
     """
     generator = random.Random(seed)
     resolutions = range(len(space.input.resolutions))
-    count = max(NETWORKS_PER_RESOLUTION, -(-MIN_NETWORKS_FOR_CONTEXT // len(resolutions)))
+    count = max(NETWORKS_PER_RESOLUTION, -(-NUM_NETWORKS // len(resolutions)))
     children = []
     for resolution in resolutions:
         choices = [space.smallest(), space.largest(), *(space.sample(generator) for _ in range(count - 2))]

@@ -88,6 +88,7 @@ class FakePhone:
         self.on_data: Callable[[int], None] = lambda size: None
         self._listener: socket.socket | None = None
         self._connections: list[_Connection] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._make_files()
 
     @property
@@ -106,6 +107,9 @@ class FakePhone:
 
     def __exit__(self, *_: object) -> None:
         self.unplug()
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
     def plug_in(self) -> None:
         """Appears, and makes itself known to adb."""
@@ -166,6 +170,7 @@ class FakePhone:
             bufsize=0,
             start_new_session=True,
         )
+        self._processes.append(process)
         threading.Thread(target=self.on_command, args=(command,), daemon=True).start()
         return process
 
@@ -352,7 +357,7 @@ def _feed(stream: _Stream, process: subprocess.Popen[bytes]) -> None:
         try:
             process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # it is not waited for yet, so that its number is its own
 
 
 def _sync(stream: _Stream, phone: FakePhone, _: str) -> None:

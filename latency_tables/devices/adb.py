@@ -15,13 +15,12 @@ from latency_tables.devices.agent_session import PAUSES_SECONDS, AgentSession, a
 from latency_tables.devices.device import DeviceInfo, MeasuringError, Session
 from latency_tables.devices.local import info_of
 from latency_tables.devices.options import DeviceOptions
-from latency_tables.devices.phone_state import COOLING_SECONDS, Thermometer, WatchedSession, prepared
+from latency_tables.devices.phone_state import COOLING_SECONDS, TEMPORARY, Thermometer, WatchedSession, prepared
 from latency_tables.devices.runner_session import RunnerSession
 from latency_tables.runners import NativeRunner, native_runner
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.runtime import Runtime
 
-TEMPORARY = "/data/local/tmp"
 PROPERTIES = (
     "ro.product.manufacturer",
     "ro.product.model",

@@ -6,8 +6,9 @@ So they are kept with the user's state, by the digest of the table's head, which
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+import platformdirs
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.options import DeviceOptions
@@ -38,5 +39,4 @@ def recall(head: TableHead, source: str, at: str | None = None) -> DeviceOptions
 
 
 def _path(head: TableHead) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "dmask-mobile" / "devices" / f"{head.digest()}.json"
+    return platformdirs.user_state_path("dmask-mobile") / "devices" / f"{head.digest()}.json"

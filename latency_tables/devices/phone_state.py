@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb
 from latency_tables.devices.device import Conditions, Samples, Session
 
-FOLDER = "/data/local/tmp/dmask-mobile"
+TEMPORARY = "/data/local/tmp"  # the only place that the shell may write to and run programs from
+FOLDER = f"{TEMPORARY}/dmask-mobile"
 FORMER = f"{FOLDER}.stay_on"
 STAY_ON = "stay_on_while_plugged_in"
 # The former setting stays on the phone until it is restored: the next session makes good for one that was cut off.
@@ -71,8 +71,7 @@ def _change(adb: Adb, script: str) -> None:
 @contextmanager
 def _alone(serial: str) -> Iterator[None]:
     """Keeps other sessions of this user from the phone: both would measure the other as well."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmask-mobile"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = platformdirs.user_cache_path("dmask-mobile", ensure_exists=True)
     name = f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock"
     try:
         with FileLock(folder / name, timeout=0):

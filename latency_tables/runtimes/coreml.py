@@ -20,6 +20,7 @@ class CoreMLRuntime:
     model_format: ModelFormat = "coreml"
     delegates: tuple[str, ...] = ("cpu", "gpu", "npu", "all")
     converters: tuple[str, ...] = ("coremltools",)
+    nhwc_inside = False
 
     def converts_slowly(self, precision: Precision) -> bool:
         """See `Runtime`."""

@@ -19,6 +19,7 @@ class ExecuTorchRuntime:
     model_format: ModelFormat = "executorch"
     delegates: tuple[str, ...] = ("cpu",)
     converters: tuple[str, ...] = ("executorch", "torchao")
+    nhwc_inside = False
 
     def converts_slowly(self, precision: Precision) -> bool:
         """See `Runtime`."""

@@ -19,6 +19,7 @@ class LiteRTRuntime:
     model_format: ModelFormat = "litert"
     delegates: tuple[str, ...] = ("cpu", "gpu", "nnapi")
     converters: tuple[str, ...] = ("litert-torch", "ai-edge-quantizer")
+    nhwc_inside = True
 
     def converts_slowly(self, precision: Precision) -> bool:
         """See `Runtime`."""

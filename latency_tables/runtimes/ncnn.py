@@ -20,6 +20,7 @@ class NcnnRuntime:
     model_format: ModelFormat = "ncnn"
     delegates: tuple[str, ...] = ("cpu", "gpu")
     converters: tuple[str, ...] = ("ncnn", "pnnx")
+    nhwc_inside = False
 
     def converts_slowly(self, precision: Precision) -> bool:
         """See `Runtime`."""

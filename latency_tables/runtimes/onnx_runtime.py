@@ -19,6 +19,7 @@ class OnnxRuntime:
     model_format: ModelFormat = "onnx"
     delegates: tuple[str, ...] = ("cpu", "xnnpack", "nnapi")
     converters: tuple[str, ...] = ("onnx", "onnxruntime")
+    nhwc_inside = False
 
     def converts_slowly(self, precision: Precision) -> bool:
         """See `Runtime`."""

@@ -15,13 +15,15 @@ class Runtime(Protocol):
     """Converts modules to its format; `latency_tables.agent` or a native program on the device runs them.
 
     ``model_format`` is the export format that it runs; ``delegates``: what it can run on, the usual one first;
-    ``converters``: the distributions, beside torch, whose versions decide what `convert` gives.
+    ``converters``: the distributions, beside torch, whose versions decide what `convert` gives; ``nhwc_inside``:
+    networks compute in NHWC, and a model that takes and gives NHWC is converted without transposes.
     """
 
     name: str
     model_format: ModelFormat
     delegates: tuple[str, ...]
     converters: tuple[str, ...]
+    nhwc_inside: bool
 
     def converts_slowly(self, precision: Precision) -> bool:
         """Whether a block takes long enough for several processes and a cache to pay."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+from dmask_mobile.errors import DmaskError
 from latency_tables import agent
+from latency_tables.devices.local import LocalDevice
+from latency_tables.devices.options import DeviceOptions
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 
 
 def taking(monkeypatch: pytest.MonkeyPatch, times_ms: Callable[[int], float]) -> Callable[[], None]:
@@ -47,3 +57,80 @@ def test_an_unsteady_model_is_timed_for_longer(monkeypatch: pytest.MonkeyPatch) 
 def test_error_of_the_median_by_hand() -> None:
     # deviations 2, 1, 0, 1, 2: their median is 1
     assert agent.median_error([8.0, 9.0, 10.0, 11.0, 12.0]) == pytest.approx(1.2533 * 1.4826 / 5**0.5 / 10)
+
+
+COREML = """
+from enum import Enum
+from types import SimpleNamespace
+
+ComputeUnit = Enum("ComputeUnit", "CPU_ONLY CPU_AND_GPU CPU_AND_NE ALL")
+opened = []
+
+
+class MLModel:
+    def __init__(self, path, compute_units):
+        opened.append((path, compute_units.name))
+
+    def get_spec(self):
+        shape = SimpleNamespace(multiArrayType=SimpleNamespace(shape=[1, 2, 3, 3]))
+        return SimpleNamespace(description=SimpleNamespace(input=[SimpleNamespace(name="input", type=shape)]))
+
+    def predict(self, given):
+        return {"output": given["input"].sum(axis=(2, 3))}
+
+
+models = SimpleNamespace(MLModel=MLModel)
+"""
+
+
+@pytest.mark.parametrize(
+    ("delegate", "units"), [("cpu", "CPU_ONLY"), ("gpu", "CPU_AND_GPU"), ("npu", "CPU_AND_NE"), ("all", "ALL")]
+)
+def test_core_ml_runs_on_the_units_that_were_asked_for(
+    delegate: str, units: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """coremltools predicts on a Mac only; what stands for it here has its interface as its documentation tells it."""
+    (tmp_path / "coremltools.py").write_text(COREML)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "coremltools", raising=False)
+    model = agent.open_coreml("m.mlpackage", 1, delegate)
+    assert sys.modules["coremltools"].opened == [("m.mlpackage", units)]
+    model.run()
+    assert model.output() == pytest.approx(agent.random_input((1, 2, 3, 3)).sum(axis=(2, 3)))
+    monkeypatch.delitem(sys.modules, "coremltools")
+
+
+def ask(lines: list[bytes], *arguments: str) -> list[bytes]:
+    """What an agent of its own answers."""
+    command = [sys.executable, "-P", agent.__file__, *arguments]
+    done = subprocess.run(command, input=b"\n".join(lines) + b"\n", capture_output=True, check=True, timeout=120)
+    return done.stdout.splitlines()
+
+
+def test_an_order_that_fails_is_answered_and_the_next_one_is_carried_out() -> None:
+    lines = [
+        b'{"do": "sample", "key": "never loaded", "seconds": 1}',
+        b"no JSON",
+        b'{"do": "dance"}',
+        b'{"do": "describe"}',
+    ]
+    *errors, last = ask(lines, "onnxruntime", "1", "cpu", "")
+    assert [error.startswith(b'dmask:{"error": ') for error in errors] == [True] * 3
+    assert b"no order 'dance'" in errors[2]
+    assert json.loads(last.removeprefix(b"dmask:"))["runtime_version"] == metadata.version("onnxruntime")
+
+
+def test_what_others_print_is_no_answer(tmp_path: Path) -> None:
+    """A login script that prints, as those of many machines do."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\necho welcome\nprintf 'no newline: '\necho\nexec {shlex.quote(sys.executable)} \"$@\"\n"
+    )
+    python.chmod(0o700)
+    device = LocalDevice(DeviceOptions(python=shlex.quote(str(python))))
+    assert device.describe(OnnxRuntime()) == LocalDevice().describe(OnnxRuntime())
+
+
+def test_a_python_that_is_not_there() -> None:
+    with pytest.raises(DmaskError, match="'no/python' does not start: No such file or directory; give --python"):
+        LocalDevice(DeviceOptions(python="no/python")).describe(OnnxRuntime())

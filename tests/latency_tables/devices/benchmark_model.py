@@ -8,6 +8,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from typing import TextIO
 
 import numpy as np
 
@@ -26,7 +28,11 @@ DEFAULTS = {
 }
 
 
-def run(invoke: object, runs: int, seconds: float, most: float) -> list[int]:
+def say(text: str, file: TextIO = sys.stdout) -> None:
+    file.write(text + "\n")
+
+
+def run(invoke: Callable[[], object], runs: int, seconds: float, most: float) -> list[int]:
     """Microseconds of each run: so many, and for so long, but for no longer than ``most``."""
     times: list[int] = []
     start = time.perf_counter()
@@ -34,21 +40,21 @@ def run(invoke: object, runs: int, seconds: float, most: float) -> list[int]:
         if time.perf_counter() - start > most:
             break
         before = time.perf_counter()
-        invoke()  # type: ignore[operator]
+        invoke()
         times.append(round((time.perf_counter() - before) * 1e6))
     deviation = statistics.pstdev(times)
     spread = f"count={len(times)} first={times[0]} curr={times[-1]} min={min(times)} max={max(times)}"
-    print(f"INFO: {spread} avg={statistics.mean(times):g} std={deviation:.0f}")
+    say(f"INFO: {spread} avg={statistics.mean(times):g} std={deviation:.0f}")
     return times
 
 
 def main(form: str, arguments: list[str]) -> int:
     given = dict(word.removeprefix("--").partition("=")[::2] for word in arguments)
     if set(given) - set(DEFAULTS):
-        print(f"usage: benchmark_model <flags>: unknown {sorted(set(given) - set(DEFAULTS))}", file=sys.stderr)
+        say(f"usage: benchmark_model <flags>: unknown {sorted(set(given) - set(DEFAULTS))}", file=sys.stderr)
         return 1
     flags = DEFAULTS | given
-    print("INFO: STARTING!")
+    say("INFO: STARTING!")
     from ai_edge_litert.interpreter import Interpreter
 
     start = time.perf_counter()
@@ -56,7 +62,7 @@ def main(form: str, arguments: list[str]) -> int:
         interpreter = Interpreter(model_path=flags["graph"], num_threads=int(flags["num_threads"]))
         interpreter.allocate_tensors()
     except ValueError as error:
-        print(f"ERROR: Failed to load model {flags['graph']}: {error}", file=sys.stderr)
+        say(f"ERROR: Failed to load model {flags['graph']}: {error}", file=sys.stderr)
         return 1
     for tensor in interpreter.get_input_details():
         interpreter.set_tensor(tensor["index"], np.ones(tensor["shape"], tensor["dtype"]))
@@ -66,10 +72,10 @@ def main(form: str, arguments: list[str]) -> int:
     times = run(interpreter.invoke, int(flags["num_runs"]), float(flags["min_secs"]), most)
     warm, average = statistics.mean(warm_up), statistics.mean(times)
     if form == "OLD":
-        print(f"Average inference timings in us: Warmup: {warm:g}, Init: {init}, Inference: {average:g}")
+        say(f"Average inference timings in us: Warmup: {warm:g}, Init: {init}, Inference: {average:g}")
     else:
         first = f"Init: {init}, First inference: {warm_up[0]}"
-        print(f"INFO: Inference timings in us: {first}, Warmup (avg): {warm:g}, Inference (avg): {average:g}")
+        say(f"INFO: Inference timings in us: {first}, Warmup (avg): {warm:g}, Inference (avg): {average:g}")
     return 0
 
 

@@ -282,6 +282,7 @@ def test_contract_by_the_agent(phone: FakePhone) -> None:
     assert phone.read(SETTINGS) == "1"
 
 
+@pytest.mark.slow
 def test_contract_by_litert_program(phone: FakePhone, tmp_path: Path) -> None:
     options = DeviceOptions(at="adb", runner=str(litert_program(tmp_path / "programs")))
     check_device(AdbDevice(options), LiteRTRuntime())
@@ -327,6 +328,7 @@ def at_command(phone: FakePhone, word: str, count: int, action: Callable[[], Non
     phone.on_command = on_command
 
 
+@pytest.mark.slow
 def test_a_profile_by_the_agent_outlives_a_lost_connection(phone: FakePhone, tmp_path: Path) -> None:
     def replug() -> None:
         phone.unplug()

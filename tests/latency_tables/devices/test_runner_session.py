@@ -120,7 +120,7 @@ def test_a_program_that_hangs_is_killed(adb: Adb, phone: FakePhone, tmp_path: Pa
             "echo 'CANNOT LINK EXECUTABLE: library \"libx.so\" not found' >&2; exit 1",
             r"cannot run '.*': CANNOT LINK.*libx",
         ),
-        ("sleep 600", r"'.*benchmark_model': benchmark_model has not ended after 2 s: it hangs"),
+        ("exec sleep 600", r"'.*benchmark_model': benchmark_model has not ended after 2 s: it hangs"),
     ],
 )
 def test_a_program_that_does_not_start_is_told_at_once(text: str, message: str, adb: Adb, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from latency_tables.rows import BlockRow, NetworkRow
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.setup import Setup, setup_for
 from latency_tables.table import LatencyTable
+from tests.latency_tables.contract import check_device
 from tests.sshd import Sshd
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "space_v1.yaml"
@@ -134,6 +135,10 @@ def test_a_machine_is_the_same_over_ssh(board: Sshd) -> None:
             session.load("network", model)
             outputs.append(session.output("network"))
     assert outputs[0] == outputs[1]
+
+
+def test_contract(board: Sshd) -> None:
+    check_device(SshDevice(options()), RUNTIME)
 
 
 def test_cores_are_those_that_were_asked_for(board: Sshd) -> None:

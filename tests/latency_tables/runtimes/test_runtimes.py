@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.space import load_space
 from export.formats import FORMATS
+from latency_tables.conversion import convert_subject
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
+from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.registry import RUNTIMES, runtime_named
 from latency_tables.setup import setup_for
 from tests.latency_tables.contract import check_device
@@ -65,3 +69,20 @@ def test_a_model_of_several_files_travels_as_one(tmp_path: Path) -> None:
     for name in ("ncnn", "coreml"):
         with zipfile.ZipFile(io.BytesIO(runtime_named(name).read(tmp_path))) as archive:
             assert {n: archive.read(n) for n in archive.namelist()} == {"model.param": b"p", "weights/weight.bin": b"w"}
+
+
+@pytest.mark.slow
+def test_a_litert_block_alone_has_no_transpose_that_a_network_lacks() -> None:
+    """Else small blocks cost a quarter more alone; the values are those of the block."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    def operations(content: bytes) -> list[str]:
+        model = flatbuffer_utils.read_model_from_bytearray(content)
+        return [flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) for op in model.subgraphs[0].operators]
+
+    child = load_space("mobilenet_small").child(load_space("mobilenet_small").smallest())
+    blocks = [located for located in child.located_blocks() if located[0].kind != "skip"]
+    inside = [operations(convert_subject(located, LiteRTRuntime(), "fp32")) for located in blocks]
+    assert [name.count("TRANSPOSE") for name in inside] == [1] + [0] * (len(blocks) - 1)  # the image comes in NCHW
+    whole = Counter(operations(convert_subject(child, LiteRTRuntime(), "fp32")))
+    assert whole - Counter(MUL=1, ADD=1) == sum(map(Counter, inside), Counter())  # normalization comes on top
