@@ -12,6 +12,7 @@ This package and the command line are the only ones that see all three packages,
 folder may hold an ``export.py`` of its own.
 """
 
+from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, start_run
 from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
@@ -26,7 +27,9 @@ __all__ = [
     "cost_model",
     "demo",
     "evaluate_table",
+    "examine_installation",
     "export",
+    "list_devices",
     "load_cost",
     "load_space",
     "profile",

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from dmask_mobile import __version__, api
 from dmask_mobile.cli.deploy_commands import export, show_verification, verify
+from dmask_mobile.cli.device_commands import devices, doctor
 from dmask_mobile.cli.options import (
     AllowDrift,
     Cost,
@@ -46,6 +47,8 @@ app = typer.Typer(
 app.command()(profile)
 app.command()(export)
 app.command()(verify)
+app.command()(devices)
+app.command()(doctor)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dmask_mobile import api
+from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import load_space
-from tests.latency_tables.factory import SCALE, network_ms, write_table
+from tests.latency_tables.factory import SCALE, edit_head, network_ms, write_table
 
 SPACE = load_space("demo")
 
@@ -35,6 +36,37 @@ def test_a_latency_by_its_tables_name(tables: list[Path]) -> None:
     assert SCALE != 1
 
 
+def test_a_device_is_asked_only_when_it_is_to_be_checked(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.jsonl", SPACE)
+    edit_head(table, device="Pixel 6")
+    child = SPACE.child(SPACE.smallest())
+    assert api.cost_model("latency", [table]).estimate(child).value == pytest.approx(network_ms(child))
+    with pytest.raises(DmaskError, match="device of the table is 'Pixel 6'"):
+        api.cost_model("latency", [table], check=True)
+
+
+def test_an_emulators_table_is_taken_only_when_that_is_said(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.jsonl", SPACE)
+    edit_head(table, functional=True)
+    with pytest.raises(DmaskError, match="was measured on an emulator: its times mean nothing"):
+        api.cost_model("latency", [table])
+    assert api.cost_model("latency", [table], functional=True, check=True).name == "latency"  # it has no drift
+
+
+def test_the_precision_of_the_network_is_that_of_its_tables(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.jsonl", SPACE)
+    child = SPACE.child(SPACE.smallest())
+    with pytest.raises(DmaskError, match="is a table of fp32, the network is to be int8"):
+        api.cost_model("latency", [table], precision="int8")
+    edit_head(table, precision="int8")
+    assert api.cost_model("latency", [table], precision="int8").estimate(child).value == pytest.approx(
+        network_ms(child)
+    )
+    bytes_of = {p: api.cost_model("weight_bytes", precision=p).estimate(child).value for p in ("fp32", "int8")}
+    assert bytes_of == {p: WeightBytes(p).estimate(child).value for p in ("fp32", "int8")}
+    assert bytes_of["int8"] < bytes_of["fp32"] / 2
+
+
 @pytest.mark.parametrize(
     ("name", "count", "message"),
     [
@@ -54,6 +86,7 @@ def test_two_tables_of_one_name(tables: list[Path], tmp_path: Path) -> None:
         api.cost_model("latency@pixel", [tables[0], tmp_path / "pixel.jsonl"])
 
 
+@pytest.mark.slow
 def test_a_search_of_two_tables_keeps_both(tables: list[Path], tmp_path: Path) -> None:
     """Budgets of two tables and of the memory at once; the run keeps the tables."""
     from dmask_mobile.search.settings import SearchSettings

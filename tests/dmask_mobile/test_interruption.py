@@ -61,6 +61,7 @@ def test_other_threads_take_no_signals() -> None:
     assert noted == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 9, 14])
 def test_a_search_stopped_by_sigterm_in_the_middle_of_an_epoch_goes_on_bit_for_bit(after: int, tmp_path: Path) -> None:
     """7 weight steps and then gate steps an epoch: stopped in both, and resumed without repeating a step."""

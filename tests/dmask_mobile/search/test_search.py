@@ -28,6 +28,7 @@ def searcher(settings: SearchSettings = SETTINGS, place: float = 0.5) -> Searche
     return Searcher(SPACE, few_images(), [Budget(COST, LOW + place * (HIGH - LOW))], settings)
 
 
+@pytest.mark.slow
 def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path) -> None:
     undisturbed = searcher().run(tmp_path / "a.pt")
 
@@ -82,6 +83,7 @@ def test_a_budget_out_of_reach_is_refused_before_training(factor: float, where: 
         Searcher(SPACE, few_images(64), [Budget(COST, limit)], SETTINGS)
 
 
+@pytest.mark.slow
 def test_changed_settings_are_refused_and_leave_the_run_as_it_was(tmp_path: Path) -> None:
     class InterruptedSearchError(Exception):
         pass
@@ -101,6 +103,7 @@ def test_changed_settings_are_refused_and_leave_the_run_as_it_was(tmp_path: Path
     assert result.costs[0] <= budget["macs"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 1, "warmup": 0.0, "min_gate_steps": 1})
     searcher(settings).run(tmp_path / "c.pt")

@@ -11,6 +11,7 @@ from dmask_mobile.training.data import FASHION_MNIST_FOLDER, load_data, normaliz
 from dmask_mobile.training.train import batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", [24, 32])
 def test_glyphs_at_any_resolution(resolution: int) -> None:
     data = load_data("glyphs", resolution)

@@ -1,0 +1,53 @@
+"""Devices that can be measured on, and whether the installation works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dmask_mobile.cost_names import our_package
+from dmask_mobile.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from latency_tables.attached import Attached
+    from latency_tables.doctor import Finding
+
+
+def list_devices(hosts: Sequence[str] = (), python: str = "") -> Attached:
+    """This machine, the phones that adb sees, and ``hosts``; what each can run, and what is missing for the rest.
+
+    A device that cannot be used is in the list too, with the reason and what to do. Nothing is measured.
+
+    Args:
+        hosts: machines reached by ssh, each as ``ssh:HOST``.
+        python: the command on them that is a Python with the runtimes.
+
+    Raises:
+        DmaskError: for a host that is not ``ssh:HOST``.
+    """
+    our_package("latency_tables")
+    from latency_tables.attached import attached, named_hosts
+
+    return attached(named_hosts(hosts, python))
+
+
+def examine_installation(
+    hosts: Sequence[str] = (), python: str = "", progress: Progress = silent
+) -> tuple[Finding, ...]:
+    """What works here, on the phones that are attached and on ``hosts``, and how to mend the rest.
+
+    Every runtime that is installed converts a block and runs it, which takes half a minute in all.
+
+    Args:
+        hosts: machines reached by ssh, each as ``ssh:HOST``.
+        python: the command on them that is a Python with the runtimes.
+        progress: told before each check.
+
+    Raises:
+        DmaskError: for a host that is not ``ssh:HOST``.
+    """
+    our_package("latency_tables")
+    from latency_tables.attached import named_hosts
+    from latency_tables.doctor import examine
+
+    return examine(named_hosts(hosts, python), progress)

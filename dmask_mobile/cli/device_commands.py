@@ -1,0 +1,105 @@
+"""``dmask devices`` and ``dmask doctor``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dmask_mobile import api
+from dmask_mobile.cli.options import Json, console, print_json
+from dmask_mobile.cli.progress import ShownProgress
+
+if TYPE_CHECKING:
+    from latency_tables.attached import AttachedDevice, RuntimeState
+    from latency_tables.doctor import Finding
+
+STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+Hosts = Annotated[list[str] | None, typer.Argument(metavar="[ssh:HOST]...", help="Machines to look at by ssh.")]
+HostPython = Annotated[str, typer.Option(help="The command on these machines that is a Python with the runtimes.")]
+
+
+def devices(hosts: Hosts = None, python: HostPython = "", as_json: Json = False) -> None:
+    """List what can be measured on: this machine, phones that adb sees, machines named as ssh:HOST.
+
+    With what each of them can run, and what is missing for the rest. A device that does not answer is a line with the
+    reason.
+
+    Example: dmask devices ssh:pi@raspberry --python venv/bin/python
+    """
+    found = api.list_devices(hosts or [], python)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    for device in found.devices:
+        console.print(device_table(device))
+    for note in found.notes:
+        console.print(note, style=STYLES["note"], markup=False, soft_wrap=True)
+
+
+def device_table(device: AttachedDevice) -> Table:
+    """A device, and a line for each runtime."""
+    shown = Table(title=escape(f"--device {device.at}"), title_justify="left", show_header=False)
+    if device.problem:
+        shown.add_row(f"[{STYLES['problem']}]not ready[/]", escape(f"{device.problem}; {device.fix}"))
+        return shown
+    shown.add_row("device", escape(", ".join(filter(None, (device.device, device.system, device.soc)))))
+    if device.functional:
+        shown.add_row("emulator", "its times mean nothing")
+    shown.add_row("cores", cores_in_words(device.cores, device.clocks_mhz))
+    shown.add_row("Python", device.python or "none: native programs run the models (--runner)")
+    for state in device.runtimes:
+        shown.add_row(state.name, escape(runtime_in_words(state)))
+    return shown
+
+
+def cores_in_words(cores: int, clocks_mhz: Sequence[int]) -> str:
+    """How many, and which ones run at which clock, where that is known.
+
+    >>> cores_in_words(9, [1704] * 4 + [2367] * 4 + [2914])
+    '9: 0-3 up to 1704 MHz, 4-7 up to 2367 MHz, 8 up to 2914 MHz'
+    """
+    groups = []
+    for clock, members in itertools.groupby(range(len(clocks_mhz)), key=clocks_mhz.__getitem__):
+        first, *_, last = [*members] * 2
+        groups.append(f"{first}-{last} up to {clock} MHz" if last > first else f"{first} up to {clock} MHz")
+    return f"{cores}: {', '.join(groups)}" if groups else str(cores)
+
+
+def runtime_in_words(state: RuntimeState) -> str:
+    """Its version, and what it needs."""
+    needs = "; ".join(f"{need.what} ({need.fix})" for need in state.needs)
+    return ": ".join(filter(None, (state.version, needs)))
+
+
+def doctor(hosts: Hosts = None, python: HostPython = "", as_json: Json = False) -> None:
+    """Examine the installation: packages, runtimes, cores, cache, adb, phones, ssh, machines named as ssh:HOST.
+
+    Every runtime that is installed converts a block, runs it, and must come to PyTorch's numbers. Each finding that is
+    not ok says what to do. Exit status: 0 when nothing is a problem (what is optional and absent is a note), 1
+    otherwise, 2 for bad use.
+
+    Example: dmask doctor
+    """
+    with ShownProgress() as progress:
+        findings = api.examine_installation(hosts or [], python, progress)
+    healthy = all(finding.verdict != "problem" for finding in findings)
+    if as_json:
+        print_json({"healthy": healthy, "findings": [finding._asdict() for finding in findings]})
+    else:
+        console.print(findings_table(findings))
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Verdict, what was found and what to do."""
+    shown = Table("check", "verdict", "found", "what to do")
+    for finding in findings:
+        verdict = f"[{STYLES[finding.verdict]}]{finding.verdict}[/]"
+        shown.add_row(escape(finding.check), verdict, escape(finding.found), escape(finding.fix))
+    return shown
