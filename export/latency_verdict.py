@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision
 from dmask_mobile.records.verification import Check, Verdict
 
@@ -131,7 +132,10 @@ def _measure(
         return promise.probe
     if artifact.batch is None:
         return "the batch is open; export it again without --dynamic-batch to measure it"
-    return promise.probe.measure(path)
+    try:
+        return promise.probe.measure(path)
+    except DmaskError as error:  # a phone that was unplugged must not cost what was verified before
+        return f"it could not be measured: {error}"
 
 
 def _line(

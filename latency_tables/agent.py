@@ -29,6 +29,7 @@ import platform
 import select
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -39,6 +40,7 @@ MARK = "dmask:"
 MIN_SAMPLES, MAX_SAMPLES = 5, 30
 ERROR, MOST_SAMPLES, MOST_SECONDS = 0.01, 100, 4  # of the median; runs and multiples of the time to reach it
 STEADY = 0.05
+MIN_WARM_UP_SECONDS = 0.005  # six runs of a small model are over before the core has left its sleep
 GRACE_SECONDS = 5  # to end in order once stdin has ended
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-silicon"),
@@ -50,6 +52,8 @@ DISTRIBUTIONS = {
 
 COREML_UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "npu": "CPU_AND_NE", "all": "ALL"}
 DELEGATES = {"coreml": tuple(COREML_UNITS)}  # of the others only the CPU
+
+NCNN_HALF = b"\x47\x6b\x30\x01"  # stands before weights in float16
 
 Model = collections.namedtuple("Model", "run output")
 """A loaded model: runs once; the numbers that come out."""
@@ -110,12 +114,16 @@ def open_executorch(path, threads, delegate):
 
 
 def open_ncnn(path, threads, delegate):
-    """ncnn, fp32 arithmetic."""
+    """ncnn; arithmetic in half precision where the weights are stored so and the processor can."""
     import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = threads
-    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage", "vulkan_compute"):
+    with open(os.path.join(path, "model.bin"), "rb") as weights:
+        half = weights.read(4) == NCNN_HALF
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
+        setattr(net.opt, "use_" + option, half)
+    for option in ("bf16_packed", "bf16_storage", "vulkan_compute"):
         setattr(net.opt, "use_" + option, False)
     net.load_param(os.path.join(path, "model.param"))
     net.load_model(os.path.join(path, "model.bin"))
@@ -211,11 +219,19 @@ def processor():
     """The name of the processor, or of the board."""
     with contextlib.suppress(OSError), open("/proc/device-tree/model") as file:
         return file.read().strip("\0\n ")
+    if sys.platform == "darwin":  # `platform` says no more than arm
+        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+    found = {}  # type: dict[str, list[str]]
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown processor"
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), []).append(value.strip())
+    if "model name" in found:
+        return found["model name"][0]
+    # ARM's numbers, of big cores and little ones
+    parts = zip(found.get("CPU implementer", ()), found.get("CPU part", ()))  # noqa: B905 - older Pythons lack `strict`
+    kinds = sorted({f"{implementer} {part}" for implementer, part in parts})
+    return f"ARM cores {', '.join(kinds)}" if kinds else platform.processor() or "unknown processor"
 
 
 def clocks_mhz():
@@ -269,13 +285,16 @@ def sample(run, seconds):
 
 
 def warm_up(run, seconds):
-    """Runs until three runs take as long as the three before, within 5%; for at most ``seconds``."""
+    """Runs until three runs take as long as the three before, within 5%; for 5 ms at least, ``seconds`` at most."""
     times = []  # type: list[float]
-    end = time.perf_counter() + seconds
+    begin = time.perf_counter()
+    end, earliest = begin + seconds, begin + min(seconds, MIN_WARM_UP_SECONDS)
     while len(times) < 2 or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
+        if time.perf_counter() < earliest:
+            continue
         if len(times) >= 6 and abs(statistics.median(times[-3:]) / statistics.median(times[-6:-3]) - 1) <= STEADY:
             return
 
@@ -288,11 +307,14 @@ def median_error(values):
 
 
 def pin(threads, cores):
-    """Keeps this process on ``cores``, or else on the last ``threads`` that it has, where the system allows it."""
-    if hasattr(os, "sched_setaffinity"):
+    """Keeps this process on ``cores``, or else on the last ``threads`` that it has; why that cannot be, if so."""
+    if not hasattr(os, "sched_setaffinity"):
+        return f"{platform.system()} lets no process choose its cores" if cores else ""
+    try:
         os.sched_setaffinity(0, cores or sorted(os.sched_getaffinity(0))[-threads:])
-    elif cores:
-        raise RuntimeError(f"{platform.system()} pins no process to cores")
+    except OSError as error:
+        return f"the cores {cores} cannot be had: {error.strerror}"
+    return ""
 
 
 class Agent:
@@ -361,13 +383,13 @@ def main():
     runtime, threads, delegate, cores = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a runtime prints is no answer
-    pin(threads, [int(core) for core in cores.split(",") if core])
+    refusal = pin(threads, [int(core) for core in cores.split(",") if core])
     with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
         agent = Agent(folder, runtime, threads, delegate)
         threading.Thread(target=end_with_stdin, args=(folder,), daemon=True).start()
         for line in sys.stdin:
             try:
-                answer = agent.answer(json.loads(line))
+                answer = {"error": refusal} if refusal else agent.answer(json.loads(line))
             except Exception as error:  # whatever a runtime raises, the next model must still be measured
                 answer = {"error": f"{type(error).__name__}: {error}"}
             answers.write(MARK + json.dumps(answer) + "\n")

@@ -10,7 +10,6 @@ from typing import Any
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import Record
-from export.formats import FORMATS
 from latency_tables import agent
 from latency_tables.devices.adb import AdbDevice
 from latency_tables.devices.adb_client import Phone, attached_phones, trouble_of
@@ -20,6 +19,7 @@ from latency_tables.devices.ssh import SshDevice
 from latency_tables.runners import RUNNERS
 from latency_tables.runtimes.registry import RUNTIMES
 from latency_tables.runtimes.runtime import Runtime
+from latency_tables.setup import install_command
 
 PATIENCE_SECONDS = 30.0  # for a machine that lets us in, but does not answer
 
@@ -162,12 +162,6 @@ def here_needed(runtime: Runtime) -> tuple[Need, ...]:
     """What is missing here for converting models; nothing where all is there."""
     missing = " and ".join(name for name in runtime.converters if not installed(name))
     return (Need(what=f"no {missing} to convert models here", fix=install_command(runtime)),) if missing else ()
-
-
-def install_command(runtime: Runtime) -> str:
-    """What installs a runtime and its converter on this machine."""
-    extra = FORMATS[runtime.model_format].extra
-    return f"pip install 'dmask-mobile[{extra}]'" if extra else f"pip install {' '.join(runtime.converters)}"
 
 
 def installed(distribution: str) -> bool:

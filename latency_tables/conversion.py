@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
@@ -93,7 +93,7 @@ class Converter:
         if not self.runtime.converts_slowly(self.precision) or len(missing) < MIN_FOR_PROCESSES:
             return
         self._start_processes()
-        with ThreadPoolExecutor(len(self._processes)) as pool:
+        with ThreadPoolExecutor(self._idle.qsize()) as pool:
             tasks = [pool.submit(self._convert_elsewhere, subject) for subject in missing]
             try:
                 for done, task in enumerate(as_completed(tasks), start=1):
@@ -113,9 +113,12 @@ class Converter:
             if not self.runtime.converts_slowly(self.precision):
                 return convert_subject(subject, self.runtime, self.precision)
             path = self._path(subject)
-            if not path.exists():
-                self._keep(path, convert_subject(subject, self.runtime, self.precision))
-            return path.read_bytes()
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                content = convert_subject(subject, self.runtime, self.precision)
+                self._keep(path, content)
+                return content
 
     def close(self) -> None:
         """Ends the processes."""
@@ -124,16 +127,19 @@ class Converter:
 
     def _start_processes(self) -> None:
         while len(self._processes) < min(MAX_PROCESSES, os.cpu_count() or 1):
-            process = ConverterProcess(self.runtime.name, self.precision)
-            self._processes.append(process)
-            self._idle.put(process)
+            self._idle.put(self._new_process())
+
+    def _new_process(self) -> ConverterProcess:
+        process = ConverterProcess(self.runtime.name, self.precision)
+        self._processes.append(process)
+        return process
 
     def _convert_elsewhere(self, subject: Subject) -> None:
         process = self._idle.get()
         try:
             content = process.convert(SUBJECT.dump_python(subject, mode="json"))
         finally:
-            self._idle.put(process)
+            self._idle.put(process if process.alive else self._new_process())
         if content is not None:
             self._keep(self._path(subject), content)
 
@@ -156,8 +162,9 @@ class Converter:
 def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = None) -> Iterator[Converter]:
     """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block."""
     folder = folder or cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_oldest(folder, CACHE_BYTES)
+    if runtime.converts_slowly(precision):  # what converts at once keeps nothing
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_oldest(folder, CACHE_BYTES)
     converter = Converter(runtime, precision, folder)
     try:
         yield converter
@@ -174,14 +181,18 @@ def cache_folder() -> Path:
 def source_digest() -> str:
     """Names the code that makes models: a changed one must not find what another has made."""
     root = Path(__file__).parents[1]
-    folders = ("export", "dmask_mobile/nets", "latency_tables/runtimes")
-    files = sorted(path for folder in folders for path in (root / folder).glob("*.py"))
+    folders = ("export", "dmask_mobile/nets", "dmask_mobile/records", "latency_tables/runtimes")
+    files = [Path(__file__), *sorted(path for folder in folders for path in (root / folder).glob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def remove_oldest(folder: Path, most_bytes: int) -> None:
     """Removes the files that were written first until the others take at most ``most_bytes``."""
-    files = sorted(((path.stat(), path) for path in folder.iterdir()), key=lambda found: found[0].st_mtime)
+    files = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another profile removes or renames it
+            files.append((path.stat(), path))
+    files.sort(key=lambda found: found[0].st_mtime)
     total = sum(status.st_size for status, _ in files)
     for status, path in files:
         if total <= most_bytes:

@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
+MAX_SECONDS = 300.0
 START = "from latency_tables.converter_process import main; main()"
 
 
 class ConverterProcess:
-    """Started at once; ready a few seconds later. One that dies gives nothing from then on."""
+    """Started at once; ready a few seconds later."""
 
     def __init__(self, runtime: str, precision: str) -> None:
         # A session of its own: Ctrl-C must reach the parent alone.
@@ -27,16 +29,27 @@ class ConverterProcess:
         )
 
     def convert(self, subject: Any) -> bytes | None:
-        """The model of a subject in JSON; None where it cannot be converted."""
+        """The model of a subject in JSON; None where it cannot be converted, or not within five minutes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        watch = threading.Timer(MAX_SECONDS, self._process.kill)
+        watch.start()
         try:
             self._process.stdin.write(json.dumps(subject).encode() + b"\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
-            return None
+            line = b""
+        finally:
+            watch.cancel()
+        if not line:  # dead, or about to be
+            self._process.wait()
         return base64.b64decode(line) if line.strip() else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can convert more."""
+        return self._process.poll() is None
 
     def close(self) -> None:
         """Ends the process."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ from latency_tables.setup import Setup, now
 from latency_tables.table import LatencyTable
 from latency_tables.writer import TableWriter
 
+WAKING_SECONDS = 0.05
 T = TypeVar("T")
 
 
@@ -61,14 +62,13 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
         DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
     """
     with ExitStack() as stack:
-        writer = stack.enter_context(TableWriter(path, setup.head()))
-        remember(writer.table.head, setup.reached)
         # Before the devices: a signal must not come between their preparation and the block that undoes it.
         stopped_by = stack.enter_context(stop_signals())
+        head = setup.head()
         converter = stack.enter_context(converter_for(setup.runtime, setup.precision))
-        sessions = [
-            stack.enter_context(device.open(setup.runtime, setup.threads, setup.delegate)) for device in setup.devices
-        ]
+        sessions = [stack.enter_context(device.open(*setup.how_to_run)) for device in setup.devices]
+        writer = stack.enter_context(TableWriter(path, head))  # last: what a device refuses must not begin a table
+        remember(writer.table.head, setup.reached)
         yield Measuring(sessions, settings, converter, writer, stopped_by)
 
 
@@ -79,6 +79,8 @@ class Unit:
         self.number = number
         self.session = session
         self.loaded: set[Subject] = set()
+        self.failed: set[Subject] = set()
+        self.shares_asked = False
 
 
 class Measuring:
@@ -151,10 +153,12 @@ class Measuring:
 
         def measure_share(unit: Unit, round_: int) -> None:
             nonlocal count
+            ready = [
+                block for block in self._share(blocks, unit) if self._load(unit, block)
+            ]  # loading cools the caches
             self._measure_sentinels(unit)
-            for block in self._share(blocks, unit):
-                if self._load(unit, block):
-                    self._measure(unit, block, round_)
+            for block in ready:
+                self._measure(unit, block, round_)
                 with self._lock:
                     count += 1
                     progress(f"measure round {round_ + 1}/{self.settings.rounds}", count, len(blocks))
@@ -178,9 +182,9 @@ class Measuring:
         self.convert([child for child, _ in due], progress)
 
         def measure_share(unit: Unit) -> None:
-            for child, round_ in self._share(due, unit):
-                if self._load(unit, child):
-                    self._measure(unit, child, round_)
+            ready = [(child, round_) for child, round_ in self._share(due, unit) if self._load(unit, child)]
+            for child, round_ in ready:
+                self._measure(unit, child, round_)
 
         self._on_each(measure_share)
 
@@ -198,14 +202,16 @@ class Measuring:
 
     def _load(self, unit: Unit, subject: Subject) -> bool:
         """Loads, unless it is ready already or has failed; a failure becomes a row."""
-        if subject in unit.loaded:
-            return True
+        if subject in unit.loaded or subject in unit.failed:
+            return subject in unit.loaded
         try:
             unit.session.load(_key(subject), self.converter.model(subject))
         except (OSError, DeviceLostError):  # a full disk or a lost device is no fault of the model
             raise
         except Exception as error:  # whatever a converter or runtime raises, the rest must still be measured
+            unit.failed.add(subject)
             self._fail(subject, error)
+            self._check_stopped()
             return False
         unit.loaded.add(subject)
         return True
@@ -231,20 +237,23 @@ class Measuring:
         if conditions is not None:
             self._add(ConditionsRow(at=now(), unit=unit.number, **conditions._asdict()))
         ours = sum(isinstance(row, SentinelRow) and row.unit == unit.number for row in self.rows)
-        for child in self.sentinels:
-            samples = None
-            if self._load(unit, child):
-                self._note_shares(unit, child)
-                samples = self._sample(unit, child, self.settings.seconds_per_block)
+        ready = [child for child in self.sentinels if self._load(unit, child)]
+        for child in ready[:1]:  # wakes a core that slept while models were converted: the first was 1.6 times too slow
+            self._note_shares(unit, child)
+            self._sample(unit, child, WAKING_SECONDS)
+        for child in ready:
+            samples = self._sample(unit, child, self.settings.seconds_per_block)
             if samples is not None:
                 common = {"round": ours // len(self.sentinels), "at": now(), "unit": unit.number, **samples._asdict()}
                 self._add(SentinelRow(child=child, elapsed_s=round(self.elapsed_s, 3), **common))
 
     def _note_shares(self, unit: Unit, child: ChildSpec) -> None:
         """What the runtime estimates of a network's operations, once."""
-        if any(isinstance(row, SharesRow) and row.child == child for row in self.rows):
+        if unit.shares_asked or any(isinstance(row, SharesRow) for row in self.rows):
             return
-        shares = unit.session.shares(_key(child))
+        unit.shares_asked, shares = True, {}
+        with suppress(MeasuringError):  # an estimate is not worth a profile
+            shares = unit.session.shares(_key(child))
         if shares:
             self._add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
 

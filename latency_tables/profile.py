@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.latency_verdict import UNSTABLE_NOISE
+from latency_tables.devices.device import MeasuringError
 from latency_tables.measuring import Measuring, ProfileSettings, measuring_into
 from latency_tables.plan import Planner, networks_of, sentinels_of
 from latency_tables.rows import describe_subject
@@ -32,13 +34,21 @@ def profile_space(
 
     Raises:
         DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
+        DmaskError: when not a single block could be measured.
         DeviceLostError: when the device is gone.
         StoppedError: after SIGTERM or Ctrl-C.
     """
     with measuring_into(path, setup, settings) as measuring:
         if measuring.writer.dropped_line:
             progress("profile", 0, 1, "dropped a line that was cut off")
-        return _SpaceProfile(space, measuring).run(progress)
+        table = _SpaceProfile(space, measuring).run(progress)
+    if not table.blocks:
+        subject, reason = next(iter(table.failures.items()))
+        raise DmaskError(
+            f"nothing could be measured into '{path}': {describe_subject(subject)}: {reason}",
+            f"mend that, remove '{path}' and profile again; 'dmask doctor' looks for causes",
+        )
+    return table
 
 
 def profile_child(
@@ -166,14 +176,20 @@ def remeasure(
     """The wall times of each model in each round; the models alternate.
 
     Raises:
-        MeasuringError: when the runtime fails on one of them.
+        MeasuringError: when the runtime fails on one of them, and when the device stays hot.
+        StoppedError: after SIGTERM or Ctrl-C.
     """
     taken: dict[str, list[Sequence[float]]] = {key: [] for key in models}
-    with setup.devices[0].open(setup.runtime, setup.threads, setup.delegate) as session:
+    with stop_signals() as stopped_by, setup.devices[0].open(*setup.how_to_run) as session:
         for key, model in models.items():
             session.load(key, model)
         for round_ in range(rounds):
             for key in models:
-                taken[key].append(session.sample(key, seconds).wall_ms)
+                samples = session.sample(key, seconds)
+                if samples.hot:
+                    raise MeasuringError("the device stays too warm for its full speed", "let it cool, then try again")
+                if signal_number := stopped_by():
+                    raise StoppedError(signal_number, "measuring")
+                taken[key].append(samples.wall_ms)
             progress("measure", round_ + 1, rounds)
     return taken

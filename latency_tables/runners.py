@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import ModelFormat
+from dmask_mobile.records.artifact import ModelFormat, Precision
 from latency_tables.native_output import (
     Timing,
     parse_benchmark_model,
@@ -52,7 +52,7 @@ class Runner(NamedTuple):
     trial: Sequence[str]
     log_tag: str
     where: str
-    note: str = ""
+    only: Precision | None = None
 
 
 def _benchmark_model(order: RunOrder) -> list[str]:
@@ -140,7 +140,7 @@ RUNNERS: dict[str, Runner] = {
         trial=["1", "1", "2", "-1", "0", "param=none"],
         log_tag="",
         where="build one that knows 'param=' with ncnn for Android: https://github.com/Tencent/ncnn",
-        note="fp16 where the CPU can",
+        only="fp16",
     ),
 }
 
@@ -167,8 +167,7 @@ class NativeRunner(NamedTuple):
         content = hashlib.sha256(self.path.read_bytes())
         for library in self.libraries:
             content.update(library.read_bytes())
-        note = f" ({self.runner.note})" if self.runner.note else ""
-        return " ".join([f"{self.name} {content.hexdigest()[:12]}{note}", *map(shlex.quote, self.flags)])
+        return " ".join([f"{self.name} {content.hexdigest()[:12]}", *map(shlex.quote, self.flags)])
 
     def delegate_flags(self, delegate: str) -> Sequence[str]:
         """What makes it run on ``delegate``.
@@ -182,12 +181,14 @@ class NativeRunner(NamedTuple):
         return self.runner.delegates[delegate]
 
 
-def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRunner:
+def native_runner(
+    path: str, flags: Sequence[str], runtime: Runtime, precision: Precision | None = None
+) -> NativeRunner:
     """The program at ``path``, which is known by its file name.
 
     Raises:
         DmaskError: when there is no such file, when it is none of the known programs, and when it runs other models
-            than ``runtime`` makes.
+            than ``runtime`` makes, or does not compute in ``precision``.
     """
     program = Path(path)
     if not program.is_file():
@@ -201,5 +202,10 @@ def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRu
         raise DmaskError(
             f"{names[0]} runs {runner.model_format} models, {runtime.name} makes {runtime.model_format}",
             f"use {wanted} or --runtime {runner.runtime}",
+        )
+    if precision is not None and precision != (runner.only or precision):
+        raise DmaskError(
+            f"{names[0]} computes in {runner.only} where the CPU can, whatever the model is, not in {precision}",
+            f"give --precision {runner.only}",
         )
     return NativeRunner(names[0], program, tuple(flags))

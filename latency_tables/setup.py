@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from export.formats import FORMATS
+from latency_tables import agent
 from latency_tables.conversion import convert_subject
 from latency_tables.devices.device import Device
 from latency_tables.devices.known import recall
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import device_at
 from latency_tables.rows import Subject, TableHead
+from latency_tables.runners import native_runner
 from latency_tables.runtimes.registry import runtime_named
 from latency_tables.runtimes.runtime import Runtime
 from latency_tables.table import LatencyTable
@@ -39,25 +42,44 @@ class Setup(NamedTuple):
         Raises:
             DmaskError: when a device is absent or lacks the runtime, and when two of them differ.
         """
-        heads = [
-            TableHead(
-                **device.describe(self.runtime)._asdict(),
-                runtime=self.runtime.name,
-                precision=self.precision,
-                delegate=self.delegate,
-                threads=self.threads,
-                pinned_cores=self.reached.cores,
-                created=now(),
-                reached_at=self.reached.at,
+        first, *others = (device.describe(self.runtime) for device in self.devices)
+        for number, other in enumerate(others, start=2):
+            for name, ours, theirs in zip(first._fields, first, other, strict=True):
+                if ours != theirs:
+                    raise DmaskError(
+                        f"devices that share a table must be identical: {name} of the first is '{ours}', of number"
+                        f" {number} '{theirs}'",
+                        "make a table of each",
+                    )
+        self._check_cores(first.cores)
+        return TableHead(
+            **first._replace(functional=first.functional or self.reached.functional)._asdict(),
+            runtime=self.runtime.name,
+            precision=self.precision,
+            delegate=self.delegate,
+            threads=self.threads,
+            pinned_cores=self.reached.cores,
+            created=now(),
+            reached_at=self.reached.at,
+        )
+
+    @property
+    def how_to_run(self) -> tuple[Runtime, int, str]:
+        """What a device is opened with."""
+        return self.runtime, self.threads, self.delegate
+
+    def _check_cores(self, cores: int) -> None:
+        """Checks that every thread has a core of its own."""
+        pinned = self.reached.cores
+        if pinned and pinned[-1] >= cores:
+            raise DmaskError(
+                f"the device has the cores 0 to {cores - 1}, not {pinned[-1]}", "choose others with --cores"
             )
-            for device in self.devices
-        ]
-        for number, head in enumerate(heads[1:], start=2):
-            heads[0].check_same(
-                head, f"devices that share a table must be identical, device {number} is not: the first"
+        if self.threads > (len(pinned) or cores):
+            raise DmaskError(
+                f"{self.threads} threads on {len(pinned) or cores} cores wait for each other",
+                "give fewer --threads or more --cores",
             )
-        functional = heads[0].functional or self.reached.functional
-        return heads[0].model_copy(update={"functional": functional})
 
     def convert(self, subject: Subject) -> bytes:
         """The model of a block or of a whole network as it is deployed."""
@@ -74,7 +96,8 @@ def setup_for(
     """The set-up that options name; no device is touched.
 
     Raises:
-        DmaskError: for an unknown device or runtime, and for a precision or delegate that the runtime has not.
+        DmaskError: for an unknown device or runtime, for a precision or delegate that the runtime has not, and when
+            its models cannot be converted here.
     """
     found = runtime_named(runtime)
     refused = FORMATS[found.model_format].refused
@@ -82,10 +105,33 @@ def setup_for(
         raise DmaskError(f"{runtime} has no {precision}: {refused[precision]}", "choose another precision")
     if delegate not in found.delegates:
         raise DmaskError(f"{runtime} has no delegate '{delegate}'", f"choose one of {', '.join(found.delegates)}")
+    for name in found.converters:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise DmaskError(
+                f"the models of {runtime} are made by {name}, which is not installed here",
+                install_command(found),
+            ) from None
     names = [options.at for options in devices]
     if len(set(names)) < len(names):
         raise DmaskError(f"a device is named twice: {', '.join(names)}", "name each one once")
+    if any(options.model_copy(update={"at": devices[0].at}) != devices[0] for options in devices):
+        raise DmaskError("devices that share a table are run alike", "give all of them the same options")
+    if devices[0].runner:
+        native_runner(devices[0].runner, devices[0].runner_flags, found, precision).delegate_flags(delegate)
+    elif delegate not in agent.DELEGATES.get(runtime, ("cpu",)):
+        raise DmaskError(
+            f"{runtime} runs on the CPU from Python, not on '{delegate}'",
+            "give --runner the runtime's native program and a phone, or --delegate cpu",
+        )
     return Setup(tuple(map(device_at, devices)), found, threads, precision, delegate, devices[0])
+
+
+def install_command(runtime: Runtime) -> str:
+    """What installs a runtime and its converter on this machine."""
+    extra = FORMATS[runtime.model_format].extra
+    return f"pip install 'dmask-mobile[{extra}]'" if extra else f"pip install {' '.join(runtime.converters)}"
 
 
 def setup_of(table: LatencyTable, at: str | None = None) -> Setup:

@@ -93,11 +93,11 @@ class LatencyTable:
         """For each row, how slow its device was: 1 is the usual self, 1.1 ten percent slower.
 
         Each sentinel's rounds are compared with their median over all devices; between sentinels of a device it is
-        interpolated by place in the file, which no clock that jumps can disturb.
+        interpolated by place in the file, which no clock that jumps can disturb. What was measured hot is left out.
         """
         by_child: dict[ChildSpec, list[tuple[int, int, float]]] = defaultdict(list)
         for place, row in enumerate(self.rows):
-            if isinstance(row, SentinelRow):
+            if isinstance(row, SentinelRow) and not row.hot:
                 by_child[row.child].append((row.unit, place, float(np.median(row.wall_ms))))
         points: dict[int, list[tuple[int, float]]] = defaultdict(list)
         for found in by_child.values():
@@ -148,10 +148,11 @@ class LatencyTable:
     def sentinels(self) -> dict[ChildSpec, Summary]:
         """The networks that tell whether the device has changed, and their latency when the table was made."""
         found: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
+        hot: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
         for row in self.rows:
             if isinstance(row, SentinelRow):
-                found[row.child].append(row.wall_ms)
-        return {child: summarize(rounds) for child, rounds in found.items()}
+                (hot if row.hot else found)[row.child].append(row.wall_ms)
+        return {child: summarize(rounds) for child, rounds in (hot | found).items()}
 
     # What that predicts
 

@@ -87,6 +87,7 @@ class Sshd:
 
     def start(self) -> None:
         """Serves, until `stop`."""
+        assert Path(SSHD).exists(), "these tests want an sshd: apt install openssh-server"
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's sshd confines its unprivileged half
         with (self.folder / "log").open("ab") as log:

@@ -264,3 +264,12 @@ def test_the_python_api_names_a_foreign_export_module(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "export.py', not dmask-mobile's package" in done.stderr
+
+
+@pytest.mark.slow
+def test_options_that_would_be_ignored(folder: Path, table: Path, tmp_path: Path) -> None:
+    done = dmask("profile", "--missing", "child.json", "--table", table, "--runtime", "litert", cwd=folder)
+    assert_refused(done, "--missing measures as the table was measured", "no other options")
+    done = dmask("profile", "demo", "-o", tmp_path / "t.jsonl", "--cores", "9999", cwd=folder)
+    assert_refused(done, "the device has the cores 0 to", "choose others with --cores")
+    assert not (tmp_path / "t.jsonl").exists()

@@ -24,7 +24,7 @@ def test_chain_step_by_step(data: str, tmp_path: Path) -> None:
         return json.loads(done.stdout)
 
     profiled = step("profile", "demo", "--classes", classes, "-o", "table.jsonl", "--rounds", 3)
-    assert profiled["num_networks"] == 12
+    assert profiled["num_networks"] == 24
     low = dmask("search", "demo", "--data", data, "--budget", "latency=0.0001", "--table", "table.jsonl",
                 "--allow-drift", "-o", run, cwd=tmp_path)  # fmt: skip
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
@@ -41,3 +41,27 @@ def test_chain_step_by_step(data: str, tmp_path: Path) -> None:
         assert check["verdict"] in ("passed", "not promised") or check["quantity"].startswith("latency"), check
     assert {c["quantity"] for c in verification["checks"]} >= {"latency", "latency budget", "max error", "size"}
     assert (run / "verification.json").exists()
+
+
+def test_a_latency_is_verified_by_the_runtime_that_ships(tmp_path: Path) -> None:
+    """The table, the search, the export and the measurement all are ncnn's."""
+    run, space = tmp_path / "run", Path(__file__).parent / "golden" / "space_v1.yaml"
+
+    def step(*arguments: object, statuses: tuple[int, ...] = (0,)) -> dict[str, object]:
+        done = dmask(*arguments, "--json", cwd=tmp_path)
+        assert done.returncode in statuses, done.stderr
+        return json.loads(done.stdout)
+
+    profile = ("profile", space, "--classes", 36, "--runtime", "ncnn", "-o", "t.jsonl", "--rounds", 2)
+    assert step(*profile)["runtime"] == "ncnn"
+    search = ("search", space, "--data", "glyphs", "--table", "t.jsonl", "-o", run, "--epochs", 1, "--allow-drift")
+    low = dmask(*search, "--budget", "latency=0.0001", cwd=tmp_path)
+    reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
+    step(*search, "--budget", f"latency={reach[1].strip()}ms")
+    step("train", run, "--epochs", 1)
+    step("export", run, "--format", "ncnn,onnx")
+    checks = step("verify", run, "--images", 64, statuses=(0, 1))["checks"]
+    latencies = {check["artifact"]: check for check in checks if check["quantity"] == "latency"}
+    assert latencies["ncnn"]["measured"] > 0
+    assert latencies["onnx"]["verdict"] == "not promised"
+    assert all(check["verdict"] == "passed" for check in checks if not check["quantity"].startswith("latency"))

@@ -58,6 +58,8 @@ Cores = Annotated[
 Functional = Annotated[bool, typer.Option("--functional", help="An emulator, whose times mean nothing.")]
 Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
 
+MAX_CORE_DIGITS = 4
+
 # Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -68,21 +70,22 @@ def print_json(content: Any) -> None:
 
 
 def parse_cores(text: str) -> tuple[int, ...]:
-    """Core numbers and ranges of them, separated by commas.
+    """Core numbers and ranges of them, separated by commas; each core once, in order.
 
     Raises:
         DmaskError: when it is anything else.
 
-    >>> parse_cores("0,4-6")
+    >>> parse_cores("4-6,0,5")
     (0, 4, 5, 6)
     """
-    cores: list[int] = []
+    cores: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+        numbers = [word for word in (first, last or first) if word.isdecimal() and len(word) <= MAX_CORE_DIGITS]
+        if len(numbers) < 2 or int(numbers[1]) < int(numbers[0]):
             raise DmaskError(f"cores are numbers and ranges, got '{text}'", "for example 4-7 or 2,3")
-        cores += range(int(first), int(last or first) + 1)
-    return tuple(cores)
+        cores |= set(range(int(numbers[0]), int(numbers[1]) + 1))
+    return tuple(sorted(cores))
 
 
 def parse_budget(text: str) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +54,11 @@ def profile(
         PrecisionName.fp32
     ),
     delegate: Annotated[
-        str, typer.Option(help="What the runtime computes on: cpu; with a native runner also gpu, nnapi.")
+        str,
+        typer.Option(
+            help="What the runtime computes on: cpu; with a native runner also gpu, nnapi or xnnpack; Core ML: gpu, npu"
+            " or all."
+        ),
     ] = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     cores: Cores = "",
@@ -91,8 +96,8 @@ def profile(
     devices = [
         DeviceOptions(
             at=at,
-            python=python,
-            runner=runner,
+            python=found_again(python) if at == "local" else python,
+            runner=found_again(runner),
             runner_flags=tuple(runner_flag or ()),
             cores=parse_cores(cores),
             functional=functional,
@@ -116,6 +121,11 @@ def profile(
             )
         else:
             assert missing is not None
+            given = (threads, runtime, precision.value, delegate, cores, python, runner, runner_flag, functional)
+            if given != (1, "onnxruntime", "fp32", "cpu", "", "", "", None, False) or len(device or ()) > 1:
+                raise DmaskError(
+                    "--missing measures as the table was measured", "give it no other options than --table and --device"
+                )
             at = device[0] if device else None
             table = api.profile_missing(ChildSpec.read(missing), output, at=at, settings=settings, progress=progress)
     if as_json:
@@ -124,6 +134,16 @@ def profile(
     console.print(latency_table_summary(table))
     for line in (*describe_failures(table), *filter(None, [stability(table)])):
         console.print(line, style="yellow", markup=False)
+
+
+def found_again(command: str) -> str:
+    """The command with the path of its program made absolute: it is remembered, and run from other folders.
+
+    >>> found_again("python3 -B")
+    'python3 -B'
+    """
+    program, *rest = shlex.split(command) or [""]
+    return shlex.join([str(Path(program).absolute()), *rest]) if "/" in program else command
 
 
 def parse_share(text: str) -> float:

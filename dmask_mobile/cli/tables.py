@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from dmask_mobile.records.space import SearchSpace
@@ -88,7 +89,7 @@ RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")
 
 def latency_table_summary(table: LatencyTable) -> Table:
     """Head, coverage and quality of a latency table."""
-    shown = Table(title=f"latency table {table.source}", title_justify="left", show_header=False)
+    shown = Table(title=escape(f"latency table {table.source}"), title_justify="left", show_header=False)
     head = table.head
     if head.functional:
         shown.add_row("functional", "measured on an emulator: its times mean nothing")
@@ -118,7 +119,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
     shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
     for name, value in _said_of_itself(table):
-        shown.add_row(name, value)
+        shown.add_row(name, escape(value))
     if table.failures:
         shown.add_row("failed", str(len(table.failures)))
     return shown

@@ -89,7 +89,7 @@ class AdbDevice:
         with prepared(adb) as folder:
             thermometer = Thermometer(adb, self.patience, self.sleep)
             if native is not None:
-                prefix = self._prefix(adb, threads)
+                prefix = on_cores(self._cores(adb, threads))
                 session = RunnerSession(adb, native, folder, prefix, threads, delegate)
                 yield WatchedSession(session, thermometer)
                 return
@@ -110,16 +110,17 @@ class AdbDevice:
     @contextmanager
     def _agent(self, adb: Adb, runtime: Runtime, threads: int, delegate: str, folder: str) -> Iterator[AgentSession]:
         python = shlex.split(self.options.python) or ["python3"]
-        # Android has no /tmp. The agent stays on those cores that `taskset` leaves to it.
-        words = ["env", f"TMPDIR={folder}", *self._prefix(adb, threads)]
-        words += agent_command(python, runtime, threads, delegate, cores=())
+        cores = self._cores(adb, threads)
+        # Android has no /tmp. Some phones refuse a process to choose its cores, but not `taskset`.
+        words = ["env", f"TMPDIR={folder}", *on_cores(cores)]
+        words += agent_command(python, runtime, threads, delegate, cores)
 
         def link(status: int, stderr: str) -> str | None:
             trouble = adb.trouble()
             if trouble is not None:
                 return trouble.problem
             # An agent ends with 0 when its stdin does; adb, when the phone left in the middle.
-            broken = status == 0 or stderr.startswith(("error: ", "adb: "))
+            broken = status == 0 or any(line.startswith(("error: ", "adb: ")) for line in stderr.splitlines())
             return f"the connection to phone '{adb.serial}' broke" if broken else None
 
         session = AgentSession(adb.shell_command(words), link, pauses=self.pauses)
@@ -128,14 +129,19 @@ class AdbDevice:
         finally:
             session.close()
 
-    def _prefix(self, adb: Adb, threads: int) -> list[str]:
-        """What starts a program on the cores that were asked for, or on the fastest ones."""
+    def _cores(self, adb: Adb, threads: int) -> tuple[int, ...]:
+        """The cores that were asked for, or the fastest ones."""
         clocks = _clocks_khz(adb)
         strange = [core for core in self.options.cores if core not in clocks]
         if strange:
             raise DmaskError(f"the phone has no core {strange[0]}", f"it has {', '.join(map(str, clocks))}")
         fastest = sorted(clocks, key=lambda core: (clocks[core], core))[-threads:]
-        return ["taskset", f"{sum(1 << core for core in self.options.cores or fastest):x}"]
+        return self.options.cores or tuple(sorted(fastest))
+
+
+def on_cores(cores: Sequence[int]) -> list[str]:
+    """The words that start a program on these cores."""
+    return ["taskset", f"{sum(1 << core for core in set(cores)):x}"]
 
 
 def _info(adb: Adb) -> DeviceInfo:

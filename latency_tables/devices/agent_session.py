@@ -22,6 +22,7 @@ from latency_tables.runtimes.runtime import Runtime
 
 PATIENCE_SECONDS = 60.0  # beyond what was asked for: loading, warm-up, five runs of a slow model
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # before a lost connection is tried again
+CLOSING_SECONDS = 10.0
 STDERR_TAIL_BYTES = 2000
 SOURCE = Path(agent.__file__).read_bytes()
 BOOTSTRAP = (
@@ -34,16 +35,7 @@ T = TypeVar("T")
 def agent_command(
     python: Sequence[str], runtime: Runtime, threads: int, delegate: str, cores: Sequence[int]
 ) -> list[str]:
-    """The command that runs the agent with ``python``, which takes the agent's source from its stdin first.
-
-    Raises:
-        DmaskError: for a delegate that Python cannot ask for: the CPU's time would pass for its own.
-    """
-    if delegate not in agent.DELEGATES.get(runtime.name, ("cpu",)):
-        raise DmaskError(
-            f"{runtime.name} runs on the CPU from Python, not on '{delegate}'",
-            "give --runner the runtime's native program and a phone, or --delegate cpu",
-        )
+    """The command that runs the agent with ``python``, which takes the agent's source from its stdin first."""
     pinned = ",".join(map(str, cores))
     return [*python, "-c", BOOTSTRAP.format(size=len(SOURCE)), runtime.name, str(threads), delegate, pinned]
 
@@ -68,6 +60,7 @@ class AgentSession:
             was not.
         patience: seconds to wait beyond the sampling time before a silent agent is killed.
         pauses: seconds to wait before each time that a lost connection is tried again.
+        folder: of this machine, for the models of a process of this machine: one that crashed cannot remove them.
     """
 
     def __init__(
@@ -76,11 +69,13 @@ class AgentSession:
         link: Callable[[int, str], str | None] = never_lost,
         patience: float = PATIENCE_SECONDS,
         pauses: Sequence[float] = PAUSES_SECONDS,
+        folder: str | None = None,
     ) -> None:
         self.command = list(command)
         self.link = link
         self.patience = patience
         self.pauses = pauses
+        self.environment = None if folder is None else {**os.environ, "TMPDIR": folder}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._held: set[str] = set()  # keys that the living process has loaded
@@ -141,7 +136,13 @@ class AgentSession:
         return
 
     def close(self) -> None:
-        """Ends the agent."""
+        """Ends the agent, which removes its models when its stdin ends."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSING_SECONDS)
         self._end_process()
         self._stderr.close()
 
@@ -184,7 +185,7 @@ class AgentSession:
             line = b""
         if not line:
             raise self._death()
-        answer: dict[str, Any] = json.loads(line.removeprefix(agent.MARK.encode()))
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise MeasuringError(answer["error"])
         return answer
@@ -192,7 +193,8 @@ class AgentSession:
     def _started(self) -> subprocess.Popen[bytes]:
         """The living process, which has the agent's source."""
         if self._process is None:
-            self._stderr.truncate(0)
+            self._stderr.seek(0)  # the process inherits the place as well
+            self._stderr.truncate()
             # A session of its own: Ctrl-C must reach this process alone, which finishes the sample under way.
             try:
                 self._process = subprocess.Popen(
@@ -200,6 +202,7 @@ class AgentSession:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._stderr,
+                    env=self.environment,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -211,7 +214,7 @@ class AgentSession:
         return self._process
 
     def _answer(self, seconds: float) -> bytes:
-        """The agent's next line; nothing when it died. Kills it when it says nothing for so long."""
+        """The agent's next answer; nothing when it died. Kills it when it says nothing for so long."""
         assert self._process is not None
         assert self._process.stdout is not None
         end, text = time.monotonic() + seconds, b""
@@ -226,9 +229,10 @@ class AgentSession:
                     return b""
                 text += chunk
                 *lines, text = text.split(b"\n")
-                for line in lines:  # a login script may have written others
-                    if line.startswith(agent.MARK.encode()):
-                        return line
+                for line in lines:  # a login script may have written others, and the beginning of this one
+                    _, mark, answer = line.partition(agent.MARK.encode())
+                    if mark:
+                        return answer
 
     def _death(self) -> Exception:
         """Why the process died."""

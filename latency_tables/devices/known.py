@@ -6,6 +6,7 @@ So they are kept with the user's state, by the digest of the table's head, which
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import platformdirs
@@ -33,9 +34,10 @@ def recall(head: TableHead, source: str, at: str | None = None) -> DeviceOptions
     if at is None and head.reached_at != "local":
         raise DmaskError(
             f"{source} was measured on '{head.reached_at}', which you have not measured on into this table",
-            f"if you trust that device: dmask profile SPACE --device {head.reached_at} -o TABLE, as the table was made",
+            "if you trust that device, profile as the table was made: dmask profile SPACE --device"
+            f" {shlex.quote(head.reached_at)} -o TABLE",
         )
-    return DeviceOptions(at=at or "local", cores=head.pinned_cores, functional=head.functional)
+    return DeviceOptions(at="local" if at is None else at, cores=head.pinned_cores, functional=head.functional)
 
 
 def _path(head: TableHead) -> Path:

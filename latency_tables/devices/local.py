@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,12 +40,16 @@ class LocalDevice:
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
         """A child process of this one."""
-        python = shlex.split(self.options.python) or [sys.executable]
-        session = AgentSession(agent_command(python, runtime, threads, delegate, self.options.cores))
-        try:
-            yield session
-        finally:
-            session.close()
+        command = agent_command(self._python(), runtime, threads, delegate, self.options.cores)
+        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
+            session = AgentSession(command, folder=folder)
+            try:
+                yield session
+            finally:
+                session.close()
+
+    def _python(self) -> list[str]:
+        return shlex.split(self.options.python) or [sys.executable]
 
 
 def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceInfo:
@@ -70,6 +75,8 @@ def lacks_runtime(runtime: Runtime, reason: str, where: str = "") -> DmaskError:
     place = f" on {where}" if where else ""
     todo = f"install it{place or ' here'}: pip install {agent.DISTRIBUTIONS[runtime.name][0]}"
     todo += ", or give --python a Python that has it"
-    if "macOS only" in reason:
+    if "cores" in reason:
+        todo = "choose others with --cores"
+    elif "macOS only" in reason:
         todo = "profile on a Mac: --device ssh:MAC"
     return DmaskError(f"{runtime.name} does not run{place}: {reason}", todo)

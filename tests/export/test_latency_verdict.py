@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import LatencyPrediction
-from export.latency_verdict import LatencyPromise, MeasuredLatency, judge_latency
+from export.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies, judge_latency
+from tests.export.factory import exported
 
 
 class NoProbe:
@@ -61,3 +63,15 @@ def test_a_prediction_over_the_budget_is_named_as_the_cause() -> None:
     _, budget = judge_latency("onnx", promise_of(10, 9.9), MeasuredLatency(9.8, 0.0, 0.0))
     assert budget.verdict == "failed"
     assert budget.note.startswith("the table predicts 10 ms, over the budget; ")
+
+
+def test_a_device_that_is_lost_costs_its_latency_alone(tmp_path: Path) -> None:
+    class Lost:
+        def measure(self, path: Path) -> MeasuredLatency:
+            raise DmaskError("the phone is gone", "plug it in again")
+
+    artifact = exported("onnx", tmp_path)
+    promise = promise_of(10, 12)._replace(probe=Lost())
+    (check,) = judge_latencies(artifact, tmp_path / artifact.path, [promise], {}, allow_drift=False)
+    assert (check.verdict, check.measured) == ("not verified", None)
+    assert check.note == "it could not be measured: the phone is gone; plug it in again"

@@ -43,7 +43,7 @@ def check_device(device: Device, runtime: Runtime, precision: Precision = "fp32"
         assert min(session.sample("b", 0.002).wall_ms) > 0
         conditions = session.conditions()
         assert conditions is None or conditions.thermal_status is None or conditions.thermal_status >= 0
-        assert all(0 <= share <= 1 for share in session.shares("b").values())
+        assert session.shares("b") == {}  # only Core ML estimates them
         if isinstance(session, AgentSession):
             check_output(session.output("b"), module, precision)
 

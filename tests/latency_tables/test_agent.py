@@ -7,15 +7,19 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from dmask_mobile.errors import DmaskError
 from latency_tables import agent
+from latency_tables.devices import agent_session
+from latency_tables.devices.device import DeviceLostError
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
@@ -134,3 +138,51 @@ def test_what_others_print_is_no_answer(tmp_path: Path) -> None:
 def test_a_python_that_is_not_there() -> None:
     with pytest.raises(DmaskError, match="'no/python' does not start: No such file or directory; give --python"):
         LocalDevice(DeviceOptions(python="no/python")).describe(OnnxRuntime())
+
+
+def agent_says(python: str, folder: Path) -> LocalDevice:
+    """This machine by a shell script for a Python."""
+    script = folder / "python"
+    script.write_text(f"#!/bin/sh\n{python}\n")
+    script.chmod(0o700)
+    return LocalDevice(DeviceOptions(python=shlex.quote(str(script))))
+
+
+def test_an_answer_after_words_without_a_newline(tmp_path: Path) -> None:
+    device = agent_says(f"printf 'last login: '\nexec {shlex.quote(sys.executable)} \"$@\"", tmp_path)
+    assert device.describe(OnnxRuntime()) == LocalDevice().describe(OnnxRuntime())
+
+
+def test_cores_that_cannot_be_had() -> None:
+    with pytest.raises(
+        DmaskError, match=r"the cores \[9999\] cannot be had: Invalid argument; choose others with --cores"
+    ):
+        LocalDevice(DeviceOptions(python=shlex.quote(sys.executable), cores=(9999,))).describe(OnnxRuntime())
+
+
+def test_no_model_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither after an orderly end nor when the agent was killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = OnnxRuntime().convert(torch.nn.ReLU(), (1, 1, 2, 2), "fp32")
+    for kill in (False, True):
+        with LocalDevice().open(OnnxRuntime(), 1, "cpu") as session:
+            session.load("a", model)
+            assert len([path for path in tmp_path.rglob("*") if path.is_file() and path.name.isdecimal()]) == 1
+            if kill:
+                assert session._process is not None
+                session._process.kill()
+        assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_each_process_has_its_own_last_words(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def link(status: int, stderr: str) -> str:
+        told.append(stderr)
+        return "cut"
+
+    session = agent_session.AgentSession(["sh", "-c", "echo last words >&2; exit 3"], link, pauses=(0.0, 0.0))
+    with pytest.raises(DeviceLostError, match=r"cut \(tried 3 times\)"):
+        session.describe()
+    session.close()
+    assert told == ["last words\n"] * 3

@@ -106,4 +106,11 @@ def test_version_names_content_libraries_and_flags(tmp_path: Path) -> None:
     both = hashlib.sha256(b"programlibrary").hexdigest()[:12]
     assert native_runner(path, (), litert).version() == f"benchmark_model {both}"
     ncnn = native_runner(program(tmp_path, "benchncnn", b"program"), (), runtime_named("ncnn"))
-    assert ncnn.version() == f"benchncnn {both} (fp16 where the CPU can)"
+    assert ncnn.version() == f"benchncnn {both}"
+
+
+def test_a_program_that_has_one_precision_wants_that(tmp_path: Path) -> None:
+    (tmp_path / "benchncnn").write_bytes(b"")
+    with pytest.raises(DmaskError, match=r"benchncnn computes in fp16 .* not in fp32; give --precision fp16"):
+        native_runner(str(tmp_path / "benchncnn"), (), runtime_named("ncnn"), "fp32")
+    assert native_runner(str(tmp_path / "benchncnn"), (), runtime_named("ncnn"), "fp16").name == "benchncnn"

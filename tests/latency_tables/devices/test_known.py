@@ -35,7 +35,9 @@ def test_this_machine_needs_no_knowledge() -> None:
 def test_a_foreign_table_runs_nothing_and_calls_nobody(tmp_path: Path) -> None:
     table, trace = write_table(tmp_path / "t.jsonl", load_space("demo")), tmp_path / "trace"
     edit_head(table, reached_at="ssh:attacker")
-    with pytest.raises(DmaskError, match="which you have not measured on into this table; if you trust that device"):
+    with pytest.raises(
+        DmaskError, match="which you have not measured on into this table; if you trust that device, profile"
+    ):
         check_drift(LatencyTable.read(table))
     edit_head(table, reached_at="local", reached={"python": f"sh -c 'touch {trace}'"})
     with pytest.raises(DmaskError, match="unknown key 'reached'"):

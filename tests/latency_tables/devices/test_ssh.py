@@ -170,14 +170,18 @@ def test_a_connection_that_is_cut_costs_nothing(board: Sshd, tmp_path: Path, mon
 
 
 def test_an_order_that_is_cut_off_is_given_again(board: Sshd, tmp_path: Path) -> None:
-    python = fragile_python(tmp_path, f"open('{tmp_path}/%d.mark' % os.getpid(), 'w').close(); time.sleep(2)")
+    then = f"first = not os.listdir('{tmp_path}/marks'); open('{tmp_path}/marks/%d' % os.getpid(), 'w').close()"
+    (tmp_path / "marks").mkdir()
+    python = fragile_python(tmp_path, f"{then}; time.sleep(300 if first else 0)")
     with SshDevice(options(python=python)).open(RUNTIME, 1, "cpu") as session:
-        cutter = threading.Thread(target=lambda: (wait_until(lambda: bool(list(tmp_path.glob("*.mark")))), board.cut()))
+        cutter = threading.Thread(
+            target=lambda: (wait_until(lambda: bool(list((tmp_path / "marks").iterdir()))), board.cut())
+        )
         cutter.start()
         with pytest.raises(MeasuringError, match="INVALID_PROTOBUF"):  # what the runtime says in the end
             session.load("bad", b"bad")
         cutter.join()
-    assert len(list(tmp_path.glob("*.mark"))) == 2
+    assert len(list((tmp_path / "marks").iterdir())) == 2
 
 
 def test_a_machine_that_is_gone_keeps_what_was_measured(
