@@ -2,7 +2,8 @@
 
 Self-contained: the standard library and the runtime, so that the same source works on any machine with a Python. A
 crash or a hang of a runtime ends this process and nothing else. Its arguments are a runtime, a number of threads, a
-delegate, and the cores to stay on, separated by commas (none: the last ones, as many as threads). It answers each
+delegate, and the cores to stay on, separated by commas (none: the last ones, as many as threads; ``as started``: those
+that something else has put it on). It answers each
 line on stdin with one on stdout, after the word ``dmask:``, since other programs may write there too:
 
     {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
@@ -37,6 +38,7 @@ import time
 import zipfile
 
 MARK = "dmask:"
+AS_STARTED = "as started"
 MIN_SAMPLES, MAX_SAMPLES = 5, 30
 ERROR, MOST_SAMPLES, MOST_SECONDS = 0.01, 100, 4  # of the median; runs and multiples of the time to reach it
 STEADY = 0.05
@@ -383,7 +385,7 @@ def main():
     runtime, threads, delegate, cores = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a runtime prints is no answer
-    refusal = pin(threads, [int(core) for core in cores.split(",") if core])
+    refusal = "" if cores == AS_STARTED else pin(threads, [int(core) for core in cores.split(",") if core])
     with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
         agent = Agent(folder, runtime, threads, delegate)
         threading.Thread(target=end_with_stdin, args=(folder,), daemon=True).start()

@@ -110,10 +110,9 @@ class AdbDevice:
     @contextmanager
     def _agent(self, adb: Adb, runtime: Runtime, threads: int, delegate: str, folder: str) -> Iterator[AgentSession]:
         python = shlex.split(self.options.python) or ["python3"]
-        cores = self._cores(adb, threads)
-        # Android has no /tmp. Some phones refuse a process to choose its cores, but not `taskset`.
-        words = ["env", f"TMPDIR={folder}", *on_cores(cores)]
-        words += agent_command(python, runtime, threads, delegate, cores)
+        # Android has no /tmp. `taskset` puts the agent on its cores, as it does with native programs.
+        words = ["env", f"TMPDIR={folder}", *on_cores(self._cores(adb, threads))]
+        words += agent_command(python, runtime, threads, delegate, cores=None)
 
         def link(status: int, stderr: str) -> str | None:
             trouble = adb.trouble()

@@ -33,10 +33,13 @@ T = TypeVar("T")
 
 
 def agent_command(
-    python: Sequence[str], runtime: Runtime, threads: int, delegate: str, cores: Sequence[int]
+    python: Sequence[str], runtime: Runtime, threads: int, delegate: str, cores: Sequence[int] | None
 ) -> list[str]:
-    """The command that runs the agent with ``python``, which takes the agent's source from its stdin first."""
-    pinned = ",".join(map(str, cores))
+    """The command that runs the agent with ``python``, which takes the agent's source from its stdin first.
+
+    ``cores``: to stay on; none: the last ones, as many as threads; None: those that it is started on.
+    """
+    pinned = agent.AS_STARTED if cores is None else ",".join(map(str, cores))
     return [*python, "-c", BOOTSTRAP.format(size=len(SOURCE)), runtime.name, str(threads), delegate, pinned]
 
 

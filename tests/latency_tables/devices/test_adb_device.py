@@ -300,13 +300,6 @@ def test_the_agent_computes_what_pytorch_does(phone: FakePhone) -> None:
         assert list((phone.temporary / "dmask-mobile").glob("dmask-*/0"))  # its models lie below our folder
 
 
-def test_a_delegate_that_python_cannot_ask_for(phone: FakePhone) -> None:
-    opened = agent_device().open(OnnxRuntime(), 1, "nnapi")
-    with pytest.raises(DmaskError, match=r"onnxruntime runs on the CPU from Python, not on 'nnapi'.*--runner"), opened:
-        pass
-    assert phone.read(SETTINGS) == "1"
-
-
 SPACE_FILE = Path(__file__).parents[2] / "golden" / "space_v1.yaml"
 SPACE = SearchSpace.read(SPACE_FILE)
 
