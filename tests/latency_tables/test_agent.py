@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -87,6 +88,21 @@ models = SimpleNamespace(MLModel=MLModel)
 """
 
 
+@pytest.fixture
+def no_coremltools() -> Iterator[None]:
+    """As if it had not been imported."""
+
+    def take() -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if name.partition(".")[0] == "coremltools"]
+        return {name: sys.modules.pop(name) for name in names}
+
+    before = take()
+    yield
+    take()
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("no_coremltools")
 @pytest.mark.parametrize(
     ("delegate", "units"), [("cpu", "CPU_ONLY"), ("gpu", "CPU_AND_GPU"), ("npu", "CPU_AND_NE"), ("all", "ALL")]
 )
@@ -96,12 +112,49 @@ def test_core_ml_runs_on_the_units_that_were_asked_for(
     """coremltools predicts on a Mac only; what stands for it here has its interface as its documentation tells it."""
     (tmp_path / "coremltools.py").write_text(COREML)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "coremltools", raising=False)
     model = agent.open_coreml("m.mlpackage", 1, delegate)
     assert sys.modules["coremltools"].opened == [("m.mlpackage", units)]
     model.run()
     assert model.output() == pytest.approx(agent.random_input((1, 2, 3, 3)).sum(axis=(2, 3)))
-    monkeypatch.delitem(sys.modules, "coremltools")
+
+
+COMPUTE_PLAN = """
+from types import SimpleNamespace
+
+weights = {"conv1": 0.5, "conv2": 0.25, "relu1": 0.25}
+operations = [SimpleNamespace(operator_name=f"ios16.{name[:-1]}", name=name) for name in weights]
+operations.append(SimpleNamespace(operator_name="const", name="const1"))
+main = SimpleNamespace(block=SimpleNamespace(operations=operations))
+
+
+class MLComputePlan:
+    model_structure = SimpleNamespace(program=SimpleNamespace(functions={"main": main}))
+
+    @classmethod
+    def load_from_path(cls, path, compute_units):
+        assert (path, compute_units.name) == ("m.mlmodelc", "CPU_AND_NE")
+        return cls()
+
+    def get_estimated_cost_for_mlprogram_operation(self, operation):
+        weight = weights.get(operation.name)
+        return None if weight is None else SimpleNamespace(weight=weight)
+"""
+
+
+@pytest.mark.usefixtures("no_coremltools")
+def test_core_ml_shares_are_added_up_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above: the interface of coremltools' compute plan, which is there on a Mac only."""
+    compiling = "from types import SimpleNamespace\nutils = SimpleNamespace(compile_model=lambda path: 'm.mlmodelc')\n"
+    for name, text in {
+        "__init__": COREML.replace("models = ", "from . import models  # "),
+        "models/__init__": compiling,
+        "models/compute_plan": COMPUTE_PLAN,
+    }.items():
+        path = tmp_path / "coremltools" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert agent.coreml_shares("m.mlpackage", "npu") == {"ios16.conv": 0.75, "ios16.relu": 0.25}
 
 
 def ask(lines: list[bytes], *arguments: str) -> list[bytes]:
