@@ -139,7 +139,8 @@ class _SpaceProfile:
         measured, total = len(table.blocks), len(self.planner.all)
         note = f"{measured}/{total} blocks, {len(table.networks)} networks"
         if len(table.networks) >= len(self.networks):
-            note += f", error {error_of(table):.1%}"
+            error = error_of(table)
+            note += f", error {error:.1%}" if math.isfinite(error) else ""
         if table.failures:
             note += f", {len(table.failures)} failed"
         if self.settings.minutes is not None and measured < total:

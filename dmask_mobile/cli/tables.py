@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,9 @@ def latency_table_summary(table: LatencyTable) -> Table:
         "a block in a network",
         f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved + {weights_ms:.4f} ms a MB of weights",
     )
-    shown.add_row("error on networks left out", f"{table.corrections.error:.1%} (spread {table.relative_spread():.1%})")
+    error = f"{table.corrections.error:.1%} (spread {table.relative_spread():.1%})"
+    known = math.isfinite(table.corrections.error)
+    shown.add_row("error on networks left out", error if known else "unknown: too few whole networks")
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
     shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
     for name, value in _said_of_itself(table):
@@ -133,10 +136,13 @@ def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
     if hot:
         yield "measured hot", f"{hot} rounds"
     conditions = [row for row in table.rows if isinstance(row, ConditionsRow)]
-    for name, unit in (("battery_percent", "%"), ("battery_celsius", " degrees C")):
-        values = [value for row in conditions if (value := getattr(row, name)) is not None]
+    for name, field, unit in (
+        ("battery", "battery_percent", "%"),
+        ("battery temperature", "battery_celsius", " degrees C"),
+    ):
+        values = [value for row in conditions if (value := getattr(row, field)) is not None]
         if values:
-            yield name.partition("_")[0], f"{min(values):g} to {max(values):g}{unit}"
+            yield name, f"{min(values):g} to {max(values):g}{unit}"
     shares = next((row for row in table.rows if isinstance(row, SharesRow)), None)
     if shares is not None:
         largest = sorted(shares.shares, key=lambda share: -share[1])[:4]
