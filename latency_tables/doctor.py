@@ -32,11 +32,11 @@ from latency_tables.attached import (
 )
 from latency_tables.conversion import CACHE_BYTES, cache_folder
 from latency_tables.devices.local import LocalDevice
-from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.ssh import SshDevice
 from latency_tables.profile import remeasure
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.registry import runtime_named
-from latency_tables.setup import setup_for
+from latency_tables.setup import Setup
 from latency_tables.statistics import summarize
 from latency_tables.trial import TrialModel, trial_model, tried
 
@@ -107,7 +107,7 @@ class _Examination:
 
     def _steadiness(self) -> Iterator[Finding]:
         """How much rounds of one block differ now."""
-        setup = setup_for([DeviceOptions()], "onnxruntime")
+        setup = Setup((LocalDevice(),), OnnxRuntime())
         try:
             models = {"block": self.models["onnxruntime"].content}
             yield judge_steadiness(remeasure(models, setup, STEADINESS_ROUNDS, STEADINESS_SECONDS)["block"])

@@ -24,3 +24,8 @@ def _one_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: where several processes share the tests, none is left with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")

@@ -57,10 +57,10 @@ def test_a_latency_is_verified_by_the_runtime_that_ships(tmp_path: Path) -> None
     search = ("search", space, "--data", "glyphs", "--table", "t.jsonl", "-o", run, "--epochs", 1, "--allow-drift")
     low = dmask(*search, "--budget", "latency=0.0001", cwd=tmp_path)
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
-    step(*search, "--budget", f"latency={reach[1].strip()}ms")
+    step(*search, "--budget", f"latency={sum(map(float, reach)) / 2}ms")
     step("train", run, "--epochs", 1)
     step("export", run, "--format", "ncnn,onnx")
-    checks = step("verify", run, "--images", 64, statuses=(0, 1))["checks"]
+    checks = step("verify", run, "--images", 256, statuses=(0, 1))["checks"]
     latencies = {check["artifact"]: check for check in checks if check["quantity"] == "latency"}
     assert latencies["ncnn"]["measured"] > 0
     assert latencies["onnx"]["verdict"] == "not promised"

@@ -384,7 +384,7 @@ def test_two_phones_share_a_plan(phone: FakePhone, tmp_path: Path) -> None:
         assert {row.unit for row in table.rows if isinstance(row, BlockRow)} == {0, 1}
         assert (phone.read(SETTINGS), other.read(SETTINGS)) == ("1", "1")
         other.write("props/ro.product.model", "Pixel 9\n")
-        with pytest.raises(DmaskError, match=r"must be identical, device 2 is not: .*Pixel 8.*Pixel 9"):
+        with pytest.raises(DmaskError, match=r"must be identical: device of the first is '.*Pixel 8.*Pixel 9"):
             setup_for(options, "onnxruntime").head()
 
 
@@ -405,7 +405,9 @@ def test_a_profile_by_litert_that_is_cut_off_goes_on(phone: FakePhone, tmp_path:
     path = tmp_path / "t.jsonl"
     options = DeviceOptions(at="adb", runner=str(litert_program(tmp_path / "programs")))
     setup = setup_on(AdbDevice(options, pauses=()), LiteRTRuntime())
-    at_command(phone, "--graph", 8, phone.unplug)  # two for each model: the fourth is being sampled
+    at_command(
+        phone, "--graph", 10, phone.unplug
+    )  # loading starts it once a model, waking once, then comes a sample each
     with pytest.raises(DeviceLostError, match=r"is not attached|is offline|broke"):
         profile_space(TINY, setup, QUICK, path)
     kept = path.read_bytes()
