@@ -16,6 +16,8 @@ from tests.latency_tables.factory import edit_head, local_head, write_table
 DMASK = Path(sys.executable).parent / "dmask"
 SPACE = load_space("demo").with_classes(2)
 
+pytestmark = pytest.mark.slow  # a process for each command, which imports torch
+
 
 def dmask(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -104,7 +106,6 @@ def test_an_emulators_table(folder: Path, table: Path, tmp_path: Path) -> None:
     assert_refused(search(folder, table, tmp_path / "run"), "its times mean nothing", "--functional")
 
 
-@pytest.mark.slow
 def test_a_table_of_another_precision(folder: Path, table: Path, tmp_path: Path) -> None:
     done = search(folder, table, tmp_path / "run", "--allow-drift", "--precision", "int8")
     assert_refused(done, "is a table of fp32, the network is to be int8", "dmask profile SPACE --precision int8")
@@ -117,7 +118,6 @@ def test_table_whose_last_line_is_cut_off(folder: Path, table: Path) -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("budget", "where"), [("latency=0.001ms", "below"), ("latency=1000ms", "above")])
 def test_budget_out_of_reach(budget: str, where: str, folder: Path, table: Path, tmp_path: Path) -> None:
     done = search(folder, table, tmp_path / "run", budget=budget)
@@ -131,14 +131,12 @@ def test_budget_that_is_no_budget(folder: Path, table: Path, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.slow
 def test_data_without_images(folder: Path, table: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     done = search(folder, table, tmp_path / "run", data=str(tmp_path / "empty"))
     assert_refused(done, "holds no images by class", "put the images of each class into a folder of its own")
 
 
-@pytest.mark.slow
 def test_data_with_one_class(folder: Path, table: Path, tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "one" / "cat" / "a.png")
@@ -162,7 +160,6 @@ def test_export_format_that_is_not_there(folder: Path, tmp_path: Path) -> None:
     assert_refused(done, "no export format 'tflite'; choose from onnx, coreml")
 
 
-@pytest.mark.slow
 def test_verification_with_an_artifact_missing(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = SPACE.child(SPACE.smallest())
@@ -180,7 +177,6 @@ def test_an_option_out_of_range(folder: Path, tmp_path: Path) -> None:
     assert_refused(done, "TrainSettings: learning_rate: Input should be greater than 0, got -1.0")
 
 
-@pytest.mark.slow
 def test_a_folder_that_is_no_run(folder: Path, tmp_path: Path) -> None:
     for command in ("train", "verify", "export"):
         assert_refused(dmask(command, tmp_path, cwd=folder), "is no run folder: it has no run.json")
@@ -197,7 +193,6 @@ def test_a_full_disk(folder: Path, tmp_path: Path) -> None:
     assert table.read_bytes().count(b"\n") > 10
 
 
-@pytest.mark.slow
 def test_a_profile_of_nothing(folder: Path) -> None:
     assert_refused(dmask("profile", "demo", cwd=folder), "a profile needs a table, and a space or --missing")
     assert_refused(
@@ -205,7 +200,6 @@ def test_a_profile_of_nothing(folder: Path) -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_foreign_table_with_wrong_rows(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "foreign.yaml"
     source.write_text("Conv-input:8x8x3-output:4x4x8: {mean: -1.0}\nLogits-input:4x4x8-output:10: {mean: 0.5}\n")
@@ -236,7 +230,6 @@ def test_help_has_an_example(command: list[str], folder: Path) -> None:
     assert f"Example: dmask {' '.join(command)}" in done.stdout
 
 
-@pytest.mark.slow
 def test_json_of_space_and_table(folder: Path, table: Path) -> None:
     space = json.loads(dmask("space", "count", "demo", "--json", cwd=folder).stdout)
     assert space["num_children"] == load_space("demo").num_children()
@@ -266,7 +259,6 @@ def test_the_python_api_names_a_foreign_export_module(tmp_path: Path) -> None:
     assert "export.py', not dmask-mobile's package" in done.stderr
 
 
-@pytest.mark.slow
 def test_options_that_would_be_ignored(folder: Path, table: Path, tmp_path: Path) -> None:
     done = dmask("profile", "--missing", "child.json", "--table", table, "--runtime", "litert", cwd=folder)
     assert_refused(done, "--missing measures as the table was measured", "no other options")
