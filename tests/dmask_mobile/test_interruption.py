@@ -24,6 +24,8 @@ from dmask_mobile.training.train import TrainSettings, batches, train_child
 from tests.dmask_mobile.search.test_budgets import MACS
 from tests.dmask_mobile.small import SPACE, few_images
 
+pytestmark = pytest.mark.slow  # trainings, twice each
+
 SETTINGS = SearchSettings(epochs=3, batch_size=64, min_gate_steps=10)
 
 

@@ -24,6 +24,8 @@ from tests.fake_phone import FakePhone, adb_server
 from tests.latency_tables.test_trial import shadow
 from tests.sshd import Sshd
 
+pytestmark = pytest.mark.slow  # processes that import each runtime
+
 PYTHON = shlex.quote(sys.executable)
 VERSION = metadata.version("onnxruntime")
 

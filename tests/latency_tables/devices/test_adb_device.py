@@ -35,6 +35,8 @@ from tests.fake_phone import CLOCKS_KHZ, FakePhone, adb_server, wait_until
 from tests.latency_tables.contract import BLOCK, SHAPE, check_device, check_output
 from tests.latency_tables.devices.native_programs import litert_program, script
 
+pytestmark = pytest.mark.slow  # an adb server for each test
+
 GOOD = "Average inference timings in us: Warmup: 83235, Init: 38467, Inference: 79760.9"
 PIXEL = DeviceInfo(
     device="Google Pixel 8 (arm64-v8a)",

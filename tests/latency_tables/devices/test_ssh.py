@@ -45,6 +45,8 @@ RUNTIME = OnnxRuntime()
 FRAGILE = """
 import os, sys, time, onnxruntime
 
+pytestmark = pytest.mark.slow  # connections, and a process at the end of each
+
 def fragile(path, *args, real=onnxruntime.InferenceSession, **settings):
     if open(path, "rb").read() == b"bad":
         {then}
