@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from dmask_mobile.errors import DmaskError
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StoppedError(DmaskError):
-    """Long work was asked to stop, and has kept what it did."""
+class StoppedError(Exception):
+    """Long work was asked to stop, and has kept what it did.
+
+    No `DmaskError`: who can go on without something that failed must still stop when told to.
+    """
 
     def __init__(self, signal_number: int, what: str) -> None:
         super().__init__(
-            f"{what} stopped by {signal.Signals(signal_number).name}; everything up to the last step is kept",
-            "start the same command again to go on",
+            f"{what} stopped by {signal.Signals(signal_number).name}; everything up to the last step is kept;"
+            " start the same command again to go on"
         )
         self.signal_number = signal_number
 

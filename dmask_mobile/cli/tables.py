@@ -97,11 +97,10 @@ def latency_table_summary(table: LatencyTable) -> Table:
     for name in ("device", "soc", "system", "cores", "clocks_mhz", "pinned_cores", *RUN_WITH):
         value = getattr(head, name)
         if value not in ("", ()):
-            shown.add_row(
-                name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            )
-    shown.add_row("reached as", head.reached_at)
-    shown.add_row("made", head.created)
+            text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            shown.add_row(name.replace("_", " "), escape(text))
+    shown.add_row("reached as", escape(head.reached_at))
+    shown.add_row("made", escape(head.created))
     kinds: dict[str, list[float]] = {}
     for (block, _), summary in table.blocks.items():
         kinds.setdefault(block.kind, []).append(summary.typical_ms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import StoppedError
+from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.space import SearchSpace
+from export.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies
 from latency_tables.devices.device import (
     Conditions,
     Device,
@@ -31,6 +36,7 @@ from latency_tables.runtimes.runtime import Runtime
 from latency_tables.setup import Setup, setup_for
 from latency_tables.table import LatencyTable
 from latency_tables.writer import TableWriter
+from tests.export.factory import exported
 from tests.latency_tables.factory import AT, local_head
 
 SPACE = SearchSpace.read(Path(__file__).parents[1] / "golden" / "space_v1.yaml")
@@ -179,6 +185,33 @@ def test_a_phone_that_stays_hot_is_not_compared_with_its_table() -> None:
     setup = Setup((ScriptedPhone(hot=True),), OnnxRuntime())
     with pytest.raises(MeasuringError, match="stays too warm for its full speed; let it cool"):
         remeasure({"a": b"model"}, setup, 1, 0.001)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_verification_that_is_told_to_stop_stops(signal_number: int, tmp_path: Path) -> None:
+    """It goes on without a latency that cannot be measured; a wish to stop is something else."""
+
+    class Interrupting(ScriptedPhone):
+        def describe(self, runtime: Runtime) -> DeviceInfo:
+            return LocalDevice().describe(runtime)
+
+        @contextmanager
+        def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
+            os.kill(os.getpid(), signal_number)
+            yield ScriptedSession(self)
+
+    class Probe:
+        def measure(self, path: Path) -> MeasuredLatency:
+            remeasure({"a": b"model"}, Setup((Interrupting(),), OnnxRuntime()), 2, 0.001)
+            raise AssertionError("it went on")
+
+    artifact = exported("onnx", tmp_path)
+    prediction = LatencyPrediction(
+        ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
+    )
+    promise = LatencyPromise("latency", "onnx", "fp32", prediction, None, Probe())
+    with pytest.raises(StoppedError, match=rf"measuring stopped by {signal.Signals(signal_number).name}"):
+        list(judge_latencies(artifact, tmp_path / artifact.path, [promise], {}, allow_drift=False))
 
 
 class Refusing(ScriptedSession):

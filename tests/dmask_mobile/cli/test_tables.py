@@ -1,0 +1,23 @@
+"""Latency tables as people see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from dmask_mobile.cli.tables import latency_table_summary
+from dmask_mobile.records.space import load_space
+from latency_tables.table import LatencyTable
+from tests.latency_tables.factory import edit_head, write_table
+
+
+def test_what_a_table_says_is_no_markup(tmp_path: Path) -> None:
+    """A table may come from anybody, and an IPv6 address stands in brackets."""
+    path = write_table(tmp_path / "t.jsonl", load_space("demo"))
+    words = {"device": "[red]Phone[/red]", "soc": "a [/] b", "runtime_version": "[bold", "reached_at": "ssh:[fe80::1]"}
+    edit_head(path, **words)
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(latency_table_summary(LatencyTable.read(path)))
+    assert all(word in shown.get() for word in words.values())
