@@ -3,8 +3,8 @@
 Self-contained: the standard library and the runtime, so that the same source works on any machine with a Python. A
 crash or a hang of a runtime ends this process and nothing else. Its arguments are a runtime, a number of threads, a
 delegate, and the cores to stay on, separated by commas (none: the last ones, as many as threads; ``as started``: those
-that something else has put it on). It answers each
-line on stdin with one on stdout, after the word ``dmask:``, since other programs may write there too:
+that something else has put it on). It answers each line on stdin with one on stdout, after the word ``dmask:``, since
+other programs may write there too:
 
     {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
     {"do": "survey"}                                  {"device": ..., "python": ..., "versions": {...}, "lacks": {...}}
@@ -239,15 +239,11 @@ def processor():
 def clocks_mhz():
     """The highest clock of each core, where the system tells it."""
     found = []
-    for path in sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"), key=natural):
+    paths = glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq")
+    for path in sorted(paths, key=lambda path: (len(path), path)):  # cpu2 before cpu10
         with open(path) as file:
             found.append(round(int(file.read()) / 1000))
     return found
-
-
-def natural(path):
-    """Sorts cpu2 before cpu10."""
-    return len(path), path
 
 
 def runtime_version(runtime):

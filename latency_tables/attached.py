@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
@@ -17,9 +16,9 @@ from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.ssh import SshDevice
 from latency_tables.runners import RUNNERS
+from latency_tables.runtimes.installation import install_command, missing_converters
 from latency_tables.runtimes.registry import RUNTIMES
 from latency_tables.runtimes.runtime import Runtime
-from latency_tables.setup import install_command
 
 PATIENCE_SECONDS = 30.0  # for a machine that lets us in, but does not answer
 
@@ -160,17 +159,8 @@ def seen_phone(phone: Phone, patience: float = PATIENCE_SECONDS) -> AttachedDevi
 
 def here_needed(runtime: Runtime) -> tuple[Need, ...]:
     """What is missing here for converting models; nothing where all is there."""
-    missing = " and ".join(name for name in runtime.converters if not installed(name))
+    missing = " and ".join(missing_converters(runtime))
     return (Need(what=f"no {missing} to convert models here", fix=install_command(runtime)),) if missing else ()
-
-
-def installed(distribution: str) -> bool:
-    """Whether this Python has a distribution."""
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _computer(at: str, survey: Mapping[str, Any]) -> AttachedDevice:

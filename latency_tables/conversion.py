@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
@@ -83,14 +83,17 @@ class Converter:
         self.runtime = runtime
         self.precision = precision
         self.folder = folder
+        self.slow = runtime.converts_slowly(precision)
         self._idle: SimpleQueue[ConverterProcess] = SimpleQueue()
         self._processes: list[ConverterProcess] = []
         self._lock = threading.Lock()
 
     def convert_all(self, subjects: Sequence[Subject], progress: Progress = silent) -> None:
         """Makes ready what is not in the cache, where that pays; what cannot be converted `model` tells."""
+        if not self.slow:
+            return
         missing = [s for s in dict.fromkeys(subjects) if not self._path(s).exists()]
-        if not self.runtime.converts_slowly(self.precision) or len(missing) < MIN_FOR_PROCESSES:
+        if len(missing) < MIN_FOR_PROCESSES:
             return
         self._start_processes()
         with ThreadPoolExecutor(self._idle.qsize()) as pool:
@@ -110,7 +113,7 @@ class Converter:
             Exception: whatever the converter raises.
         """
         with self._lock:  # converters redirect the process's outputs
-            if not self.runtime.converts_slowly(self.precision):
+            if not self.slow:
                 return convert_subject(subject, self.runtime, self.precision)
             path = self._path(subject)
             try:
@@ -147,12 +150,17 @@ class Converter:
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
 
+    @functools.cached_property
+    def _versions(self) -> list[str]:
+        """Of what converts."""
+        return [torch.__version__, *map(metadata.version, self.runtime.converters)]
+
     def _path(self, subject: Subject) -> Path:
         made_of = {
             "subject": SUBJECT.dump_python(subject, mode="json"),
             "runtime": self.runtime.name,
             "precision": self.precision,
-            "versions": [torch.__version__, *map(metadata.version, self.runtime.converters)],
+            "versions": self._versions,
             "source": source_digest(),
         }
         return self.folder / hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
@@ -161,15 +169,11 @@ class Converter:
 @contextmanager
 def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = None) -> Iterator[Converter]:
     """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block."""
-    folder = folder or cache_folder()
-    if runtime.converts_slowly(precision):  # what converts at once keeps nothing
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_oldest(folder, CACHE_BYTES)
-    converter = Converter(runtime, precision, folder)
-    try:
+    with closing(Converter(runtime, precision, folder or cache_folder())) as converter:
+        if converter.slow:  # what converts at once keeps nothing
+            converter.folder.mkdir(parents=True, exist_ok=True)
+            remove_oldest(converter.folder, CACHE_BYTES)
         yield converter
-    finally:
-        converter.close()
 
 
 def cache_folder() -> Path:
@@ -186,13 +190,16 @@ def source_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
+def kept_models(folder: Path) -> Iterator[tuple[os.stat_result, Path]]:
+    """The files of a cache; without those that another profile removes or renames meanwhile."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            yield path.stat(), path
+
+
 def remove_oldest(folder: Path, most_bytes: int) -> None:
     """Removes the files that were written first until the others take at most ``most_bytes``."""
-    files = []
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another profile removes or renames it
-            files.append((path.stat(), path))
-    files.sort(key=lambda found: found[0].st_mtime)
+    files = sorted(kept_models(folder), key=lambda found: found[0].st_mtime)
     total = sum(status.st_size for status, _ in files)
     for status, path in files:
         if total <= most_bytes:

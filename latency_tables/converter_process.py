@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from typing import Any
+
+from latency_tables.processes import end_process, take_stdout
 
 MAX_SECONDS = 300.0
 START = "from latency_tables.converter_process import main; main()"
@@ -53,12 +53,7 @@ class ConverterProcess:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
-        self._process.wait()
+        end_process(self._process)
 
 
 def main() -> None:
@@ -70,8 +65,7 @@ def main() -> None:
 
     torch.set_num_threads(1)  # there are as many processes as cores
     runtime, precision = runtime_named(sys.argv[1]), sys.argv[2]
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a converter prints is no answer
+    answers = take_stdout()
     for line in sys.stdin:
         try:
             model = convert_subject(SUBJECT.validate_json(line), runtime, precision)  # type: ignore[arg-type]

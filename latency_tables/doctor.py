@@ -24,16 +24,16 @@ from latency_tables.attached import (
     AttachedDevice,
     RuntimeState,
     here_needed,
-    installed,
     seen_host,
     seen_phone,
     seen_phones,
     this_machine,
 )
-from latency_tables.conversion import CACHE_BYTES, cache_folder
+from latency_tables.conversion import CACHE_BYTES, cache_folder, kept_models
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.ssh import SshDevice
 from latency_tables.profile import remeasure
+from latency_tables.runtimes.installation import installed
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.registry import runtime_named
 from latency_tables.setup import Setup
@@ -208,7 +208,7 @@ def examine_cache() -> Iterator[Finding]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
-        kept = sum(path.stat().st_size for path in folder.iterdir())
+        kept = sum(status.st_size for status, _ in kept_models(folder))
     except OSError as error:
         fix = "make it writable, or let XDG_CACHE_HOME name a folder that is"
         yield Finding("cache", "problem", f"'{folder}' cannot be written to: {error.strerror}", fix)

@@ -153,9 +153,8 @@ class Measuring:
 
         def measure_share(unit: Unit, round_: int) -> None:
             nonlocal count
-            ready = [
-                block for block in self._share(blocks, unit) if self._load(unit, block)
-            ]  # loading cools the caches
+            # All are loaded first: loading cools the caches.
+            ready = [block for block in self._share(blocks, unit) if self._load(unit, block)]
             self._measure_sentinels(unit)
             for block in ready:
                 self._measure(unit, block, round_)

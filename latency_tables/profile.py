@@ -33,8 +33,8 @@ def profile_space(
     comes first; the blocks that were not measured are predicted.
 
     Raises:
-        DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
-        DmaskError: when not a single block could be measured.
+        DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to, and when
+            not a single block could be measured.
         DeviceLostError: when the device is gone.
         StoppedError: after SIGTERM or Ctrl-C.
     """
@@ -78,7 +78,6 @@ class _SpaceProfile:
         self.planner = Planner(space, self.settings.rounds)
         self.networks = networks_of(space)
         measuring.sentinels = measuring.sentinels or sentinels_of(self.networks)
-        self.slow = measuring.converter.runtime.converts_slowly(measuring.converter.precision)
         table = measuring.table()
         self.num_blocks_before, failed = len(table.blocks), table.failures
         self.pending = [
@@ -97,7 +96,7 @@ class _SpaceProfile:
             if not batch and not self.pending:
                 break
             due = functools.partial(self._measure_networks, len(table.blocks), not batch, progress)
-            self.measuring.measure_rounds(batch, due, progress if self.slow else silent)
+            self.measuring.measure_rounds(batch, due, progress if self.measuring.converter.slow else silent)
             table = self.measuring.table()
             self._report(table, progress)
         return table
@@ -105,7 +104,7 @@ class _SpaceProfile:
     def _batch_size(self, num_blocks: int) -> int:
         """How many blocks can be converted and measured in the time that is left, at the pace so far."""
         size, new = self.settings.batch_blocks, num_blocks - self.num_blocks_before
-        if self.slow and not new:
+        if self.measuring.converter.slow and not new:
             size = min(size, FIRST_SLOW_BATCH_BLOCKS)
         elif self.settings.minutes is not None and new:
             left_s = 60 * self.settings.minutes - self.measuring.elapsed_s

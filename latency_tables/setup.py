@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from export.formats import FORMATS
 from latency_tables import agent
-from latency_tables.conversion import convert_subject
 from latency_tables.devices.device import Device
 from latency_tables.devices.known import recall
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import device_at
-from latency_tables.rows import Subject, TableHead
+from latency_tables.rows import TableHead
 from latency_tables.runners import native_runner
+from latency_tables.runtimes.installation import install_command, missing_converters
 from latency_tables.runtimes.registry import runtime_named
 from latency_tables.runtimes.runtime import Runtime
 from latency_tables.table import LatencyTable
@@ -81,10 +80,6 @@ class Setup(NamedTuple):
                 "give fewer --threads or more --cores",
             )
 
-    def convert(self, subject: Subject) -> bytes:
-        """The model of a block or of a whole network as it is deployed."""
-        return convert_subject(subject, self.runtime, self.precision)
-
 
 def setup_for(
     devices: Sequence[DeviceOptions],
@@ -105,14 +100,10 @@ def setup_for(
         raise DmaskError(f"{runtime} has no {precision}: {refused[precision]}", "choose another precision")
     if delegate not in found.delegates:
         raise DmaskError(f"{runtime} has no delegate '{delegate}'", f"choose one of {', '.join(found.delegates)}")
-    for name in found.converters:
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            raise DmaskError(
-                f"the models of {runtime} are made by {name}, which is not installed here",
-                install_command(found),
-            ) from None
+    if missing := missing_converters(found):
+        raise DmaskError(
+            f"the models of {runtime} are made by {missing[0]}, which is not installed here", install_command(found)
+        )
     names = [options.at for options in devices]
     if len(set(names)) < len(names):
         raise DmaskError(f"a device is named twice: {', '.join(names)}", "name each one once")
@@ -126,12 +117,6 @@ def setup_for(
             "give --runner the runtime's native program and a phone, or --delegate cpu",
         )
     return Setup(tuple(map(device_at, devices)), found, threads, precision, delegate, devices[0])
-
-
-def install_command(runtime: Runtime) -> str:
-    """What installs a runtime and its converter on this machine."""
-    extra = FORMATS[runtime.model_format].extra
-    return f"pip install 'dmask-mobile[{extra}]'" if extra else f"pip install {' '.join(runtime.converters)}"
 
 
 def setup_of(table: LatencyTable, at: str | None = None) -> Setup:

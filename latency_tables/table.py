@@ -31,6 +31,7 @@ from latency_tables.rows import (
     BlockRow,
     FailureRow,
     NetworkRow,
+    Row,
     SentinelRow,
     Subject,
     TableHead,
@@ -115,13 +116,11 @@ class LatencyTable:
 
     @cached_property
     def _summaries(self) -> dict[Subject, Summary]:
-        rounds: dict[Subject, list[tuple[tuple[float, ...], float]]] = defaultdict(list)
-        hot: dict[Subject, list[tuple[tuple[float, ...], float]]] = defaultdict(list)
+        found: dict[Subject, list[tuple[Row, float]]] = defaultdict(list)
         for row, drift in zip(self.rows, self.drift, strict=True):
             if isinstance(row, BlockRow | NetworkRow):
-                (hot if row.hot else rounds)[row.subject].append((row.wall_ms, float(drift)))
-        taken = hot | rounds  # what was measured hot counts where there is nothing else
-        return {subject: summarize(*zip(*found, strict=True)) for subject, found in taken.items()}
+                found[row.subject].append((row, float(drift)))
+        return {subject: summarize_rows(rounds) for subject, rounds in found.items()}
 
     @cached_property
     def blocks(self) -> dict[BlockAt, Summary]:
@@ -147,12 +146,11 @@ class LatencyTable:
     @cached_property
     def sentinels(self) -> dict[ChildSpec, Summary]:
         """The networks that tell whether the device has changed, and their latency when the table was made."""
-        found: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
-        hot: dict[ChildSpec, list[tuple[float, ...]]] = defaultdict(list)
+        found: dict[ChildSpec, list[tuple[Row, float]]] = defaultdict(list)
         for row in self.rows:
             if isinstance(row, SentinelRow):
-                (hot if row.hot else found)[row.child].append(row.wall_ms)
-        return {child: summarize(rounds) for child, rounds in (hot | found).items()}
+                found[row.child].append((row, 1.0))
+        return {child: summarize_rows(rounds) for child, rounds in found.items()}
 
     # What that predicts
 
@@ -259,6 +257,12 @@ class LatencyTable:
         """The median relative noise of the whole networks between rounds."""
         noises = sorted(summary.noise for summary in self.networks.values())
         return noises[len(noises) // 2] if noises else 0.0
+
+
+def summarize_rows(rounds: Sequence[tuple[Row, float]]) -> Summary:
+    """The summary of rounds, each with its drift; what was measured hot counts where there is nothing else."""
+    taken = [(row, drift) for row, drift in rounds if not row.hot] or rounds
+    return summarize([row.wall_ms for row, _ in taken], [drift for _, drift in taken])
 
 
 def _parse(line: str, path: Path, number: int) -> object:

@@ -20,6 +20,7 @@ from latency_tables import agent
 from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.ssh import SshDevice
+from latency_tables.processes import take_stdout
 from latency_tables.runtimes.runtime import Runtime
 
 BLOCK = BlockSpec(kind="inverted_residual", in_width=16, hidden_width=64, out_width=16, kernel=3, stride=1)
@@ -103,11 +104,10 @@ def main() -> None:
     from dmask_mobile.nets.blocks import build_block
     from latency_tables.runtimes.registry import runtime_named
 
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a converter prints is no answer
+    answers = take_stdout()
     runtime, module = runtime_named(sys.argv[1]), build_block(BLOCK).eval()
     with torch.no_grad():
         output = module(torch.from_numpy(agent.random_input(SHAPE))).flatten().tolist()
     content = runtime.convert(module, SHAPE, "fp32")
-    answers.write(json.dumps({"model": base64.b64encode(content).decode(), "output": output}))
+    answers.write(json.dumps({"model": base64.b64encode(content).decode(), "output": output}).encode())
     answers.close()

@@ -92,17 +92,22 @@ def search(
         }
     )
     if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
-        shutil.rmtree(folder.tables_path, ignore_errors=True)  # of a start that left no checkpoint
-        folder.tables_path.mkdir(parents=True)
-        record.write(folder.record_path)
-        for name, table in named_tables(tables).items():
-            shutil.copyfile(table, folder.tables_path / f"{name}.jsonl")
+        _begin(folder, record, tables)
     searcher = Searcher(space, images, held, settings)
     found = searcher.run(folder.search_checkpoint, progress)
     result = choose_child(searcher, found, samples, progress)
     space.child(result.choice, f"{space.name}-{run.name}").write(folder.child_path)
     result.write(folder.search_result)
     return result
+
+
+def _begin(folder: RunFolder, record: RunRecord, tables: Sequence[Path]) -> None:
+    """Writes the record of a new search, and copies its tables."""
+    shutil.rmtree(folder.tables_path, ignore_errors=True)  # of a start that left no checkpoint
+    folder.tables_path.mkdir(parents=True)
+    record.write(folder.record_path)
+    for name, table in named_tables(tables).items():
+        shutil.copyfile(table, folder.tables_path / f"{name}.jsonl")
 
 
 def train(

@@ -17,13 +17,15 @@ from dmask_mobile.cli.deploy_commands import export, show_verification, verify
 from dmask_mobile.cli.device_commands import devices, doctor
 from dmask_mobile.cli.options import (
     AllowDrift,
+    Budgets,
+    ChildPrecision,
     Cost,
     Data,
     Json,
     OptionalData,
-    PrecisionName,
     Run,
     Tables,
+    TakeFunctional,
     console,
     parse_budget,
     print_json,
@@ -116,13 +118,7 @@ def demo(
 def search(
     space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
     data: Data,
-    budget: Annotated[
-        list[str],
-        typer.Option(
-            help="latency=0.08ms, macs=1.5M, params=60K, weight_bytes=250K or peak_activation_bytes=100K; may be"
-            " repeated. latency@NAME is that of the table NAME.jsonl."
-        ),
-    ],
+    budget: Budgets,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
     table: Tables = None,
     cost: Cost = None,
@@ -139,13 +135,9 @@ def search(
         Expectations,
         typer.Option(help="How the gates see macs and params: exactly, or by the paper's effective shapes."),
     ] = Expectations.exact,
-    precision: Annotated[
-        PrecisionName | None, typer.Option(help="What the child will ship in: tables must be of it.")
-    ] = None,
+    precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
-    functional: Annotated[
-        bool, typer.Option("--functional", help="Take a table whose times mean nothing, as an emulator's.")
-    ] = False,
+    functional: TakeFunctional = False,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     seed: int = 0,

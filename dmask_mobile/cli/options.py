@@ -56,6 +56,28 @@ Cores = Annotated[
     str, typer.Option(help="The cores to stay on: 4-7 or 2,3. Default: the last, on a phone the fastest.")
 ]
 Functional = Annotated[bool, typer.Option("--functional", help="An emulator, whose times mean nothing.")]
+TakeFunctional = Annotated[
+    bool, typer.Option("--functional", help="Take a table whose times mean nothing, as an emulator's.")
+]
+RuntimeName = Annotated[str, typer.Option(help="onnxruntime, litert, executorch, ncnn, or coreml on a Mac.")]
+TablePrecision = Annotated[PrecisionName, typer.Option(help="Of the models, as the app will ship them.")]
+ChildPrecision = Annotated[
+    PrecisionName | None, typer.Option(help="What the child will ship in: tables must be of it.")
+]
+Delegate = Annotated[
+    str,
+    typer.Option(
+        help="What the runtime computes on: cpu; with a native runner also gpu, nnapi or xnnpack; Core ML: gpu, npu or"
+        " all."
+    ),
+]
+Budgets = Annotated[
+    list[str],
+    typer.Option(
+        help="latency=0.08ms, macs=1.5M, params=60K, weight_bytes=250K or peak_activation_bytes=100K; may be repeated."
+        " latency@NAME is that of the table NAME.jsonl."
+    ),
+]
 Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
 
 MAX_CORE_DIGITS = 4

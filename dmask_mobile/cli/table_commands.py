@@ -12,6 +12,7 @@ import typer
 from dmask_mobile import api
 from dmask_mobile.cli.options import (
     Cores,
+    Delegate,
     Devices,
     Functional,
     Json,
@@ -19,6 +20,8 @@ from dmask_mobile.cli.options import (
     Python,
     Runner,
     RunnerFlags,
+    RuntimeName,
+    TablePrecision,
     Where,
     console,
     parse_cores,
@@ -30,6 +33,8 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.child import ChildSpec
 
 if TYPE_CHECKING:
+    from dmask_mobile.records.space import SearchSpace
+    from latency_tables.devices.options import DeviceOptions
     from latency_tables.table import LatencyTable
 
 table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
@@ -47,19 +52,9 @@ def profile(
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
     device: Devices = None,
-    runtime: Annotated[
-        str, typer.Option(help="onnxruntime, litert, executorch, ncnn, or coreml on a Mac.")
-    ] = "onnxruntime",
-    precision: Annotated[PrecisionName, typer.Option(help="Of the models, as the app will ship them.")] = (
-        PrecisionName.fp32
-    ),
-    delegate: Annotated[
-        str,
-        typer.Option(
-            help="What the runtime computes on: cpu; with a native runner also gpu, nnapi or xnnpack; Core ML: gpu, npu"
-            " or all."
-        ),
-    ] = "cpu",
+    runtime: RuntimeName = "onnxruntime",
+    precision: TablePrecision = PrecisionName.fp32,
+    delegate: Delegate = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     cores: Cores = "",
     python: Python = "",
@@ -85,7 +80,6 @@ def profile(
     """
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.measuring import ProfileSettings
-    from latency_tables.profile import describe_failures, stability
 
     if output is None or (space is None) == (missing is None):
         raise DmaskError(
@@ -93,25 +87,19 @@ def profile(
             "for example: dmask profile demo -o table.jsonl",
         )
     settings = ProfileSettings(minutes=minutes, target_error=target_error and parse_share(target_error), rounds=rounds)
-    devices = [
-        DeviceOptions(
-            at=at,
-            python=found_again(python) if at == "local" else python,
-            runner=found_again(runner),
-            runner_flags=tuple(runner_flag or ()),
-            cores=parse_cores(cores),
-            functional=functional,
-        )
-        for at in device or ["local"]
-    ]
+    options = DeviceOptions(
+        python=python,
+        runner=found_again(runner),
+        runner_flags=tuple(runner_flag or ()),
+        cores=parse_cores(cores),
+        functional=functional,
+    )
     with ShownProgress() as progress:
         if space is not None:
-            found = api.load_space(space)
-            found = found.with_classes(classes) if classes else found
             table = api.profile(
-                found,
+                load_space(space, classes),
                 output,
-                devices=devices,
+                devices=[reached_at(at, options) for at in device or ["local"]],
                 runtime=runtime,
                 threads=threads,
                 precision=precision.value,
@@ -121,19 +109,46 @@ def profile(
             )
         else:
             assert missing is not None
-            given = (threads, runtime, precision.value, delegate, cores, python, runner, runner_flag, functional)
-            if given != (1, "onnxruntime", "fp32", "cpu", "", "", "", None, False) or len(device or ()) > 1:
-                raise DmaskError(
-                    "--missing measures as the table was measured", "give it no other options than --table and --device"
-                )
+            check_no_others((runtime, threads, precision, delegate), options, device or [])
             at = device[0] if device else None
             table = api.profile_missing(ChildSpec.read(missing), output, at=at, settings=settings, progress=progress)
+    show_table(table, as_json)
+
+
+def check_no_others(how: tuple[str, int, PrecisionName, str], options: DeviceOptions, devices: list[str]) -> None:
+    """Checks that nothing was given with ``--missing`` that the table decides.
+
+    Raises:
+        DmaskError: when something was.
+    """
+    if how != ("onnxruntime", 1, PrecisionName.fp32, "cpu") or options != type(options)() or len(devices) > 1:
+        raise DmaskError(
+            "--missing measures as the table was measured", "give it no other options than --table and --device"
+        )
+
+
+def show_table(table: LatencyTable, as_json: bool) -> None:
+    """What was measured, and what to know of it."""
+    from latency_tables.profile import describe_failures, stability
+
     if as_json:
         print_json(table_json(table))
         return
     console.print(latency_table_summary(table))
     for line in (*describe_failures(table), *filter(None, [stability(table)])):
         console.print(line, style="yellow", markup=False)
+
+
+def load_space(name: str, classes: int | None) -> SearchSpace:
+    """The space, with other classes than its own where they are given."""
+    space = api.load_space(name)
+    return space.with_classes(classes) if classes else space
+
+
+def reached_at(at: str, options: DeviceOptions) -> DeviceOptions:
+    """The options of one device: a path of its Python is one of this machine only where it is this machine."""
+    python = found_again(options.python) if at == "local" else options.python
+    return options.model_copy(update={"at": at, "python": python})
 
 
 def found_again(command: str) -> str:
@@ -214,8 +229,7 @@ def table_evaluate(
 
     Example: dmask table evaluate table.jsonl --space demo --children 100
     """
-    found = api.load_space(space)
-    found = found.with_classes(classes) if classes else found
+    found = load_space(space, classes)
     with ShownProgress() as progress:
         evaluation = api.evaluate_table(table, found, children=children, seed=seed, at=device, progress=progress)
     if plot is not None:

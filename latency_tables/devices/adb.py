@@ -6,7 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
@@ -107,8 +107,9 @@ class AdbDevice:
             raise DmaskError(f"{native.name} chooses its cores itself", "leave out --cores")
         return native
 
-    @contextmanager
-    def _agent(self, adb: Adb, runtime: Runtime, threads: int, delegate: str, folder: str) -> Iterator[AgentSession]:
+    def _agent(
+        self, adb: Adb, runtime: Runtime, threads: int, delegate: str, folder: str
+    ) -> AbstractContextManager[AgentSession]:
         python = shlex.split(self.options.python) or ["python3"]
         # Android has no /tmp. `taskset` puts the agent on its cores, as it does with native programs.
         words = ["env", f"TMPDIR={folder}", *on_cores(self._cores(adb, threads))]
@@ -122,11 +123,7 @@ class AdbDevice:
             broken = status == 0 or any(line.startswith(("error: ", "adb: ")) for line in stderr.splitlines())
             return f"the connection to phone '{adb.serial}' broke" if broken else None
 
-        session = AgentSession(adb.shell_command(words), link, pauses=self.pauses)
-        try:
-            yield session
-        finally:
-            session.close()
+        return closing(AgentSession(adb.shell_command(words), link, pauses=self.pauses))
 
     def _cores(self, adb: Adb, threads: int) -> tuple[int, ...]:
         """The cores that were asked for, or the fastest ones."""

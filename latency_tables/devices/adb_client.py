@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.device import DeviceLostError
+from latency_tables.devices.retry import retried
 
 SECONDS = 30.0  # for what takes a moment
 PUSH_SECONDS_PER_MB = 5.0  # far slower than USB 2
@@ -157,14 +157,7 @@ class Adb:
 
     def _again(self, action: Callable[[], T]) -> T:
         """What ``action`` gives, again and again while the phone is not there."""
-        for pause in self.pauses:
-            try:
-                return action()
-            except UnwillingError:
-                raise
-            except DeviceLostError:
-                time.sleep(pause)
-        return action()
+        return retried(action, self.pauses, DeviceLostError, unless=UnwillingError)
 
     def _shell(self, words: Sequence[str], seconds: float) -> Output:
         command = self.shell_command(words)

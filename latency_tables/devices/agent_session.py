@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from dmask_mobile.errors import DmaskError
 from latency_tables import agent
 from latency_tables.devices.device import DeviceLostError, MeasuringError, Samples
+from latency_tables.devices.retry import retried
+from latency_tables.processes import end_process
 from latency_tables.runtimes.runtime import Runtime
 
 PATIENCE_SECONDS = 60.0  # beyond what was asked for: loading, warm-up, five runs of a slow model
@@ -151,13 +153,8 @@ class AgentSession:
 
     def _connected(self, action: Callable[[], T]) -> T:
         """What ``action`` gives, again and again while the connection is lost."""
-        for pause in self.pauses:
-            try:
-                return action()
-            except _LinkLostError:
-                time.sleep(pause)
         try:
-            return action()
+            return retried(action, self.pauses, _LinkLostError)
         except _LinkLostError as error:
             raise DeviceLostError(
                 f"{error} (tried {len(self.pauses) + 1} times)",
@@ -261,9 +258,4 @@ class AgentSession:
             return
         process, self._process = self._process, None
         self._held = set()
-        process.kill()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):  # closing flushes what a dead agent will never read
-                pipe.close()
-        process.wait()
+        end_process(process)

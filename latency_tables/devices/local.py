@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
@@ -40,16 +40,13 @@ class LocalDevice:
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
         """A child process of this one."""
-        command = agent_command(self._python(), runtime, threads, delegate, self.options.cores)
-        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
-            session = AgentSession(command, folder=folder)
-            try:
-                yield session
-            finally:
-                session.close()
-
-    def _python(self) -> list[str]:
-        return shlex.split(self.options.python) or [sys.executable]
+        python = shlex.split(self.options.python) or [sys.executable]
+        command = agent_command(python, runtime, threads, delegate, self.options.cores)
+        with (
+            tempfile.TemporaryDirectory(prefix="dmask-") as folder,
+            closing(AgentSession(command, folder=folder)) as session,
+        ):
+            yield session
 
 
 def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceInfo:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
@@ -69,16 +69,13 @@ class SshDevice:
             session.patience = patience
             return session.survey()
 
-    @contextmanager
-    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> AbstractContextManager[AgentSession]:
         """The agent at the other end; see `Device`."""
-        with self._session(runtime, threads, delegate, self._lost) as session:
-            yield session
+        return self._session(runtime, threads, delegate, self._lost)
 
-    @contextmanager
     def _session(
         self, runtime: Runtime, threads: int, delegate: str, link: Callable[[int, str], str | None]
-    ) -> Iterator[AgentSession]:
+    ) -> AbstractContextManager[AgentSession]:
         ssh = shutil.which("ssh")
         if ssh is None:
             raise DmaskError("no ssh client on this machine", "install OpenSSH's: apt install openssh-client")
@@ -87,11 +84,7 @@ class SshDevice:
         # ssh ends with 255 for a lost connection and for a program killed by a signal; this shell gives those 128 + n.
         there = shlex.join(["sh", "-c", f"{agent}; exit $?"])
         options = [word for option in OPTIONS for word in ("-o", option)]
-        session = AgentSession([ssh, "-T", *options, "--", self.host, there], link, pauses=self.pauses)
-        try:
-            yield session
-        finally:
-            session.close()
+        return closing(AgentSession([ssh, "-T", *options, "--", self.host, there], link, pauses=self.pauses))
 
     def _lost(self, status: int, stderr: str) -> str | None:
         """Why the connection was lost, None when it was not; a ``link`` of `AgentSession`."""

@@ -63,7 +63,6 @@ def test_other_threads_take_no_signals() -> None:
     assert noted == [None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 9, 14])
 def test_a_search_stopped_by_sigterm_in_the_middle_of_an_epoch_goes_on_bit_for_bit(after: int, tmp_path: Path) -> None:
     """7 weight steps and then gate steps an epoch: stopped in both, and resumed without repeating a step."""
@@ -122,7 +121,6 @@ def test_batches_from_any_start_are_the_same_batches() -> None:
         assert torch.equal(labels, same_labels)
 
 
-@pytest.mark.slow
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     """kill -9 of the real command, in an epoch that is under way; and SIGTERM, whose exit status says so."""
     space = tmp_path / "space.json"

@@ -37,18 +37,6 @@ PYTHON = shlex.quote(sys.executable)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Path]:
-    with adb_server(tmp_path):
-        yield tmp_path
-
-
-@pytest.fixture
-def phone(server: Path) -> Iterator[FakePhone]:
-    with FakePhone(server / "phone") as phone:
-        yield phone
-
-
-@pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     with Sshd(tmp_path) as server:
         monkeypatch.setenv("PATH", server.path)

@@ -19,6 +19,7 @@ from dmask_mobile.interruption import StoppedError
 from dmask_mobile.nets.named import named_child
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.space import SearchSpace, load_space
+from latency_tables.conversion import convert_subject
 from latency_tables.devices import agent_session
 from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.local import LocalDevice
@@ -93,7 +94,7 @@ def test_estimates_come_with_a_spread(table: LatencyTable) -> None:
 def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> None:
     child = SPACE.child(SPACE.largest())
     model = tmp_path / "model.onnx"
-    model.write_bytes(setup().convert(child))
+    model.write_bytes(convert_subject(child, OnnxRuntime(), "fp32"))
     probe = TableProbe(table)
     measured = probe.measure(model)
     assert measured.ms > 0
@@ -173,7 +174,7 @@ def test_a_crash_or_a_hang_costs_one_model(then: str, reason: str, monkeypatch: 
     session = agent_session.AgentSession(
         agent_session.agent_command([sys.executable], OnnxRuntime(), 1, "cpu", ()), patience=3.0
     )
-    good = setup().convert(BLOCKS[0])
+    good = convert_subject(BLOCKS[0], OnnxRuntime(), "fp32")
     try:
         session.patience = 60.0
         session.load("good", good)
@@ -295,6 +296,6 @@ def test_a_noisy_machine_is_reported(table: LatencyTable) -> None:
 def test_measuring_leaves_this_process_on_all_its_cores() -> None:
     before = os.sched_getaffinity(0)
     with LocalDevice().open(OnnxRuntime(), 1, "cpu") as session:
-        session.load("a", setup().convert(NETWORKS[0]))
+        session.load("a", convert_subject(NETWORKS[0], OnnxRuntime(), "fp32"))
         session.sample("a", 0.001)
     assert os.sched_getaffinity(0) == before

@@ -16,13 +16,13 @@ from PIL import Image
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child
 from dmask_mobile.records.space import SearchSpace
+from latency_tables.conversion import convert_subject
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.plan import blocks_of, networks_of
 from latency_tables.rows import Subject
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.setup import Setup
 from latency_tables.table import LatencyTable
 from tests.arm64_root import arm64_python
 
@@ -56,7 +56,7 @@ def sessions(emulated: str) -> Iterator[tuple[AgentSession, AgentSession]]:
 @pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
 def test_outputs_are_those_of_this_machine(subject: Subject, sessions: tuple[AgentSession, AgentSession]) -> None:
     """An untrained network's outputs are small: within 1e-5 of the largest."""
-    model = Setup((LocalDevice(),), RUNTIME).convert(subject)
+    model = convert_subject(subject, RUNTIME, "fp32")
     outputs = []
     for session in sessions:
         session.load("subject", model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from latency_tables.devices.adb_client import (
     trouble_of,
 )
 from latency_tables.devices.device import DeviceLostError
-from tests.fake_phone import FakePhone, adb_server
+from tests.fake_phone import FakePhone
 
 GONE = r"is not attached|is offline|the connection to phone '.*' broke"
 HOSTILE = [
@@ -37,18 +36,6 @@ HOSTILE = [
     "*",
     "ü",
 ]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Path]:
-    with adb_server(tmp_path):
-        yield tmp_path
-
-
-@pytest.fixture
-def phone(server: Path) -> Iterator[FakePhone]:
-    with FakePhone(server / "phone") as phone:
-        yield phone
 
 
 def test_list_of_phones() -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.setup import Setup, setup_for
 from latency_tables.table import LatencyTable
-from tests.fake_phone import CLOCKS_KHZ, FakePhone, adb_server, wait_until
+from tests.fake_phone import CLOCKS_KHZ, FakePhone, wait_until
 from tests.latency_tables.contract import BLOCK, SHAPE, check_device, check_output
 from tests.latency_tables.devices.native_programs import litert_program, script
 
@@ -48,12 +48,6 @@ PIXEL = DeviceInfo(
 )
 SETTINGS = "settings/stay_on_while_plugged_in"
 QUICK = ProfileSettings(rounds=2, network_rounds=1, seconds_per_block=0.001, seconds_per_network=0.001)
-
-
-@pytest.fixture
-def phone(tmp_path: Path) -> Iterator[FakePhone]:
-    with adb_server(tmp_path), FakePhone(tmp_path / "phone") as phone:
-        yield phone
 
 
 @pytest.fixture
@@ -284,7 +278,6 @@ def test_contract_by_the_agent(phone: FakePhone) -> None:
     assert phone.read(SETTINGS) == "1"
 
 
-@pytest.mark.slow
 def test_contract_by_litert_program(phone: FakePhone, tmp_path: Path) -> None:
     options = DeviceOptions(at="adb", runner=str(litert_program(tmp_path / "programs")))
     check_device(AdbDevice(options), LiteRTRuntime())
@@ -323,7 +316,6 @@ def at_command(phone: FakePhone, word: str, count: int, action: Callable[[], Non
     phone.on_command = on_command
 
 
-@pytest.mark.slow
 def test_a_profile_by_the_agent_outlives_a_lost_connection(phone: FakePhone, tmp_path: Path) -> None:
     def replug() -> None:
         phone.unplug()
@@ -351,7 +343,6 @@ def test_an_agent_that_is_gone_for_good(phone: FakePhone) -> None:
         lose()
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_the_terminal_restores_the_phone(phone: FakePhone, tmp_path: Path) -> None:
     """A terminal signals the whole process group; adb must not take part in that."""
     path = tmp_path / "t.jsonl"
@@ -377,7 +368,6 @@ def test_ctrl_c_in_the_terminal_restores_the_phone(phone: FakePhone, tmp_path: P
     wait_until(lambda: not list(phone.temporary.iterdir()), "the agents have cleaned up")
 
 
-@pytest.mark.slow
 def test_two_phones_share_a_plan(phone: FakePhone, tmp_path: Path) -> None:
     with FakePhone(tmp_path / "other") as other:
         options = [DeviceOptions(at=f"adb:{p.serial}", python=sys.executable) for p in (phone, other)]
@@ -402,7 +392,6 @@ TINY = SearchSpace.model_validate(
 )
 
 
-@pytest.mark.slow
 def test_a_profile_by_litert_that_is_cut_off_goes_on(phone: FakePhone, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     options = DeviceOptions(at="adb", runner=str(litert_program(tmp_path / "programs")))

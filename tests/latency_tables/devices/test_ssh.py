@@ -19,6 +19,7 @@ import pytest
 from dmask_mobile import cli
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
+from latency_tables.conversion import convert_subject
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.devices.known import recall
@@ -36,6 +37,8 @@ from latency_tables.table import LatencyTable
 from tests.latency_tables.contract import check_device
 from tests.sshd import Sshd
 
+pytestmark = pytest.mark.slow  # connections, and a process at the end of each
+
 GOLDEN = Path(__file__).parents[2] / "golden" / "space_v1.yaml"
 SPACE = SearchSpace.read(GOLDEN)
 BLOCKS, NETWORKS = blocks_of(SPACE), networks_of(SPACE)
@@ -44,8 +47,6 @@ RUNTIME = OnnxRuntime()
 # Runs the agent, and does something of its own with one model.
 FRAGILE = """
 import os, sys, time, onnxruntime
-
-pytestmark = pytest.mark.slow  # connections, and a process at the end of each
 
 def fragile(path, *args, real=onnxruntime.InferenceSession, **settings):
     if open(path, "rb").read() == b"bad":
@@ -130,7 +131,7 @@ def assert_complete(path: Path, network_rounds: int = 2) -> None:
 def test_a_machine_is_the_same_over_ssh(board: Sshd) -> None:
     over_ssh, here = SshDevice(options()), LocalDevice()
     assert over_ssh.describe(RUNTIME) == here.describe(RUNTIME)
-    model = setup().convert(NETWORKS[0])
+    model = convert_subject(NETWORKS[0], RUNTIME, "fp32")
     outputs = []
     for device in (over_ssh, here):
         with device.open(RUNTIME, 1, "cpu") as session:
@@ -152,7 +153,6 @@ def test_cores_are_those_that_were_asked_for(board: Sshd) -> None:
         assert os.sched_getaffinity(agent) == {core}
 
 
-@pytest.mark.slow
 def test_profile_at_the_command_line(board: Sshd, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     done = subprocess.run(profile_command(path), capture_output=True, text=True, check=False, timeout=300)
@@ -212,21 +212,20 @@ def test_a_crash_there_costs_one_model(board: Sshd, tmp_path: Path) -> None:
     python = fragile_python(tmp_path, "os.abort()")
     connections = board.num_connections
     with SshDevice(options(python=python)).open(RUNTIME, 1, "cpu") as session:
-        session.load("good", setup().convert(BLOCKS[0]))
+        session.load("good", convert_subject(BLOCKS[0], RUNTIME, "fp32"))
         with pytest.raises(MeasuringError, match=r"the runtime crashed \(.*(134|SIGABRT)"):  # 128 + 6
             session.load("bad", b"bad")
         assert len(session.sample("good", 0.001).wall_ms) >= 5
     assert board.num_connections - connections == 2
 
 
-@pytest.mark.slow
 def test_nothing_is_left_there(board: Sshd, tmp_path: Path) -> None:
     """Neither our files nor a process, not even one that hangs."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     python = f"env TMPDIR={temporary} {fragile_python(tmp_path, 'time.sleep(600)')}"
     with SshDevice(options(python=python)).open(RUNTIME, 1, "cpu") as session:
-        session.load("good", setup().convert(BLOCKS[0]))
+        session.load("good", convert_subject(BLOCKS[0], RUNTIME, "fp32"))
         assert len(list(temporary.glob("dmask-*/*"))) == 1
         session.patience = 2.0
         with pytest.raises(MeasuringError, match="no answer for 2 s: it hangs; it was killed"):

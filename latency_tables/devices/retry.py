@@ -1,0 +1,33 @@
+"""Trying again while a device is not there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def retried(
+    action: Callable[[], T],
+    pauses: Sequence[float],
+    on: type[Exception],
+    unless: type[Exception] | tuple[type[Exception], ...] = (),
+) -> T:
+    """What ``action`` gives, after as many pauses as it takes.
+
+    Args:
+        action: what is tried.
+        pauses: seconds to wait before each time that it is tried again.
+        on: the error after which it is tried again; raised when there are no pauses left.
+        unless: kinds of it after which it is not.
+    """
+    for pause in pauses:
+        try:
+            return action()
+        except unless:
+            raise
+        except on:
+            time.sleep(pause)
+    return action()
