@@ -15,12 +15,13 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Literal
 
 import pytest
+
+from tests.processes import wait_until
 
 State = Literal["device", "unauthorized", "offline"]
 
@@ -417,15 +418,6 @@ def listed() -> list[tuple[str, str]]:
     """Serials and states as adb lists them."""
     text = subprocess.run(["adb", "devices"], check=True, capture_output=True, text=True).stdout
     return [(serial, state) for serial, tab, state in (line.partition("\t") for line in text.splitlines()) if tab]
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Waits for something that other processes bring about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
 
 
 def free_port() -> int:

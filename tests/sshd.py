@@ -8,9 +8,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
+
+from tests.processes import wait_until
 
 SSHD = "/usr/sbin/sshd"
 SERVER = """
@@ -93,13 +94,13 @@ class Sshd:
         with (self.folder / "log").open("ab") as log:
             command = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
             self._process = subprocess.Popen(command, stderr=log)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError("sshd does not listen: " + (self.folder / "log").read_text())
+        wait_until(self._listens, "sshd listens")
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "sshd does not listen: " + (self.folder / "log").read_text()
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
         """Ends the server and all its connections."""

@@ -12,17 +12,11 @@ from PIL import Image
 
 from dmask_mobile.records.space import load_space
 from tests.latency_tables.factory import edit_head, local_head, write_table
+from tests.processes import DMASK, dmask, run_command
 
-DMASK = Path(sys.executable).parent / "dmask"
 SPACE = load_space("demo").with_classes(2)
 
 pytestmark = pytest.mark.slow  # a process for each command, which imports torch
-
-
-def dmask(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(DMASK), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
-    )
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -186,9 +180,9 @@ def test_a_full_disk(folder: Path, tmp_path: Path) -> None:
     """A limit on file sizes makes writes fail as a full disk does."""
     table = tmp_path / "t.jsonl"
     space = Path(__file__).parent / "golden" / "space_v1.yaml"
-    command = [str(DMASK), "profile", str(space), "-o", str(table), "--rounds", "50"]
+    command = [DMASK, "profile", str(space), "-o", str(table), "--rounds", "50"]
     limited = ["/bin/sh", "-c", 'ulimit -f 400 && exec "$@"', "sh", *command]  # blocks of 512 bytes
-    done = subprocess.run(limited, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    done = run_command(limited, cwd=folder)
     assert_refused(done, "File too large", "what was measured or trained so far is kept")
     assert table.read_bytes().count(b"\n") > 10
 
@@ -252,9 +246,7 @@ def test_named_network_exports_from_a_folder_with_an_export_module(tmp_path: Pat
 def test_the_python_api_names_a_foreign_export_module(tmp_path: Path) -> None:
     (tmp_path / "export.py").write_text("")
     code = "from pathlib import Path; from dmask_mobile import api; api.export(Path('run'), ['onnx'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = run_command([sys.executable, "-c", code], cwd=tmp_path)
     assert done.returncode != 0
     assert "export.py', not dmask-mobile's package" in done.stderr
 

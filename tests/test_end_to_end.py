@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmask_mobile.records.child import ChildSpec
-from tests.test_cli import dmask
+from tests.processes import dmask
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def test_chain_step_by_step(data: str, tmp_path: Path) -> None:
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     budget = sum(map(float, reach)) / 2
     found = step("search", "demo", "--data", data, "--budget", f"latency={budget}ms", "--table", "table.jsonl",
-                 "--allow-drift", "-o", run, "--epochs", 2)  # fmt: skip
+                 "--allow-drift", "-o", run, "--epochs", {"glyphs": 2, "fashion-mnist": 1}[data])  # fmt: skip
     assert found["costs"][0] <= budget
     assert step("train", run, "--epochs", {"glyphs": 3, "fashion-mnist": 1}[data])["accuracy"] > 1.5 / classes
     assert [a["model_format"] for a in step("export", run)] == ["onnx", "coreml"]

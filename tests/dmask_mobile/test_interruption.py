@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.training.train import TrainSettings, batches, train_child
 from tests.dmask_mobile.search.test_budgets import MACS
 from tests.dmask_mobile.small import SPACE, few_images
+from tests.processes import DMASK, HANG_SECONDS, run_command, wait_until
 
 pytestmark = pytest.mark.slow  # trainings, twice each
 
@@ -130,25 +129,24 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     for number, (image, label) in enumerate(zip(images.images, (images.labels % 3).tolist(), strict=True)):
         (data / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(data / str(label) / f"{number}.png")
-    dmask = str(Path(sys.executable).parent / "dmask")
     budget = f"macs={sum(MACS.reachable()) / 2:.0f}"
 
     def command(run: str) -> list[str]:
-        return [dmask, "search", str(space), "--data", str(data), "--budget", budget, "-o", str(tmp_path / run),
+        return [DMASK, "search", str(space), "--data", str(data), "--budget", budget, "-o", str(tmp_path / run),
                 "--epochs", "4", "--batch-size", "32"]  # fmt: skip
 
-    subprocess.run(command("a"), check=True, capture_output=True, timeout=300)
+    done = run_command(command("a"))
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "b" / "search" / "checkpoint.pt"
     for number, expected in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
         process = subprocess.Popen(command("b"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        checkpoint = tmp_path / "b" / "search" / "checkpoint.pt"
         seen = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not (checkpoint.exists() and checkpoint.stat().st_mtime > seen):
-            time.sleep(0.01)
+        wait_until(lambda seen=seen: checkpoint.exists() and checkpoint.stat().st_mtime > seen, "a checkpoint")
         process.send_signal(number)
-        assert process.wait(60) == expected
+        assert process.wait(HANG_SECONDS) == expected
         assert not (tmp_path / "b" / "child.json").exists()
-    subprocess.run(command("b"), check=True, capture_output=True, timeout=300)
+    done = run_command(command("b"))
+    assert done.returncode == 0, done.stderr
     results = [json.loads((tmp_path / run / "search" / "result.json").read_text()) for run in "ab"]
     assert results[0] == results[1]
     states = [torch.load(tmp_path / run / "search" / "checkpoint.pt", weights_only=True) for run in "ab"]

@@ -24,6 +24,7 @@ from latency_tables.devices.device import DeviceLostError
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from tests.processes import HANG_SECONDS
 
 
 def taking(monkeypatch: pytest.MonkeyPatch, times_ms: Callable[[int], float]) -> Callable[[], None]:
@@ -160,7 +161,9 @@ def test_core_ml_shares_are_added_up_by_kind(tmp_path: Path, monkeypatch: pytest
 def ask(lines: list[bytes], *arguments: str) -> list[bytes]:
     """What an agent of its own answers."""
     command = [sys.executable, "-P", agent.__file__, *arguments]
-    done = subprocess.run(command, input=b"\n".join(lines) + b"\n", capture_output=True, check=True, timeout=120)
+    done = subprocess.run(
+        command, input=b"\n".join(lines) + b"\n", capture_output=True, check=True, timeout=HANG_SECONDS
+    )
     return done.stdout.splitlines()
 
 

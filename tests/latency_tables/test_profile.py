@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from latency_tables.setup import Setup
 from latency_tables.table import LatencyTable
 from latency_tables.writer import TableWriter
 from tests.latency_tables.factory import write_table
+from tests.processes import DMASK, HANG_SECONDS, wait_until
 
 SPACE = SearchSpace.read(Path(__file__).parents[1] / "golden" / "space_v1.yaml")
 QUICK = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001)
@@ -194,11 +194,9 @@ def test_a_crash_or_a_hang_costs_one_model(then: str, reason: str, monkeypatch: 
 def test_kill_minus_nine_loses_at_most_the_line_under_way(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     golden = Path(__file__).parents[1] / "golden" / "space_v1.yaml"
-    command = [str(Path(sys.executable).parent / "dmask"), "profile", str(golden), "-o", str(path), "--rounds", "50"]
+    command = [DMASK, "profile", str(golden), "-o", str(path), "--rounds", "50"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 30):
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 30, "30 lines of the table")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
@@ -213,13 +211,11 @@ def test_ctrl_c_in_the_terminal_blames_no_block(tmp_path: Path) -> None:
     """A terminal signals the whole process group; the process that runs the models must not take part in that."""
     path = tmp_path / "t.jsonl"
     golden = Path(__file__).parents[1] / "golden" / "space_v1.yaml"
-    command = [str(Path(sys.executable).parent / "dmask"), "profile", str(golden), "-o", str(path), "--rounds", "50"]
+    command = [DMASK, "profile", str(golden), "-o", str(path), "--rounds", "50"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 30):
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 30, "30 lines of the table")
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 128 + signal.SIGINT
     assert b"profiling stopped by SIGINT" in errors
     assert LatencyTable.read(path).failures == {}

@@ -13,7 +13,7 @@ from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.local import LocalDevice
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.trial import TrialModel, difference, trial_model, tried
-from tests.fake_phone import wait_until
+from tests.processes import wait_until
 
 RUNTIME = OnnxRuntime()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +19,7 @@ from latency_tables import doctor
 from latency_tables.attached import AttachedDevice, Need, RuntimeState
 from latency_tables.doctor import Finding
 from tests.fake_phone import FakePhone, adb_server
+from tests.processes import DMASK, run_command
 from tests.sshd import Sshd
 
 
@@ -80,11 +80,10 @@ def test_exit_status_is_documented(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.mark.slow
 def test_doctor_on_this_machine(tmp_path: Path) -> None:
     """Every runtime that is installed here works, here and on a machine reached by ssh."""
-    program, python = str(Path(sys.executable).parent / "dmask"), shlex.quote(sys.executable)
-    command = [program, "doctor", "ssh:board", "--python", python, "--json"]
+    command = [DMASK, "doctor", "ssh:board", "--python", shlex.quote(sys.executable), "--json"]
     with Sshd(tmp_path) as board, adb_server(tmp_path):
         variables = os.environ | {"PATH": board.path}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=900)
+        done = run_command(command, env=variables)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["healthy"] is True

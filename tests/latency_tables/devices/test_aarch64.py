@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +23,10 @@ from latency_tables.rows import Subject
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.table import LatencyTable
 from tests.arm64_root import arm64_python
+from tests.processes import dmask
 
 pytestmark = pytest.mark.slow
 
-DMASK = Path(sys.executable).parent / "dmask"
 GOLDEN = Path(__file__).parents[2] / "golden" / "space_v1.yaml"
 SPACE = SearchSpace.read(GOLDEN)
 RUNTIME = OnnxRuntime()
@@ -64,10 +62,6 @@ def test_outputs_are_those_of_this_machine(subject: Subject, sessions: tuple[Age
     here, there = outputs
     assert np.ptp(here) > 0
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-5 * np.abs(here).max())
-
-
-def dmask(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([DMASK, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture(scope="module")

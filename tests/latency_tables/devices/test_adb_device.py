@@ -31,9 +31,10 @@ from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.setup import Setup, setup_for
 from latency_tables.table import LatencyTable
-from tests.fake_phone import CLOCKS_KHZ, FakePhone, wait_until
+from tests.fake_phone import CLOCKS_KHZ, FakePhone
 from tests.latency_tables.contract import BLOCK, SHAPE, check_device, check_output
 from tests.latency_tables.devices.native_programs import litert_program, script
+from tests.processes import DMASK, HANG_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow  # an adb server for each test
 
@@ -346,21 +347,13 @@ def test_an_agent_that_is_gone_for_good(phone: FakePhone) -> None:
 def test_ctrl_c_in_the_terminal_restores_the_phone(phone: FakePhone, tmp_path: Path) -> None:
     """A terminal signals the whole process group; adb must not take part in that."""
     path = tmp_path / "t.jsonl"
-    command = [
-        str(Path(sys.executable).parent / "dmask"),
-        "profile",
-        str(SPACE_FILE),
-        "-o",
-        str(path),
-        "--rounds",
-        "50",
-    ]
+    command = [DMASK, "profile", str(SPACE_FILE), "-o", str(path), "--rounds", "50"]
     command += ["--device", f"adb:{phone.serial}", "--python", sys.executable]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 30, "30 lines of the table")
     assert phone.read(SETTINGS) == "2"
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 128 + signal.SIGINT
     assert b"profiling stopped by SIGINT" in errors
     assert LatencyTable.read(path).failures == {}

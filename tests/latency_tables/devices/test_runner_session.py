@@ -15,8 +15,9 @@ from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.devices.runner_session import RunnerSession
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.ncnn import NcnnRuntime
-from tests.fake_phone import FakePhone, adb_server, wait_until
+from tests.fake_phone import FakePhone, adb_server
 from tests.latency_tables.devices.native_programs import litert_program, runner, script
+from tests.processes import wait_until
 
 FOLDER = "/data/local/tmp/x"
 GOOD = "Average inference timings in us: Warmup: 83235, Init: 38467, Inference: 79760.9"

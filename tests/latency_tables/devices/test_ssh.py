@@ -7,10 +7,8 @@ import itertools
 import os
 import re
 import shlex
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.setup import Setup, setup_for
 from latency_tables.table import LatencyTable
 from tests.latency_tables.contract import check_device
+from tests.processes import DMASK, run_command, wait_until
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.slow  # connections, and a process at the end of each
@@ -75,9 +74,8 @@ def setup() -> Setup:
 
 
 def profile_command(path: Path) -> list[str]:
-    dmask = str(Path(sys.executable).parent / "dmask")
     device = ("--device", "ssh:board", "--python", shlex.quote(sys.executable))
-    return [dmask, "profile", str(GOLDEN), "-o", str(path), "--rounds", "2", *device]
+    return [DMASK, "profile", str(GOLDEN), "-o", str(path), "--rounds", "2", *device]
 
 
 def fragile_python(folder: Path, then: str) -> str:
@@ -109,13 +107,6 @@ def agents_with(word: str) -> list[int]:
         if any(word.encode() in each for each in words) and b"onnxruntime" in words:
             found.append(int(process.name))
     return found
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def assert_complete(path: Path, network_rounds: int = 2) -> None:
@@ -155,7 +146,7 @@ def test_cores_are_those_that_were_asked_for(board: Sshd) -> None:
 
 def test_profile_at_the_command_line(board: Sshd, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    done = subprocess.run(profile_command(path), capture_output=True, text=True, check=False, timeout=300)
+    done = run_command(profile_command(path))
     assert done.returncode == 0, done.stderr
     assert recall(LatencyTable.read(path).head, str(path)) == options()
     assert_complete(path, network_rounds=4)
@@ -177,7 +168,10 @@ def test_an_order_that_is_cut_off_is_given_again(board: Sshd, tmp_path: Path) ->
     python = fragile_python(tmp_path, f"{then}; time.sleep(300 if first else 0)")
     with SshDevice(options(python=python)).open(RUNTIME, 1, "cpu") as session:
         cutter = threading.Thread(
-            target=lambda: (wait_until(lambda: bool(list((tmp_path / "marks").iterdir()))), board.cut())
+            target=lambda: (
+                wait_until(lambda: bool(list((tmp_path / "marks").iterdir())), "the agent has begun"),
+                board.cut(),
+            )
         )
         cutter.start()
         with pytest.raises(MeasuringError, match="INVALID_PROTOBUF"):  # what the runtime says in the end
@@ -230,7 +224,7 @@ def test_nothing_is_left_there(board: Sshd, tmp_path: Path) -> None:
         session.patience = 2.0
         with pytest.raises(MeasuringError, match="no answer for 2 s: it hangs; it was killed"):
             session.load("bad", b"bad")
-    wait_until(lambda: not agents_with(str(tmp_path)) and not list(temporary.glob("dmask-*")))
+    wait_until(lambda: not agents_with(str(tmp_path)) and not list(temporary.glob("dmask-*")), "all is gone")
 
 
 @pytest.mark.parametrize(
