@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -15,7 +16,14 @@ from latency_tables.devices.agent_session import PAUSES_SECONDS, AgentSession, a
 from latency_tables.devices.device import DeviceInfo, MeasuringError, Session
 from latency_tables.devices.local import info_of
 from latency_tables.devices.options import DeviceOptions
-from latency_tables.devices.phone_state import COOLING_SECONDS, TEMPORARY, Thermometer, WatchedSession, prepared
+from latency_tables.devices.phone_state import (
+    COOLING_SECONDS,
+    TEMPORARY,
+    Thermometer,
+    WatchedSession,
+    alone,
+    prepared,
+)
 from latency_tables.devices.runner_session import RunnerSession
 from latency_tables.runners import NativeRunner, native_runner
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
@@ -70,16 +78,17 @@ class AdbDevice:
         """What the phone is, and what an agent says of the runtimes there; None where no Python runs it.
 
         Raises:
-            DmaskError: when the phone cannot be used.
+            DmaskError: when the phone cannot be used, or is being measured on.
         """
         adb = self._adb()
-        info = _info(adb)
-        with self._agent(adb, OnnxRuntime(), 1, "cpu", TEMPORARY) as session:
-            session.patience = patience
-            try:
-                return info, session.survey()
-            except MeasuringError:
-                return info, None
+        with alone(adb.serial):
+            info = _info(adb)
+            with self._agent(adb, OnnxRuntime(), 1, "cpu", TEMPORARY) as session:
+                session.patience = patience
+                try:
+                    return info, session.survey()
+                except MeasuringError:
+                    return info, None
 
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
@@ -119,6 +128,8 @@ class AdbDevice:
             trouble = adb.trouble()
             if trouble is not None:
                 return trouble.problem
+            if status == -signal.SIGKILL:  # adb lists a phone that has left a Wi-Fi for long: only an answer tells
+                adb.shell("true")
             # An agent ends with 0 when its stdin does; adb, when the phone left in the middle.
             broken = status == 0 or any(line.startswith(("error: ", "adb: ")) for line in stderr.splitlines())
             return f"the connection to phone '{adb.serial}' broke" if broken else None

@@ -62,8 +62,8 @@ class AgentSession:
     Args:
         command: what starts the agent: that of `agent_command`, behind ``ssh`` say.
         link: from the exit status and the end of stderr of a dead process, why the connection was lost; None when it
-            was not.
-        patience: seconds to wait beyond the sampling time before a silent agent is killed.
+            was not. A silent process that was killed has the status ``-SIGKILL``.
+        patience: seconds to wait beyond the sampling time before an agent that says or takes nothing is killed.
         pauses: seconds to wait before each time that a lost connection is tried again.
         folder: of this machine, for the models of a process of this machine: one that crashed cannot remove them.
     """
@@ -176,10 +176,8 @@ class AgentSession:
 
     def _ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
         try:
-            process = self._started()
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
+            self._start()
+            self._send(json.dumps(order).encode() + b"\n")
             line = self._answer(seconds + self.patience)
         except BrokenPipeError:
             line = b""
@@ -190,28 +188,42 @@ class AgentSession:
             raise MeasuringError(answer["error"])
         return answer
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        """The living process, which has the agent's source."""
-        if self._process is None:
-            self._stderr.seek(0)  # the process inherits the place as well
-            self._stderr.truncate()
-            # A session of its own: Ctrl-C must reach this process alone, which finishes the sample under way.
-            try:
-                self._process = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._stderr,
-                    env=self.environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise DmaskError(
-                    f"'{self.command[0]}' does not start: {error.strerror}", "give --python a Python with the runtime"
-                ) from error
-            assert self._process.stdin is not None
-            self._process.stdin.write(SOURCE)
-        return self._process
+    def _start(self) -> None:
+        """Starts a process where none is living, and gives it the agent's source."""
+        if self._process is not None:
+            return
+        self._stderr.seek(0)  # the process inherits the place as well
+        self._stderr.truncate()
+        # A session of its own: Ctrl-C must reach this process alone, which finishes the sample under way.
+        try:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=self.environment,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DmaskError(
+                f"'{self.command[0]}' does not start: {error.strerror}", "give --python a Python with the runtime"
+            ) from error
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self._send(SOURCE)
+
+    def _send(self, content: bytes) -> None:
+        """Gives the process bytes. Kills it when it takes none for so long as `patience`."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        stdin, left = self._process.stdin.fileno(), memoryview(content)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdin, selectors.EVENT_WRITE)
+            while left:
+                if not selector.select(self.patience):
+                    raise self._silence(self.patience)
+                left = left[os.write(stdin, left) :]
 
     def _answer(self, seconds: float) -> bytes:
         """The agent's next answer; nothing when it died. Kills it when it says nothing for so long."""
@@ -222,8 +234,7 @@ class AgentSession:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while True:
                 if not selector.select(max(0.0, end - time.monotonic())):
-                    self._end_process()
-                    raise MeasuringError(f"no answer for {seconds:.0f} s: it hangs", "it was killed")
+                    raise self._silence(seconds)
                 chunk = os.read(self._process.stdout.fileno(), 65536)
                 if not chunk:
                     return b""
@@ -233,6 +244,14 @@ class AgentSession:
                     _, mark, answer = line.partition(agent.MARK.encode())
                     if mark:
                         return answer
+
+    def _silence(self, seconds: float) -> Exception:
+        """Why the process said or took nothing for ``seconds``; it is killed."""
+        self._end_process()
+        lost = self.link(-signal.SIGKILL, "")
+        if lost is not None:
+            return _LinkLostError(lost)
+        return MeasuringError(f"no answer for {seconds:.0f} s: it hangs", "it was killed")
 
     def _death(self) -> Exception:
         """Why the process died."""

@@ -41,7 +41,7 @@ def prepared(adb: Adb) -> Iterator[str]:
         DmaskError: when it is in use by another session, and when its settings cannot be changed.
         DeviceLostError: when it leaves.
     """
-    with _alone(adb.serial):
+    with alone(adb.serial):
         try:
             _change(adb, PREPARE)
             adb.shell(*FIXED_PERFORMANCE, "true")
@@ -69,8 +69,12 @@ def _change(adb: Adb, script: str) -> None:
 
 
 @contextmanager
-def _alone(serial: str) -> Iterator[None]:
-    """Keeps other sessions of this user from the phone: both would measure the other as well."""
+def alone(serial: str) -> Iterator[None]:
+    """Keeps other sessions of this user from the phone: both would measure the other as well.
+
+    Raises:
+        DmaskError: when another one has it.
+    """
     folder = platformdirs.user_cache_path("dmask-mobile", ensure_exists=True)
     name = f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock"
     try:

@@ -20,7 +20,7 @@ import torch
 from dmask_mobile.errors import DmaskError
 from latency_tables import agent
 from latency_tables.devices import agent_session
-from latency_tables.devices.device import DeviceLostError
+from latency_tables.devices.device import DeviceLostError, MeasuringError
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
@@ -242,3 +242,10 @@ def test_each_process_has_its_own_last_words(tmp_path: Path) -> None:
         session.describe()
     session.close()
     assert told == ["last words\n"] * 3
+
+
+def test_a_process_that_takes_nothing_is_killed_as_one_that_says_nothing() -> None:
+    session = agent_session.AgentSession(["sleep", "600"], patience=1.0)
+    with pytest.raises(MeasuringError, match="no answer for 1 s: it hangs; it was killed"):
+        session.load("a", bytes(1_000_000))  # more than a pipe holds
+    session.close()

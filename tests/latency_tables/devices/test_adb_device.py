@@ -17,8 +17,10 @@ from torch import nn
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.blocks import build_block
 from dmask_mobile.records.space import SearchSpace
+from latency_tables.attached import seen_phone
+from latency_tables.devices import adb_client
 from latency_tables.devices.adb import AdbDevice
-from latency_tables.devices.adb_client import Adb
+from latency_tables.devices.adb_client import Adb, chosen_phone
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import Conditions, DeviceInfo, DeviceLostError, Samples
 from latency_tables.devices.options import DeviceOptions
@@ -198,6 +200,9 @@ def test_one_session_at_a_time(phone: FakePhone) -> None:
             prepared(adb),
         ):
             pass
+        phone.commands.clear()
+        assert "is being measured on" in seen_phone(chosen_phone()).problem
+        assert phone.commands == []
         assert phone.read(SETTINGS) == "2"
 
 
@@ -341,6 +346,27 @@ def test_an_agent_that_is_gone_for_good(phone: FakePhone) -> None:
             session.load("b", model)
 
     with pytest.raises(DeviceLostError, match=r"is not attached \(tried 3 times\).*the same command goes on"):
+        lose()
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000])
+def test_a_phone_that_falls_silent_blames_no_model(
+    size: int, phone: FakePhone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the middle of a model that is sent to it."""
+    run, model = adb_client._run, OnnxRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 20, 20), "fp32")
+    monkeypatch.setattr(adb_client, "_run", lambda command, seconds: run(command, min(seconds, 5.0)))
+
+    def lose() -> None:
+        with agent_device().open(OnnxRuntime(), 1, "cpu") as session:
+            session.load("a", model)
+            assert isinstance(session, WatchedSession)
+            assert isinstance(session.session, AgentSession)
+            session.session.patience = 1.0
+            phone.state = "offline"  # adb has no sign of that
+            session.load("b", bytes(size))
+
+    with pytest.raises(DeviceLostError, match=r"no end of 'true' after .* s; .*the same command goes on"):
         lose()
 
 
