@@ -20,6 +20,7 @@ APT::Architecture "arm64";
 APT::Architectures { "arm64"; };
 APT::Sandbox::User "";
 Acquire::Languages "none";
+Acquire::Retries "5";
 Dir::Etc::SourceList "FOLDER/sources.list";
 Dir::Etc::SourceParts "-";
 Dir::State "FOLDER/state";
@@ -86,6 +87,7 @@ def _unpack_wheels(root: Path) -> None:
     """The aarch64 wheels of the versions installed here, for the root's Python."""
     (python,) = (root / "usr" / "bin").glob("python3.[0-9]*")
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--only-binary=:all:")
+    pip += ("--retries", "10", "--timeout", "60")
     tags = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (28, 27, 17)]
     target = root / "usr" / "lib" / "python3" / "dist-packages"
     what = [f"{name}=={version(name)}" for name in WHEELS]

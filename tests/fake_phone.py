@@ -29,7 +29,7 @@ VERSION, MAX_DATA = 0x01000001, 256 * 1024
 AUTH_TOKEN, AUTH_SIGNATURE = 1, 2
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # packets of shell,v2
 HEADER, PACKET, SYNC = struct.Struct("<4sIIIII"), struct.Struct("<BI"), struct.Struct("<4sI")
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 60.0
 ELSEWHERE = ("/data/local/tmp", "/sys/devices")
 
 PROGRAMS = {
@@ -87,6 +87,7 @@ class FakePhone:
         self.commands: list[str] = []
         self.on_command: Callable[[str], None] = lambda command: None
         self.on_data: Callable[[int], None] = lambda size: None
+        self._moving = threading.RLock()  # it is plugged in and out by one thread at a time
         self._listener: socket.socket | None = None
         self._connections: list[_Connection] = []
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -110,30 +111,34 @@ class FakePhone:
         self.unplug()
         for process in self._processes:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # another thread has just waited for it
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def plug_in(self) -> None:
         """Appears, and makes itself known to adb."""
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-        connecting = subprocess.Popen(["adb", "connect", self.serial], stdout=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: (self.serial, self.state) in listed(), f"adb calls {self.serial} {self.state}")
-        finally:
-            connecting.terminate()  # it waits long for a phone that does not answer
-            connecting.wait()
+        with self._moving:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+            connecting = subprocess.Popen(["adb", "connect", self.serial], stdout=subprocess.DEVNULL)
+            try:
+                wait_until(lambda: (self.serial, self.state) in listed(), f"adb calls {self.serial} {self.state}")
+            finally:
+                connecting.terminate()  # it waits long for a phone that does not answer
+                connecting.wait()
 
     def unplug(self) -> None:
-        """Vanishes, whatever is under way."""
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        for connection in self._connections:
-            connection.end()
-        self._connections.clear()
-        subprocess.run(["adb", "disconnect", self.serial], check=False, capture_output=True)
+        """Vanishes, whatever is under way; adb has forgotten it when this ends."""
+        with self._moving:
+            listener, self._listener = self._listener, None
+            if listener is None:
+                return
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            for connection in self._connections:
+                connection.end()
+            self._connections.clear()
+            subprocess.run(["adb", "disconnect", self.serial], check=False, capture_output=True)
+            wait_until(lambda: self.serial not in dict(listed()), f"adb forgets {self.serial}")
 
     def read(self, name: str) -> str:
         """What a file of its state holds; nothing when there is none."""
@@ -358,7 +363,8 @@ def _feed(stream: _Stream, process: subprocess.Popen[bytes]) -> None:
         try:
             process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # it is not waited for yet, so that its number is its own
+            with contextlib.suppress(ProcessLookupError):  # another thread has just waited for it
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _sync(stream: _Stream, phone: FakePhone, _: str) -> None:

@@ -118,11 +118,18 @@ class Sshd:
     def _connections(self, parent: int) -> list[int]:
         """The sshd processes below ``parent``: not the commands that they run, which see their stdin end."""
         found = []
-        with suppress(FileNotFoundError):  # one has just ended
-            for child in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-                if Path(f"/proc/{child}/comm").read_text().startswith("sshd"):
-                    found += [child, *self._connections(child)]
+        for child in _told(parent, f"task/{parent}/children").split():
+            if _told(child, "comm").startswith("sshd"):
+                found += [int(child), *self._connections(int(child))]
         return found
+
+
+def _told(process: int | str, what: str) -> str:
+    """What Linux says of a process; nothing when it has ended."""
+    try:
+        return Path(f"/proc/{process}/{what}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _kill(processes: list[int]) -> int:

@@ -133,7 +133,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
     def command(run: str) -> list[str]:
         return [DMASK, "search", str(space), "--data", str(data), "--budget", budget, "-o", str(tmp_path / run),
-                "--epochs", "4", "--batch-size", "32"]  # fmt: skip
+                "--epochs", "8", "--batch-size", "32"]  # fmt: skip
 
     done = run_command(command("a"))
     assert done.returncode == 0, done.stderr

@@ -355,7 +355,6 @@ def test_a_phone_that_falls_silent_blames_no_model(
 ) -> None:
     """Also in the middle of a model that is sent to it."""
     run, model = adb_client._run, OnnxRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 20, 20), "fp32")
-    monkeypatch.setattr(adb_client, "_run", lambda command, seconds: run(command, min(seconds, 5.0)))
 
     def lose() -> None:
         with agent_device().open(OnnxRuntime(), 1, "cpu") as session:
@@ -363,6 +362,7 @@ def test_a_phone_that_falls_silent_blames_no_model(
             assert isinstance(session, WatchedSession)
             assert isinstance(session.session, AgentSession)
             session.session.patience = 1.0
+            monkeypatch.setattr(adb_client, "_run", lambda command, seconds: run(command, min(seconds, 5.0)))
             phone.state = "offline"  # adb has no sign of that
             session.load("b", bytes(size))
 
