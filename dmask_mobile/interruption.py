@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_noted: list[list[int]] = []  # by each `stop_signals` that is open, the innermost last
 
 
 class StoppedError(Exception):
@@ -45,8 +46,21 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
     for number in SIGNALS:
         signal.signal(number, note)
+    _noted.append(received)
     try:
         yield lambda: received[0] if received else None
     finally:
+        _noted.remove(received)
         for number in SIGNALS:
             signal.signal(number, before[number])
+
+
+def check_stopped(what: str) -> None:
+    """For code that waits deep below a `stop_signals`, in whatever thread.
+
+    Raises:
+        StoppedError: when one of those that are open has noted a signal.
+    """
+    for received in _noted:
+        if received:
+            raise StoppedError(received[0], what)

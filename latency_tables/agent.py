@@ -15,12 +15,13 @@ other programs may write there too:
     {"do": "unload", "key": "a"}                      {}
 
 A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
-answered with ``{"error": "..."}``.
+answered with ``{"error": "..."}``. Orders also have a ``limit`` in seconds: soon after it, a process that hangs ends.
 """
 
 import base64
 import collections
 import contextlib
+import faulthandler
 import glob
 import io
 import itertools
@@ -54,7 +55,6 @@ DISTRIBUTIONS = {
 
 COREML_UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "npu": "CPU_AND_NE", "all": "ALL"}
 DELEGATES = {"coreml": tuple(COREML_UNITS)}  # of the others only the CPU
-
 NCNN_HALF = b"\x47\x6b\x30\x01"  # stands before weights in float16
 
 Model = collections.namedtuple("Model", "run output")
@@ -109,10 +109,7 @@ def open_executorch(path, threads, delegate):
     portable_lib._unsafe_reset_threadpool(threads)
     program = portable_lib._load_for_executorch(path)
     image = torch.from_numpy(random_input(program.method_meta("forward").input_tensor_meta(0).sizes()))
-    return Model(
-        lambda: program.forward((image,), clone_outputs=False),
-        lambda: program.forward((image,))[0].numpy(),
-    )
+    return Model(lambda: program.forward((image,), clone_outputs=False), lambda: program.forward((image,))[0].numpy())
 
 
 def open_ncnn(path, threads, delegate):
@@ -308,8 +305,11 @@ def pin(threads, cores):
     """Keeps this process on ``cores``, or else on the last ``threads`` that it has; why that cannot be, if so."""
     if not hasattr(os, "sched_setaffinity"):
         return f"{platform.system()} lets no process choose its cores" if cores else ""
+    usable = sorted(os.sched_getaffinity(0))
+    if not cores and threads > len(usable):
+        return f"{threads} threads on the {len(usable)} cores that it may use wait for each other"
     try:
-        os.sched_setaffinity(0, cores or sorted(os.sched_getaffinity(0))[-threads:])
+        os.sched_setaffinity(0, cores or usable[-threads:])
     except OSError as error:
         return f"the cores {cores} cannot be had: {error.strerror}"
     return ""
@@ -326,10 +326,8 @@ class Agent:
     def answer(self, order):
         """What an order gives."""
         do, key = order["do"], order.get("key")
-        if do == "describe":
-            return describe(self.runtime)
-        if do == "survey":
-            return survey()
+        if do in ("describe", "survey"):
+            return describe(self.runtime) if do == "describe" else survey()
         if do == "load":
             self.paths[key] = self.put(base64.b64decode(order["model"]))
             self.models[key] = OPENERS[self.runtime](self.paths[key], self.threads, self.delegate)
@@ -360,10 +358,8 @@ class Agent:
 
     def remove(self, path):
         """Removes a model's file or folder."""
-        if path is not None and os.path.isdir(path):
-            shutil.rmtree(path)
-        elif path is not None:
-            os.remove(path)
+        if path is not None:
+            (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
 
 
 def end_with_stdin(folder):
@@ -387,9 +383,13 @@ def main():
         threading.Thread(target=end_with_stdin, args=(folder,), daemon=True).start()
         for line in sys.stdin:
             try:
-                answer = {"error": refusal} if refusal else agent.answer(json.loads(line))
+                order = json.loads(line)
+                # Ends this process also where a runtime hangs with Python's lock, so that `end_with_stdin` cannot.
+                faulthandler.dump_traceback_later(order["limit"] + 2 * GRACE_SECONDS, exit=True)
+                answer = {"error": refusal} if refusal else agent.answer(order)
             except Exception as error:  # whatever a runtime raises, the next model must still be measured
                 answer = {"error": f"{type(error).__name__}: {error}"}
+            faulthandler.cancel_dump_traceback_later()
             answers.write(MARK + json.dumps(answer) + "\n")
             answers.flush()
 

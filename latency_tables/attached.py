@@ -14,6 +14,7 @@ from latency_tables.devices.adb import AdbDevice
 from latency_tables.devices.adb_client import Phone, attached_phones, trouble_of
 from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.options import DeviceOptions
+from latency_tables.devices.phone_state import BusyError
 from latency_tables.devices.ssh import SshDevice
 from latency_tables.runners import RUNNERS
 from latency_tables.runtimes.installation import install_command, missing_converters
@@ -46,12 +47,14 @@ class AttachedDevice(Record):
     """A device, ready or not.
 
     ``at``: what ``--device`` takes; ``problem`` and ``fix``: why nothing can be measured on it, and what to do;
+    ``busy``: the problem is that another command measures on it;
     ``python``: the version of its Python, empty where there is none; the rest as in `DeviceInfo`.
     """
 
     at: str
     problem: str = ""
     fix: str = ""
+    busy: bool = False
     device: str = ""
     system: str = ""
     soc: str = ""
@@ -141,7 +144,7 @@ def seen_phone(phone: Phone, patience: float = PATIENCE_SECONDS) -> AttachedDevi
             raise trouble
         info, survey = AdbDevice(DeviceOptions(at=at), pauses=()).survey(patience)
     except DmaskError as error:
-        return AttachedDevice(at=at, problem=error.problem, fix=error.fix)
+        return AttachedDevice(at=at, problem=error.problem, fix=error.fix, busy=isinstance(error, BusyError))
 
     def missing(runtime: Runtime) -> Iterator[Need]:
         programs = [name for name, runner in RUNNERS.items() if runner.runtime == runtime.name]

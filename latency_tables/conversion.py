@@ -33,10 +33,19 @@ from export.deployable import Deployable
 from latency_tables.converter_process import ConverterProcess
 from latency_tables.rows import Subject
 from latency_tables.runtimes.runtime import Runtime
+from latency_tables.sources import source_digest
 
 MAX_PROCESSES = 4  # each takes up to 1.5 GB
 MIN_FOR_PROCESSES = 6  # models: starting a process takes as long as converting about so many
 CACHE_BYTES = 2 * 2**30
+# What makes models: a changed one must not find what another has made.
+MAKES_MODELS = (
+    "latency_tables/conversion.py",
+    "latency_tables/runtimes",
+    "export",
+    "dmask_mobile/nets",
+    "dmask_mobile/records",
+)
 SUBJECT: TypeAdapter[Subject] = TypeAdapter(Subject)
 
 
@@ -161,7 +170,7 @@ class Converter:
             "runtime": self.runtime.name,
             "precision": self.precision,
             "versions": self._versions,
-            "source": source_digest(),
+            "source": source_digest(*MAKES_MODELS),
         }
         return self.folder / hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
@@ -179,15 +188,6 @@ def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = 
 def cache_folder() -> Path:
     """Where this user's converted models are kept."""
     return platformdirs.user_cache_path("dmask-mobile") / "models"
-
-
-@functools.cache
-def source_digest() -> str:
-    """Names the code that makes models: a changed one must not find what another has made."""
-    root = Path(__file__).parents[1]
-    folders = ("export", "dmask_mobile/nets", "dmask_mobile/records", "latency_tables/runtimes")
-    files = [Path(__file__), *sorted(path for folder in folders for path in (root / folder).glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def kept_models(folder: Path) -> Iterator[tuple[os.stat_result, Path]]:

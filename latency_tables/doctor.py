@@ -260,7 +260,7 @@ def said_by(*command: str) -> str:
 def judge_device(device: AttachedDevice) -> Finding:
     """Whether something can be measured on a phone or a machine reached by ssh."""
     if device.problem:
-        return Finding(device.at, "problem", device.problem, device.fix)
+        return Finding(device.at, "note" if device.busy else "problem", device.problem, device.fix)
     python = f"Python {device.python}" if device.python else "no Python"
     found = ", ".join(filter(None, (device.device, device.system, device.soc, python)))
     if device.functional:

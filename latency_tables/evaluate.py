@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from dmask_mobile.costs.latency import Latency
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
@@ -111,6 +112,8 @@ def evaluate(
         DmaskError: when the table belongs to another device or runtime, or cannot predict a child.
         MeasuringError: when the runtime fails on one of them.
     """
+    if not children:
+        raise DmaskError("no children to evaluate the table on", "the space has none that it did not measure itself")
     setup, latency = setup_of(table, at), Latency(table)
     estimates = [latency.estimate(child) for child in children]
     passes_ms: list[list[float]] = [[] for _ in children]

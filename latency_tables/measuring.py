@@ -17,7 +17,7 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion import Converter, converter_for
-from latency_tables.devices.device import DeviceLostError, MeasuringError, Samples, Session
+from latency_tables.devices.device import MeasuringError, Samples, Session
 from latency_tables.devices.known import remember
 from latency_tables.rows import (
     BlockAt,
@@ -204,16 +204,28 @@ class Measuring:
         if subject in unit.loaded or subject in unit.failed:
             return subject in unit.loaded
         try:
-            unit.session.load(_key(subject), self.converter.model(subject))
-        except (OSError, DeviceLostError):  # a full disk or a lost device is no fault of the model
+            model = self.converter.model(subject)
+        except OSError:  # a full disk is no fault of the model
             raise
-        except Exception as error:  # whatever a converter or runtime raises, the rest must still be measured
+        except Exception as error:  # whatever a converter raises, the rest must still be measured
+            failed: Exception | None = error
+        else:
+            failed = self._load_model(unit, subject, model)
+        if failed is None:
+            unit.loaded.add(subject)
+        else:
             unit.failed.add(subject)
-            self._fail(subject, error)
-            self._check_stopped()
-            return False
-        unit.loaded.add(subject)
-        return True
+            self._fail(subject, failed)
+        self._check_stopped()
+        return failed is None
+
+    def _load_model(self, unit: Unit, subject: Subject, model: bytes) -> MeasuringError | None:
+        """Why the runtime refuses the model; None when it does not."""
+        try:
+            unit.session.load(_key(subject), model)
+        except MeasuringError as error:
+            return error
+        return None
 
     def _measure(self, unit: Unit, subject: Subject, round_: int) -> None:
         """One round, unless it was measured before."""

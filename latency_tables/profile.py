@@ -99,6 +99,8 @@ class _SpaceProfile:
             self.measuring.measure_rounds(batch, due, progress if self.measuring.converter.slow else silent)
             table = self.measuring.table()
             self._report(table, progress)
+            if not table.blocks:  # a whole batch failed: the others would as well
+                break
         return table
 
     def _batch_size(self, num_blocks: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, PositiveFloat, TypeAdapter, model_validator
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
@@ -69,7 +69,7 @@ class Row(Record):
     round: int = Field(ge=0)
     at: str
     unit: int = Field(default=0, ge=0)
-    wall_ms: tuple[float, ...] = Field(min_length=1)
+    wall_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
     cpu_ms: tuple[float, ...]
     hot: bool = False
 
@@ -119,6 +119,12 @@ class FailureRow(Record):
     in_size: int | None = None
     child: ChildSpec | None = None
     reason: str
+
+    @model_validator(mode="after")
+    def _names_what_failed(self) -> Self:
+        if self.child is None and (self.block is None or self.in_size is None):
+            raise ValueError("a failure names a child, or a block and its in_size")
+        return self
 
     @property
     def subject(self) -> Subject:

@@ -39,7 +39,8 @@ class Runner(NamedTuple):
     """One program: what it runs, how it is called and how its output is read.
 
     ``pins_itself``: to cores of its choice; ``trial``: arguments that make it end at once; ``log_tag``: it writes to
-    Android's log under this name; ``where``: to get it from; ``note``: what a table's readers must know.
+    Android's log under this name; ``where``: to get it from; ``halves``: delegates on which it computes in fp16 what an
+    fp32 model holds; ``fell_back``: what it says when another delegate than the CPU took no part of a model.
     """
 
     runtime: str
@@ -52,7 +53,8 @@ class Runner(NamedTuple):
     trial: Sequence[str]
     log_tag: str
     where: str
-    only: Precision | None = None
+    halves: Sequence[str] = ()
+    fell_back: str = ""
 
 
 def _benchmark_model(order: RunOrder) -> list[str]:
@@ -101,6 +103,8 @@ RUNNERS: dict[str, Runner] = {
         trial=["--help"],
         log_tag="",
         where="get it for Android from https://ai.google.dev/edge/litert/models/measurement",
+        halves=["gpu"],  # its --gpu_precision_loss_allowed is on unless it is switched off
+        fell_back="the model graph will not be executed by the delegate",
     ),
     "onnxruntime_perf_test": Runner(
         runtime="onnxruntime",
@@ -140,7 +144,7 @@ RUNNERS: dict[str, Runner] = {
         trial=["1", "1", "2", "-1", "0", "param=none"],
         log_tag="",
         where="build one that knows 'param=' with ncnn for Android: https://github.com/Tencent/ncnn",
-        only="fp16",
+        halves=["cpu", "gpu"],
     ),
 }
 
@@ -169,6 +173,18 @@ class NativeRunner(NamedTuple):
             content.update(library.read_bytes())
         return " ".join([f"{self.name} {content.hexdigest()[:12]}", *map(shlex.quote, self.flags)])
 
+    def check_precision(self, precision: Precision, delegate: str) -> None:
+        """Checks that what it computes in on ``delegate`` is what the table says.
+
+        Raises:
+            DmaskError: when it is not.
+        """
+        if precision == "fp32" and delegate in self.runner.halves:
+            raise DmaskError(
+                f"{self.name} computes in fp16 on '{delegate}' where it can, also what an fp32 model holds",
+                "give --precision fp16",
+            )
+
     def delegate_flags(self, delegate: str) -> Sequence[str]:
         """What makes it run on ``delegate``.
 
@@ -181,14 +197,12 @@ class NativeRunner(NamedTuple):
         return self.runner.delegates[delegate]
 
 
-def native_runner(
-    path: str, flags: Sequence[str], runtime: Runtime, precision: Precision | None = None
-) -> NativeRunner:
+def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRunner:
     """The program at ``path``, which is known by its file name.
 
     Raises:
         DmaskError: when there is no such file, when it is none of the known programs, and when it runs other models
-            than ``runtime`` makes, or does not compute in ``precision``.
+            than ``runtime`` makes.
     """
     program = Path(path)
     if not program.is_file():
@@ -202,10 +216,5 @@ def native_runner(
         raise DmaskError(
             f"{names[0]} runs {runner.model_format} models, {runtime.name} makes {runtime.model_format}",
             f"use {wanted} or --runtime {runner.runtime}",
-        )
-    if precision is not None and precision != (runner.only or precision):
-        raise DmaskError(
-            f"{names[0]} computes in {runner.only} where the CPU can, whatever the model is, not in {precision}",
-            f"give --precision {runner.only}",
         )
     return NativeRunner(names[0], program, tuple(flags))

@@ -110,7 +110,9 @@ def setup_for(
     if any(options.model_copy(update={"at": devices[0].at}) != devices[0] for options in devices):
         raise DmaskError("devices that share a table are run alike", "give all of them the same options")
     if devices[0].runner:
-        native_runner(devices[0].runner, devices[0].runner_flags, found, precision).delegate_flags(delegate)
+        native = native_runner(devices[0].runner, devices[0].runner_flags, found)
+        native.delegate_flags(delegate)
+        native.check_precision(precision, delegate)
     elif delegate not in agent.DELEGATES.get(runtime, ("cpu",)):
         raise DmaskError(
             f"{runtime} runs on the CPU from Python, not on '{delegate}'",

@@ -12,6 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from latency_tables.rows import (
     describe_subject,
 )
 from latency_tables.shipped import table_path
+from latency_tables.sources import source_digest
 from latency_tables.statistics import Summary, smooth, summarize
 
 
@@ -86,6 +88,13 @@ class LatencyTable:
         """Names the table's content."""
         content = self.head.model_dump_json() + "".join(row.model_dump_json() for row in self.rows)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def prediction_digest(self) -> str:
+        """Names what the table predicts: its content, and the code that makes predictions of it."""
+        code = source_digest("latency_tables", "dmask_mobile/costs", "dmask_mobile/records")
+        made_of = [self.digest, code, *map(version, ("numpy", "scipy", "scikit-learn"))]
+        return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
 
     # What was measured
 
@@ -139,9 +148,9 @@ class LatencyTable:
 
     @cached_property
     def failures(self) -> dict[Subject, str]:
-        """What could not be measured, and why; what was measured later does not count."""
-        failed = {row.subject: row.reason for row in self.rows if isinstance(row, FailureRow)}
-        return {subject: reason for subject, reason in failed.items() if subject not in self._summaries}
+        """What could not be measured when it was last tried, and why; there may be rounds of it from before."""
+        last = {row.subject: row for row in self.rows if isinstance(row, BlockRow | NetworkRow | FailureRow)}
+        return {subject: row.reason for subject, row in last.items() if isinstance(row, FailureRow)}
 
     @cached_property
     def sentinels(self) -> dict[ChildSpec, Summary]:
@@ -221,8 +230,8 @@ class LatencyTable:
 
     def whole_networks(self) -> list[WholeNetwork]:
         """The measured networks whose blocks are known."""
-        failures = self.failures
-        networks = [child for child in self.networks if not any(b in failures for b in child.located_blocks())]
+        unknown = self.failures.keys() - self.blocks.keys()
+        networks = [child for child in self.networks if not any(b in unknown for b in child.located_blocks())]
         self.predict(located for child in networks for located in child.located_blocks())
         return [self.whole_network(child, self.networks[child].typical_ms) for child in networks]
 

@@ -78,6 +78,7 @@ class FakePhone:
         commands: what its shell was asked to run so far.
         on_command: is called with each command as it starts.
         on_data: is called with the number of bytes that a transfer has brought so far.
+        in_reach: as long as it is not set, nothing that is sent arrives, and adb has no sign of that.
     """
 
     def __init__(self, folder: Path, state: State = "device") -> None:
@@ -87,6 +88,8 @@ class FakePhone:
         self.commands: list[str] = []
         self.on_command: Callable[[str], None] = lambda command: None
         self.on_data: Callable[[int], None] = lambda size: None
+        self.in_reach = threading.Event()
+        self.in_reach.set()
         self._moving = threading.RLock()  # it is plugged in and out by one thread at a time
         self._listener: socket.socket | None = None
         self._connections: list[_Connection] = []
@@ -128,6 +131,7 @@ class FakePhone:
 
     def unplug(self) -> None:
         """Vanishes, whatever is under way; adb has forgotten it when this ends."""
+        self.in_reach.set()
         with self._moving:
             listener, self._listener = self._listener, None
             if listener is None:
@@ -248,6 +252,7 @@ class _Connection:
         return bytes(taken)
 
     def _answer(self, command: bytes, first: int, second: int, data: bytes) -> None:
+        self.phone.in_reach.wait()
         if self.phone.state == "offline":
             return
         if self.phone.state == "unauthorized":

@@ -80,8 +80,10 @@ def verify(
     reference: Reference | str = "no run to compare with; give --run RUN"
     if folder is not None:
         reference = _reference(folder, data, settings.images)
-    promises = _promises(folder, child, tables, progress)
-    wanted = Wanted(settings.limits, settings.bisect, promises, _brought(settings.measured), settings.allow_drift)
+    promises, brought = _promises(folder, child, tables, progress), _brought(settings.measured)
+    for model_format in brought:
+        check_fits_one(model_format, [artifact for artifact, _ in found], promises)
+    wanted = Wanted(settings.limits, settings.bisect, promises, brought, settings.allow_drift)
     checks: list[Check] = []
     for number, (artifact, place) in enumerate(found, start=1):
         checks.extend(verify_artifact(artifact, place, reference, wanted))
@@ -232,3 +234,19 @@ def _brought(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
         source = f"measured elsewhere: {found.source}"
         brought[found.model_format] = MeasuredLatency(found.ms, found.deviation_ms / found.ms, 0.0, source)
     return brought
+
+
+def check_fits_one(model_format: str, artifacts: Sequence[Artifact], promises: Sequence[LatencyPromise]) -> None:
+    """Checks that it is clear what a measurement made elsewhere was made of: a file does not say which device."""
+    fitting = [
+        f"{promise.name} of '{artifact.path}'"
+        for artifact in artifacts
+        for promise in promises
+        if promise.model_format == artifact.model_format == model_format and promise.precision == artifact.precision
+    ]
+    if len(fitting) > 1:
+        raise DmaskError(
+            f"the measurement of {model_format} fits {len(fitting)} predictions: {', '.join(fitting)}",
+            "verify the file that was measured by itself, with the table of the device that it was measured on:"
+            " dmask verify FILE --run RUN --table TABLE --measured MEASUREMENT",
+        )

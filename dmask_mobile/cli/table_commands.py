@@ -89,7 +89,7 @@ def profile(
     settings = ProfileSettings(minutes=minutes, target_error=target_error and parse_share(target_error), rounds=rounds)
     options = DeviceOptions(
         python=python,
-        runner=found_again(runner),
+        runner=str(Path(runner).absolute()) if runner else "",
         runner_flags=tuple(runner_flag or ()),
         cores=parse_cores(cores),
         functional=functional,

@@ -23,8 +23,8 @@ class BlockLatencies(Protocol):
     """What a latency cost needs of a table; `latency_tables.table.LatencyTable` satisfies it."""
 
     @property
-    def digest(self) -> str:
-        """Names the table's content."""
+    def prediction_digest(self) -> str:
+        """Names what it predicts: another one may differ in every figure."""
         ...
 
     def predict(self, blocks: Iterable[tuple[BlockSpec, int]]) -> None:
@@ -104,7 +104,7 @@ class Latency(AdditiveCost):
         Raises:
             DmaskError: when a block is neither measured nor can be predicted.
         """
-        path = self.cache and self.cache / f"{self.table.digest}-{space.digest()}.npz"
+        path = self.cache and self.cache / f"{self.table.prediction_digest}-{space.digest()}.npz"
         blocks = _read_tensors(path, space) if path else None
         if blocks is None:
             wanted: dict[tuple[BlockSpec, int], None] = {}

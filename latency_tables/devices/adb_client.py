@@ -151,7 +151,10 @@ class Adb:
 
     def trouble(self) -> DeviceLostError | None:
         """Why the phone cannot be used now, with what to do; None when it can."""
-        here = [phone for phone in attached_phones() if phone.serial == self.serial]
+        try:
+            here = [phone for phone in attached_phones() if phone.serial == self.serial]
+        except DmaskError as error:
+            return DeviceLostError(error.problem, f"{error.fix}; {GOES_ON}")
         trouble = trouble_of(here[0] if here else Phone(self.serial, ""))
         return DeviceLostError(trouble.problem, f"{trouble.fix}; {GOES_ON}") if trouble else None
 

@@ -66,6 +66,8 @@ class AgentSession:
         patience: seconds to wait beyond the sampling time before an agent that says or takes nothing is killed.
         pauses: seconds to wait before each time that a lost connection is tried again.
         folder: of this machine, for the models of a process of this machine: one that crashed cannot remove them.
+        asks_twice: an order that is met with silence is given again, and only then a model is blamed: a link may be
+            away for a while without a sign.
     """
 
     def __init__(
@@ -75,12 +77,15 @@ class AgentSession:
         patience: float = PATIENCE_SECONDS,
         pauses: Sequence[float] = PAUSES_SECONDS,
         folder: str | None = None,
+        asks_twice: bool = False,
     ) -> None:
         self.command = list(command)
         self.link = link
         self.patience = patience
         self.pauses = pauses
         self.environment = None if folder is None else {**os.environ, "TMPDIR": folder}
+        self.asks_twice = asks_twice
+        self._silences = 0  # with which the order under way was met
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._held: set[str] = set()  # keys that the living process has loaded
@@ -153,6 +158,7 @@ class AgentSession:
 
     def _connected(self, action: Callable[[], T]) -> T:
         """What ``action`` gives, again and again while the connection is lost."""
+        self._silences = 0
         try:
             return retried(action, self.pauses, _LinkLostError)
         except _LinkLostError as error:
@@ -177,8 +183,9 @@ class AgentSession:
     def _ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
         try:
             self._start()
-            self._send(json.dumps(order).encode() + b"\n")
-            line = self._answer(seconds + self.patience)
+            limit = seconds + self.patience
+            self._send(json.dumps({**order, "limit": limit}).encode() + b"\n")
+            line = self._answer(limit)
         except BrokenPipeError:
             line = b""
         if not line:
@@ -248,10 +255,11 @@ class AgentSession:
     def _silence(self, seconds: float) -> Exception:
         """Why the process said or took nothing for ``seconds``; it is killed."""
         self._end_process()
-        lost = self.link(-signal.SIGKILL, "")
-        if lost is not None:
-            return _LinkLostError(lost)
-        return MeasuringError(f"no answer for {seconds:.0f} s: it hangs", "it was killed")
+        lost, silence = self.link(-signal.SIGKILL, ""), f"no answer for {seconds:.0f} s"
+        self._silences += 1
+        if lost is not None or (self.asks_twice and self._silences == 1):
+            return _LinkLostError(lost or silence)
+        return MeasuringError(f"{silence}: it hangs", "it was killed")
 
     def _death(self) -> Exception:
         """Why the process died."""

@@ -39,13 +39,18 @@ class LocalDevice:
 
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
-        """A child process of this one."""
+        """A child process of this one.
+
+        Raises:
+            DmaskError: when it cannot run as it is told to.
+        """
         python = shlex.split(self.options.python) or [sys.executable]
         command = agent_command(python, runtime, threads, delegate, self.options.cores)
         with (
             tempfile.TemporaryDirectory(prefix="dmask-") as folder,
             closing(AgentSession(command, folder=folder)) as session,
         ):
+            info_of(session, runtime)  # before a model is blamed for what the machine refuses
             yield session
 
 
@@ -73,7 +78,7 @@ def lacks_runtime(runtime: Runtime, reason: str, where: str = "") -> DmaskError:
     todo = f"install it{place or ' here'}: pip install {agent.DISTRIBUTIONS[runtime.name][0]}"
     todo += ", or give --python a Python that has it"
     if "cores" in reason:
-        todo = "choose others with --cores"
+        todo = "choose others with --cores, or fewer --threads"
     elif "macOS only" in reason:
         todo = "profile on a Mac: --device ssh:MAC"
     return DmaskError(f"{runtime.name} does not run{place}: {reason}", todo)

@@ -12,6 +12,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import check_stopped
 from latency_tables.devices.adb_client import Adb
 from latency_tables.devices.device import Conditions, Samples, Session
 
@@ -30,7 +31,12 @@ else settings put global {STAY_ON} "$former"; fi && rm {FORMER}"""
 FIXED_PERFORMANCE = ("cmd", "power", "set-fixed-performance-mode-enabled")  # a phone before Android 11 knows it not
 
 COOLING_SECONDS = 600.0
+SURVEY_SECONDS = 10.0  # what 'dmask devices' takes of a phone: so long it is waited for
 LOOK_SECONDS = 5.0  # between looks at the thermal status: each one disturbs the phone
+
+
+class BusyError(DmaskError):
+    """A phone that another session measures on."""
 
 
 @contextmanager
@@ -41,7 +47,7 @@ def prepared(adb: Adb) -> Iterator[str]:
         DmaskError: when it is in use by another session, and when its settings cannot be changed.
         DeviceLostError: when it leaves.
     """
-    with alone(adb.serial):
+    with alone(adb.serial, SURVEY_SECONDS):
         try:
             _change(adb, PREPARE)
             adb.shell(*FIXED_PERFORMANCE, "true")
@@ -69,19 +75,29 @@ def _change(adb: Adb, script: str) -> None:
 
 
 @contextmanager
-def alone(serial: str) -> Iterator[None]:
+def alone(serial: str, seconds: float = 0.0) -> Iterator[None]:
     """Keeps other sessions of this user from the phone: both would measure the other as well.
 
     Raises:
-        DmaskError: when another one has it.
+        BusyError: when another one has it, also after ``seconds``.
+        DmaskError: when the user's cache, which holds the lock, cannot be written to.
     """
-    folder = platformdirs.user_cache_path("dmask-mobile", ensure_exists=True)
-    name = f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock"
+    folder = platformdirs.user_cache_path("dmask-mobile")
+    lock = FileLock(folder / f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock", timeout=seconds)
     try:
-        with FileLock(folder / name, timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
-        raise DmaskError(f"phone '{serial}' is being measured on", "wait until that has ended") from None
+        raise BusyError(f"phone '{serial}' is being measured on", "wait until that has ended") from None
+    except OSError as error:
+        raise DmaskError(
+            f"'{folder}' cannot be written to: {error.strerror}",
+            "make it writable, or let XDG_CACHE_HOME name a folder that is",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Thermometer:
@@ -126,6 +142,7 @@ class Thermometer:
         for _ in range(int(self.patience / LOOK_SECONDS) if self._patient else 0):
             if not self.hot:
                 break
+            check_stopped("waiting for the phone to cool")
             self.sleep(LOOK_SECONDS)
             self._look()
         self._patient = not self.hot

@@ -64,6 +64,7 @@ class RunnerSession:
         self.threads = threads
         self.patience = patience
         self._delegate = native.delegate_flags(delegate)
+        self._fell_back = "" if delegate == "cpu" else native.runner.fell_back
         self._start = [*prefix, f"./{native.name}"]
         self._models: dict[str, _Loaded] = {}
         self._numbers = itertools.count()
@@ -123,6 +124,8 @@ class RunnerSession:
         output = self._run(self.native.runner.arguments(order))
         if output.status:
             raise MeasuringError(f"{self.native.name} ended with {_cause(output.status)}: {output.tail()}", NEXT)
+        if self._fell_back and self._fell_back in output.stdout + output.stderr:
+            raise MeasuringError(f"{self.native.name} ran it on the CPU: the delegate took no part of it", NEXT)
         timing = self.native.runner.parse(_whole_lines(output.stdout) + _whole_lines(output.stderr))
         if timing is None or timing.ms <= 0:
             raise MeasuringError(f"{self.native.name} told no time: {output.tail()}", self.native.runner.where)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
@@ -69,9 +69,16 @@ class SshDevice:
             session.patience = patience
             return session.survey()
 
-    def open(self, runtime: Runtime, threads: int, delegate: str) -> AbstractContextManager[AgentSession]:
-        """The agent at the other end; see `Device`."""
-        return self._session(runtime, threads, delegate, self._lost)
+    @contextmanager
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
+        """The agent at the other end; see `Device`.
+
+        Raises:
+            DmaskError: when it cannot run as it is told to.
+        """
+        with self._session(runtime, threads, delegate, self._lost) as session:
+            info_of(session, runtime, self.host)  # before a model is blamed for what the machine refuses
+            yield session
 
     def _session(
         self, runtime: Runtime, threads: int, delegate: str, link: Callable[[int, str], str | None]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -169,10 +172,10 @@ def ask(lines: list[bytes], *arguments: str) -> list[bytes]:
 
 def test_an_order_that_fails_is_answered_and_the_next_one_is_carried_out() -> None:
     lines = [
-        b'{"do": "sample", "key": "never loaded", "seconds": 1}',
+        b'{"do": "sample", "key": "never loaded", "seconds": 1, "limit": 60}',
         b"no JSON",
-        b'{"do": "dance"}',
-        b'{"do": "describe"}',
+        b'{"do": "dance", "limit": 60}',
+        b'{"do": "describe", "limit": 60}',
     ]
     *errors, last = ask(lines, "onnxruntime", "1", "cpu", "")
     assert [error.startswith(b'dmask:{"error": ') for error in errors] == [True] * 3
@@ -207,6 +210,19 @@ def agent_says(python: str, folder: Path) -> LocalDevice:
 def test_an_answer_after_words_without_a_newline(tmp_path: Path) -> None:
     device = agent_says(f"printf 'last login: '\nexec {shlex.quote(sys.executable)} \"$@\"", tmp_path)
     assert device.describe(OnnxRuntime()) == LocalDevice().describe(OnnxRuntime())
+
+
+def test_more_threads_than_cores_are_refused_before_a_model_is_blamed() -> None:
+    here = os.sched_getaffinity(0)
+    with ThreadPoolExecutor(1) as pool:  # of that thread alone, and of what it starts
+
+        def opened() -> None:
+            os.sched_setaffinity(0, [max(here)])
+            with LocalDevice().open(OnnxRuntime(), 2, "cpu"):
+                pass
+
+        with pytest.raises(DmaskError, match=r"2 threads on the 1 cores that it may use .*; .*fewer --threads"):
+            pool.submit(opened).result()
 
 
 def test_cores_that_cannot_be_had() -> None:
@@ -249,3 +265,32 @@ def test_a_process_that_takes_nothing_is_killed_as_one_that_says_nothing() -> No
     with pytest.raises(MeasuringError, match="no answer for 1 s: it hangs; it was killed"):
         session.load("a", bytes(1_000_000))  # more than a pipe holds
     session.close()
+
+
+def test_a_model_is_blamed_at_the_second_silence_where_a_link_may_be_away() -> None:
+    told: list[int] = []
+    session = agent_session.AgentSession(
+        ["sleep", "600"], lambda status, stderr: told.append(status), patience=0.5, pauses=(0.0,) * 9, asks_twice=True
+    )
+    for _ in range(2):
+        with pytest.raises(MeasuringError, match="it hangs; it was killed"):
+            session.load("a", b"")
+    session.close()
+    assert told == [-signal.SIGKILL] * 4
+
+
+def test_a_hang_that_keeps_pythons_lock_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ExecuTorch keeps it while it computes: a thread of the agent would never see that nobody is left."""
+    source = agent_session.SOURCE.replace(b"GRACE_SECONDS = 5 ", b"GRACE_SECONDS = 0.2 ")
+    hang = b"import ctypes; ctypes.PyDLL(None).sleep(600)"  # a PyDLL does not let the lock go
+    source = source.replace(b"            return describe(self.runtime)", b"            " + hang)
+    assert hang in source
+    command = agent_session.agent_command([sys.executable], OnnxRuntime(), 1, "cpu", ())
+    process = subprocess.Popen(
+        [*command[:2], command[2].replace(str(len(agent_session.SOURCE)), str(len(source))), *command[3:]],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    _, stderr = process.communicate(source + b'{"do": "describe", "limit": 1}\n', timeout=HANG_SECONDS)
+    assert process.returncode == 1
+    assert b"Timeout" in stderr

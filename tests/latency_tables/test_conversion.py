@@ -44,7 +44,7 @@ def test_a_model_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert converter.model(first) == b"fp16 2"
     with converter_for(runtime, "fp32", tmp_path) as converter:
         assert converter.model(second) == b"fp32 3"
-        monkeypatch.setattr(conversion, "source_digest", lambda: "of changed code")
+        monkeypatch.setattr(conversion, "source_digest", lambda *places: "of changed code")
         assert converter.model(first) == b"fp32 4"
 
 

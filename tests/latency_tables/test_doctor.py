@@ -193,6 +193,16 @@ class TestPhones:
         refused = finding(f"adb:{stranger.serial}", findings)
         assert (refused.verdict, refused.fix) == ("problem", "unlock it and accept 'Allow USB debugging?'")
 
+    def test_a_cache_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It holds the lock of a phone."""
+        monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/x")
+        with adb_server(tmp_path), FakePhone(tmp_path / "a") as phone:
+            seen = finding(f"adb:{phone.serial}", tuple(doctor.examine_adb()))
+        assert (seen.verdict, seen.found) == (
+            "problem",
+            "'/dev/null/x/dmask-mobile' cannot be written to: Not a directory",
+        )
+
     def test_adb_that_does_not_work(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where its server should be, there is something else."""
         with socket.create_server(("127.0.0.1", 0)) as other:

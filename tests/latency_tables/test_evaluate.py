@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from scipy.stats import kendalltau
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.evaluate import MeasuredChild, evaluate, judge, unseen_children
 from latency_tables.measuring import ProfileSettings
 from latency_tables.plots import plot_evaluation, plot_table
 from latency_tables.profile import profile_space
+from latency_tables.table import LatencyTable
+from tests.latency_tables.factory import write_table
 from tests.latency_tables.test_profile import setup
 
 SPACE = SearchSpace.read(Path(__file__).parents[1] / "golden" / "space_v1.yaml")
@@ -49,6 +52,12 @@ def test_figures_by_hand() -> None:
     assert found.children[0].error_without_drift == pytest.approx(10 / 9 - 1)  # 10 and 10 / 1.25
     assert found.kendall_tau == pytest.approx(kendalltau([10, 10.4, 21.6, 25.5], [10, 10, 20, 30]).statistic)
     assert [round(child.error, 2) for child in found.worst()[:2]] == [-0.15, 0.08]
+
+
+def test_without_children_there_is_nothing_to_judge(tmp_path: Path) -> None:
+    table = LatencyTable.read(write_table(tmp_path / "t.jsonl", SPACE))
+    with pytest.raises(DmaskError, match="no children to evaluate the table on; the space has none"):
+        evaluate(table, [])
 
 
 def test_near_pairs_are_those_of_one_resolution_within_20_percent() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.artifact import LatencyPrediction
-from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.records.space import SearchSpace, load_space
 from export.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies
 from latency_tables.devices.device import (
     Conditions,
@@ -133,6 +134,79 @@ def test_what_a_phone_says_of_itself_is_kept(tmp_path: Path) -> None:
     assert [row.child for row in shares] == list(table.sentinels)[:1]
     assert {row.shares for row in shares} == {(("add", 0.25), ("conv", 0.75))}
     assert LatencyTable.read(tmp_path / "t.jsonl").rows == table.rows
+
+
+class FailingPhone(ScriptedPhone):
+    """Raises what ``fails`` gives for a model's key and how often it was asked for that one."""
+
+    def __init__(self, fails: Callable[[str, str, int], Exception | None]) -> None:
+        super().__init__()
+        self.fails = fails
+        self.asked: Counter[tuple[str, str]] = Counter()
+
+    @contextmanager
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
+        phone = self
+
+        class FailingSession(ScriptedSession):
+            def load(self, key: str, model: bytes) -> None:
+                phone.check("load", key)
+
+            def sample(self, key: str, seconds: float) -> Samples:
+                phone.check("sample", key)
+                return super().sample(key, seconds)
+
+        yield FailingSession(self)
+
+    def check(self, what: str, key: str) -> None:
+        self.asked[what, key] += 1
+        error = self.fails(what, key, self.asked[what, key])
+        if error is not None:
+            raise error
+
+
+def test_where_nothing_can_be_measured_it_ends_after_a_batch(tmp_path: Path) -> None:
+    phone = FailingPhone(lambda *_: MeasuringError("refused"))
+    with pytest.raises(DmaskError, match=r"nothing could be measured into .*: refused"):
+        profile_space(
+            load_space("demo"), Setup((phone,), OnnxRuntime()), ProfileSettings(batch_blocks=10), tmp_path / "t"
+        )
+    assert sum(phone.asked.values()) < 100  # of 188 blocks and networks
+
+
+def test_what_is_no_fault_of_a_model_ends_the_profile(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(DmaskError, match="adb does not work"):
+        profile(path, FailingPhone(lambda what, key, count: DmaskError("adb does not work")))
+    assert LatencyTable.read(path).failures == {}
+
+
+def test_a_block_that_fails_later_is_not_tried_for_ever(tmp_path: Path) -> None:
+    """Its first round stays, and the table says that it failed."""
+    bad = blocks_of(SPACE)[0]
+
+    def fails(what: str, key: str, count: int) -> Exception | None:
+        return MeasuringError("flaky") if (what, key) == ("sample", repr(bad)) and count > 1 else None
+
+    settings = QUICK.model_copy(update={"rounds": 3, "minutes": None})
+    phone = FailingPhone(fails)
+    table = profile_space(SPACE, Setup((phone,), OnnxRuntime()), settings, tmp_path / "t.jsonl")
+    assert phone.asked["sample", repr(bad)] == 3
+    assert table.num_rounds[bad] == 1
+    assert table.failures == {bad: "MeasuringError: flaky"}
+    assert len(table.whole_networks()) == len(table.networks)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_looked_at_after_every_model(signal_number: int, tmp_path: Path) -> None:
+    def fails(what: str, key: str, count: int) -> None:
+        if sum(phone.asked.values()) == 3:
+            os.kill(os.getpid(), signal_number)
+
+    phone = FailingPhone(fails)
+    with pytest.raises(StoppedError, match="profiling stopped"):
+        profile(tmp_path / "t.jsonl", phone)
+    assert sum(phone.asked.values()) == 3
 
 
 @pytest.mark.parametrize("samples", [0, 5, 40])

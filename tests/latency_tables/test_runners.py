@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from dmask_mobile.errors import DmaskError
+from latency_tables.devices.options import DeviceOptions
 from latency_tables.native_output import PARSERS
 from latency_tables.runners import MAX_SECONDS, RUNNERS, RunOrder, native_runner
 from latency_tables.runtimes.registry import RUNTIMES, runtime_named
+from latency_tables.setup import setup_for
 
 
 def program(folder: Path, name: str, content: bytes = b"x") -> str:
@@ -109,8 +111,19 @@ def test_version_names_content_libraries_and_flags(tmp_path: Path) -> None:
     assert ncnn.version() == f"benchncnn {both}"
 
 
-def test_a_program_that_has_one_precision_wants_that(tmp_path: Path) -> None:
-    (tmp_path / "benchncnn").write_bytes(b"")
-    with pytest.raises(DmaskError, match=r"benchncnn computes in fp16 .* not in fp32; give --precision fp16"):
-        native_runner(str(tmp_path / "benchncnn"), (), runtime_named("ncnn"), "fp32")
-    assert native_runner(str(tmp_path / "benchncnn"), (), runtime_named("ncnn"), "fp16").name == "benchncnn"
+@pytest.mark.parametrize(
+    ("name", "runtime", "delegate"), [("benchncnn", "ncnn", "cpu"), ("benchmark_model", "litert", "gpu")]
+)
+def test_a_program_that_computes_in_half_wants_that(name: str, runtime: str, delegate: str, tmp_path: Path) -> None:
+    native = native_runner(program(tmp_path, name), (), runtime_named(runtime))
+    with pytest.raises(DmaskError, match=rf"{name} computes in fp16 on '{delegate}' .*; give --precision fp16"):
+        native.check_precision("fp32", delegate)
+    native.check_precision("fp16", delegate)
+    options = DeviceOptions(at="adb", runner=program(tmp_path, name))
+    with pytest.raises(DmaskError, match="computes in fp16"):
+        setup_for([options], runtime, precision="fp32", delegate=delegate)
+    assert setup_for([options], runtime, precision="fp16", delegate=delegate).delegate == delegate
+
+
+def test_litert_computes_in_fp32_on_the_cpu(tmp_path: Path) -> None:
+    native_runner(program(tmp_path, "benchmark_model"), (), runtime_named("litert")).check_precision("fp32", "cpu")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.supernet.gates import one_hot_gates
+from latency_tables import table as table_module
 from latency_tables.plan import blocks_of, networks_of
 from latency_tables.rows import BlockRow, NetworkRow, SentinelRow, TableHead, TableRow
 from latency_tables.table import LatencyTable
 from latency_tables.writer import TableWriter
-from tests.latency_tables.factory import OFFSET_MS, SCALE, edit_head, local_head, network_ms, write_table
+from tests.latency_tables.factory import AT, OFFSET_MS, SCALE, edit_head, local_head, network_ms, write_table
 
 SPACE = load_space("demo")
 
@@ -65,6 +67,23 @@ def test_a_garbled_line_is_named(path: Path, tmp_path: Path) -> None:
     lines[3] = lines[3].replace('"wall_ms"', '"wall"')
     garbled.write_text("\n".join(lines) + "\n")
     with pytest.raises(DmaskError, match=r"line 4: .*unknown key|line 4: .*missing"):
+        LatencyTable.read(garbled)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            {"row": "failure", "at": AT, "reason": "bad"},
+            "line 2: .*a failure names a child, or a block",
+        ),
+        ({"row": "block", "wall_ms": [0.0]}, "line 2: .*wall_ms.*greater than 0"),
+    ],
+)
+def test_a_row_that_means_nothing_is_named(line: dict[str, object], message: str, path: Path, tmp_path: Path) -> None:
+    head, garbled = path.read_text().split("\n")[0], tmp_path / "g.jsonl"
+    garbled.write_text(f"{head}\n{json.dumps(line)}\n")
+    with pytest.raises(DmaskError, match=message):
         LatencyTable.read(garbled)
 
 
@@ -154,15 +173,22 @@ def test_cost_tensors_are_made_once_and_kept_beside_the_table(path: Path, tmp_pa
     table = LatencyTable.read(path)
     made = Latency(table, cache=tmp_path).on(SPACE)
     (kept,) = tmp_path.iterdir()
-    assert kept.name == f"{table.digest}-{SPACE.digest()}.npz"
+    assert kept.name == f"{table.prediction_digest}-{SPACE.digest()}.npz"
     empty = LatencyTable(table.head, tuple(r for r in table.rows if isinstance(r, NetworkRow)), table.source)
-    empty.digest = table.digest
+    empty.digest = table.digest  # by which its predictions are named
     empty.corrections = table.corrections
     again = Latency(empty, cache=tmp_path).on(SPACE)  # it could not make them itself
     for first, second in zip(made.blocks, again.blocks, strict=True):
         assert (first.values == second.values).all()
     kept.write_bytes(b"damaged")
     assert Latency(table, cache=tmp_path).on(SPACE).cost(SPACE.largest()) == made.cost(SPACE.largest())
+
+
+def test_cost_tensors_of_other_code_are_not_taken(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Latency(LatencyTable.read(path), cache=tmp_path).on(SPACE)
+    monkeypatch.setattr(table_module, "source_digest", lambda *places: "of changed code")
+    Latency(LatencyTable.read(path), cache=tmp_path).on(SPACE)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_two_writers_of_one_table_are_refused(path: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from dmask_mobile import api
+from dmask_mobile.api.verifying import check_fits_one
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Artifact
+from dmask_mobile.records.artifact import Artifact, LatencyPrediction
 from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, RunFolder
+from export.latency_verdict import LatencyPromise
 
 SPACE = load_space("demo").with_classes(2)
 CHILD = SPACE.child(SPACE.smallest(), "small")
@@ -93,6 +95,24 @@ def test_a_measurement_from_elsewhere_is_labelled(run: Path, data: str, tmp_path
     assert (found["latency"].measured, found["latency"].verdict) == (2.0, "not verified")  # nothing predicted it
     with pytest.raises(DmaskError, match="two measurements of onnx"):
         api.verify(run, data=data, settings=api.VerifySettings(measured=[output, output]))
+
+
+def test_a_measurement_must_fit_one_prediction(run: Path) -> None:
+    """A benchmark program's output does not say on which of two phones it ran."""
+    artifacts = [Artifact.read(path) for path in sorted((run / "exports").glob("*.artifact.json"))]
+    (onnx,) = (artifact for artifact in artifacts if (artifact.model_format, artifact.precision) == ("onnx", "fp32"))
+    prediction = LatencyPrediction(
+        ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
+    )
+    pixel, galaxy = (
+        LatencyPromise(f"latency@{name}", "onnx", "fp32", prediction, None, "") for name in ("pixel", "galaxy")
+    )
+    with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: latency@pixel of '.*', latency@galaxy of '.*'"):
+        check_fits_one("onnx", [onnx], [pixel, galaxy])
+    check_fits_one("onnx", artifacts, [pixel])
+    check_fits_one("onnx", [onnx], [pixel._replace(precision="int8"), galaxy])
+    with pytest.raises(DmaskError, match="onnx fits 2 predictions"):
+        check_fits_one("onnx", artifacts, [pixel._replace(precision="int8"), galaxy])
 
 
 def test_exports_are_described_and_files_of_one_name_do_not_collide(run: Path) -> None:

@@ -142,3 +142,15 @@ def test_cores_in_words(cores: int, clocks: list[int], words: str) -> None:
 
 def test_a_runtime_that_is_ready_is_its_version() -> None:
     assert runtime_in_words(RuntimeState(name="ncnn", version="1.0")) == "1.0"
+
+
+@pytest.mark.parametrize("name", ["benchmark_model (1)", "it's benchmark_model", "./benchmark_model"])
+def test_a_runner_is_a_path_and_no_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Browsers call a second download so."""
+    monkeypatch.chdir(tmp_path)
+    words = ["profile", "demo", "--device", "adb", "--runtime", "litert", "--runner", name, "-o", "t.jsonl"]
+    assert dmask(*words, monkeypatch=monkeypatch) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no runner '{tmp_path / name}'" in said

@@ -171,6 +171,7 @@ def test_a_file_that_the_phone_does_not_take(phone: FakePhone) -> None:
         Adb(phone.serial, pauses=(600.0,)).push(Path(__file__), "/data/local/tmp/absent/x")
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_end(phone: FakePhone) -> None:
     with pytest.raises(SlowError, match=r"phone '.*': no end of 'sh' after 10 s") as raised:
         Adb(phone.serial).shell("sh", "-c", "echo begun; sleep 600", seconds=10)

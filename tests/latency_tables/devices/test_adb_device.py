@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,16 +16,18 @@ import torch
 from torch import nn
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.nets.blocks import build_block
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.attached import seen_phone
-from latency_tables.devices import adb_client
+from latency_tables.devices import adb_client, phone_state
 from latency_tables.devices.adb import AdbDevice
 from latency_tables.devices.adb_client import Adb, chosen_phone
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import Conditions, DeviceInfo, DeviceLostError, Samples
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.phone_state import Thermometer, WatchedSession, prepared
+from latency_tables.doctor import judge_device
 from latency_tables.measuring import ProfileSettings
 from latency_tables.plan import blocks_of, networks_of
 from latency_tables.profile import profile_space
@@ -192,7 +195,8 @@ def test_what_was_cut_off_is_made_good_by_the_next_session(phone: FakePhone) -> 
     assert list(phone.temporary.iterdir()) == []
 
 
-def test_one_session_at_a_time(phone: FakePhone) -> None:
+def test_one_session_at_a_time(phone: FakePhone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phone_state, "SURVEY_SECONDS", 0.1)
     adb = Adb(phone.serial)
     with prepared(adb):
         with (
@@ -201,7 +205,9 @@ def test_one_session_at_a_time(phone: FakePhone) -> None:
         ):
             pass
         phone.commands.clear()
-        assert "is being measured on" in seen_phone(chosen_phone()).problem
+        seen = seen_phone(chosen_phone())
+        assert "is being measured on" in seen.problem
+        assert judge_device(seen).verdict == "note"
         assert phone.commands == []
         assert phone.read(SETTINGS) == "2"
 
@@ -264,6 +270,20 @@ def test_patience_has_an_end_and_comes_back_when_the_phone_is_cool(phone: FakePh
     phone.write("thermal", "0\n0\n2\n")
     assert [session.sample("a", 0.1).hot for _ in range(3)] == [False, True, True]
     assert steps.slept == [5.0] * 8
+
+
+def test_a_signal_ends_the_wait_for_a_cool_phone(phone: FakePhone) -> None:
+    phone.write("thermal", "2\n")
+    session, steps = watched(phone, 6.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
+    try:
+        with stop_signals():
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(StoppedError, match="waiting for the phone to cool stopped by SIGINT"):
+                session.sample("a", 0.1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps.slept == []
 
 
 def test_temperature_and_battery(phone: FakePhone) -> None:
@@ -363,11 +383,33 @@ def test_a_phone_that_falls_silent_blames_no_model(
             assert isinstance(session.session, AgentSession)
             session.session.patience = 1.0
             monkeypatch.setattr(adb_client, "_run", lambda command, seconds: run(command, min(seconds, 5.0)))
-            phone.state = "offline"  # adb has no sign of that
+            phone.in_reach.clear()
             session.load("b", bytes(size))
 
     with pytest.raises(DeviceLostError, match=r"no end of 'true' after .* s; .*the same command goes on"):
         lose()
+
+
+def test_a_phone_that_is_silent_for_a_while_blames_no_model(phone: FakePhone) -> None:
+    model = OnnxRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 20, 20), "fp32")
+    with agent_device().open(OnnxRuntime(), 1, "cpu") as session:
+        session.load("a", model)
+        assert isinstance(session, WatchedSession)
+        assert isinstance(session.session, AgentSession)
+        session.session.patience = 2.0
+        phone.in_reach.clear()
+        threading.Timer(3.0, phone.in_reach.set).start()
+        threading.Timer(3.0, setattr, (session.session, "patience", HANG_SECONDS)).start()
+        assert len(session.session.sample("a", 0.001).wall_ms) >= 5
+
+
+def test_an_adb_that_fails_blames_no_model(phone: FakePhone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "bin", "adb", "echo 'cannot connect to daemon' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    adb = Adb(phone.serial)
+    for action in (lambda: adb.shell("true"), lambda: adb.push(Path(__file__), "/data/local/tmp/x")):
+        with pytest.raises(DeviceLostError, match="'adb devices' fails: cannot connect to daemon"):
+            action()
 
 
 def test_ctrl_c_in_the_terminal_restores_the_phone(phone: FakePhone, tmp_path: Path) -> None:

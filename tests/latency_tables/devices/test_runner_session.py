@@ -19,6 +19,8 @@ from tests.fake_phone import FakePhone, adb_server
 from tests.latency_tables.devices.native_programs import litert_program, runner, script
 from tests.processes import wait_until
 
+pytestmark = pytest.mark.slow  # an adb server, and programs that hang
+
 FOLDER = "/data/local/tmp/x"
 GOOD = "Average inference timings in us: Warmup: 83235, Init: 38467, Inference: 79760.9"
 LOGGING = """for word; do case "$word" in --num_executions=*) runs=${word#*=} ;; esac; done
@@ -101,6 +103,17 @@ def test_a_program_that_fails(text: str, message: str, adb: Adb, phone: FakePhon
     with pytest.raises(MeasuringError, match=message):
         session.load("a", b"")
     assert [path.name for path in (phone.temporary / "x").iterdir()] == ["benchmark_model"]
+
+
+def test_a_delegate_that_takes_nothing_is_no_measurement_of_it(adb: Adb, tmp_path: Path) -> None:
+    """Source of the words: TensorFlow, lite/tools/benchmark/benchmark_tflite_model.cc."""
+    words = "Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate."
+    path = script(tmp_path, "benchmark_model", f"echo '{words}' >&2; echo '{GOOD}'")
+    with pytest.raises(MeasuringError, match="benchmark_model ran it on the CPU: the delegate took no part of it"):
+        session_of(adb, path, delegate="gpu").load("a", b"")
+    on_cpu = session_of(adb, path)
+    on_cpu.load("a", b"")
+    assert on_cpu.sample("a", 0.01).wall_ms == pytest.approx((79.7609,))
 
 
 def test_a_program_that_hangs_is_killed(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
