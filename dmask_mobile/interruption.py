@@ -50,9 +50,9 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     try:
         yield lambda: received[0] if received else None
     finally:
-        _noted.remove(received)
         for number in SIGNALS:
             signal.signal(number, before[number])
+        _noted.pop()
 
 
 def check_stopped(what: str) -> None:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dmask_mobile.errors import DmaskError
-from latency_tables.rows import Subject, describe_subject
+from latency_tables.rows import FailureRow, Subject, describe_subject
 from latency_tables.table import LatencyTable
 from latency_tables.writer import TableWriter
 
 
 def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
-    """All rows of ``tables`` in a new file, each once.
+    """All rows of ``tables`` in a new file, each once; failures first, so that what one of them measured counts.
 
     Raises:
         DmaskError: when the tables differ in device, runtime or setting, or the file exists.
@@ -26,7 +26,8 @@ def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
     if path.exists():
         raise DmaskError(f"'{path}' exists", "give another file with -o")
     with TableWriter(path, first.head) as writer:
-        for row in dict.fromkeys(row for table in tables for row in table.rows):
+        rows = dict.fromkeys(row for table in tables for row in table.rows)
+        for row in sorted(rows, key=lambda row: not isinstance(row, FailureRow)):
             writer.add(row)
     return LatencyTable.read(path)
 

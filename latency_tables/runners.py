@@ -6,6 +6,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
@@ -40,7 +41,8 @@ class Runner(NamedTuple):
 
     ``pins_itself``: to cores of its choice; ``trial``: arguments that make it end at once; ``log_tag``: it writes to
     Android's log under this name; ``where``: to get it from; ``halves``: delegates on which it computes in fp16 what an
-    fp32 model holds; ``fell_back``: what it says when another delegate than the CPU took no part of a model.
+    fp32 model holds, each with the flags that switch that off; ``fell_back``: for other delegates than the CPU, a
+    pattern of what it says when the delegate took no part of a model.
     """
 
     runtime: str
@@ -53,8 +55,8 @@ class Runner(NamedTuple):
     trial: Sequence[str]
     log_tag: str
     where: str
-    halves: Sequence[str] = ()
-    fell_back: str = ""
+    halves: Mapping[str, Sequence[str]] = MappingProxyType({})
+    fell_back: Mapping[str, str] = MappingProxyType({})
 
 
 def _benchmark_model(order: RunOrder) -> list[str]:
@@ -103,8 +105,13 @@ RUNNERS: dict[str, Runner] = {
         trial=["--help"],
         log_tag="",
         where="get it for Android from https://ai.google.dev/edge/litert/models/measurement",
-        halves=["gpu"],  # its --gpu_precision_loss_allowed is on unless it is switched off
-        fell_back="the model graph will not be executed by the delegate",
+        halves={"gpu": ["--gpu_precision_loss_allowed=false", "--gpu_precision_loss_allowed=0"]},
+        # Where there is a delegate that takes nothing; where there is none. Both times it goes on, on the CPU.
+        fell_back={
+            delegate: f"Though {name} delegate is explicitly applied, the model graph will not be executed"
+            f"|{name} acceleration is unsupported on this platform"
+            for delegate, name in (("gpu", "GPU"), ("nnapi", "NNAPI"))
+        },
     ),
     "onnxruntime_perf_test": Runner(
         runtime="onnxruntime",
@@ -144,7 +151,7 @@ RUNNERS: dict[str, Runner] = {
         trial=["1", "1", "2", "-1", "0", "param=none"],
         log_tag="",
         where="build one that knows 'param=' with ncnn for Android: https://github.com/Tencent/ncnn",
-        halves=["cpu", "gpu"],
+        halves={"cpu": (), "gpu": ()},
     ),
 }
 
@@ -179,10 +186,11 @@ class NativeRunner(NamedTuple):
         Raises:
             DmaskError: when it is not.
         """
-        if precision == "fp32" and delegate in self.runner.halves:
+        halves, todo = self.runner.halves, "give --precision fp16"
+        if precision == "fp32" and delegate in halves and not set(halves[delegate]) & set(self.flags):
+            todo += "".join(f" or --runner-flag={flag}" for flag in halves[delegate][:1])
             raise DmaskError(
-                f"{self.name} computes in fp16 on '{delegate}' where it can, also what an fp32 model holds",
-                "give --precision fp16",
+                f"{self.name} computes in fp16 on '{delegate}' where it can, also what an fp32 model holds", todo
             )
 
     def delegate_flags(self, delegate: str) -> Sequence[str]:

@@ -149,7 +149,12 @@ class LatencyTable:
     @cached_property
     def failures(self) -> dict[Subject, str]:
         """What could not be measured when it was last tried, and why; there may be rounds of it from before."""
-        last = {row.subject: row for row in self.rows if isinstance(row, BlockRow | NetworkRow | FailureRow)}
+        last: dict[Subject, TableRow] = {}
+        for row in self.rows:
+            if isinstance(row, BlockRow | NetworkRow | FailureRow):
+                last[row.subject] = row
+            elif isinstance(row, SentinelRow):
+                last[row.child] = row
         return {subject: row.reason for subject, row in last.items() if isinstance(row, FailureRow)}
 
     @cached_property

@@ -244,6 +244,8 @@ def check_fits_one(model_format: str, artifacts: Sequence[Artifact], promises: S
         for promise in promises
         if promise.model_format == artifact.model_format == model_format and promise.precision == artifact.precision
     ]
+    if not any(promise.model_format == model_format for promise in promises):  # what travels in the files counts
+        fitting = [f"the one in '{a.path}'" for a in artifacts if a.model_format == model_format and a.latency]
     if len(fitting) > 1:
         raise DmaskError(
             f"the measurement of {model_format} fits {len(fitting)} predictions: {', '.join(fitting)}",

@@ -134,7 +134,7 @@ class AdbDevice:
             broken = status == 0 or any(line.startswith(("error: ", "adb: ")) for line in stderr.splitlines())
             return f"the connection to phone '{adb.serial}' broke" if broken else None
 
-        return closing(AgentSession(adb.shell_command(words), link, pauses=self.pauses, asks_twice=True))
+        return closing(AgentSession(adb.shell_command(words), link, pauses=self.pauses, asks_twice=bool(self.pauses)))
 
     def _cores(self, adb: Adb, threads: int) -> tuple[int, ...]:
         """The cores that were asked for, or the fastest ones."""

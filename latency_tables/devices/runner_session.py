@@ -64,7 +64,7 @@ class RunnerSession:
         self.threads = threads
         self.patience = patience
         self._delegate = native.delegate_flags(delegate)
-        self._fell_back = "" if delegate == "cpu" else native.runner.fell_back
+        self._fell_back = native.runner.fell_back.get(delegate)
         self._start = [*prefix, f"./{native.name}"]
         self._models: dict[str, _Loaded] = {}
         self._numbers = itertools.count()
@@ -124,7 +124,7 @@ class RunnerSession:
         output = self._run(self.native.runner.arguments(order))
         if output.status:
             raise MeasuringError(f"{self.native.name} ended with {_cause(output.status)}: {output.tail()}", NEXT)
-        if self._fell_back and self._fell_back in output.stdout + output.stderr:
+        if self._fell_back and re.search(self._fell_back, output.stdout + output.stderr):
             raise MeasuringError(f"{self.native.name} ran it on the CPU: the delegate took no part of it", NEXT)
         timing = self.native.runner.parse(_whole_lines(output.stdout) + _whole_lines(output.stderr))
         if timing is None or timing.ms <= 0:
@@ -139,7 +139,10 @@ class RunnerSession:
         try:
             output = self.adb.shell("sh", "-c", script, seconds=self.patience)
         except SlowError as error:
-            self.adb.shell("kill", "-9", error.stdout.partition("\n")[0])
+            pid = error.stdout.partition("\n")[0]
+            if not pid:  # it has not even begun: the phone was away
+                raise
+            self.adb.shell("kill", "-9", pid)
             raise MeasuringError(
                 f"{self.native.name} has not ended after {self.patience:g} s: it hangs", "it was killed"
             ) from None

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmask_mobile.interruption import StoppedError, stop_signals
+from dmask_mobile.interruption import StoppedError, check_stopped, stop_signals
 from dmask_mobile.nets.build import build
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.search import Searcher
@@ -44,6 +44,22 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
     try:
         with pytest.raises(KeyboardInterrupt):
             twice()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_waiting_code_sees_what_an_outer_block_has_noted() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_signals() as stopped_by:
+            with stop_signals():
+                check_stopped("waiting")
+            assert stopped_by() is None
+            signal.raise_signal(signal.SIGINT)
+            with stop_signals(), pytest.raises(StoppedError, match="waiting stopped by SIGINT"):
+                check_stopped("waiting")
+        check_stopped("waiting")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

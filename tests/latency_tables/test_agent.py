@@ -291,6 +291,11 @@ def test_a_hang_that_keeps_pythons_lock_ends_too(monkeypatch: pytest.MonkeyPatch
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    _, stderr = process.communicate(source + b'{"do": "describe", "limit": 1}\n', timeout=HANG_SECONDS)
-    assert process.returncode == 1
-    assert b"Timeout" in stderr
+    assert process.stdin is not None  # it stays open: nothing else ends the agent
+    assert process.stderr is not None
+    process.stdin.write(source + b'{"do": "describe", "limit": 1}\n')
+    process.stdin.flush()
+    assert process.wait(HANG_SECONDS) == 1
+    assert b"Timeout" in process.stderr.read()
+    process.stdin.close()
+    process.stderr.close()

@@ -23,7 +23,7 @@ from latency_tables.attached import (
     seen_phone,
     this_machine,
 )
-from latency_tables.devices.adb_client import Phone
+from latency_tables.devices.adb_client import Phone, chosen_phone
 from latency_tables.runners import RUNNERS
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.registry import RUNTIMES
@@ -112,6 +112,19 @@ def test_phones_that_cannot_be_used(server: Path) -> None:
     assert second.problem == f"phone '{sleeper.serial}' is offline"
     assert "plug it in again" in second.fix
     assert (first.runtimes, first.device) == ((), "")
+
+
+@pytest.mark.slow
+def test_a_phone_whose_python_hangs(server: Path) -> None:
+    """Its native programs can be used all the same."""
+    with FakePhone(server / "phone") as phone:
+        script(phone.folder / "system/bin", "python3", "exec sleep 600")
+        seen = seen_phone(chosen_phone(), patience=1.0)
+    assert (seen.problem, seen.python) == ("", "")
+    assert seen.device.startswith("Google Pixel 8")
+    assert [need.what for state in seen.runtimes if state.name == "litert" for need in state.needs] == [
+        "--runner benchmark_model"
+    ]
 
 
 def test_a_phone_that_has_just_left(server: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import load_space
 from latency_tables.compare import diff, merge
-from latency_tables.rows import BlockRow
+from latency_tables.rows import BlockRow, FailureRow
 from latency_tables.table import LatencyTable
-from tests.latency_tables.factory import edit_head, write_table
+from tests.latency_tables.factory import AT, edit_head, write_table
 
 SPACE = load_space("demo")
 
@@ -27,6 +27,14 @@ def test_merged_tables_hold_every_row_once(tables: list[LatencyTable], tmp_path:
     assert len(merged.rows) == len(set(merged.rows))
     with pytest.raises(DmaskError, match="exists"):
         merge(tables, tmp_path / "m.jsonl")
+
+
+def test_what_one_of_them_measured_has_not_failed(tables: list[LatencyTable], tmp_path: Path) -> None:
+    first = tables[0]
+    (block, in_size), *_ = first.blocks
+    failure = FailureRow(at=AT, block=block, in_size=in_size, reason="crashed")
+    failing = LatencyTable(first.head, (failure,), "failing")
+    assert merge([first, failing], tmp_path / "m.jsonl").failures == {}
 
 
 def test_like_with_like_only(tables: list[LatencyTable], tmp_path: Path) -> None:

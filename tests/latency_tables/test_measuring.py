@@ -197,6 +197,17 @@ def test_a_block_that_fails_later_is_not_tried_for_ever(tmp_path: Path) -> None:
     assert len(table.whole_networks()) == len(table.networks)
 
 
+def test_a_sentinel_that_works_again_has_not_failed(tmp_path: Path) -> None:
+    child, path = networks_of(SPACE)[0], tmp_path / "t.jsonl"
+    row = {"round": 0, "at": AT, "wall_ms": (1.0,), "cpu_ms": ()}
+    with TableWriter(path, local_head()) as writer:
+        writer.add(NetworkRow(child=child, **row))
+        writer.add(FailureRow(at=AT, child=child, reason="crashed"))
+        assert set(LatencyTable.read(path).failures) == {child}
+        writer.add(SentinelRow(child=child, elapsed_s=1.0, **row))
+    assert LatencyTable.read(path).failures == {}
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_looked_at_after_every_model(signal_number: int, tmp_path: Path) -> None:
     def fails(what: str, key: str, count: int) -> None:

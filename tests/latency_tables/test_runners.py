@@ -118,6 +118,8 @@ def test_a_program_that_computes_in_half_wants_that(name: str, runtime: str, del
     native = native_runner(program(tmp_path, name), (), runtime_named(runtime))
     with pytest.raises(DmaskError, match=rf"{name} computes in fp16 on '{delegate}' .*; give --precision fp16"):
         native.check_precision("fp32", delegate)
+    for flag in native.runner.halves[delegate]:
+        native._replace(flags=(flag,)).check_precision("fp32", delegate)
     native.check_precision("fp16", delegate)
     options = DeviceOptions(at="adb", runner=program(tmp_path, name))
     with pytest.raises(DmaskError, match="computes in fp16"):

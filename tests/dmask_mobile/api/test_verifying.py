@@ -111,6 +111,10 @@ def test_a_measurement_must_fit_one_prediction(run: Path) -> None:
         check_fits_one("onnx", [onnx], [pixel, galaxy])
     check_fits_one("onnx", artifacts, [pixel])
     check_fits_one("onnx", [onnx], [pixel._replace(precision="int8"), galaxy])
+    travelling = [artifact.model_copy(update={"latency": prediction}) for artifact in artifacts]
+    with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: the one in '.*', the one in '.*'"):
+        check_fits_one("onnx", travelling, [])
+    check_fits_one("onnx", artifacts, [])
     with pytest.raises(DmaskError, match="onnx fits 2 predictions"):
         check_fits_one("onnx", artifacts, [pixel._replace(precision="int8"), galaxy])
 

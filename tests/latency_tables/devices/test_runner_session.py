@@ -11,7 +11,7 @@ from torch import nn
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb
-from latency_tables.devices.device import MeasuringError, Samples
+from latency_tables.devices.device import DeviceLostError, MeasuringError, Samples
 from latency_tables.devices.runner_session import RunnerSession
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.ncnn import NcnnRuntime
@@ -105,15 +105,35 @@ def test_a_program_that_fails(text: str, message: str, adb: Adb, phone: FakePhon
     assert [path.name for path in (phone.temporary / "x").iterdir()] == ["benchmark_model"]
 
 
-def test_a_delegate_that_takes_nothing_is_no_measurement_of_it(adb: Adb, tmp_path: Path) -> None:
-    """Source of the words: TensorFlow, lite/tools/benchmark/benchmark_tflite_model.cc."""
-    words = "Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate."
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.",
+        "GPU acceleration is unsupported on this platform.",
+    ],
+)
+def test_a_delegate_that_takes_nothing_is_no_measurement_of_it(words: str, adb: Adb, tmp_path: Path) -> None:
+    """Source of the words: TensorFlow, lite/tools/benchmark/benchmark_tflite_model.cc and lite/tools/delegates."""
     path = script(tmp_path, "benchmark_model", f"echo '{words}' >&2; echo '{GOOD}'")
     with pytest.raises(MeasuringError, match="benchmark_model ran it on the CPU: the delegate took no part of it"):
         session_of(adb, path, delegate="gpu").load("a", b"")
     on_cpu = session_of(adb, path)
     on_cpu.load("a", b"")
     assert on_cpu.sample("a", 0.01).wall_ms == pytest.approx((79.7609,))
+    other = script(tmp_path, "benchmark_model", f"echo '{words.replace('GPU', 'XNNPACK')}' >&2; echo '{GOOD}'")
+    session_of(adb, other, delegate="gpu").load("a", b"")  # a second delegate had nothing left to take
+
+
+def test_a_program_that_does_not_even_begin_blames_no_model(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    session = session_of(adb, script(tmp_path, "benchmark_model", f"echo '{GOOD}'"))
+    session.load("a", b"")
+    session.patience = 1.0
+    phone.in_reach.clear()
+    try:
+        with pytest.raises(DeviceLostError, match=r"no end of 'sh' after 1 s; .*the same command goes on"):
+            session.sample("a", 0.01)
+    finally:
+        phone.in_reach.set()
 
 
 def test_a_program_that_hangs_is_killed(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
