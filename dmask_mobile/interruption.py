@@ -56,7 +56,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
 
 def check_stopped(what: str) -> None:
-    """For code that waits deep below a `stop_signals`, in whatever thread.
+    """For code below a `stop_signals`, however deep and in whatever thread.
 
     Raises:
         StoppedError: when one of those that are open has noted a signal.

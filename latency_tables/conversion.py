@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
 
-import platformdirs
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
@@ -34,6 +33,7 @@ from latency_tables.converter_process import ConverterProcess
 from latency_tables.rows import Subject
 from latency_tables.runtimes.runtime import Runtime
 from latency_tables.sources import source_digest
+from latency_tables.user_cache import user_cache
 
 MAX_PROCESSES = 4  # each takes up to 1.5 GB
 MIN_FOR_PROCESSES = 6  # models: starting a process takes as long as converting about so many
@@ -41,10 +41,10 @@ CACHE_BYTES = 2 * 2**30
 # What makes models: a changed one must not find what another has made.
 MAKES_MODELS = (
     "latency_tables/conversion.py",
-    "latency_tables/runtimes",
-    "export",
-    "dmask_mobile/nets",
-    "dmask_mobile/records",
+    "latency_tables/runtimes/*.py",
+    "export/*.py",
+    "dmask_mobile/nets/*.py",
+    "dmask_mobile/records/*.py",
 )
 SUBJECT: TypeAdapter[Subject] = TypeAdapter(Subject)
 
@@ -187,7 +187,7 @@ def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = 
 
 def cache_folder() -> Path:
     """Where this user's converted models are kept."""
-    return platformdirs.user_cache_path("dmask-mobile") / "models"
+    return user_cache() / "models"
 
 
 def kept_models(folder: Path) -> Iterator[tuple[os.stat_result, Path]]:

@@ -39,6 +39,7 @@ from latency_tables.runtimes.registry import runtime_named
 from latency_tables.setup import Setup
 from latency_tables.statistics import summarize
 from latency_tables.trial import TrialModel, trial_model, tried
+from latency_tables.user_cache import unwritable
 
 PACKAGE = "dmask-mobile"
 STEADINESS_ROUNDS, STEADINESS_SECONDS = 7, 0.1
@@ -210,8 +211,8 @@ def examine_cache() -> Iterator[Finding]:
             file.write(bytes(4096))
         kept = sum(status.st_size for status, _ in kept_models(folder))
     except OSError as error:
-        fix = "make it writable, or let XDG_CACHE_HOME name a folder that is"
-        yield Finding("cache", "problem", f"'{folder}' cannot be written to: {error.strerror}", fix)
+        trouble = unwritable(folder, error)
+        yield Finding("cache", "problem", trouble.problem, trouble.fix)
     else:
         yield judge_space(folder, kept, shutil.disk_usage(folder).free)
 

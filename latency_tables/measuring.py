@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from dmask_mobile.interruption import StoppedError, stop_signals
+from dmask_mobile.interruption import check_stopped, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
@@ -63,13 +63,13 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
     """
     with ExitStack() as stack:
         # Before the devices: a signal must not come between their preparation and the block that undoes it.
-        stopped_by = stack.enter_context(stop_signals())
+        stack.enter_context(stop_signals())
         head = setup.head()
         converter = stack.enter_context(converter_for(setup.runtime, setup.precision))
         sessions = [stack.enter_context(device.open(*setup.how_to_run)) for device in setup.devices]
         writer = stack.enter_context(TableWriter(path, head))  # last: what a device refuses must not begin a table
         remember(writer.table.head, setup.reached)
-        yield Measuring(sessions, settings, converter, writer, stopped_by)
+        yield Measuring(sessions, settings, converter, writer)
 
 
 class Unit:
@@ -91,7 +91,6 @@ class Measuring:
         settings: how thoroughly.
         converter: makes the models.
         writer: of the table.
-        stopped_by: the signal that asked to stop, if any.
     """
 
     def __init__(
@@ -100,13 +99,11 @@ class Measuring:
         settings: ProfileSettings,
         converter: Converter,
         writer: TableWriter,
-        stopped_by: Callable[[], int | None],
     ) -> None:
         self.units = [Unit(number, session) for number, session in enumerate(sessions)]
         self.settings = settings
         self.converter = converter
         self.writer = writer
-        self.stopped_by = stopped_by
         table = writer.table
         self.head, self.rows = table.head, list(table.rows)
         self.sentinels = tuple(table.sentinels)
@@ -133,7 +130,7 @@ class Measuring:
 
         def tell(stage: str, done: int, total: int, note: str = "") -> None:
             progress(stage, done, total, note)
-            self._check_stopped()
+            check_stopped("profiling")
 
         self.converter.convert_all(tuple(subjects), tell)
 
@@ -203,24 +200,23 @@ class Measuring:
         """Loads, unless it is ready already or has failed; a failure becomes a row."""
         if subject in unit.loaded or subject in unit.failed:
             return subject in unit.loaded
-        try:
-            model = self.converter.model(subject)
-        except OSError:  # a full disk is no fault of the model
-            raise
-        except Exception as error:  # whatever a converter raises, the rest must still be measured
-            failed: Exception | None = error
-        else:
-            failed = self._load_model(unit, subject, model)
+        failed = self._load_model(unit, subject)
         if failed is None:
             unit.loaded.add(subject)
         else:
             unit.failed.add(subject)
             self._fail(subject, failed)
-        self._check_stopped()
+        check_stopped("profiling")
         return failed is None
 
-    def _load_model(self, unit: Unit, subject: Subject, model: bytes) -> MeasuringError | None:
-        """Why the runtime refuses the model; None when it does not."""
+    def _load_model(self, unit: Unit, subject: Subject) -> Exception | None:
+        """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
+        try:
+            model = self.converter.model(subject)
+        except OSError:  # a full disk is no fault of the model
+            raise
+        except Exception as error:  # whatever a converter raises, the rest must still be measured
+            return error
         try:
             unit.session.load(_key(subject), model)
         except MeasuringError as error:
@@ -240,7 +236,7 @@ class Measuring:
                 else:
                     self._add(BlockRow(block=subject[0], in_size=subject[1], **common))
                 self.done.add((subject, round_))
-        self._check_stopped()
+        check_stopped("profiling")
 
     def _measure_sentinels(self, unit: Unit) -> None:
         """One round of each sentinel, and what the device says of itself."""
@@ -286,10 +282,6 @@ class Measuring:
         with self._lock:
             self.writer.add(row)
             self.rows.append(row)
-
-    def _check_stopped(self) -> None:
-        if signal_number := self.stopped_by():
-            raise StoppedError(signal_number, "profiling")
 
 
 def _key(subject: Subject) -> str:

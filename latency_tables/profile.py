@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.interruption import StoppedError, stop_signals
+from dmask_mobile.interruption import check_stopped, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
@@ -182,7 +182,7 @@ def remeasure(
         StoppedError: after SIGTERM or Ctrl-C.
     """
     taken: dict[str, list[Sequence[float]]] = {key: [] for key in models}
-    with stop_signals() as stopped_by, setup.devices[0].open(*setup.how_to_run) as session:
+    with stop_signals(), setup.devices[0].open(*setup.how_to_run) as session:
         for key, model in models.items():
             session.load(key, model)
         for round_ in range(rounds):
@@ -190,8 +190,7 @@ def remeasure(
                 samples = session.sample(key, seconds)
                 if samples.hot:
                     raise MeasuringError("the device stays too warm for its full speed", "let it cool, then try again")
-                if signal_number := stopped_by():
-                    raise StoppedError(signal_number, "measuring")
+                check_stopped("measuring")
                 taken[key].append(samples.wall_ms)
             progress("measure", round_ + 1, rounds)
     return taken

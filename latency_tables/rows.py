@@ -109,6 +109,11 @@ class SentinelRow(Row):
     child: ChildSpec
     elapsed_s: float = Field(ge=0)
 
+    @property
+    def subject(self) -> Subject:
+        """The network."""
+        return self.child
+
 
 class FailureRow(Record):
     """A block or network that the runtime could not convert, load or run, and why."""

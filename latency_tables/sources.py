@@ -8,16 +8,8 @@ from pathlib import Path
 
 
 @functools.cache
-def source_digest(*places: str) -> str:
-    """The digest of Python files.
-
-    Args:
-        places: files, and folders with their files, relative to where our packages lie.
-    """
+def source_digest(*patterns: str) -> str:
+    """The digest of the files that ``patterns`` match, relative to where our packages lie."""
     root = Path(__file__).parents[1]
-    files = [file for place in places for file in ([root / place] if place.endswith(".py") else _in(root / place))]
+    files = [file for pattern in patterns for file in sorted(root.glob(pattern))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.py"))

@@ -92,7 +92,7 @@ class LatencyTable:
     @property
     def prediction_digest(self) -> str:
         """Names what the table predicts: its content, and the code that makes predictions of it."""
-        code = source_digest("latency_tables", "dmask_mobile/costs", "dmask_mobile/records")
+        code = source_digest("latency_tables/*.py", "dmask_mobile/costs/*.py", "dmask_mobile/records/*.py")
         made_of = [self.digest, code, *map(version, ("numpy", "scipy", "scikit-learn"))]
         return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
 
@@ -149,12 +149,8 @@ class LatencyTable:
     @cached_property
     def failures(self) -> dict[Subject, str]:
         """What could not be measured when it was last tried, and why; there may be rounds of it from before."""
-        last: dict[Subject, TableRow] = {}
-        for row in self.rows:
-            if isinstance(row, BlockRow | NetworkRow | FailureRow):
-                last[row.subject] = row
-            elif isinstance(row, SentinelRow):
-                last[row.child] = row
+        tried = (row for row in self.rows if isinstance(row, BlockRow | NetworkRow | SentinelRow | FailureRow))
+        last = {row.subject: row for row in tried}
         return {subject: row.reason for subject, row in last.items() if isinstance(row, FailureRow)}
 
     @cached_property

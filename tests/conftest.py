@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,14 @@ def _one_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Ctrl-C does what it does in a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

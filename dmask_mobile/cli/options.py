@@ -71,6 +71,9 @@ Delegate = Annotated[
         " all."
     ),
 ]
+TargetError = Annotated[
+    str | None, typer.Option(help="Stop once whole networks are predicted this well, for example 3%.")
+]
 Budgets = Annotated[
     list[str],
     typer.Option(

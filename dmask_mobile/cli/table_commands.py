@@ -22,6 +22,7 @@ from dmask_mobile.cli.options import (
     RunnerFlags,
     RuntimeName,
     TablePrecision,
+    TargetError,
     Where,
     console,
     parse_cores,
@@ -62,9 +63,7 @@ def profile(
     runner_flag: RunnerFlags = None,
     functional: Functional = False,
     minutes: Annotated[float, typer.Option(min=0.01, help="Measure for so long at most; predict the rest.")] = 6.0,
-    target_error: Annotated[
-        str | None, typer.Option(help="Stop once whole networks are predicted this well, for example 3%.")
-    ] = None,
+    target_error: TargetError = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each block is measured, apart in time.")] = 3,
     as_json: Json = False,
 ) -> None:

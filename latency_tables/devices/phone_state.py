@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped
 from latency_tables.devices.adb_client import Adb
 from latency_tables.devices.device import Conditions, Samples, Session
+from latency_tables.user_cache import unwritable, user_cache
 
 TEMPORARY = "/data/local/tmp"  # the only place that the shell may write to and run programs from
 FOLDER = f"{TEMPORARY}/dmask-mobile"
@@ -82,7 +82,7 @@ def alone(serial: str, seconds: float = 0.0) -> Iterator[None]:
         BusyError: when another one has it, also after ``seconds``.
         DmaskError: when the user's cache, which holds the lock, cannot be written to.
     """
-    folder = platformdirs.user_cache_path("dmask-mobile")
+    folder = user_cache()
     lock = FileLock(folder / f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock", timeout=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,10 +90,7 @@ def alone(serial: str, seconds: float = 0.0) -> Iterator[None]:
     except Timeout:
         raise BusyError(f"phone '{serial}' is being measured on", "wait until that has ended") from None
     except OSError as error:
-        raise DmaskError(
-            f"'{folder}' cannot be written to: {error.strerror}",
-            "make it writable, or let XDG_CACHE_HOME name a folder that is",
-        ) from error
+        raise unwritable(folder, error) from error
     try:
         yield
     finally:

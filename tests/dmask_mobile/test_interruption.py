@@ -32,6 +32,7 @@ def searcher() -> Searcher:
     return Searcher(SPACE, few_images(), [Budget(MACS, sum(MACS.reachable()) / 2)], SETTINGS)
 
 
+@pytest.mark.usefixtures("sigint")
 def test_the_first_signal_is_noted_and_the_second_acts() -> None:
     def twice() -> None:
         with stop_signals() as stopped_by:
@@ -40,29 +41,22 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
             assert stopped_by() == signal.SIGINT
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            twice()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("sigint")
 def test_waiting_code_sees_what_an_outer_block_has_noted() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with stop_signals() as stopped_by:
-            with stop_signals():
-                check_stopped("waiting")
-            assert stopped_by() is None
-            signal.raise_signal(signal.SIGINT)
-            with stop_signals(), pytest.raises(StoppedError, match="waiting stopped by SIGINT"):
-                check_stopped("waiting")
-        check_stopped("waiting")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with stop_signals() as stopped_by:
+        with stop_signals():
+            check_stopped("waiting")
+        assert stopped_by() is None
+        signal.raise_signal(signal.SIGINT)
+        with stop_signals(), pytest.raises(StoppedError, match="waiting stopped by SIGINT"):
+            check_stopped("waiting")
+    check_stopped("waiting")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_other_threads_take_no_signals() -> None:

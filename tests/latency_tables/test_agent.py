@@ -279,7 +279,7 @@ def test_a_model_is_blamed_at_the_second_silence_where_a_link_may_be_away() -> N
     assert told == [-signal.SIGKILL] * 4
 
 
-def test_a_hang_that_keeps_pythons_lock_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_that_keeps_pythons_lock_ends_too() -> None:
     """ExecuTorch keeps it while it computes: a thread of the agent would never see that nobody is left."""
     source = agent_session.SOURCE.replace(b"GRACE_SECONDS = 5 ", b"GRACE_SECONDS = 0.2 ")
     hang = b"import ctypes; ctypes.PyDLL(None).sleep(600)"  # a PyDLL does not let the lock go

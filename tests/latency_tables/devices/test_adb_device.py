@@ -24,7 +24,7 @@ from latency_tables.devices import adb_client, phone_state
 from latency_tables.devices.adb import AdbDevice
 from latency_tables.devices.adb_client import Adb, chosen_phone
 from latency_tables.devices.agent_session import AgentSession
-from latency_tables.devices.device import Conditions, DeviceInfo, DeviceLostError, Samples
+from latency_tables.devices.device import Conditions, DeviceInfo, DeviceLostError, Samples, Session
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.phone_state import Thermometer, WatchedSession, prepared
 from latency_tables.doctor import judge_device
@@ -64,6 +64,13 @@ def program(tmp_path: Path) -> str:
 def agent_device(**settings: object) -> AdbDevice:
     """The phone's Python is this one."""
     return AdbDevice(DeviceOptions(at="adb", python=sys.executable), **settings)  # type: ignore[arg-type]
+
+
+def agent_of(session: Session) -> AgentSession:
+    """The session over the agent inside a phone's session."""
+    assert isinstance(session, WatchedSession)
+    assert isinstance(session.session, AgentSession)
+    return session.session
 
 
 def test_identity_with_a_native_program(phone: FakePhone, program: str) -> None:
@@ -272,17 +279,14 @@ def test_patience_has_an_end_and_comes_back_when_the_phone_is_cool(phone: FakePh
     assert steps.slept == [5.0] * 8
 
 
+@pytest.mark.usefixtures("sigint")
 def test_a_signal_ends_the_wait_for_a_cool_phone(phone: FakePhone) -> None:
     phone.write("thermal", "2\n")
     session, steps = watched(phone, 6.0)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
-    try:
-        with stop_signals():
-            signal.raise_signal(signal.SIGINT)
-            with pytest.raises(StoppedError, match="waiting for the phone to cool stopped by SIGINT"):
-                session.sample("a", 0.1)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with stop_signals():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(StoppedError, match="waiting for the phone to cool stopped by SIGINT"):
+            session.sample("a", 0.1)
     assert steps.slept == []
 
 
@@ -314,10 +318,8 @@ def test_the_agent_computes_what_pytorch_does(phone: FakePhone) -> None:
     torch.manual_seed(0)
     module = build_block(BLOCK).eval()
     with agent_device().open(OnnxRuntime(), 1, "cpu") as session:
-        assert isinstance(session, WatchedSession)
-        assert isinstance(session.session, AgentSession)
         session.load("a", OnnxRuntime().convert(module, SHAPE, "fp32"))
-        check_output(session.session.output("a"), module, "fp32")
+        check_output(agent_of(session).output("a"), module, "fp32")
         assert list((phone.temporary / "dmask-mobile").glob("dmask-*/0"))  # its models lie below our folder
 
 
@@ -379,9 +381,7 @@ def test_a_phone_that_falls_silent_blames_no_model(
     def lose() -> None:
         with agent_device().open(OnnxRuntime(), 1, "cpu") as session:
             session.load("a", model)
-            assert isinstance(session, WatchedSession)
-            assert isinstance(session.session, AgentSession)
-            session.session.patience = 1.0
+            agent_of(session).patience = 1.0
             monkeypatch.setattr(adb_client, "_run", lambda command, seconds: run(command, min(seconds, 5.0)))
             phone.in_reach.clear()
             session.load("b", bytes(size))
@@ -394,20 +394,19 @@ def test_a_phone_that_is_silent_for_a_while_blames_no_model(phone: FakePhone) ->
     model = OnnxRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 20, 20), "fp32")
     with agent_device().open(OnnxRuntime(), 1, "cpu") as session:
         session.load("a", model)
-        assert isinstance(session, WatchedSession)
-        assert isinstance(session.session, AgentSession)
-        session.session.patience = 2.0
+        agent = agent_of(session)
+        agent.patience = 2.0
         phone.in_reach.clear()
         threading.Timer(3.0, phone.in_reach.set).start()
-        threading.Timer(3.0, setattr, (session.session, "patience", HANG_SECONDS)).start()
-        assert len(session.session.sample("a", 0.001).wall_ms) >= 5
+        threading.Timer(3.0, setattr, (agent, "patience", HANG_SECONDS)).start()
+        assert len(agent.sample("a", 0.001).wall_ms) >= 5
 
 
 def test_an_adb_that_fails_blames_no_model(phone: FakePhone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tmp_path / "bin", "adb", "echo 'cannot connect to daemon' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     adb = Adb(phone.serial)
-    for action in (lambda: adb.shell("true"), lambda: adb.push(Path(__file__), "/data/local/tmp/x")):
+    for action in (lambda: adb.shell("true"), lambda: adb.push(Path(__file__), f"{phone_state.TEMPORARY}/x")):
         with pytest.raises(DeviceLostError, match="'adb devices' fails: cannot connect to daemon"):
             action()
 
