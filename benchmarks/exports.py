@@ -38,9 +38,9 @@ from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Verification
 from dmask_mobile.training.train import TrainSettings
 from export.deployable import Deployable
-from export.formats import FORMATS
-from export.model_format import Counts
-from export.numerics import LIMITS, compare
+from export.formats.protocols import Counts
+from export.formats.registry import FORMATS
+from export.verification.numerics import LIMITS, compare
 from export.write import export_child
 
 SPACES = ("demo", "mobilenet_small", "fbnetv2_f", "fbnetv2_p", "fbnetv2_l")

@@ -27,9 +27,9 @@ from table_accuracy import on_the_same_device, tell
 
 from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
-from latency_tables.evaluate import Evaluation
-from latency_tables.measuring import ProfileSettings
-from latency_tables.rows import SentinelRow
+from latency_tables.profiling.evaluate import Evaluation
+from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.table.rows import SentinelRow
 
 SPACE = "mobilenet_small"
 RUNTIMES = ("onnxruntime", "litert", "executorch", "ncnn")

@@ -25,13 +25,13 @@ from record import keep
 from dmask_mobile import api
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child, named_children
-from export.latency_verdict import MAX_DRIFT
-from latency_tables.evaluate import Evaluation, evaluate, judge
-from latency_tables.measuring import ProfileSettings
-from latency_tables.plots import plot_evaluation
-from latency_tables.profile import stability
-from latency_tables.rows import SentinelRow
-from latency_tables.table import LatencyTable
+from export.verification.latency_verdict import MAX_DRIFT
+from latency_tables.profiling.evaluate import Evaluation, evaluate, judge
+from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling.plots import plot_evaluation
+from latency_tables.profiling.profile import stability
+from latency_tables.table.rows import SentinelRow
+from latency_tables.table.table import LatencyTable
 
 ROOT = Path(__file__).parents[1]
 MAX_TRIES = 4

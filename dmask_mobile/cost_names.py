@@ -76,7 +76,7 @@ def named_tables(tables: Sequence[Path]) -> dict[str, Path]:
     if not tables:
         return {}
     our_package("latency_tables")
-    from latency_tables.shipped import table_path
+    from latency_tables.table.shipped import table_path
 
     named = {path.stem: table_path(path) for path in tables}
     if len(named) < len(tables):
@@ -122,8 +122,8 @@ def cost_model(
     path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
-    from latency_tables.probe import check_drift
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.table_probe import check_drift
+    from latency_tables.table.table import LatencyTable
 
     read = LatencyTable.read(path)
     if read.head.functional and not functional:

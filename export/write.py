@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path, size_of_path
 from export.deployable import Deployable
-from export.formats import format_named
-from export.model_format import ExportOrder
+from export.formats.protocols import ExportOrder
+from export.formats.registry import format_named
 
 MIN_CALIBRATION_IMAGES = 16
 

@@ -1,4 +1,4 @@
-"""What processes of ours that answer over their stdout have in common. `latency_tables.agent` cannot import it."""
+"""What our processes that answer over their stdout have in common; `latency_tables.devices.agent` cannot import it."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from dmask_mobile.cost_names import our_package
 from dmask_mobile.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from latency_tables.attached import Attached
-    from latency_tables.doctor import Finding
+    from latency_tables.diagnosis.discovery import Attached
+    from latency_tables.diagnosis.doctor import Finding
 
 
 def list_devices(hosts: Sequence[str] = (), python: str = "") -> Attached:
@@ -26,7 +26,7 @@ def list_devices(hosts: Sequence[str] = (), python: str = "") -> Attached:
         DmaskError: for a host that is not ``ssh:HOST``.
     """
     our_package("latency_tables")
-    from latency_tables.attached import attached, named_hosts
+    from latency_tables.diagnosis.discovery import attached, named_hosts
 
     return attached(named_hosts(hosts, python))
 
@@ -47,7 +47,7 @@ def examine_installation(
         DmaskError: for a host that is not ``ssh:HOST``.
     """
     our_package("latency_tables")
-    from latency_tables.attached import named_hosts
-    from latency_tables.doctor import examine
+    from latency_tables.diagnosis.discovery import named_hosts
+    from latency_tables.diagnosis.doctor import examine
 
     return examine(named_hosts(hosts, python), progress)

@@ -89,7 +89,7 @@ def export(
 
     Args:
         run: the run folder.
-        formats: names of `export.formats.FORMATS`.
+        formats: names of `export.formats.registry.FORMATS`.
         precisions: fp32, fp16, int8.
         data: the images that int8 is calibrated on, if not those that the child was trained on.
         tables: whose predictions travel with the models, if not those that the search used.
@@ -103,7 +103,7 @@ def export(
     our_package("export")
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import load_weights
-    from export.formats import format_named
+    from export.formats.registry import format_named
     from export.samples import check_sample, write_sample
     from export.write import check_order, export_child
 
@@ -188,9 +188,9 @@ def _predictions(
     if not tables:
         return {}
     our_package("latency_tables")
-    from latency_tables.probe import predict
+    from latency_tables.profiling.table_probe import predict
     from latency_tables.runtimes.registry import runtime_named
-    from latency_tables.table import LatencyTable
+    from latency_tables.table.table import LatencyTable
 
     found: dict[tuple[ModelFormat, Precision], LatencyPrediction] = {}
     for path in tables.values():

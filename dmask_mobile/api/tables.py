@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.child import ChildSpec
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.evaluate import Evaluation
-    from latency_tables.measuring import ProfileSettings
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.evaluate import Evaluation
+    from latency_tables.profiling.measuring import ProfileSettings
+    from latency_tables.table.table import LatencyTable
 
 
 def profile(
@@ -50,9 +50,9 @@ def profile(
     """
     our_package("latency_tables")
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.measuring import ProfileSettings
-    from latency_tables.profile import profile_space
-    from latency_tables.setup import setup_for
+    from latency_tables.profiling.measuring import ProfileSettings
+    from latency_tables.profiling.profile import profile_space
+    from latency_tables.profiling.setup import setup_for
 
     setup = setup_for(devices or [DeviceOptions()], runtime, threads, precision, delegate)
     return profile_space(space, setup, settings or ProfileSettings(), table, progress)
@@ -74,10 +74,10 @@ def profile_missing(
         DmaskError: when the device is absent, or is another one, or has another runtime version.
     """
     our_package("latency_tables")
-    from latency_tables.measuring import ProfileSettings
-    from latency_tables.profile import profile_child
-    from latency_tables.setup import setup_of
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.measuring import ProfileSettings
+    from latency_tables.profiling.profile import profile_child
+    from latency_tables.profiling.setup import setup_of
+    from latency_tables.table.table import LatencyTable
 
     setup = setup_of(LatencyTable.read(table), at)
     return profile_child(child, setup, settings or ProfileSettings(), table, progress)
@@ -100,8 +100,8 @@ def evaluate_table(
         DmaskError: when the device is absent or another one, or the table cannot predict a child.
     """
     our_package("latency_tables")
-    from latency_tables.evaluate import evaluate, unseen_children
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.evaluate import evaluate, unseen_children
+    from latency_tables.table.table import LatencyTable
 
     read = LatencyTable.read(table)
     return evaluate(read, unseen_children(read, space, children, seed), progress, at)

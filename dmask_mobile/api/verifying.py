@@ -16,17 +16,18 @@ from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import RunFolder, now
 
 if TYPE_CHECKING:
-    from export.latency_verdict import LatencyPromise, MeasuredLatency
-    from export.verify import Reference
+    from export.verification.latency_verdict import LatencyPromise, MeasuredLatency
+    from export.verification.verify import Reference
 
 
 class VerifySettings(NamedTuple):
     """How to verify.
 
     ``images``: at most so many validation images; ``allow_drift``: judge latencies although the device has drifted by
-    more than 10% since its table was made; ``limits``: fields of `export.numerics.Limits` to replace; ``bisect``: name
-    the first wrong block; ``measured``: files with latencies measured elsewhere (see
-    `latency_tables.native_output.read_measurement`); ``allow_unverified``: quantities that may stay unlooked at.
+    more than 10% since its table was made; ``limits``: fields of `export.verification.numerics.Limits` to replace;
+    ``bisect``: name the first wrong block; ``measured``: files with latencies measured elsewhere (see
+    `latency_tables.devices.native_output.read_measurement`); ``allow_unverified``: quantities that may stay unlooked
+    at.
     """
 
     images: int = 1000
@@ -64,7 +65,7 @@ def verify(
         DmaskError: when there is nothing to verify, or a file is missing or damaged.
     """
     our_package("export")
-    from export.verify import Wanted, verify_artifact
+    from export.verification.verify import Wanted, verify_artifact
 
     settings = settings or VerifySettings()
     if not all(settings.allow_unverified):
@@ -115,7 +116,7 @@ def _all_of_run(folder: RunFolder) -> list[tuple[Artifact, Path]]:
     Raises:
         DmaskError: when there is none, and for a model without a record.
     """
-    from export.formats import FORMATS
+    from export.formats.registry import FORMATS
 
     artifacts = [Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json"))]
     if not artifacts:
@@ -159,7 +160,7 @@ def _unheld_budgets(
 
 def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
     """The record of an exported model: its run's, where it lies there, else what the file says of itself."""
-    from export.formats import format_of
+    from export.formats.registry import format_of
     from export.write import artifact_of
 
     model_format = format_of(path)
@@ -178,7 +179,7 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import load_weights
     from dmask_mobile.training.data import seen
-    from export.verify import Reference
+    from export.verification.verify import Reference
 
     record, child = folder.record(), folder.child()
     validation = data_of(record, child, data, check_classes=record.accuracy is not None)
@@ -205,8 +206,8 @@ def _promises(
     if not named:
         return ()
     our_package("latency_tables")
-    from latency_tables.probe import promise_of
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.table_probe import promise_of
+    from latency_tables.table.table import LatencyTable
 
     budgets = {budget.cost: budget.limit for budget in folder.record().budgets} if folder else {}
     return tuple(
@@ -223,8 +224,8 @@ def _brought(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
     if not paths:
         return {}
     our_package("latency_tables")
-    from export.latency_verdict import MeasuredLatency
-    from latency_tables.native_output import read_measurement
+    from export.verification.latency_verdict import MeasuredLatency
+    from latency_tables.devices.native_output import read_measurement
 
     brought: dict[str, MeasuredLatency] = {}
     for path in paths:

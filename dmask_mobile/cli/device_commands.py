@@ -15,8 +15,8 @@ from dmask_mobile.cli.options import Json, console, print_json
 from dmask_mobile.cli.progress import ShownProgress
 
 if TYPE_CHECKING:
-    from latency_tables.attached import AttachedDevice, RuntimeState
-    from latency_tables.doctor import Finding
+    from latency_tables.diagnosis.discovery import AttachedDevice, RuntimeState
+    from latency_tables.diagnosis.doctor import Finding
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 Hosts = Annotated[list[str] | None, typer.Argument(metavar="[ssh:HOST]...", help="Machines to look at by ssh.")]

@@ -36,7 +36,7 @@ from dmask_mobile.records.child import ChildSpec
 if TYPE_CHECKING:
     from dmask_mobile.records.space import SearchSpace
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.table import LatencyTable
+    from latency_tables.table.table import LatencyTable
 
 table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
 TableFile = Annotated[Path, typer.Argument(help="A latency table.")]
@@ -78,7 +78,7 @@ def profile(
     A board: dmask profile demo --device ssh:pi@raspberry --python venv/bin/python -o board.jsonl
     """
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.measuring import ProfileSettings
+    from latency_tables.profiling.measuring import ProfileSettings
 
     if output is None or (space is None) == (missing is None):
         raise DmaskError(
@@ -128,7 +128,7 @@ def check_no_others(how: tuple[str, int, PrecisionName, str], options: DeviceOpt
 
 def show_table(table: LatencyTable, as_json: bool) -> None:
     """What was measured, and what to know of it."""
-    from latency_tables.profile import describe_failures, stability
+    from latency_tables.profiling.profile import describe_failures, stability
 
     if as_json:
         print_json(table_json(table))
@@ -180,7 +180,7 @@ def parse_share(text: str) -> float:
 
 def table_json(table: LatencyTable) -> dict[str, Any]:
     """Head, coverage and quality of a table."""
-    from latency_tables.rows import describe_subject
+    from latency_tables.table.rows import describe_subject
 
     def known(value: float) -> float | None:
         """JSON has no infinity, which stands for an error that nothing is known of."""
@@ -203,7 +203,7 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
 
     Example: dmask table show table.jsonl
     """
-    from latency_tables.table import LatencyTable
+    from latency_tables.table.table import LatencyTable
 
     read = LatencyTable.read(table)
     if as_json:
@@ -232,7 +232,7 @@ def table_evaluate(
     with ShownProgress() as progress:
         evaluation = api.evaluate_table(table, found, children=children, seed=seed, at=device, progress=progress)
     if plot is not None:
-        from latency_tables.plots import plot_evaluation
+        from latency_tables.profiling.plots import plot_evaluation
 
         plot_evaluation(evaluation, plot)
     if as_json:
@@ -247,8 +247,8 @@ def table_plot(table: TableFile, output: Annotated[Path, typer.Option("-o", "--o
 
     Example: dmask table plot table.jsonl -o table.png
     """
-    from latency_tables.plots import plot_table
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.plots import plot_table
+    from latency_tables.table.table import LatencyTable
 
     plot_table(LatencyTable.read(table), output)
     console.print(str(output))
@@ -260,8 +260,8 @@ def table_merge(tables: Annotated[list[Path], typer.Argument(help="Tables of one
 
     Example: dmask table merge a.jsonl b.jsonl -o both.jsonl
     """
-    from latency_tables.compare import merge
-    from latency_tables.table import LatencyTable
+    from latency_tables.table.compare import merge
+    from latency_tables.table.table import LatencyTable
 
     console.print(latency_table_summary(merge([LatencyTable.read(path) for path in tables], output)))
 
@@ -272,8 +272,8 @@ def table_diff(first: TableFile, second: TableFile, as_json: Json = False) -> No
 
     Example: dmask table diff before.jsonl after.jsonl
     """
-    from latency_tables.compare import diff
-    from latency_tables.table import LatencyTable
+    from latency_tables.table.compare import diff
+    from latency_tables.table.table import LatencyTable
 
     found = diff(LatencyTable.read(first), LatencyTable.read(second))
     if as_json:
@@ -305,9 +305,9 @@ def table_import(
 
     Example: dmask table import pixel1.yaml --format proxylessnas --device "Pixel 1" --runtime tflite -o pixel1.jsonl
     """
-    from latency_tables.importers import read_foreign, write_imported
-    from latency_tables.rows import TableHead
-    from latency_tables.setup import now
+    from latency_tables.profiling.setup import now
+    from latency_tables.table.importers import read_foreign, write_imported
+    from latency_tables.table.rows import TableHead
 
     imported = read_foreign(source, file_format)
     for finding in imported.findings:

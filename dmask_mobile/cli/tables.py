@@ -14,8 +14,8 @@ from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
 
 if TYPE_CHECKING:
-    from latency_tables.evaluate import Evaluation
-    from latency_tables.table import LatencyTable
+    from latency_tables.profiling.evaluate import Evaluation
+    from latency_tables.table.table import LatencyTable
 
 STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow", "not promised": "dim"}
 
@@ -129,7 +129,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
 
 def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
     """What a phone told of its state while it was measured, and what its runtime estimates of operations."""
-    from latency_tables.rows import BlockRow, ConditionsRow, NetworkRow, SharesRow
+    from latency_tables.table.rows import BlockRow, ConditionsRow, NetworkRow, SharesRow
 
     hot = sum(isinstance(row, BlockRow | NetworkRow) and row.hot for row in table.rows)
     if hot:
@@ -151,7 +151,7 @@ def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
 
 def heat_map(table: LatencyTable) -> Table:
     """How many inverted residuals were measured for each input width (rows) and output width (columns)."""
-    from latency_tables.plots import width_grid
+    from latency_tables.profiling.plots import width_grid
 
     ins, outs, counts = width_grid(table)
     shown = Table(title="inverted residuals measured, by width in (down) and out (across)", title_justify="left")

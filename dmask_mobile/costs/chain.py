@@ -11,18 +11,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmask_mobile.costs.values import Correction, CostRange
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, Slot
-
-if TYPE_CHECKING:
-    from dmask_mobile.costs.model import AdditiveCost, Correction
 
 
 class BlockCosts(NamedTuple):
@@ -41,13 +39,6 @@ class BlockCosts(NamedTuple):
     def of(self, choice: Choice) -> float:
         """The entry of one child."""
         return float(self.values[(choice[0], *(choice[d] for d in self.decisions))])
-
-
-class CostRange(NamedTuple):
-    """What the children of a space can cost."""
-
-    low: float
-    high: float
 
 
 class ChainCost:
@@ -129,12 +120,6 @@ def lowest_path(space: SearchSpace, costs: Sequence[np.ndarray], join: Callable[
     return float(best_by_width.min())
 
 
-def chain_cost(space: SearchSpace, model: AdditiveCost) -> ChainCost:
-    """The costs that ``model`` gives to every block of ``space`` at every resolution."""
-    corrections = tuple(model.correction(resolution) for resolution in space.input.resolutions)
-    return ChainCost(space, model.name, model.unit, corrections, tabulate(space, model.block_cost))
-
-
 def tabulate(space: SearchSpace, block_cost: Callable[[BlockSpec, int], float]) -> tuple[BlockCosts, ...]:
     """``block_cost(block, in_size)`` of every block that a slot of ``space`` can hold, at every resolution."""
     sizes = list(space.input.resolutions)
@@ -161,7 +146,7 @@ def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainC
         for r in range(len(first.corrections))
     ]
     name = " + ".join(cost.name for cost in costs)
-    corrections = tuple(type(first.corrections[0])(offset, 1.0) for offset in offsets)
+    corrections = tuple(Correction(offset, 1.0) for offset in offsets)
     return ChainCost(first.space, name, "of the budgets", corrections, tuple(blocks))
 
 

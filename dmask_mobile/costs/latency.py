@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from dmask_mobile.costs.chain import BlockCosts, ChainCost, tabulate
-from dmask_mobile.costs.model import AdditiveCost, Correction
+from dmask_mobile.costs.model import AdditiveCost
+from dmask_mobile.costs.values import Correction
 from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
@@ -20,7 +21,7 @@ from dmask_mobile.records.space import SearchSpace
 
 
 class BlockLatencies(Protocol):
-    """What a latency cost needs of a table; `latency_tables.table.LatencyTable` satisfies it."""
+    """What a latency cost needs of a table; `latency_tables.table.table.LatencyTable` satisfies it."""
 
     @property
     def prediction_digest(self) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmask_mobile.costs.chain import BlockCosts, CostRange, digest_of, lowest_path, tabulate
+from dmask_mobile.costs.chain import BlockCosts, digest_of, lowest_path, tabulate
 from dmask_mobile.costs.counts import block_layers
 from dmask_mobile.costs.model import AdditiveCost
+from dmask_mobile.costs.values import CostRange
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec

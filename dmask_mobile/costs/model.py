@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from dmask_mobile.costs.chain import ChainCost, tabulate
+from dmask_mobile.costs.values import Correction, CostRange
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.cost import CostEstimate
 from dmask_mobile.records.space import SearchSpace
-
-if TYPE_CHECKING:
-    from dmask_mobile.costs.chain import ChainCost, CostRange
 
 
 class ExpectedCost(Protocol):
@@ -65,21 +64,6 @@ class CostModel(Protocol):
         ...
 
 
-class Correction(NamedTuple):
-    """``total = offset + scale * sum of the blocks``, scale > 0: one line for each resolution."""
-
-    offset: float = 0.0
-    scale: float = 1.0
-
-    def apply(self, total: float) -> float:
-        """The corrected value of a sum over blocks."""
-        return self.offset + self.scale * total
-
-    def invert(self, value: float) -> float:
-        """The sum over blocks that the corrected value stands for."""
-        return (value - self.offset) / self.scale
-
-
 class AdditiveCost(ABC):
     """A cost that is a sum over blocks, corrected by one rising line for each resolution.
 
@@ -115,6 +99,5 @@ class AdditiveCost(ABC):
 
     def on(self, space: SearchSpace) -> ChainCost:
         """The cost tensors of every block of ``space`` at every resolution."""
-        from dmask_mobile.costs.chain import chain_cost
-
-        return chain_cost(space, self)
+        corrections = tuple(self.correction(resolution) for resolution in space.input.resolutions)
+        return ChainCost(space, self.name, self.unit, corrections, tabulate(space, self.block_cost))

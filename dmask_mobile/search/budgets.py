@@ -9,7 +9,8 @@ import numpy as np
 
 from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.costs.memory import SpacePeak
-from dmask_mobile.costs.model import Correction, SpaceCost
+from dmask_mobile.costs.model import SpaceCost
+from dmask_mobile.costs.values import Correction
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.search.derive import Derived, PeakLimit, derive
 from dmask_mobile.search.derive_several import derive_within_all

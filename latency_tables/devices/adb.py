@@ -25,7 +25,7 @@ from latency_tables.devices.phone_state import (
     prepared,
 )
 from latency_tables.devices.runner_session import RunnerSession
-from latency_tables.runners import NativeRunner, native_runner
+from latency_tables.devices.runners import NativeRunner, native_runner
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.runtime import Runtime
 

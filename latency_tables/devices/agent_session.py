@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dmask_mobile.errors import DmaskError
-from latency_tables import agent
+from latency_tables.devices import agent
 from latency_tables.devices.device import DeviceLostError, MeasuringError, Samples
 from latency_tables.devices.retry import retried
 from latency_tables.processes import end_process
@@ -92,7 +92,7 @@ class AgentSession:
         self._models: dict[str, bytes] = {}
 
     def describe(self) -> dict[str, Any]:
-        """What the agent says of its machine; see `latency_tables.agent.describe`.
+        """What the agent says of its machine; see `latency_tables.devices.agent.describe`.
 
         Raises:
             MeasuringError: when there is no such Python, or no runtime.
@@ -101,7 +101,7 @@ class AgentSession:
         return self._connected(lambda: self._ask({"do": "describe"}, 0.0))
 
     def survey(self) -> dict[str, Any]:
-        """What the agent says of its machine and of every runtime there; see `latency_tables.agent.survey`.
+        """What the agent says of its machine and of every runtime there; see `latency_tables.devices.agent.survey`.
 
         Raises:
             MeasuringError: when there is no Python that runs it.

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
-from latency_tables import agent
+from latency_tables.devices import agent
 from latency_tables.devices.agent_session import AgentSession, agent_command
 from latency_tables.devices.device import DeviceInfo, MeasuringError
 from latency_tables.devices.options import DeviceOptions

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
-from latency_tables.native_output import Timing
-from latency_tables.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunOrder
+from latency_tables.devices.native_output import Timing
+from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunOrder
 
 PATIENCE_SECONDS = 180.0
 DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"

@@ -60,7 +60,7 @@ class SshDevice:
             return info_of(session, runtime, self.host)
 
     def survey(self, patience: float) -> dict[str, Any]:
-        """What its agent says of the machine and of every runtime there; see `latency_tables.agent.survey`.
+        """What its agent says of the machine and of every runtime there; see `latency_tables.devices.agent.survey`.
 
         Raises:
             DmaskError: when there is no contact, or no Python that answers within ``patience`` seconds.

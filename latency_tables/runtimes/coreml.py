@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from dmask_mobile.records.artifact import ModelFormat, Precision
-from export.to_coreml import to_coreml
+from export.formats.coreml.writer import to_coreml
 from latency_tables.runtimes.zipped import zipped
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from dmask_mobile.records.artifact import ModelFormat, Precision
-from export.to_executorch import to_executorch
+from export.formats.executorch.writer import to_executorch
 from latency_tables.runtimes.calibration import calibration
 
 

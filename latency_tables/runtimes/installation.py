@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from export.formats import FORMATS
+from export.formats.registry import FORMATS
 from latency_tables.runtimes.runtime import Runtime
 
 

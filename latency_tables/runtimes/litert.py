@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from dmask_mobile.records.artifact import ModelFormat, Precision
-from export.to_litert import to_litert
+from export.formats.litert.writer import to_litert
 from latency_tables.runtimes.calibration import calibration
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from dmask_mobile.records.artifact import ModelFormat, Precision
-from export.to_ncnn import to_ncnn
+from export.formats.ncnn.writer import to_ncnn
 from latency_tables.runtimes.zipped import zipped
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from dmask_mobile.records.artifact import ModelFormat, Precision
-from export.to_onnx import to_onnx
+from export.formats.onnx.writer import to_onnx
 from latency_tables.runtimes.calibration import calibration
 
 

@@ -12,7 +12,7 @@ from dmask_mobile.records.artifact import ModelFormat, Precision
 
 
 class Runtime(Protocol):
-    """Converts modules to its format; `latency_tables.agent` or a native program on the device runs them.
+    """Converts modules to its format; `latency_tables.devices.agent` or a native program on the device runs them.
 
     ``model_format`` is the export format that it runs; ``delegates``: what it can run on, the usual one first;
     ``converters``: the distributions, beside torch, whose versions decide what `convert` gives; ``nhwc_inside``:

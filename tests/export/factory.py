@@ -12,8 +12,8 @@ from dmask_mobile.records.artifact import Artifact, ModelDescription, Preprocess
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.deployable import Deployable
-from export.model_format import ExportOrder, Format
-from export.verify import Reference
+from export.formats.protocols import ExportOrder, Format
+from export.verification.verify import Reference
 from export.write import export_child
 
 SPACE = SearchSpace.model_validate(

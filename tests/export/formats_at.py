@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from export.formats import FORMATS
+from export.formats.registry import FORMATS
 
 SLOW_FORMATS = ("litert", "executorch")
 ALL_FORMATS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW_FORMATS else ()) for name in FORMATS]

@@ -9,7 +9,7 @@ import torch
 from dmask_mobile.nets.blocks import build_block
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.block import BlockSpec
-from latency_tables import agent
+from latency_tables.devices import agent
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import Device, MeasuringError
 from latency_tables.runtimes.runtime import Runtime

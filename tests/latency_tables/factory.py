@@ -9,11 +9,11 @@ from dmask_mobile.costs.counts import Macs
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.devices.local import LocalDevice
-from latency_tables.plan import blocks_of, networks_of
-from latency_tables.rows import BlockRow, NetworkRow, TableHead
+from latency_tables.profiling.plan import blocks_of, networks_of
+from latency_tables.profiling.setup import Setup
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.setup import Setup
-from latency_tables.writer import TableWriter
+from latency_tables.table.rows import BlockRow, NetworkRow, TableHead
+from latency_tables.table.writer import TableWriter
 
 AT = "2026-01-01T00:00:00+00:00"
 OFFSET_MS, SCALE = 0.02, 0.9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latency_tables.conversion import MAKES_MODELS
+from latency_tables.conversion.converter import MAKES_MODELS
 from latency_tables.sources import source_digest
 
 

@@ -16,7 +16,7 @@ from dmask_mobile.records.artifact import Artifact, LatencyPrediction
 from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, RunFolder
-from export.latency_verdict import LatencyPromise
+from export.verification.latency_verdict import LatencyPromise
 
 SPACE = load_space("demo").with_classes(2)
 CHILD = SPACE.child(SPACE.smallest(), "small")

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from dmask_mobile import cli
 from dmask_mobile.cli.device_commands import cores_in_words, device_table, findings_table, runtime_in_words
-from latency_tables import doctor
-from latency_tables.attached import AttachedDevice, Need, RuntimeState
-from latency_tables.doctor import Finding
+from latency_tables.diagnosis import doctor
+from latency_tables.diagnosis.discovery import AttachedDevice, Need, RuntimeState
+from latency_tables.diagnosis.doctor import Finding
 from tests.fake_phone import FakePhone, adb_server
 from tests.processes import DMASK, run_command
 from tests.sshd import Sshd

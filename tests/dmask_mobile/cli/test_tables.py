@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dmask_mobile.cli.tables import latency_table_summary
 from dmask_mobile.records.space import load_space
-from latency_tables.table import LatencyTable
+from latency_tables.table.table import LatencyTable
 from tests.latency_tables.factory import edit_head, write_table
 
 

@@ -17,9 +17,9 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.supernet.gates import GateLogits, one_hot_gates
-from export.fvcore_counts import count_fvcore
-from export.onnx_reader import OnnxModel
-from export.to_onnx import to_onnx
+from export.formats.onnx.reader import OnnxModel
+from export.formats.onnx.writer import to_onnx
+from export.verification.counts import count_fvcore
 from tests.strategies import spaces_with_choice
 
 # Millions, as the authors publish them (mobile-vision repository, model zoo of FBNetV2 and FBNet).

@@ -17,7 +17,7 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.search.derive import PeakLimit, derive, log_scores, score_of
 from dmask_mobile.supernet.gates import GateLogits, one_hot_gates
-from export.to_onnx import to_onnx
+from export.formats.onnx.writer import to_onnx
 from tests.dmask_mobile.search.test_derive import all_choices, random_probabilities
 from tests.dmask_mobile.small import SPACE
 from tests.strategies import spaces, spaces_with_choice

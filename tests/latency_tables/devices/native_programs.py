@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from latency_tables.runners import NativeRunner
+from latency_tables.devices.runners import NativeRunner
 
 
 def litert_program(folder: Path, form: str = "NEW") -> Path:

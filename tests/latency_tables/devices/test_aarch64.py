@@ -14,14 +14,14 @@ from PIL import Image
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child
 from dmask_mobile.records.space import SearchSpace
-from latency_tables.conversion import convert_subject
+from latency_tables.conversion.converter import convert_subject
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
-from latency_tables.plan import blocks_of, networks_of
-from latency_tables.rows import Subject
+from latency_tables.profiling.plan import blocks_of, networks_of
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.table import LatencyTable
+from latency_tables.table.rows import Subject
+from latency_tables.table.table import LatencyTable
 from tests.arm64_root import arm64_python
 from tests.processes import dmask
 

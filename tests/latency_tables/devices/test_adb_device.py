@@ -19,7 +19,6 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.nets.blocks import build_block
 from dmask_mobile.records.space import SearchSpace
-from latency_tables.attached import seen_phone
 from latency_tables.devices import adb_client, phone_state
 from latency_tables.devices.adb import AdbDevice
 from latency_tables.devices.adb_client import Adb, chosen_phone
@@ -27,15 +26,16 @@ from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import Conditions, DeviceInfo, DeviceLostError, Samples, Session
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.phone_state import Thermometer, WatchedSession, prepared
-from latency_tables.doctor import judge_device
-from latency_tables.measuring import ProfileSettings
-from latency_tables.plan import blocks_of, networks_of
-from latency_tables.profile import profile_space
-from latency_tables.rows import BlockRow, ConditionsRow
+from latency_tables.diagnosis.discovery import seen_phone
+from latency_tables.diagnosis.doctor import judge_device
+from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling.plan import blocks_of, networks_of
+from latency_tables.profiling.profile import profile_space
+from latency_tables.profiling.setup import Setup, setup_for
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.setup import Setup, setup_for
-from latency_tables.table import LatencyTable
+from latency_tables.table.rows import BlockRow, ConditionsRow
+from latency_tables.table.table import LatencyTable
 from tests.fake_phone import CLOCKS_KHZ, FakePhone
 from tests.latency_tables.contract import BLOCK, SHAPE, check_device, check_output
 from tests.latency_tables.devices.native_programs import litert_program, script

@@ -17,21 +17,21 @@ import pytest
 from dmask_mobile import cli
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
-from latency_tables.conversion import convert_subject
+from latency_tables.conversion.converter import convert_subject
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import MeasuringError, Samples
-from latency_tables.devices.known import recall
+from latency_tables.devices.device_options_store import recall
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import DEVICES
 from latency_tables.devices.ssh import SshDevice
-from latency_tables.measuring import ProfileSettings
-from latency_tables.plan import blocks_of, networks_of
-from latency_tables.profile import profile_space
-from latency_tables.rows import BlockRow, NetworkRow
+from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling.plan import blocks_of, networks_of
+from latency_tables.profiling.profile import profile_space
+from latency_tables.profiling.setup import Setup, setup_for
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.setup import Setup, setup_for
-from latency_tables.table import LatencyTable
+from latency_tables.table.rows import BlockRow, NetworkRow
+from latency_tables.table.table import LatencyTable
 from tests.latency_tables.contract import check_device
 from tests.processes import DMASK, run_command, wait_until
 from tests.sshd import Sshd

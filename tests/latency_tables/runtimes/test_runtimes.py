@@ -12,13 +12,13 @@ import pytest
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.space import load_space
-from export.formats import FORMATS
-from latency_tables.conversion import convert_subject
+from export.formats.registry import FORMATS
+from latency_tables.conversion.converter import convert_subject
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
+from latency_tables.profiling.setup import setup_for
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.registry import RUNTIMES, runtime_named
-from latency_tables.setup import setup_for
 from tests.latency_tables.contract import check_device
 
 HERE = [name for name in RUNTIMES if name != "coreml"]

@@ -1,0 +1,1 @@
+"""The formats that children are exported to."""

@@ -1,0 +1,116 @@
+"""An ncnn model opened for verification: run by ncnn, counted on its own param file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmask_mobile.errors import DmaskError
+from export.formats.ncnn.graph import infer_shapes, read_layers, stored_bytes
+from export.formats.protocols import Counts
+
+OFF = (  # for float32 arithmetic wherever the verification runs
+    "use_vulkan_compute",
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+)
+
+
+class NcnnModel:
+    """`ExportedModel` for ncnn, on one thread.
+
+    ncnn trusts its files: it takes a param file that ends too early. So the files are checked before ncnn sees them.
+
+    Raises:
+        DmaskError: when the folder does not load.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._layers = read_layers((path / "model.param").read_text(encoding="utf-8"))
+            self._shapes = infer_shapes(self._layers)
+            if not {"input", "output"} <= set(self._shapes):
+                raise ValueError("the param file has no blobs 'input' and 'output'")
+            weights = (path / "model.bin").read_bytes()
+            promised = stored_bytes(self._layers, weights)
+            if promised != len(weights):
+                raise ValueError(f"model.bin must have {promised} bytes, found {len(weights)}")
+            self._metadata: dict[str, str] = json.loads((path / "description.json").read_text(encoding="utf-8"))
+            labels = (path / "labels.txt").read_text(encoding="utf-8")
+            if labels.split("\n")[:-1] != json.loads(self._metadata["dmask.class_names"]):
+                raise ValueError("labels.txt does not hold the class names of description.json")
+            self._metadata["labels.txt"] = labels
+            self._net = _load(path)
+        except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError) as error:
+            raise DmaskError(f"'{path}' does not load as an ncnn model: {error}", "export it again") from error
+        self._path = path
+
+    def run(self, images: Tensor) -> dict[str, Tensor]:
+        """The output, one image after the other; see `ExportedModel`."""
+        return {"output": torch.stack([self._extract(self._extractor(image), "output") for image in images])}
+
+    def _extractor(self, image_CHW: Tensor) -> Any:
+        import ncnn
+
+        if tuple(image_CHW.shape) != self._shapes["input"]:
+            raise DmaskError(
+                f"'{self._path}' takes images of shape {self._shapes['input']}, got {tuple(image_CHW.shape)}",
+                "scale the images to the model's resolution",
+            )
+        extractor = self._net.create_extractor()
+        contiguous_CHW = image_CHW.contiguous()  # a Mat does not keep it alive
+        extractor.input("input", ncnn.Mat(contiguous_CHW.numpy()).clone())
+        return extractor
+
+    def _extract(self, extractor: Any, name: str) -> Tensor:
+        status, blob = extractor.extract(name)
+        if status:
+            raise DmaskError(f"'{self._path}' does not run in ncnn: status {status}", "export it again")
+        return torch.from_numpy(np.array(blob))
+
+    def counts(self) -> Counts:
+        """Multiply-adds and weights of convolutions and inner products, by the reader's own shapes."""
+        params = [layer.num_weights for layer in self._layers]
+        pixels = [prod(self._shapes[layer.outputs[0]][1:]) for layer in self._layers]
+        return Counts(sum(size * number for size, number in zip(params, pixels, strict=True)), sum(params))
+
+    def stray_operations(self) -> dict[str, int]:
+        """Layers that only move or cast data; no order makes one necessary."""
+        kinds = [layer.kind for layer in self._layers]
+        return {kind: kinds.count(kind) for kind in ("Permute", "Cast", "Packing")}
+
+    def metadata(self) -> dict[str, str]:
+        """The content of ``description.json``, and that of ``labels.txt``."""
+        return dict(self._metadata)
+
+    def intermediates(self, image: Tensor) -> Iterator[Tensor]:
+        """Every blob for one image (1, C, H, W), as (1, ...), in the order of execution."""
+        extractor = self._extractor(image[0])
+        for layer in self._layers:
+            for name in layer.outputs:
+                yield self._extract(extractor, name)[None]
+
+
+def _load(path: Path) -> Any:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.lightmode = False  # keeps blobs, which `intermediates` asks for
+    for option in OFF:
+        setattr(net.opt, option, False)
+    for kind, load in (("param", net.load_param), ("bin", net.load_model)):
+        status = load(str(path / f"model.{kind}"))
+        if status:
+            raise ValueError(f"ncnn ends reading model.{kind} with status {status}")
+    return net

@@ -1,0 +1,134 @@
+"""ncnn (param and bin, fp32 or fp16 weights) by pnnx, its own converter for PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from dmask_mobile.costs.memory import WeightBytes
+from dmask_mobile.nets.blocks import Head, PooledInvertedResidual
+from dmask_mobile.nets.build import ChildNetwork
+from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.child import ChildSpec
+from export.formats.ncnn.reader import NcnnModel
+from export.formats.protocols import ExportedModel, ExportOrder
+
+
+class Ncnn:
+    """`Format` for ncnn: a folder of ``model.param``, ``model.bin``, ``labels.txt`` and ``description.json``.
+
+    ncnn has no metadata of its own, and no batch: an image is (C, H, W). fp16: weights are stored in float16;
+    whether computation is in float16 too, the device's options say.
+    """
+
+    suffix = ".ncnn"
+    package = "ncnn"
+    extra = "ncnn"
+    refused: ClassVar[Mapping[Precision, str]] = {
+        "int8": "ncnn's quantization tools, ncnn2table and ncnn2int8, are C++ programs that no Python package holds"
+    }
+    layouts = ("NCHW",)
+    dynamic_batch = False
+    crashes_on_damage = False
+
+    def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
+        """Bytes of the child's weights; see `Format`."""
+        return WeightBytes(precision).estimate(child).value
+
+    def write(self, order: ExportOrder, path: Path) -> None:
+        """Converts the model and puts the folder in its place in one step; see `Format`.
+
+        Raises:
+            RuntimeError: when pnnx fails, with the end of its log.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+            fresh = Path(temporary) / path.name
+            fresh.mkdir()
+            to_ncnn(order.model, order.description.input_shape, fresh, fp16=order.description.precision == "fp16")
+            (fresh / "labels.txt").write_text("\n".join(order.description.class_names) + "\n", encoding="utf-8")
+            metadata = json.dumps(order.description.to_metadata(), indent=1) + "\n"
+            (fresh / "description.json").write_text(metadata, encoding="utf-8")
+            shutil.rmtree(path, ignore_errors=True)
+            fresh.rename(path)
+
+    def open(self, path: Path) -> ExportedModel:
+        """The folder, loaded into ncnn; see `Format`."""
+        return NcnnModel(path)
+
+
+def to_ncnn(module: nn.Module, input_shape: Sequence[int], folder: Path, *, fp16: bool = False) -> None:
+    """Leaves the ncnn model of ``module``, ``model.param`` and ``model.bin``, in ``folder``: ``input`` -> ``output``.
+
+    Raises:
+        RuntimeError: when pnnx fails, with the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix=".pnnx.", dir=folder) as temporary:
+        work = Path(temporary)
+        _run_pnnx(module, input_shape, fp16=fp16, folder=work)
+        param = (work / "model.ncnn.param").read_text(encoding="utf-8")
+        (folder / "model.param").write_text(_named(param, input_shape), encoding="utf-8")
+        (work / "model.ncnn.bin").rename(folder / "model.bin")
+
+
+def _run_pnnx(model: nn.Module, input_shape: Sequence[int], *, fp16: bool, folder: Path) -> None:
+    """Leaves ``model.ncnn.param`` and ``model.ncnn.bin`` in ``folder``, among pnnx's other files.
+
+    The program is run directly: ``pnnx.export`` works in the current folder, imports the Python file that it
+    generates, and does not look at the exit status.
+    """
+    import pnnx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; pnnx reads it best
+        traced = torch.jit.trace(_without_second_pool(model), torch.zeros(*input_shape), check_trace=False)  # type: ignore[no-untyped-call]
+        traced.save(str(folder / "model.pt"))
+    shape = ",".join(str(size) for size in input_shape)
+    done = subprocess.run(
+        [pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]f32", f"fp16={int(fp16)}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode or not all((folder / f"model.ncnn.{kind}").is_file() for kind in ("param", "bin")):
+        raise RuntimeError(f"pnnx ended with status {done.returncode}: {(done.stdout + done.stderr)[-500:].strip()}")
+
+
+def _without_second_pool(model: nn.Module) -> nn.Module:
+    """A copy of the model whose head does not pool again what `PooledInvertedResidual` made one pixel.
+
+    ncnn holds that pixel as a vector, so pnnx 20261020 puts a Reshape before the second pool whose shape is an
+    expression; ncnn knows those since April 2025 only (https://github.com/Tencent/ncnn/pull/5918).
+    """
+    model = copy.deepcopy(model)
+    for network in list(model.modules()):
+        if isinstance(network, ChildNetwork):
+            *_, before, head = network.blocks
+            if isinstance(before, PooledInvertedResidual) and isinstance(head, Head):
+                network.blocks[-1] = nn.Sequential(nn.Flatten(), head.linear)
+    return model
+
+
+def _named(param: str, input_shape: Sequence[int]) -> str:
+    """pnnx's param with the blobs ``in0`` and ``out0`` called ``input`` and ``output``, and the input's shape given."""
+    _, channels, height, width = input_shape
+    names = {"in0": "input", "out0": "output"}
+    lines = []
+    for line in param.splitlines():
+        kind, *fields = line.split()
+        if kind == "Input":
+            fields += [f"0={width}", f"1={height}", f"2={channels}"]
+        lines.append(" ".join([kind, *(names.get(field, field) for field in fields)]))
+    return "\n".join(lines) + "\n"

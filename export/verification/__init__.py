@@ -1,0 +1,1 @@
+"""Whether an exported file is what was predicted."""

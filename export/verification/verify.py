@@ -1,0 +1,287 @@
+"""Verification: each promise about an artifact against what is found, with what is allowed between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dmask_mobile.costs.counts import Macs, Params
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.nets.build import ChildNetwork, build
+from dmask_mobile.records.artifact import (
+    UNIT_RANGE,
+    Artifact,
+    ModelDescription,
+    Output,
+    Precision,
+    Preprocessing,
+    hash_path,
+    size_of_path,
+)
+from dmask_mobile.records.verification import Check, Verdict, judge
+from export.deployable import Deployable
+from export.formats.coreml.reader import CoreMLModel
+from export.formats.protocols import ExportedModel
+from export.formats.registry import format_named
+from export.verification.bisect import first_bad_block
+from export.verification.counts import count_fvcore
+from export.verification.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies
+from export.verification.numerics import Limits, compare, limits_of
+
+MIN_IMAGES = 256
+MIN_ERROR: dict[Precision, float] = {"fp16": 2e-5, "int8": 3e-3}
+"""Of the outputs' range: fp32 is within 1.4e-5 in every format, fp16 never within 3e-4, int8 never within 0.01."""
+OTHER_FILE = "the file is not the one that was exported (its SHA-256 differs)"
+SIZE_SHARE = 0.05
+SIZE_EXTRA_BYTES: dict[Precision, int] = {"fp32": 65_536, "fp16": 65_536, "int8": 196_608}
+"""For the graph's own description and metadata; int8 describes the scales of every tensor."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What artifacts are held against: the run's network in PyTorch, and validation images (N, C, R, R) in 0..1.
+
+    ``weights_digest``: of the network's weights, as artifacts name them; ``preprocessing``: the run's normalization.
+    """
+
+    network: ChildNetwork
+    child_digest: str
+    weights_digest: str
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    images: Tensor
+    labels: Tensor
+
+    @cached_property
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        """What the network gives (N, classes), normalized as the run says, not as an artifact does."""
+        plain = self.preprocessing.model_copy(update={"layout": "NCHW", "input_range": UNIT_RANGE})
+        model = Deployable(self.network, plain)
+        return torch.cat([model(image[None]) for image in self.images])
+
+    def scores(self, output: Output) -> Tensor:
+        """What an artifact should give (N, classes)."""
+        return self.logits.softmax(1) if output == "probabilities" else self.logits
+
+
+class Wanted(NamedTuple):
+    """How to verify.
+
+    ``limits``: those of `export.verification.numerics.Limits` that replace the precision's own; ``bisect``: name the
+    first block that is wrong when the numbers are; ``promises`` and ``brought``: see `judge_latencies`.
+    """
+
+    limits: Mapping[str, float] = {}
+    bisect: bool = False
+    promises: Sequence[LatencyPromise] = ()
+    brought: Mapping[str, MeasuredLatency] = {}
+    allow_drift: bool = False
+
+
+def verify_artifact(
+    artifact: Artifact, folder: Path, reference: Reference | str, wanted: Wanted | None = None
+) -> Iterator[Check]:
+    """All checks of one artifact.
+
+    Args:
+        artifact: its record.
+        folder: where its file lies.
+        reference: what to hold it against, or why there is nothing.
+        wanted: limits, latencies and so on.
+
+    Raises:
+        DmaskError: when the file is missing or does not load, and for fewer than 256 images.
+    """
+    wanted = wanted or Wanted()
+    path = folder / artifact.path
+    if not path.exists():
+        raise DmaskError(f"artifact '{path}' is missing", "export it again: dmask export RUN --format ...")
+    if not isinstance(reference, str) and len(reference.images) < MIN_IMAGES:
+        raise DmaskError(
+            f"{len(reference.images)} validation images, at least {MIN_IMAGES} are needed", "give other --data"
+        )
+    found = format_named(artifact.model_format)
+    other_file = hash_path(path) != artifact.sha256
+    if other_file and found.crashes_on_damage:
+        note = f"{OTHER_FILE}; not opened: {artifact.model_format}'s runtime can crash on a damaged file"
+        yield _check(artifact, "identity", "faults", 0, 1, "0", "failed", note)
+        return
+    model = found.open(path)
+    yield _identity(artifact, model, reference, other_file)
+    yield from _numerics(artifact, model, reference, wanted)
+    yield from _counts(artifact, model)
+    yield _strays(artifact, model)
+    yield _size(artifact, path)
+    yield from judge_latencies(artifact, path, wanted.promises, wanted.brought, wanted.allow_drift)
+
+
+def _identity(artifact: Artifact, model: ExportedModel, reference: Reference | str, other_file: bool) -> Check:
+    """Whether the file, its metadata, its record and the run speak of one model."""
+    metadata = model.metadata()
+    inside = ModelDescription.from_metadata(metadata, artifact.path)
+    described = artifact.description()
+    findings = {
+        OTHER_FILE: other_file,
+        "the metadata's child is not the one that its digest names": inside.child.digest() != inside.child_digest,
+        "the metadata names another child": inside.child_digest != artifact.child_digest,
+        **{
+            f"the metadata has another {field.replace('_', ' ')}": getattr(inside, field) != getattr(described, field)
+            for field in ModelDescription.model_fields
+            if field not in ("child", "child_digest")
+        },
+        **{
+            f"the metadata's '{key}' was edited": metadata.get(key) != value
+            for key, value in inside.to_metadata().items()
+        },
+    }
+    if not isinstance(reference, str):
+        normalization = ("mean", "std", "source_resolution")
+        findings |= {
+            "it holds another child than this run's": inside.child.digest() != reference.child_digest,
+            "it was made from other weights than this run's": inside.weights_digest != reference.weights_digest,
+            "it has other class names than this run": inside.class_names != reference.class_names,
+            "it normalizes otherwise than this run": any(
+                getattr(inside.preprocessing, field) != getattr(reference.preprocessing, field)
+                for field in normalization
+            ),
+        }
+    wrong = [finding for finding, found in findings.items() if found]
+    return _check(artifact, "identity", "faults", 0, len(wrong), "0", "failed" if wrong else "passed", "; ".join(wrong))
+
+
+def _numerics(artifact: Artifact, model: ExportedModel, reference: Reference | str, wanted: Wanted) -> Iterator[Check]:
+    """What the artifact gives for the validation images, against PyTorch; on a Mac also what Core ML itself gives."""
+    if isinstance(reference, str):
+        yield _check(artifact, "numerics", "", None, None, "-", "not verified", reference)
+        return
+    plain = Deployable(reference.network, artifact.preprocessing, artifact.output)
+    images = plain.as_input(reference.images)
+    limits = limits_of(artifact.precision, wanted.limits)
+    try:
+        computed = (("", model.run(images)), (" (Core ML)", _predicted_on_a_mac(model, images)))
+    except Exception as error:  # runtimes raise each their own, for images of another size, say
+        reason = f"it does not run on images of {tuple(images.shape[1:])}: {' '.join(str(error).split())[:300]}"
+        yield _check(artifact, "outputs", "", 1, None, "0", "failed", reason)
+        return
+    kept = True
+    for source, outputs in computed:
+        if outputs is None:
+            continue
+        for check in _compared(artifact, outputs, reference, limits):
+            kept = kept and check.verdict == "passed"
+            yield check.model_copy(update={"quantity": check.quantity + source})
+    if wanted.bisect and not kept:
+        sentence = first_bad_block(model, plain, images[:1], limits.max_error)
+        yield _check(artifact, "first bad block", "", None, None, f"{limits.max_error:g}", "failed", sentence)
+
+
+def _predicted_on_a_mac(model: ExportedModel, images: Tensor) -> dict[str, Tensor] | None:
+    return model.predict(images) if isinstance(model, CoreMLModel) else None
+
+
+def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Reference, limits: Limits) -> Iterator[Check]:
+    if len(outputs) != 1:
+        note = f"the network has one output, the artifact {len(outputs)}: {', '.join(outputs) or 'none'}"
+        yield _check(artifact, "outputs", "", 1, len(outputs), "0", "failed", note)
+        return
+    (scores,) = outputs.values()
+    if scores.shape != reference.scores(artifact.output).shape:
+        note = f"outputs must have the shape {tuple(reference.logits.shape[1:])}, found {tuple(scores.shape[1:])}"
+        yield _check(artifact, "outputs", "", 1, 1, "0", "failed", note)
+        return
+    found = compare(reference.scores(artifact.output), scores, reference.labels)
+    drop = abs(found.accuracy - found.reference_accuracy)
+    note = f"{len(reference.images)} images"
+
+    def line(
+        quantity: str, unit: str, predicted: float | None, measured: float, allowed: str, kept: bool, note: str = note
+    ) -> Check:
+        finite = measured if math.isfinite(measured) else None
+        return _check(artifact, quantity, unit, predicted, finite, allowed, "passed" if kept else "failed", note)
+
+    def at_most(quantity: str, measured: float, limit: float) -> Check:
+        return line(quantity, "of range", 0.0, measured, f"{limit:g}", measured <= limit)
+
+    def at_least(quantity: str, unit: str, predicted: float | None, measured: float, limit: float) -> Check:
+        return line(quantity, unit, predicted, measured, f"at least {limit:g}", measured >= limit)
+
+    yield at_most("max error", found.max_error, limits.max_error)
+    yield at_most("mean error", found.mean_error, limits.mean_error)
+    if artifact.precision != "fp32":  # else a converter that did nothing would pass for a quantizer
+        least = MIN_ERROR[artifact.precision]
+        shows = found.max_error >= least
+        reason = note if shows else f"as close as a higher precision: it is not {artifact.precision}"
+        yield line("precision shows", "of range", None, found.max_error, f"at least {least:g}", shows, reason)
+    yield at_least("cosine", "", 1.0, found.cosine, limits.min_cosine)
+    yield at_least("SNR", "dB", None, found.snr_db, limits.min_snr_db)
+    yield at_least("top-1 agreement", "share", 1.0, found.top1_agreement, limits.min_top1_agreement)
+    yield line(
+        "accuracy", "share", found.reference_accuracy, found.accuracy,
+        f"{limits.max_accuracy_drop:g}", drop <= limits.max_accuracy_drop,
+    )  # fmt: skip
+
+
+def _counts(artifact: Artifact, model: ExportedModel) -> Iterator[Check]:
+    child = artifact.child
+    of_graph, of_fvcore = model.counts(), count_fvcore(build(child), child.input_shape)
+    for number, predicted in enumerate((Macs().estimate(child), Params().estimate(child))):
+        for source, counts in (("graph", of_graph), ("fvcore", of_fvcore)):
+            measured = None if counts is None else counts[number]
+            note = f"{artifact.model_format} hides its graph" if counts is None else ""
+            yield _check(
+                artifact,
+                f"{predicted.cost} ({source})",
+                predicted.unit,
+                predicted.value,
+                measured,
+                "0",
+                judge(predicted.value, measured, 0),
+                note,
+            )
+
+
+def _strays(artifact: Artifact, model: ExportedModel) -> Check:
+    found = {name: count for name, count in model.stray_operations().items() if count}
+    note = ", ".join(f"{count} {name}" for name, count in found.items())
+    total = sum(found.values())
+    return _check(artifact, "stray transposes, casts", "", 0, total, "0", "failed" if total else "passed", note)
+
+
+def _size(artifact: Artifact, path: Path) -> Check:
+    predicted = format_named(artifact.model_format).weight_bytes(artifact.child, artifact.precision)
+    extra = SIZE_EXTRA_BYTES[artifact.precision]
+    tolerance = SIZE_SHARE * predicted + extra
+    allowed = f"{SIZE_SHARE:.0%} + {extra // 1024} KiB"
+    size = size_of_path(path)
+    verdict = judge(predicted, size, tolerance)
+    return _check(artifact, "size", "bytes", predicted, size, allowed, verdict)
+
+
+def _check(
+    artifact: Artifact,
+    quantity: str,
+    unit: str,
+    predicted: float | None,
+    measured: float | None,
+    allowed: str,
+    verdict: Verdict,
+    note: str = "",
+) -> Check:
+    return Check(
+        artifact=artifact.label,
+        quantity=quantity,
+        unit=unit,
+        predicted=predicted,
+        measured=measured,
+        allowed=allowed,
+        verdict=verdict,
+        note=note,
+    )

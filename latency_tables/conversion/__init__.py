@@ -1,0 +1,1 @@
+"""Models of blocks and networks in a runtime's format."""

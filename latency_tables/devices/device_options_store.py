@@ -1,0 +1,44 @@
+"""How this user reaches the devices of tables.
+
+A table names its device and no more: it may come from anybody, and these options say what is run, here and elsewhere.
+So they are kept with the user's state, by the digest of the table's head, which copies of the table share.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import platformdirs
+
+from dmask_mobile.errors import DmaskError
+from latency_tables.devices.options import DeviceOptions
+from latency_tables.table.rows import TableHead
+
+
+def remember(head: TableHead, options: DeviceOptions) -> None:
+    """Keeps how the device of a table is reached."""
+    options.write(_path(head))
+
+
+def recall(head: TableHead, source: str, at: str | None = None) -> DeviceOptions:
+    """How the device of a table is reached; ``at`` says where it is now, if not where it was then.
+
+    Raises:
+        DmaskError: when this user has not measured into the table, and it is not of this machine's own Python.
+    """
+    path = _path(head)
+    if path.exists():
+        known = DeviceOptions.read(path)
+        return known if at is None else known.model_copy(update={"at": at})
+    if at is None and head.reached_at != "local":
+        raise DmaskError(
+            f"{source} was measured on '{head.reached_at}', which you have not measured on into this table",
+            "if you trust that device, profile as the table was made: dmask profile SPACE --device"
+            f" {shlex.quote(head.reached_at)} -o TABLE",
+        )
+    return DeviceOptions(at="local" if at is None else at, cores=head.pinned_cores, functional=head.functional)
+
+
+def _path(head: TableHead) -> Path:
+    return platformdirs.user_state_path("dmask-mobile") / "devices" / f"{head.digest()}.json"

@@ -1,0 +1,228 @@
+"""The runtimes' own benchmark programs, which phones run where they have no Python."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import ModelFormat, Precision
+from latency_tables.devices.native_output import (
+    Timing,
+    parse_benchmark_model,
+    parse_benchncnn,
+    parse_executor_runner,
+    parse_onnxruntime_perf_test,
+)
+from latency_tables.runtimes.runtime import Runtime
+
+MIN_RUNS, MAX_RUNS = 20, 2000
+MAX_SECONDS = 60.0  # no more runs are begun after so long, where a program has such a limit
+
+
+class RunOrder(NamedTuple):
+    """What a program is to do. ``model``: a path on the phone; ``shape``: of the input, (C, H, W), for ncnn alone."""
+
+    model: str
+    threads: int
+    delegate: Sequence[str]
+    flags: Sequence[str]
+    seconds: float
+    runs: int
+    shape: Sequence[int] = ()
+
+
+class Runner(NamedTuple):
+    """One program: what it runs, how it is called and how its output is read.
+
+    ``pins_itself``: to cores of its choice; ``trial``: arguments that make it end at once; ``log_tag``: it writes to
+    Android's log under this name; ``where``: to get it from; ``halves``: delegates on which it computes in fp16 what an
+    fp32 model holds, each with the flags that switch that off; ``fell_back``: for other delegates than the CPU, a
+    pattern of what it says when the delegate took no part of a model.
+    """
+
+    runtime: str
+    model_format: ModelFormat
+    suffix: str
+    parse: Callable[[str], Timing | None]
+    delegates: Mapping[str, Sequence[str]]
+    arguments: Callable[[RunOrder], list[str]]
+    pins_itself: bool
+    trial: Sequence[str]
+    log_tag: str
+    where: str
+    halves: Mapping[str, Sequence[str]] = MappingProxyType({})
+    fell_back: Mapping[str, str] = MappingProxyType({})
+
+
+def _benchmark_model(order: RunOrder) -> list[str]:
+    return [
+        f"--graph={order.model}",
+        f"--num_threads={order.threads}",
+        f"--num_runs={order.runs}",
+        f"--min_secs={order.seconds}",
+        f"--max_secs={MAX_SECONDS}",
+        f"--warmup_min_secs={order.seconds}",
+        *order.delegate,
+        *order.flags,
+    ]
+
+
+def _onnxruntime_perf_test(order: RunOrder) -> list[str]:
+    options = ["-I", "-m", "times", "-r", str(order.runs), "-x", str(order.threads)]
+    return [*options, *order.delegate, *order.flags, order.model]
+
+
+def _executor_runner(order: RunOrder) -> list[str]:
+    return [
+        f"--model_path={order.model}",
+        f"--num_executions={order.runs}",
+        f"--cpu_threads={order.threads}",
+        *order.flags,
+    ]
+
+
+def _benchncnn(order: RunOrder) -> list[str]:
+    """Loops, threads, powersave, GPU, cooling down (a pause of 10 s: the thermal status is watched instead)."""
+    channels, height, width = order.shape
+    positions = [str(order.runs), str(order.threads), "2", *order.delegate, "0"]
+    return [*positions, f"param={order.model}", f"shape=[{width},{height},{channels}]", *order.flags]
+
+
+RUNNERS: dict[str, Runner] = {
+    "benchmark_model": Runner(
+        runtime="litert",
+        model_format="litert",
+        suffix=".tflite",
+        parse=parse_benchmark_model,
+        delegates={"cpu": ["--use_xnnpack=true"], "gpu": ["--use_gpu=true"], "nnapi": ["--use_nnapi=true"]},
+        arguments=_benchmark_model,
+        pins_itself=False,
+        trial=["--help"],
+        log_tag="",
+        where="get it for Android from https://ai.google.dev/edge/litert/models/measurement",
+        halves={"gpu": ["--gpu_precision_loss_allowed=false", "--gpu_precision_loss_allowed=0"]},
+        # Where there is a delegate that takes nothing; where there is none. Both times it goes on, on the CPU.
+        fell_back={
+            delegate: f"Though {name} delegate is explicitly applied, the model graph will not be executed"
+            f"|{name} acceleration is unsupported on this platform"
+            for delegate, name in (("gpu", "GPU"), ("nnapi", "NNAPI"))
+        },
+    ),
+    "onnxruntime_perf_test": Runner(
+        runtime="onnxruntime",
+        model_format="onnx",
+        suffix=".onnx",
+        parse=parse_onnxruntime_perf_test,
+        delegates={"cpu": ["-e", "cpu"], "xnnpack": ["-e", "xnnpack"], "nnapi": ["-e", "nnapi"]},
+        arguments=_onnxruntime_perf_test,
+        pins_itself=False,
+        trial=["-h"],
+        log_tag="",
+        where="build it with ONNX Runtime for Android: https://onnxruntime.ai/docs/build/android.html",
+    ),
+    # On Android its words go to the system's log, and in a release build there are none without that option.
+    "executor_runner": Runner(
+        runtime="executorch",
+        model_format="executorch",
+        suffix=".pte",
+        parse=parse_executor_runner,
+        delegates={"cpu": []},
+        arguments=_executor_runner,
+        pins_itself=False,
+        trial=["--help"],
+        log_tag="ExecuTorch",
+        where="build it for Android with EXECUTORCH_BUILD_XNNPACK and EXECUTORCH_ENABLE_LOGGING: "
+        "https://docs.pytorch.org/executorch/stable/using-executorch-building-from-source.html",
+    ),
+    # It sets its own cores, whatever `taskset` said (2: the big ones), and tells times to 0.01 ms.
+    "benchncnn": Runner(
+        runtime="ncnn",
+        model_format="ncnn",
+        suffix=".param",
+        parse=parse_benchncnn,
+        delegates={"cpu": ["-1"], "gpu": ["0"]},
+        arguments=_benchncnn,
+        pins_itself=True,
+        trial=["1", "1", "2", "-1", "0", "param=none"],
+        log_tag="",
+        where="build one that knows 'param=' with ncnn for Android: https://github.com/Tencent/ncnn",
+        halves={"cpu": (), "gpu": ()},
+    ),
+}
+
+
+class NativeRunner(NamedTuple):
+    """A program on this machine that is meant for a phone, and the user's flags for it."""
+
+    name: str
+    path: Path
+    flags: tuple[str, ...]
+
+    @property
+    def runner(self) -> Runner:
+        """How it is used."""
+        return RUNNERS[self.name]
+
+    @property
+    def libraries(self) -> list[Path]:
+        """Shared libraries in the same folder: it may need them on the phone."""
+        return sorted(self.path.parent.glob("*.so"))
+
+    def version(self) -> str:
+        """Its name, the digest of its content and its flags: what stands for the runtime's version in a table."""
+        content = hashlib.sha256(self.path.read_bytes())
+        for library in self.libraries:
+            content.update(library.read_bytes())
+        return " ".join([f"{self.name} {content.hexdigest()[:12]}", *map(shlex.quote, self.flags)])
+
+    def check_precision(self, precision: Precision, delegate: str) -> None:
+        """Checks that what it computes in on ``delegate`` is what the table says.
+
+        Raises:
+            DmaskError: when it is not.
+        """
+        halves, todo = self.runner.halves, "give --precision fp16"
+        if precision == "fp32" and delegate in halves and not set(halves[delegate]) & set(self.flags):
+            todo += "".join(f" or --runner-flag={flag}" for flag in halves[delegate][:1])
+            raise DmaskError(
+                f"{self.name} computes in fp16 on '{delegate}' where it can, also what an fp32 model holds", todo
+            )
+
+    def delegate_flags(self, delegate: str) -> Sequence[str]:
+        """What makes it run on ``delegate``.
+
+        Raises:
+            DmaskError: when it cannot.
+        """
+        if delegate not in self.runner.delegates:
+            known = ", ".join(self.runner.delegates)
+            raise DmaskError(f"{self.name} has no delegate '{delegate}'", f"choose one of {known}")
+        return self.runner.delegates[delegate]
+
+
+def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRunner:
+    """The program at ``path``, which is known by its file name.
+
+    Raises:
+        DmaskError: when there is no such file, when it is none of the known programs, and when it runs other models
+            than ``runtime`` makes.
+    """
+    program = Path(path)
+    if not program.is_file():
+        raise DmaskError(f"no runner '{path}'", "give the path of a benchmark program on this machine")
+    names = [name for name in RUNNERS if name in program.name]  # such as android_aarch64_benchmark_model
+    if not names:
+        raise DmaskError(f"runner '{path}' is none of {', '.join(RUNNERS)}", "one of these must be in its file name")
+    runner = RUNNERS[names[0]]
+    if runner.model_format != runtime.model_format:
+        wanted = next((name for name in RUNNERS if RUNNERS[name].runtime == runtime.name), "another runner")
+        raise DmaskError(
+            f"{names[0]} runs {runner.model_format} models, {runtime.name} makes {runtime.model_format}",
+            f"use {wanted} or --runtime {runner.runtime}",
+        )
+    return NativeRunner(names[0], program, tuple(flags))

@@ -1,0 +1,1 @@
+"""What devices and runtimes there are, and whether they work."""

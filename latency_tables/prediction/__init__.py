@@ -1,0 +1,1 @@
+"""What a table predicts: unmeasured blocks, and whole networks from their blocks."""

@@ -1,0 +1,1 @@
+"""Planning, measuring and judging tables."""

@@ -1,0 +1,118 @@
+"""What to measure for a space, and what to measure next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmask_mobile.costs.chain import tabulate
+from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
+from latency_tables.prediction.predictor import MIN_BLOCKS
+from latency_tables.table.rows import BlockAt
+from latency_tables.table.table import LatencyTable
+
+NETWORKS_PER_RESOLUTION, NUM_NETWORKS = 5, 24
+NUM_SENTINELS = 3
+CANDIDATE_CHILDREN = 300
+EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
+
+
+def blocks_of(space: SearchSpace) -> tuple[BlockAt, ...]:
+    """Every block that a child of ``space`` can have, once, with its input size."""
+    found: dict[BlockAt, None] = {}
+
+    def note(block: BlockSpec, in_size: int) -> float:
+        if block.kind != "skip":
+            found[block, in_size] = None
+        return 0.0
+
+    tabulate(space, note)
+    return tuple(found)
+
+
+def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
+    """Whole networks to correct sums of blocks by: at each resolution the smallest, the largest, and random ones.
+
+    Five at each resolution, and 24 in all: five coefficients are fitted to them.
+    """
+    generator = random.Random(seed)
+    resolutions = range(len(space.input.resolutions))
+    count = max(NETWORKS_PER_RESOLUTION, -(-NUM_NETWORKS // len(resolutions)))
+    children = []
+    for resolution in resolutions:
+        choices = [space.smallest(), space.largest(), *(space.sample(generator) for _ in range(count - 2))]
+        for number, choice in enumerate(choices):
+            placed = Choice(indices=(resolution, *choice.indices[1:]))
+            children.append(space.child(placed, f"{space.name}-{number}"))
+    return tuple({child.digest(): child for child in reversed(children)}.values())[::-1]
+
+
+def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
+    """Three networks that are quick to measure again and again: the first ones, at the lowest resolution."""
+    return tuple(networks[:NUM_SENTINELS])
+
+
+class Planner:
+    """Chooses the blocks of a space that a table should get next.
+
+    Blocks whose measuring was interrupted come first, then all those of kinds that a space has few of (stem, last
+    convolution, head). Of the others one half is drawn as random children use them, so that common blocks come early;
+    the other half is where the prediction's spread in milliseconds is largest. As long as nothing can be predicted,
+    all are drawn.
+
+    Args:
+        space: the space.
+        rounds: how often each block is to be measured.
+        seed: of the draws.
+    """
+
+    def __init__(self, space: SearchSpace, rounds: int = 1, seed: int = 0) -> None:
+        self.space = space
+        self.rounds = rounds
+        self.generator = random.Random(seed)
+        self.all = blocks_of(space)
+
+    def missing(self, table: LatencyTable) -> list[BlockAt]:
+        """What has neither failed nor been measured in all rounds."""
+        rounds, failures = table.num_rounds, table.failures
+        return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in failures]
+
+    def next_batch(self, table: LatencyTable, size: int) -> list[BlockAt]:
+        """About ``size`` blocks that are missing; none when all of them were measured.
+
+        More than that where none could be predicted yet: enough for predicting them.
+        """
+        missing = self.missing(table)
+        rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
+        rare += [b for b in missing if b[0].kind != "inverted_residual" and b not in table.blocks]
+        if not table.can_predict("inverted_residual"):
+            size = max(size, len(rare) + 2 * MIN_BLOCKS)
+        if len(missing) <= size or len(rare) >= size:
+            return list(dict.fromkeys([*rare, *missing]))[:size]
+        wanted = dict.fromkeys(rare)
+        others = set(missing) - wanted.keys()
+        candidates = list(dict.fromkeys(b for b in self._used_by_children() if b in others))
+        candidates = candidates or [b for b in missing if b in others]
+        explored = round(EXPLORED_SHARE * (size - len(rare))) if table.can_predict("inverted_residual") else size
+        wanted |= dict.fromkeys(candidates[:explored])
+        rest = candidates[explored:]
+        if rest and len(wanted) < size:
+            order = np.argsort(-np.asarray(table.spread_ms(rest)))
+            wanted |= dict.fromkeys(rest[index] for index in order[: size - len(wanted)])
+        return list(wanted)[:size]
+
+    def _used_by_children(self) -> list[BlockAt]:
+        """The blocks of random children, in random order."""
+        located = [
+            block
+            for _ in range(CANDIDATE_CHILDREN)
+            for block in self.space.child(self.space.sample(self.generator)).located_blocks()
+            if block[0].kind != "skip"
+        ]
+        self.generator.shuffle(located)
+        return located

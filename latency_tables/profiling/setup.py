@@ -1,0 +1,143 @@
+"""Where and with what to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Precision
+from export.formats.registry import FORMATS
+from latency_tables.devices import agent
+from latency_tables.devices.device import Device
+from latency_tables.devices.device_options_store import recall
+from latency_tables.devices.options import DeviceOptions
+from latency_tables.devices.registry import device_at
+from latency_tables.devices.runners import native_runner
+from latency_tables.runtimes.installation import install_command, missing_converters
+from latency_tables.runtimes.registry import runtime_named
+from latency_tables.runtimes.runtime import Runtime
+from latency_tables.table.rows import TableHead
+from latency_tables.table.table import LatencyTable
+
+
+class Setup(NamedTuple):
+    """Devices, a runtime and how it runs. Several devices are identical ones that share the work.
+
+    ``reached``: how the first device is reached, for whoever measures like this later.
+    """
+
+    devices: tuple[Device, ...]
+    runtime: Runtime
+    threads: int = 1
+    precision: Precision = "fp32"
+    delegate: str = "cpu"
+    reached: DeviceOptions = DeviceOptions()
+
+    def head(self) -> TableHead:
+        """The head of a table measured with this set-up, now.
+
+        Raises:
+            DmaskError: when a device is absent or lacks the runtime, and when two of them differ.
+        """
+        first, *others = (device.describe(self.runtime) for device in self.devices)
+        for number, other in enumerate(others, start=2):
+            for name, ours, theirs in zip(first._fields, first, other, strict=True):
+                if ours != theirs:
+                    raise DmaskError(
+                        f"devices that share a table must be identical: {name} of the first is '{ours}', of number"
+                        f" {number} '{theirs}'",
+                        "make a table of each",
+                    )
+        self._check_cores(first.cores)
+        return TableHead(
+            **first._replace(functional=first.functional or self.reached.functional)._asdict(),
+            runtime=self.runtime.name,
+            precision=self.precision,
+            delegate=self.delegate,
+            threads=self.threads,
+            pinned_cores=self.reached.cores,
+            created=now(),
+            reached_at=self.reached.at,
+        )
+
+    @property
+    def how_to_run(self) -> tuple[Runtime, int, str]:
+        """What a device is opened with."""
+        return self.runtime, self.threads, self.delegate
+
+    def _check_cores(self, cores: int) -> None:
+        """Checks that every thread has a core of its own."""
+        pinned = self.reached.cores
+        if pinned and pinned[-1] >= cores:
+            raise DmaskError(
+                f"the device has the cores 0 to {cores - 1}, not {pinned[-1]}", "choose others with --cores"
+            )
+        if self.threads > (len(pinned) or cores):
+            raise DmaskError(
+                f"{self.threads} threads on {len(pinned) or cores} cores wait for each other",
+                "give fewer --threads or more --cores",
+            )
+
+
+def setup_for(
+    devices: Sequence[DeviceOptions],
+    runtime: str,
+    threads: int = 1,
+    precision: Precision = "fp32",
+    delegate: str = "cpu",
+) -> Setup:
+    """The set-up that options name; no device is touched.
+
+    Raises:
+        DmaskError: for an unknown device or runtime, for a precision or delegate that the runtime has not, and when
+            its models cannot be converted here.
+    """
+    found = runtime_named(runtime)
+    refused = FORMATS[found.model_format].refused
+    if precision in refused:
+        raise DmaskError(f"{runtime} has no {precision}: {refused[precision]}", "choose another precision")
+    if delegate not in found.delegates:
+        raise DmaskError(f"{runtime} has no delegate '{delegate}'", f"choose one of {', '.join(found.delegates)}")
+    if missing := missing_converters(found):
+        raise DmaskError(
+            f"the models of {runtime} are made by {missing[0]}, which is not installed here", install_command(found)
+        )
+    names = [options.at for options in devices]
+    if len(set(names)) < len(names):
+        raise DmaskError(f"a device is named twice: {', '.join(names)}", "name each one once")
+    if any(options.model_copy(update={"at": devices[0].at}) != devices[0] for options in devices):
+        raise DmaskError("devices that share a table are run alike", "give all of them the same options")
+    if devices[0].runner:
+        native = native_runner(devices[0].runner, devices[0].runner_flags, found)
+        native.delegate_flags(delegate)
+        native.check_precision(precision, delegate)
+    elif delegate not in agent.DELEGATES.get(runtime, ("cpu",)):
+        raise DmaskError(
+            f"{runtime} runs on the CPU from Python, not on '{delegate}'",
+            "give --runner the runtime's native program and a phone, or --delegate cpu",
+        )
+    return Setup(tuple(map(device_at, devices)), found, threads, precision, delegate, devices[0])
+
+
+def setup_of(table: LatencyTable, at: str | None = None) -> Setup:
+    """The set-up that measures like ``table``, on the device that it was made on or on one like that.
+
+    Args:
+        table: the table.
+        at: where that device is now, if not where it was then.
+
+    Raises:
+        DmaskError: when the device is absent, and when it, its runtime's version or a setting differs.
+    """
+    head = table.head
+    reached = recall(head, f"table '{table.source}'", at)
+    setup = setup_for([reached], head.runtime, head.threads, head.precision, head.delegate)
+    head.check_same(setup.head(), f"table '{table.source}'")
+    return setup
+
+
+def now() -> str:
+    """The current time, UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

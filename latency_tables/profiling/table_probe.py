@@ -1,0 +1,142 @@
+"""Predicting with a table and measuring on its device: what a verification of latency needs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dmask_mobile.costs.latency import Latency
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import LatencyPrediction
+from dmask_mobile.records.child import ChildSpec
+from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, LatencyPromise, MeasuredLatency
+from latency_tables.conversion.converter import converter_for
+from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling.plan import NUM_SENTINELS
+from latency_tables.profiling.profile import remeasure
+from latency_tables.profiling.setup import Setup, setup_of
+from latency_tables.runtimes.registry import runtime_named
+from latency_tables.table.statistics import Summary, summarize
+from latency_tables.table.table import LatencyTable
+
+ROUNDS, ATTEMPTS = 7, 3
+SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
+
+
+def promise_of(
+    table: LatencyTable, name: str, child: ChildSpec, budget_ms: float | None, progress: Progress = silent
+) -> LatencyPromise:
+    """What ``table`` says of the child's latency, with what can measure it, or why nothing can.
+
+    Args:
+        table: the table.
+        name: what budgets call its latency.
+        child: the network.
+        budget_ms: what a search held the latency to.
+        progress: told while measuring.
+    """
+    probe: TableProbe | str
+    try:
+        probe = TableProbe(table, progress)
+    except DmaskError as error:
+        probe = f"the device is not at hand: {error}"
+    if table.head.functional:
+        probe = "the table was measured on an emulator, its times mean nothing"
+    model_format = runtime_named(table.head.runtime).model_format
+    return LatencyPromise(name, model_format, table.head.precision, predict(table, child), budget_ms, probe)
+
+
+def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
+    """The table's prediction, as exported models carry it."""
+    estimate, head = Latency(table).estimate(child), table.head
+    return LatencyPrediction(
+        ms=estimate.value,
+        spread_ms=estimate.spread,
+        table_digest=table.digest,
+        device=head.device,
+        runtime=f"{head.runtime} {head.runtime_version}",
+        precision=head.precision,
+        threads=head.threads,
+    )
+
+
+class TableProbe:
+    """`export.verification.latency_verdict.LatencyProbe` for the device at hand, which must be the table's.
+
+    Raises:
+        DmaskError: when the table was measured on another device, runtime version or setting.
+    """
+
+    def __init__(self, table: LatencyTable, progress: Progress = silent) -> None:
+        self.table = table
+        self.setup = setup_of(table)
+        self.progress = progress
+
+    def measure(self, path: Path) -> MeasuredLatency:
+        """The artifact now, in rounds that alternate with the table's sentinels.
+
+        A noisy measurement is made again, at most three times: noise says nothing about the latency itself.
+        """
+        models = {"artifact": self.setup.runtime.read(path), **sentinel_models(self.table, self.setup)}
+        for _ in range(ATTEMPTS):
+            taken = remeasure(models, self.setup, ROUNDS, SECONDS_PER_NETWORK, self.progress)
+            summary = summarize(taken["artifact"])
+            measured = MeasuredLatency(summary.typical_ms, summary.noise, drift_of(self.table, taken))
+            if measured.noise <= UNSTABLE_NOISE:
+                break
+        return measured
+
+
+def references(table: LatencyTable) -> dict[ChildSpec, Summary]:
+    """What drift is told by: the sentinels, or the first networks of a table without any."""
+    return table.sentinels or dict(itertools.islice(table.networks.items(), NUM_SENTINELS))
+
+
+def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:
+    """The models that tell drift, named ``sentinel0`` and so on, to measure beside others."""
+    return named_models(setup, "sentinel", tuple(references(table)))
+
+
+def named_models(
+    setup: Setup, name: str, children: Sequence[ChildSpec], progress: Progress = silent
+) -> dict[str, bytes]:
+    """The models of networks, called ``name0`` and so on."""
+    with converter_for(setup.runtime, setup.precision) as converter:
+        converter.convert_all(children, progress)
+        return {f"{name}{number}": converter.model(child) for number, child in enumerate(children)}
+
+
+def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Sequence[float]]]) -> float:
+    """How much slower the device is now than when the table was made: the median of now / then - 1.
+
+    0 for a table without whole networks.
+
+    Args:
+        table: the table.
+        taken: the rounds of each of `sentinel_models`.
+    """
+    ratios = [
+        summarize(taken[f"sentinel{number}"]).typical_ms / then.typical_ms - 1
+        for number, then in enumerate(references(table).values())
+    ]
+    return float(np.median(ratios)) if ratios else 0.0
+
+
+def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
+    """Measures the table's sentinels now; returns the drift.
+
+    Raises:
+        DmaskError: when the device is another one, or has become more than 10% slower or faster.
+    """
+    setup = setup_of(table)
+    drift = drift_of(table, remeasure(sentinel_models(table, setup), setup, ROUNDS, SECONDS_PER_NETWORK, progress))
+    if abs(drift) > MAX_DRIFT:
+        raise DmaskError(
+            f"the device has drifted by {drift:+.0%} since '{table.source}' was measured (at most ±{MAX_DRIFT:.0%})",
+            "close other programs, profile again, or go on with --allow-drift",
+        )
+    return drift

@@ -1,0 +1,1 @@
+"""Tables: what was measured, as rows and summaries, and how tables are written, compared and imported."""

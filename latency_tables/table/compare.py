@@ -1,0 +1,84 @@
+"""Tables of one device taken together and held against each other: like with like only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dmask_mobile.errors import DmaskError
+from latency_tables.table.rows import FailureRow, Subject, describe_subject
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.writer import TableWriter
+
+
+def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
+    """All rows of ``tables`` in a new file, each once; failures first, so that what one of them measured counts.
+
+    Raises:
+        DmaskError: when the tables differ in device, runtime or setting, or the file exists.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        first.head.check_same(other.head, f"'{first.source}' and '{other.source}'")
+    if path.exists():
+        raise DmaskError(f"'{path}' exists", "give another file with -o")
+    with TableWriter(path, first.head) as writer:
+        rows = dict.fromkeys(row for table in tables for row in table.rows)
+        for row in sorted(rows, key=lambda row: not isinstance(row, FailureRow)):
+            writer.add(row)
+    return LatencyTable.read(path)
+
+
+class Difference(NamedTuple):
+    """One block or network in two tables."""
+
+    subject: str
+    first_ms: float
+    second_ms: float
+
+    @property
+    def change(self) -> float:
+        """Second / first - 1."""
+        return self.second_ms / self.first_ms - 1
+
+
+class Comparison(NamedTuple):
+    """Two tables: what both hold, by falling change, and how many rows only one of them has."""
+
+    common: tuple[Difference, ...]
+    only_first: int
+    only_second: int
+
+    @property
+    def median_change(self) -> float:
+        """Of what both hold."""
+        return float(np.median([difference.change for difference in self.common])) if self.common else 0.0
+
+
+def diff(first: LatencyTable, second: LatencyTable) -> Comparison:
+    """What changed from one table to the other.
+
+    Raises:
+        DmaskError: when they differ in device, runtime or setting, or have nothing in common.
+    """
+    first.head.check_same(second.head, f"'{first.source}' and '{second.source}'")
+    of_first, of_second = _latencies(first), _latencies(second)
+    common = [
+        Difference(describe_subject(subject), ms, of_second[subject])
+        for subject, ms in of_first.items()
+        if subject in of_second
+    ]
+    if not common:
+        raise DmaskError(
+            f"'{first.source}' and '{second.source}' have no block or network in common", "compare tables of one space"
+        )
+    common.sort(key=lambda difference: -abs(difference.change))
+    return Comparison(tuple(common), len(of_first) - len(common), len(of_second) - len(common))
+
+
+def _latencies(table: LatencyTable) -> dict[Subject, float]:
+    found: dict[Subject, float] = {block: summary.typical_ms for block, summary in table.blocks.items()}
+    return found | {child: summary.typical_ms for child, summary in table.networks.items()}

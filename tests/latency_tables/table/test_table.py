@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmask_mobile.costs.latency import Latency
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.space import SearchSpace, load_space
+from dmask_mobile.supernet.gates import one_hot_gates
+from latency_tables.profiling.plan import blocks_of, networks_of
+from latency_tables.table import table as table_module
+from latency_tables.table.rows import BlockRow, NetworkRow, SentinelRow, TableHead, TableRow
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.writer import TableWriter
+from tests.latency_tables.factory import AT, OFFSET_MS, SCALE, edit_head, local_head, network_ms, write_table
+
+SPACE = load_space("demo")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("table") / "t.jsonl", SPACE)
+
+
+def test_prediction_is_the_formula_that_made_the_table(path: Path) -> None:
+    latency = Latency(LatencyTable.read(path))
+    generator = random.Random(0)
+    for _ in range(20):
+        child = SPACE.child(SPACE.sample(generator))
+        assert latency.estimate(child).value == pytest.approx(network_ms(child), rel=1e-6)
+    offset, scale = latency.correction(32)
+    assert offset == pytest.approx(OFFSET_MS, abs=1e-6)
+    assert scale == pytest.approx(SCALE, rel=1e-6)
+
+
+def test_expected_latency_at_one_hot_gates_is_the_estimate(path: Path) -> None:
+    latency = Latency(LatencyTable.read(path))
+    chain = latency.on(SPACE)
+    generator = random.Random(1)
+    for _ in range(20):
+        choice = SPACE.sample(generator)
+        expected = chain.expected(one_hot_gates(SPACE, choice, torch.float64)).item()
+        assert expected == pytest.approx(latency.estimate(SPACE.child(choice)).value, rel=1e-12)
+        assert chain.cost(choice) == pytest.approx(expected, rel=1e-12)
+
+
+def test_reading_a_cut_line_is_refused_and_writing_drops_it(path: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl"
+    content = path.read_text()
+    cut.write_text(content[:-20])
+    with pytest.raises(
+        DmaskError, match=r"line \d+, the last one, is cut off; run 'dmask profile' with the same table"
+    ):
+        LatencyTable.read(cut)
+    with TableWriter(cut, local_head()) as writer:
+        assert writer.dropped_line
+    assert cut.read_text() == content[: content.rstrip("\n").rfind("\n") + 1]
+
+
+def test_a_garbled_line_is_named(path: Path, tmp_path: Path) -> None:
+    garbled = tmp_path / "g.jsonl"
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].replace('"wall_ms"', '"wall"')
+    garbled.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DmaskError, match=r"line 4: .*unknown key|line 4: .*missing"):
+        LatencyTable.read(garbled)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            {"row": "failure", "at": AT, "reason": "bad"},
+            "line 2: .*a failure names a child, or a block",
+        ),
+        ({"row": "block", "wall_ms": [0.0]}, "line 2: .*wall_ms.*greater than 0"),
+    ],
+)
+def test_a_row_that_means_nothing_is_named(line: dict[str, object], message: str, path: Path, tmp_path: Path) -> None:
+    head, garbled = path.read_text().split("\n")[0], tmp_path / "g.jsonl"
+    garbled.write_text(f"{head}\n{json.dumps(line)}\n")
+    with pytest.raises(DmaskError, match=message):
+        LatencyTable.read(garbled)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "Pixel 6"}, r"device of the table is 'Pixel 6', here it is"),
+        ({"runtime_version": "0.1"}, r"runtime_version of the table is '0.1', here it is"),
+        ({"threads": 8}, r"threads of the table is '8', here it is '1'"),
+        ({"version": 2}, r"version 2 of dmask-latency-table, but this dmask-mobile reads version 1"),
+    ],
+)
+def test_a_table_of_something_else_is_refused(
+    changes: dict[str, object], message: str, path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(path.read_text())
+    edit_head(other, **changes)
+    with pytest.raises(DmaskError, match=message):
+        TableWriter(other, local_head()).__enter__()
+
+
+def test_a_missing_block_is_an_error_with_its_name(path: Path) -> None:
+    other = SPACE.with_classes(7)
+    with pytest.raises(DmaskError, match=r"no row for head 192->7 at 2x2|no row for head \d+->7 at 4x4"):
+        Latency(LatencyTable.read(path)).on(other)
+
+
+def test_too_few_whole_networks(tmp_path: Path) -> None:
+    table = LatencyTable.read(write_table(tmp_path / "t.jsonl", SPACE, networks=2))
+    with pytest.raises(DmaskError, match=r"holds 2 whole networks to correct sums of blocks by, at least 3"):
+        table.correction(32)
+
+
+def test_golden_table_of_version_1_still_reads() -> None:
+    table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v1.jsonl")
+    space = SearchSpace.read(Path(__file__).parents[2] / "golden" / "space_v1.yaml")
+    child = space.child(space.largest())
+    assert Latency(table).estimate(child).value == pytest.approx(network_ms(child), rel=1e-6)
+
+
+def rows_with_drift(factors: list[float], head: TableHead) -> LatencyTable:
+    """A sentinel, then a block, again and again, on a machine that is slower by each factor in turn."""
+    (block, in_size), child = blocks_of(SPACE)[0], networks_of(SPACE)[0]
+    rows: list[TableRow] = []
+    for round_, factor in enumerate(factors):
+        sentinel, ms = (10 * factor,), (2 * factor,)
+        common = {"round": round_, "at": "now", "cpu_ms": ()}
+        rows.append(SentinelRow(child=child, elapsed_s=round_, wall_ms=sentinel, **common))
+        rows.append(BlockRow(block=block, in_size=in_size, wall_ms=ms, **common))
+    return LatencyTable(head, tuple(rows), "drifting")
+
+
+def test_drift_is_taken_off_by_the_sentinels() -> None:
+    steady, slow = [1.0] * 7, [1.0] * 4 + [1.3] * 3
+    for factors in (steady, slow):
+        table = rows_with_drift(factors, local_head())
+        (summary,) = table.blocks.values()
+        assert summary.typical_ms == pytest.approx(2)
+        assert summary.noise < 0.08  # the step from one speed to the other lies between two sentinels
+    assert table.drift[0] == 1
+    assert table.drift[-1] == pytest.approx(1.3)
+    (sentinel,) = table.sentinels.values()
+    assert sentinel.typical_ms == 10
+
+
+def test_one_disturbed_sentinel_changes_nothing() -> None:
+    table = rows_with_drift([1, 1, 1, 9, 1, 1, 1], local_head())
+    assert table.drift.tolist() == [1.0] * 14
+
+
+def test_blocks_that_were_not_measured_are_predicted(tmp_path: Path) -> None:
+    """Every third block of a formula that the predictor can learn."""
+    space = load_space("mobilenet_small").with_classes(10)
+    latency = Latency(LatencyTable.read(write_table(tmp_path / "t.jsonl", space, networks=12, every=8)))
+    generator, errors = random.Random(0), []
+    for _ in range(30):
+        child = space.child(space.sample(generator))
+        estimate = latency.estimate(child)
+        assert estimate.num_predicted > 0
+        assert estimate.num_measured + estimate.num_predicted == sum(b.kind != "skip" for b in child.blocks)
+        errors.append(abs(estimate.value / network_ms(child) - 1))
+    assert sum(errors) / 30 < 0.05
+
+
+def test_cost_tensors_are_made_once_and_kept_beside_the_table(path: Path, tmp_path: Path) -> None:
+    table = LatencyTable.read(path)
+    made = Latency(table, cache=tmp_path).on(SPACE)
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == f"{table.prediction_digest}-{SPACE.digest()}.npz"
+    empty = LatencyTable(table.head, tuple(r for r in table.rows if isinstance(r, NetworkRow)), table.source)
+    empty.digest = table.digest  # by which its predictions are named
+    empty.corrections = table.corrections
+    again = Latency(empty, cache=tmp_path).on(SPACE)  # it could not make them itself
+    for first, second in zip(made.blocks, again.blocks, strict=True):
+        assert (first.values == second.values).all()
+    kept.write_bytes(b"damaged")
+    assert Latency(table, cache=tmp_path).on(SPACE).cost(SPACE.largest()) == made.cost(SPACE.largest())
+
+
+def test_cost_tensors_of_other_code_are_not_taken(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Latency(LatencyTable.read(path), cache=tmp_path).on(SPACE)
+    monkeypatch.setattr(table_module, "source_digest", lambda *places: "of changed code")
+    Latency(LatencyTable.read(path), cache=tmp_path).on(SPACE)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+def test_two_writers_of_one_table_are_refused(path: Path) -> None:
+    with TableWriter(path, local_head()), pytest.raises(DmaskError, match="another 'dmask profile' is writing to"):
+        TableWriter(path, local_head()).__enter__()
+    with TableWriter(path, local_head()):
+        pass  # free again
