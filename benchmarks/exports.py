@@ -113,7 +113,7 @@ def precisions(run: Path | None, formats: Sequence[str], work: Path) -> dict[str
         artifacts, verification = export_and_verify(one, formats, 10_000 if number == 0 else 1000, twice=number == 0)
         for label, artifact in artifacts.items():
             checks = {c.quantity: c for c in verification.checks if c.artifact == label}
-            passed.setdefault(label, []).append(all(c.verdict in ("passed", "not promised") for c in checks.values()))
+            passed.setdefault(label, []).append(all(c.verdict in ("passed", "not predicted") for c in checks.values()))
             if not passed[label][-1]:
                 say(f"{one.name} {label}: {[c.model_dump() for c in checks.values() if c.verdict != 'passed']}")
             if number == 0:

@@ -1,6 +1,6 @@
 """Costs by the names that users give them, and our own packages by theirs.
 
-On the API's floor, because a latency cost needs a table: only here, in the API and in the command line do the three
+On the API's layer, because a latency cost needs a table: only here, in the API and in the command line do the three
 packages meet, inside functions.
 """
 
@@ -92,7 +92,7 @@ def cost_model(
     costs: Sequence[CostModel] = (),
     *,
     check: bool = False,
-    functional: bool = False,
+    emulated: bool = False,
     precision: Precision | None = None,
 ) -> CostModel:
     """The cost ``name``: one of ``costs``, or built in.
@@ -105,7 +105,7 @@ def cost_model(
         tables: latency tables.
         costs: costs of your own.
         check: measure the table's sentinels first, on its device.
-        functional: take a table whose times mean nothing, as that of an emulator.
+        emulated: take a table whose times mean nothing, as that of an emulator.
         precision: what the network will be exported in; tables must be of it, and weights are counted so.
 
     Raises:
@@ -126,17 +126,17 @@ def cost_model(
     from latency_tables.table.table import LatencyTable
 
     read = LatencyTable.read(path)
-    if read.head.functional and not functional:
+    if read.head.emulated and not emulated:
         raise DmaskError(
             f"'{path}' was measured on an emulator: its times mean nothing",
-            "profile the device itself, or give --functional to try the steps",
+            "profile the device itself, or give --emulated to try the steps",
         )
     if precision not in (None, read.head.precision):
         raise DmaskError(
             f"'{path}' is a table of {read.head.precision}, the network is to be {precision}",
             f"make one: dmask profile SPACE --precision {precision} -o TABLE",
         )
-    if check and not read.head.functional:
+    if check and not read.head.emulated:
         check_drift(read)
     return Latency(read, name, path.parent / ".dmask-cache")
 
@@ -145,7 +145,7 @@ def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> l
     """Every cost that a budget may name: built in, of each table, of your own."""
     return [
         *_counted(),
-        *(cost_model(name, tables, functional=True) for name in latency_names(named_tables(tables)).values()),
+        *(cost_model(name, tables, emulated=True) for name in latency_names(named_tables(tables)).values()),
         *costs,
     ]
 

@@ -7,6 +7,7 @@ weights, ``exports/`` its artifacts, ``verification.json``.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +67,9 @@ class SearchResultRecord(FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-search-result"
+    file_version: ClassVar[int] = 2
+    oldest_version: ClassVar[int | None] = 1
+    old_names: ClassVar[Mapping[str, str]] = {"lower_bound_relaxed": "floor_dropped"}
 
     choice: Choice
     decided: dict[str, float]
@@ -75,7 +79,7 @@ class SearchResultRecord(FileRecord):
     score: float
     costs: tuple[float, ...]
     gap: float
-    floor_dropped: bool
+    lower_bound_relaxed: bool
     derivation: Literal["exact", "bounded", "ranked"]
     candidates: tuple[CandidateRecord, ...] = ()
     warnings: tuple[str, ...] = ()

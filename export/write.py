@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path, size_of_path
 from export.deployable import Deployable
-from export.formats.protocols import ExportOrder
+from export.formats.protocols import ExportRequest
 from export.formats.registry import format_named
 
 MIN_CALIBRATION_IMAGES = 16
 
 
-def check_order(description: ModelDescription, calibration: Tensor | None) -> None:
+def check_request(description: ModelDescription, calibration: Tensor | None) -> None:
     """Checks what can be told before anything is converted.
 
     Raises:
@@ -54,9 +54,9 @@ def export_child(
         calibration: images (M, C, R, R) in 0..1 for int8.
 
     Raises:
-        DmaskError: as `check_order`, and when the converter fails.
+        DmaskError: as `check_request`, and when the converter fails.
     """
-    check_order(description, calibration)
+    check_request(description, calibration)
     found = format_named(description.model_format)
     variant = "" if description.precision == "fp32" else f"-{description.precision}"
     path = folder / f"model{variant}{found.suffix}"
@@ -64,7 +64,7 @@ def export_child(
     images = model.as_input(calibration) if calibration is not None and description.precision == "int8" else None
     start = time.monotonic()
     try:
-        found.write(ExportOrder(model, description, images), path)
+        found.write(ExportRequest(model, description, images), path)
     except (OSError, DmaskError):  # a full disk is no fault of the converter, and ours explain themselves
         raise
     except Exception as error:  # converters raise whatever their parts raise

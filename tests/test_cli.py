@@ -96,8 +96,8 @@ def test_table_of_something_else(
 
 
 def test_an_emulators_table(folder: Path, table: Path, tmp_path: Path) -> None:
-    edit_head(table, functional=True)
-    assert_refused(search(folder, table, tmp_path / "run"), "its times mean nothing", "--functional")
+    edit_head(table, emulated=True)
+    assert_refused(search(folder, table, tmp_path / "run"), "its times mean nothing", "--emulated")
 
 
 def test_a_table_of_another_precision(folder: Path, table: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_chain_step_by_step(data: str, classes: int, tmp_path: Path) -> None:
     verification = step("verify", run, "--images", 256, statuses=(0, 1))
     assert verification["child_digest"] == ChildSpec.read(run / "child.json").digest()
     for check in verification["checks"]:
-        assert check["verdict"] in ("passed", "not promised") or check["quantity"].startswith("latency"), check
+        assert check["verdict"] in ("passed", "not predicted") or check["quantity"].startswith("latency"), check
     assert {c["quantity"] for c in verification["checks"]} >= {"latency", "latency budget", "max error", "size"}
     assert (run / "verification.json").exists()
 
@@ -80,5 +80,5 @@ def test_a_latency_is_verified_by_the_runtime_that_ships(tmp_path: Path) -> None
     checks = step("verify", run, "--images", 256, statuses=(0, 1))["checks"]
     latencies = {check["artifact"]: check for check in checks if check["quantity"] == "latency"}
     assert latencies["ncnn"]["measured"] > 0
-    assert latencies["onnx"]["verdict"] == "not promised"
+    assert latencies["onnx"]["verdict"] == "not predicted"
     assert all(check["verdict"] == "passed" for check in checks if not check["quantity"].startswith("latency"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = [
+LAYERS = [
     ("dmask_mobile.errors", "dmask_mobile.interruption", "dmask_mobile.progress"),
     ("dmask_mobile.records", "dmask_mobile.spaces"),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
@@ -28,9 +28,9 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def floor_of(module: str) -> int | None:
-    for number, rooms in enumerate(FLOORS):
-        if any(module == room or module.startswith(f"{room}.") for room in rooms):
+def layer_of(module: str) -> int | None:
+    for number, modules in enumerate(LAYERS):
+        if any(module == place or module.startswith(f"{place}.") for place in modules):
             return number
     return None
 
@@ -51,17 +51,17 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_down(path: Path) -> None:
     own = module_name(path)
-    floor = floor_of(own)
+    layer = layer_of(own)
     if own == "dmask_mobile":
         return
-    assert floor is not None, f"{own} stands on no floor"
-    is_edge = floor >= floor_of("dmask_mobile.api")  # type: ignore[operator]
+    assert layer is not None, f"{own} is in no layer"
+    is_edge = layer >= layer_of("dmask_mobile.api")  # type: ignore[operator]
     for name, at_top in imported(path):
         package = name.partition(".")[0]
         if package not in ("dmask_mobile", "export", "latency_tables") or name == "dmask_mobile":
             continue
-        assert floor_of(name) is not None, f"{own} imports {name}, which stands on no floor"
-        assert floor_of(name) <= floor, f"{own} (floor {floor}) imports {name} from above"  # type: ignore[operator]
+        assert layer_of(name) is not None, f"{own} imports {name}, which is in no layer"
+        assert layer_of(name) <= layer, f"{own} (layer {layer}) imports {name} from above"  # type: ignore[operator]
         if package != "dmask_mobile" and own.startswith("dmask_mobile"):
             assert is_edge, f"{own} imports {name}: only the API and the command line may"
             assert not at_top, f"{own} imports {name} at its top level: a user's folder may hold export.py"

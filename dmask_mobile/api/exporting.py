@@ -105,7 +105,7 @@ def export(
     from dmask_mobile.training.checkpoint import load_weights
     from export.formats.registry import format_named
     from export.samples import check_sample, write_sample
-    from export.write import check_order, export_child
+    from export.write import check_request, export_child
 
     settings = settings or ExportSettings()
     if not formats or not precisions:
@@ -126,7 +126,7 @@ def export(
     if "int8" in precisions:
         calibration = _calibration_images(record, child, data, settings.calibration_images)
     for description in descriptions:
-        check_order(description, calibration)
+        check_request(description, calibration)
     for platform in settings.samples:
         check_sample(platform, formats, child.in_channels)
     predictions = _predictions(child, named_tables(tables) or folder.tables())

@@ -40,7 +40,7 @@ def search(
     costs: Sequence[CostModel] = (),
     samples: int = 1,
     allow_drift: bool = False,
-    functional: bool = False,
+    emulated: bool = False,
     precision: Precision | None = None,
     settings: SearchSettings | None = None,
     progress: Progress = silent,
@@ -57,7 +57,7 @@ def search(
         samples: more than 1 draws so many children within the budgets and takes the most accurate one.
         allow_drift: search although the device has become more than 10% slower or faster than its table says, or is
             not at hand.
-        functional: search although a table's times mean nothing, being an emulator's.
+        emulated: search although a table's times mean nothing, being an emulator's.
         precision: what the child will be exported in: tables must be of it, and ``weight_bytes`` counts so.
         settings: length and rates of the search.
         progress: told after each epoch.
@@ -77,7 +77,7 @@ def search(
     settings = settings or SearchSettings()
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
-    find = functools.partial(cost_model, check=not allow_drift, functional=functional, precision=precision)
+    find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
     held = [Budget(find(name, tables, costs).on(space), limit) for name, limit in budgets.items()]
     check_budgets(held)
     folder = RunFolder(run)
@@ -153,7 +153,7 @@ def train(
 def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
     """The child with its slice of the supernet's weights."""
     from dmask_mobile.run import SearchResultRecord
-    from dmask_mobile.supernet.cut import cut_child
+    from dmask_mobile.supernet.cut import extract_subnet
     from dmask_mobile.supernet.supernet import MaskedSupernet
     from dmask_mobile.training.checkpoint import load_checkpoint
 
@@ -162,7 +162,7 @@ def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
         raise DmaskError(f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch")
     supernet = MaskedSupernet(space)
     supernet.load_state_dict(load_checkpoint(folder.search_checkpoint)["supernet"])
-    return cut_child(supernet, SearchResultRecord.read(folder.search_result).choice)
+    return extract_subnet(supernet, SearchResultRecord.read(folder.search_result).choice)
 
 
 def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:

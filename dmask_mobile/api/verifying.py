@@ -1,4 +1,4 @@
-"""Exported models against what was promised."""
+"""Exported models against what was predicted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import RunFolder, now
 
 if TYPE_CHECKING:
-    from export.verification.latency_verdict import LatencyPromise, MeasuredLatency
+    from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
     from export.verification.verify import Reference
 
 
@@ -47,13 +47,13 @@ def verify(
     settings: VerifySettings | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Holds exported models against what was promised.
+    """Holds exported models against what was predicted.
 
     Writes ``verification.json`` into the run folder, or for files ``FILE.verification.json`` beside the first.
 
     Args:
         target: a run folder, whose artifacts are all verified, or exported models of one child. A model's own metadata
-            says what it promises.
+            says what it predictions.
         run: the run that the models came from, which has the weights to compare with; found by itself where they
             still lie in its ``exports/``. Without one the numbers are 'not verified'.
         data: the images to verify on, if not those that the child was trained on.
@@ -65,7 +65,7 @@ def verify(
         DmaskError: when there is nothing to verify, or a file is missing or damaged.
     """
     our_package("export")
-    from export.verification.verify import Wanted, verify_artifact
+    from export.verification.verify import VerifyOptions, verify_artifact
 
     settings = settings or VerifySettings()
     if not all(settings.allow_unverified):
@@ -81,16 +81,16 @@ def verify(
     reference: Reference | str = "no run to compare with; give --run RUN"
     if folder is not None:
         reference = _reference(folder, data, settings.images)
-    promises, brought = _promises(folder, child, tables, progress), _brought(settings.measured)
-    for model_format in brought:
-        check_fits_one(model_format, [artifact for artifact, _ in found], promises)
-    wanted = Wanted(settings.limits, settings.bisect, promises, brought, settings.allow_drift)
+    predictions, external = _predictions(folder, child, tables, progress), _external_measurements(settings.measured)
+    for model_format in external:
+        check_fits_one(model_format, [artifact for artifact, _ in found], predictions)
+    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, settings.allow_drift)
     checks: list[Check] = []
     for number, (artifact, place) in enumerate(found, start=1):
-        checks.extend(verify_artifact(artifact, place, reference, wanted))
+        checks.extend(verify_artifact(artifact, place, reference, options))
         progress("verify", number, len(found), artifact.label)
     if folder is not None and whole_run:
-        checks.extend(_unheld_budgets(folder, promises, {artifact.model_format for artifact, _ in found}))
+        checks.extend(_unheld_budgets(folder, predictions, {artifact.model_format for artifact, _ in found}))
     verification = Verification(
         child_digest=child.digest(),
         created=now(),
@@ -140,12 +140,12 @@ def _files(targets: list[Path], run: Path | None) -> tuple[list[tuple[Artifact, 
 
 
 def _unheld_budgets(
-    folder: RunFolder, promises: Sequence[LatencyPromise], formats: set[ModelFormat]
+    folder: RunFolder, predictions: Sequence[PredictedLatency], formats: set[ModelFormat]
 ) -> Iterator[Check]:
     """A line for each latency budget of the search that no artifact of this verification was held to."""
     for budget in folder.record().budgets:
-        of = [promise for promise in promises if promise.budget_ms == budget.limit]
-        if budget.unit == "ms" and not any(promise.model_format in formats for promise in of):
+        of = [prediction for prediction in predictions if prediction.budget_ms == budget.limit]
+        if budget.unit == "ms" and not any(prediction.model_format in formats for prediction in of):
             yield Check(
                 artifact="run",
                 quantity=f"{budget.cost} budget",
@@ -198,28 +198,28 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
     )
 
 
-def _promises(
+def _predictions(
     folder: RunFolder | None, child: ChildSpec, tables: Sequence[Path], progress: Progress
-) -> tuple[LatencyPromise, ...]:
+) -> tuple[PredictedLatency, ...]:
     """What each table says of the child's latency, and the budget that the search held it to."""
     named = named_tables(tables) or (folder.tables() if folder else {})
     if not named:
         return ()
     our_package("latency_tables")
-    from latency_tables.profiling.table_probe import promise_of
+    from latency_tables.profiling.table_probe import predicted_latency
     from latency_tables.table.table import LatencyTable
 
     budgets = {budget.cost: budget.limit for budget in folder.record().budgets} if folder else {}
     return tuple(
         # one table may be named in its budget as well
-        promise_of(
+        predicted_latency(
             LatencyTable.read(named[name]), cost, child, budgets.get(cost, budgets.get(f"latency@{name}")), progress
         )
         for name, cost in latency_names(named).items()
     )
 
 
-def _brought(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
+def _external_measurements(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
     """Latencies that were measured elsewhere, by format."""
     if not paths:
         return {}
@@ -227,25 +227,28 @@ def _brought(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
     from export.verification.latency_verdict import MeasuredLatency
     from latency_tables.devices.native_output import read_measurement
 
-    brought: dict[str, MeasuredLatency] = {}
+    external: dict[str, MeasuredLatency] = {}
     for path in paths:
         found = read_measurement(path)
-        if found.model_format in brought:
+        if found.model_format in external:
             raise DmaskError(f"two measurements of {found.model_format}", "give one --measured FILE for each format")
         source = f"measured elsewhere: {found.source}"
-        brought[found.model_format] = MeasuredLatency(found.ms, found.deviation_ms / found.ms, 0.0, source)
-    return brought
+        external[found.model_format] = MeasuredLatency(found.ms, found.deviation_ms / found.ms, 0.0, source)
+    return external
 
 
-def check_fits_one(model_format: str, artifacts: Sequence[Artifact], promises: Sequence[LatencyPromise]) -> None:
+def check_fits_one(model_format: str, artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]) -> None:
     """Checks that it is clear what a measurement made elsewhere was made of: a file does not say which device."""
     fitting = [
-        f"{promise.name} of '{artifact.path}'"
+        f"{prediction.name} of '{artifact.path}'"
         for artifact in artifacts
-        for promise in promises
-        if promise.model_format == artifact.model_format == model_format and promise.precision == artifact.precision
+        for prediction in predictions
+        if prediction.model_format == artifact.model_format == model_format
+        and prediction.precision == artifact.precision
     ]
-    if not any(promise.model_format == model_format for promise in promises):  # what travels in the files counts
+    if not any(
+        prediction.model_format == model_format for prediction in predictions
+    ):  # what travels in the files counts
         fitting = [f"the one in '{a.path}'" for a in artifacts if a.model_format == model_format and a.latency]
     if len(fitting) > 1:
         raise DmaskError(

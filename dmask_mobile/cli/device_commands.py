@@ -48,7 +48,7 @@ def device_table(device: AttachedDevice) -> Table:
         shown.add_row(f"[{STYLES['problem']}]not ready[/]", escape(f"{device.problem}; {device.fix}"))
         return shown
     shown.add_row("device", escape(", ".join(filter(None, (device.device, device.system, device.soc)))))
-    if device.functional:
+    if device.emulated:
         shown.add_row("emulator", "its times mean nothing")
     shown.add_row("cores", cores_in_words(device.cores, device.clocks_mhz))
     shown.add_row("Python", device.python or "none: native programs run the models (--runner)")

@@ -55,9 +55,9 @@ RunnerFlags = Annotated[list[str] | None, typer.Option("--runner-flag", help="Pa
 Cores = Annotated[
     str, typer.Option(help="The cores to stay on: 4-7 or 2,3. Default: the last, on a phone the fastest.")
 ]
-Functional = Annotated[bool, typer.Option("--functional", help="An emulator, whose times mean nothing.")]
-TakeFunctional = Annotated[
-    bool, typer.Option("--functional", help="Take a table whose times mean nothing, as an emulator's.")
+Emulated = Annotated[bool, typer.Option("--emulated", help="An emulator, whose times mean nothing.")]
+TakeEmulated = Annotated[
+    bool, typer.Option("--emulated", help="Take a table whose times mean nothing, as an emulator's.")
 ]
 RuntimeName = Annotated[str, typer.Option(help="onnxruntime, litert, executorch, ncnn, or coreml on a Mac.")]
 TablePrecision = Annotated[PrecisionName, typer.Option(help="Of the models, as the app will ship them.")]

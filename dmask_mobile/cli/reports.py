@@ -8,7 +8,7 @@ from itertools import groupby
 from dmask_mobile.cli.tables import quantity, what_is_allowed
 from dmask_mobile.records.verification import Check, Verification
 
-MARKS = {"passed": "✅", "failed": "❌", "not verified": "⚠️", "not promised": "➖"}
+MARKS = {"passed": "✅", "failed": "❌", "not verified": "⚠️", "not predicted": "➖"}
 
 
 def to_markdown(verification: Verification) -> str:
@@ -48,7 +48,7 @@ def to_junit(verification: Verification) -> str:
             tests=str(len(checks)),
             failures=str(verdicts.count("failed")),
             errors=str(verdicts.count("not verified")),
-            skipped=str(verdicts.count("not promised") + verdicts.count("not verified, allowed")),
+            skipped=str(verdicts.count("not predicted") + verdicts.count("not verified, allowed")),
         )
         for check, verdict in zip(checks, verdicts, strict=True):
             case = ElementTree.SubElement(suite, "testcase", classname=f"dmask.{artifact}", name=check.quantity)

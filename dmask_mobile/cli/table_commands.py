@@ -14,7 +14,7 @@ from dmask_mobile.cli.options import (
     Cores,
     Delegate,
     Devices,
-    Functional,
+    Emulated,
     Json,
     PrecisionName,
     Python,
@@ -61,7 +61,7 @@ def profile(
     python: Python = "",
     runner: Runner = "",
     runner_flag: RunnerFlags = None,
-    functional: Functional = False,
+    emulated: Emulated = False,
     minutes: Annotated[float, typer.Option(min=0.01, help="Measure for so long at most; predict the rest.")] = 6.0,
     target_error: TargetError = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each block is measured, apart in time.")] = 3,
@@ -91,7 +91,7 @@ def profile(
         runner=str(Path(runner).absolute()) if runner else "",
         runner_flags=tuple(runner_flag or ()),
         cores=parse_cores(cores),
-        functional=functional,
+        emulated=emulated,
     )
     with ShownProgress() as progress:
         if space is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from latency_tables.profiling.evaluate import Evaluation
     from latency_tables.table.table import LatencyTable
 
-STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow", "not promised": "dim"}
+STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow", "not predicted": "dim"}
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -56,7 +56,7 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
                 f"the most accurate of {len(result.candidates)} children within the budgets with the supernet's"
                 f" weights: {best:.1%} (the least {worst:.1%})"
             )
-    if result.floor_dropped and len(budgets) == 1:
+    if result.lower_bound_relaxed and len(budgets) == 1:
         yield "no child lies within 5% below the budget; this one lies further below"
     for warning in result.warnings:
         yield f"warning: {warning}"
@@ -92,8 +92,8 @@ def latency_table_summary(table: LatencyTable) -> Table:
     """Head, coverage and quality of a latency table."""
     shown = Table(title=escape(f"latency table {table.source}"), title_justify="left", show_header=False)
     head = table.head
-    if head.functional:
-        shown.add_row("functional", "measured on an emulator: its times mean nothing")
+    if head.emulated:
+        shown.add_row("emulated", "measured on an emulator: its times mean nothing")
     for name in ("device", "soc", "system", "cores", "clocks_mhz", "pinned_cores", *RUN_WITH):
         value = getattr(head, name)
         if value not in ("", ()):

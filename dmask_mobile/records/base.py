@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,10 +23,16 @@ class Record(BaseModel):
 
 
 class FileRecord(Record):
-    """A record with a file of its own: JSON (or YAML) whose first keys are ``format`` and ``version``."""
+    """A record with a file of its own: JSON (or YAML) whose first keys are ``format`` and ``version``.
+
+    ``file_version`` is what is written; ``oldest_version`` up to that are read. ``old_names``: what fields were called
+    in the older versions. Digests keep the old names, so that a name of ours changes no digest in anybody's file.
+    """
 
     file_format: ClassVar[str]
     file_version: ClassVar[int] = 1
+    oldest_version: ClassVar[int | None] = None
+    old_names: ClassVar[Mapping[str, str]] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """The file's content: the head, then the fields."""
@@ -33,7 +40,10 @@ class FileRecord(Record):
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        content = self.to_dict()
+        if self.old_names:
+            content = with_names(content, self.old_names) | {"version": self.oldest_version}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def write(self, path: Path) -> None:
@@ -52,7 +62,11 @@ class FileRecord(Record):
                 f"{source}: a {cls.file_format} file is a mapping, this one holds {type(content).__name__}"
             )
         fields = dict(content)
-        check_head(fields.pop("format", None), fields.pop("version", None), cls.file_format, cls.file_version, source)
+        version = fields.pop("version", None)
+        oldest = cls.oldest_version or cls.file_version
+        check_head(fields.pop("format", None), version, cls.file_format, range(oldest, cls.file_version + 1), source)
+        if version != cls.file_version:
+            fields = with_names(fields, {old: new for new, old in cls.old_names.items()})
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -78,7 +92,12 @@ class FileRecord(Record):
         return cls.from_dict(content, f"'{path}'")
 
 
-def check_head(found_format: object, found_version: object, file_format: str, version: int, source: str) -> None:
+def with_names(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """``fields`` with those that ``names`` holds called what it says; the order stays."""
+    return {names.get(name, name): value for name, value in fields.items()}
+
+
+def check_head(found_format: object, found_version: object, file_format: str, versions: range, source: str) -> None:
     """Checks the first two keys of a file of ours.
 
     Raises:
@@ -88,9 +107,10 @@ def check_head(found_format: object, found_version: object, file_format: str, ve
         raise DmaskError(
             f"{source}: format must be '{file_format}', found {found_format!r}", "give a file of that format"
         )
-    if found_version != version:
+    if type(found_version) is not int or found_version not in versions:
+        readable = " and ".join(map(str, versions))
         raise DmaskError(
-            f"{source}: version {found_version!r} of {file_format}, but this dmask-mobile reads version {version}",
+            f"{source}: version {found_version!r} of {file_format}, but this dmask-mobile reads version {readable}",
             "use the dmask-mobile that wrote the file, or make the file again",
         )
 

@@ -6,15 +6,15 @@ from typing import ClassVar, Literal
 
 from dmask_mobile.records.base import FileRecord, Record
 
-Verdict = Literal["passed", "failed", "not verified", "not promised"]
+Verdict = Literal["passed", "failed", "not verified", "not predicted"]
 
 
 class Check(Record):
     """One line of a verification.
 
-    ``predicted`` is what was promised, ``measured`` what was found (None: could not be looked at), ``allowed`` the
-    largest difference, in words where it is not a plain number. 'not verified': promised, but not looked at;
-    'not promised': nothing was predicted, so that there is nothing to hold it to.
+    ``predicted`` is what was predicted, ``measured`` what was found (None: could not be looked at), ``allowed`` the
+    largest difference, in words where it is not a plain number. 'not verified': predicted, but not looked at;
+    'not predicted': nothing was predicted, so that there is nothing to hold it to.
     """
 
     artifact: str
@@ -34,7 +34,7 @@ class Verification(FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-verification"
-    file_version: ClassVar[int] = 2
+    file_version: ClassVar[int] = 3  # 2 said 'not promised' for 'not predicted'
 
     child_digest: str
     created: str
@@ -45,7 +45,7 @@ class Verification(FileRecord):
     def passed(self) -> bool:
         """Something passed, nothing failed, and nothing was left unlooked at without leave."""
         verdicts = [check.verdict for check in self.checks if not self.is_excused(check)]
-        return "passed" in verdicts and set(verdicts) <= {"passed", "not promised"}
+        return "passed" in verdicts and set(verdicts) <= {"passed", "not predicted"}
 
     def is_excused(self, check: Check) -> bool:
         """Whether the line was not looked at, by the user's leave."""

@@ -37,7 +37,7 @@ class Derived(NamedTuple):
     choice: Choice
     score: float
     gap: float
-    floor_dropped: bool
+    lower_bound_relaxed: bool
 
 
 class PeakLimit(NamedTuple):

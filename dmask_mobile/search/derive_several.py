@@ -66,4 +66,4 @@ def derive_within_all(
     if best is None:
         wanted = ", ".join(f"{c.name} <= {b:g} {c.unit}" for c, b in zip(costs, budgets, strict=True))
         raise DmaskError(f"found no child of '{space.name}' with {wanted}", "loosen one of the budgets")
-    return Derived(best, best_score, max(0.0, float(bound - best_score)), floor_dropped=True)
+    return Derived(best, best_score, max(0.0, float(bound - best_score)), lower_bound_relaxed=True)

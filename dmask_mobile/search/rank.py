@@ -18,7 +18,7 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget, derive_within
 from dmask_mobile.search.derive import log_scores, score_of
-from dmask_mobile.supernet.cut import cut_child
+from dmask_mobile.supernet.cut import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.data import ImageData, ImageSet
 from dmask_mobile.training.train import batches, evaluate
@@ -85,7 +85,7 @@ def recalibrated_accuracy(
     supernet: MaskedSupernet, choice: Choice, images: tuple[ImageSet, ImageSet], data: ImageData, seed: int = 0
 ) -> float:
     """Top-1 accuracy of a child's slice on ``images[1]`` after its batch norms have seen ``images[0]``."""
-    child = cut_child(supernet, choice)
+    child = extract_subnet(supernet, choice)
     child.to(memory_format=torch.channels_last)
     seen = data.at(supernet.space.decisions[0].width(choice[0]))
     loaded = itertools.islice(batches(images[0], seen, BATCH_SIZE, seed), RECALIBRATION_BATCHES)

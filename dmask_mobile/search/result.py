@@ -50,7 +50,7 @@ def choose_child(
         score=score_of(space, log_scores(probabilities), choice),
         costs=costs(choice),
         gap=derived.gap,
-        floor_dropped=derived.floor_dropped,
+        lower_bound_relaxed=derived.lower_bound_relaxed,
         derivation="ranked" if candidates else "bounded" if derived.gap else "exact",
         candidates=tuple(
             CandidateRecord(

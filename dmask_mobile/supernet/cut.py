@@ -10,7 +10,7 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.supernet.supernet import MaskedSupernet
 
 
-def cut_child(supernet: MaskedSupernet, choice: Choice) -> ChildNetwork:
+def extract_subnet(supernet: MaskedSupernet, choice: Choice) -> ChildNetwork:
     """The network of ``choice`` with its slice of the supernet's weights and running statistics.
 
     A slice takes the first channels of every axis and the centre of a depthwise kernel.

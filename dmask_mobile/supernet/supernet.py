@@ -17,7 +17,7 @@ class MaskedSupernet(nn.Module):
     """The shared weights of all children of ``space``.
 
     ``forward(x, gates)`` is what the gates' mixture of children computes: with one-hot gates exactly the child that
-    `cut_child` gives (FBNetV2, sections 3.1 and 3.2). Its modules bear the names of the child's.
+    `extract_subnet` gives (FBNetV2, sections 3.1 and 3.2). Its modules bear the names of the child's.
 
     Args:
         space: the search space; the input is at its largest resolution.

@@ -20,7 +20,7 @@ class Counts(NamedTuple):
     params: int
 
 
-class ExportOrder(NamedTuple):
+class ExportRequest(NamedTuple):
     """What to export.
 
     ``calibration``: images as the model takes them, (M, ...) float32, for int8; None for the other precisions.
@@ -46,7 +46,7 @@ class ExportedModel(Protocol):
         ...
 
     def stray_operations(self) -> dict[str, int]:
-        """Transposes and casts by their names in the format, without those that the order made necessary.
+        """Transposes and casts by their names in the format, without those that the request made necessary.
 
         Necessary are the casts to and from a lower precision at inputs and outputs, say, or of stored weights.
         """
@@ -96,7 +96,7 @@ class Format(Protocol):
         """Whether a damaged file can take the whole process with it when it is opened."""
         ...
 
-    def write(self, order: ExportOrder, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Converts the model to ``path``, with its description in the format's own metadata.
 
         Raises:

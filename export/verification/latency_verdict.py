@@ -1,4 +1,4 @@
-"""The verdict on an artifact's latency: what a table promised, what was measured, what may lie between them."""
+"""The verdict on an artifact's latency: what a table predicted, what was measured, what may lie between them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LatencyProbe(Protocol):
         ...
 
 
-class LatencyPromise(NamedTuple):
+class PredictedLatency(NamedTuple):
     """A table's word on the child's latency in one format and precision.
 
     ``name``: as budgets name it; ``budget_ms``: None without a budget; ``probe``: what measures, or why nothing can.
@@ -52,8 +52,8 @@ class LatencyPromise(NamedTuple):
 def judge_latencies(
     artifact: Artifact,
     path: Path,
-    promises: Sequence[LatencyPromise],
-    brought: Mapping[str, MeasuredLatency],
+    predictions: Sequence[PredictedLatency],
+    external: Mapping[str, MeasuredLatency],
     allow_drift: bool,
 ) -> Iterator[Check]:
     """The latency lines of one artifact.
@@ -61,30 +61,30 @@ def judge_latencies(
     Args:
         artifact: the artifact.
         path: its file.
-        promises: those of all tables.
-        brought: measurements made elsewhere, by format.
+        predictions: those of all tables.
+        external: measurements made elsewhere, by format.
         allow_drift: judge although the device has drifted by more than 10%.
     """
-    fitting = [promise for promise in promises if promise.model_format == artifact.model_format]
-    fitting = [promise for promise in fitting if promise.precision == artifact.precision] or fitting
+    fitting = [prediction for prediction in predictions if prediction.model_format == artifact.model_format]
+    fitting = [prediction for prediction in fitting if prediction.precision == artifact.precision] or fitting
     if not fitting and artifact.latency is not None:
         missing = f"no table of {artifact.latency.device} at hand; give --table, or --measured FILE"
-        fitting = [_promise_in(artifact, missing)]
-    measured = brought.get(artifact.model_format)
+        fitting = [_prediction_in(artifact, missing)]
+    measured = external.get(artifact.model_format)
     if not fitting and measured is not None:
         yield _line(artifact.label, "latency", None, measured.ms, "-", "not verified", "no table predicts it")
-    elif not fitting and promises:
-        yield _line(artifact.label, "latency", None, None, "-", "not promised", f"no table of {artifact.model_format}")
-    for promise in fitting:
-        found = _measure(artifact, path, promise, measured)
+    elif not fitting and predictions:
+        yield _line(artifact.label, "latency", None, None, "-", "not predicted", f"no table of {artifact.model_format}")
+    for prediction in fitting:
+        found = _measure(artifact, path, prediction, measured)
         if isinstance(found, str):
-            yield _line(artifact.label, promise.name, promise.predicted.ms, None, "-", "not verified", found)
+            yield _line(artifact.label, prediction.name, prediction.predicted.ms, None, "-", "not verified", found)
         else:
-            yield from judge_latency(artifact.label, promise, found, allow_drift)
+            yield from judge_latency(artifact.label, prediction, found, allow_drift)
 
 
 def judge_latency(
-    label: str, promise: LatencyPromise, measured: MeasuredLatency, allow_drift: bool = False
+    label: str, prediction: PredictedLatency, measured: MeasuredLatency, allow_drift: bool = False
 ) -> Iterator[Check]:
     """The verdict on a latency, and on the budget that it must keep.
 
@@ -103,37 +103,39 @@ def judge_latency(
     def verdict(kept: bool) -> Verdict:
         return "not verified" if not stable else "passed" if kept else "failed"
 
-    predicted_ms = promise.predicted.ms
+    predicted_ms = prediction.predicted.ms
     close = abs(measured.ms - predicted_ms) <= tolerance * predicted_ms
-    yield _line(label, promise.name, predicted_ms, measured.ms, f"{tolerance:.0%}", verdict(close), note)
-    if promise.budget_ms is not None:
-        kept = predicted_ms <= promise.budget_ms and measured.ms <= promise.budget_ms * (1 + tolerance)
+    yield _line(label, prediction.name, predicted_ms, measured.ms, f"{tolerance:.0%}", verdict(close), note)
+    if prediction.budget_ms is not None:
+        kept = predicted_ms <= prediction.budget_ms and measured.ms <= prediction.budget_ms * (1 + tolerance)
         allowed = f"at most +{tolerance:.0%}"
-        if predicted_ms > promise.budget_ms:
+        if predicted_ms > prediction.budget_ms:
             note = f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
-        yield _line(label, f"{promise.name} budget", promise.budget_ms, measured.ms, allowed, verdict(kept), note)
+        yield _line(label, f"{prediction.name} budget", prediction.budget_ms, measured.ms, allowed, verdict(kept), note)
 
 
-def _promise_in(artifact: Artifact, missing: str) -> LatencyPromise:
+def _prediction_in(artifact: Artifact, missing: str) -> PredictedLatency:
     """The prediction that travels in the artifact."""
     assert artifact.latency is not None
-    return LatencyPromise("latency", artifact.model_format, artifact.latency.precision, artifact.latency, None, missing)
+    return PredictedLatency(
+        "latency", artifact.model_format, artifact.latency.precision, artifact.latency, None, missing
+    )
 
 
 def _measure(
-    artifact: Artifact, path: Path, promise: LatencyPromise, brought: MeasuredLatency | None
+    artifact: Artifact, path: Path, prediction: PredictedLatency, external: MeasuredLatency | None
 ) -> MeasuredLatency | str:
     """The measurement, or why there is none."""
-    if promise.precision != artifact.precision:
-        return f"the table is of {promise.precision}; profile one with --precision {artifact.precision}"
-    if brought is not None:
-        return brought
-    if isinstance(promise.probe, str):
-        return promise.probe
+    if prediction.precision != artifact.precision:
+        return f"the table is of {prediction.precision}; profile one with --precision {artifact.precision}"
+    if external is not None:
+        return external
+    if isinstance(prediction.probe, str):
+        return prediction.probe
     if artifact.batch is None:
         return "the batch is open; export it again without --dynamic-batch to measure it"
     try:
-        return promise.probe.measure(path)
+        return prediction.probe.measure(path)
     except DmaskError as error:  # a phone that was unplugged must not cost what was verified before
         return f"it could not be measured: {error}"
 

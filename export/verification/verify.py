@@ -1,4 +1,4 @@
-"""Verification: each promise about an artifact against what is found, with what is allowed between them."""
+"""Verification: each prediction about an artifact against what is found, with what is allowed between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from export.formats.protocols import ExportedModel
 from export.formats.registry import format_named
 from export.verification.bisect import first_bad_block
 from export.verification.counts import count_fvcore
-from export.verification.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies
+from export.verification.latency_verdict import MeasuredLatency, PredictedLatency, judge_latencies
 from export.verification.numerics import Limits, compare, limits_of
 
 MIN_IMAGES = 256
@@ -72,22 +72,22 @@ class Reference:
         return self.logits.softmax(1) if output == "probabilities" else self.logits
 
 
-class Wanted(NamedTuple):
+class VerifyOptions(NamedTuple):
     """How to verify.
 
     ``limits``: those of `export.verification.numerics.Limits` that replace the precision's own; ``bisect``: name the
-    first block that is wrong when the numbers are; ``promises`` and ``brought``: see `judge_latencies`.
+    first block that is wrong when the numbers are; ``predictions`` and ``external``: see `judge_latencies`.
     """
 
     limits: Mapping[str, float] = {}
     bisect: bool = False
-    promises: Sequence[LatencyPromise] = ()
-    brought: Mapping[str, MeasuredLatency] = {}
+    predictions: Sequence[PredictedLatency] = ()
+    external: Mapping[str, MeasuredLatency] = {}
     allow_drift: bool = False
 
 
 def verify_artifact(
-    artifact: Artifact, folder: Path, reference: Reference | str, wanted: Wanted | None = None
+    artifact: Artifact, folder: Path, reference: Reference | str, options: VerifyOptions | None = None
 ) -> Iterator[Check]:
     """All checks of one artifact.
 
@@ -95,12 +95,12 @@ def verify_artifact(
         artifact: its record.
         folder: where its file lies.
         reference: what to hold it against, or why there is nothing.
-        wanted: limits, latencies and so on.
+        options: limits, latencies and so on.
 
     Raises:
         DmaskError: when the file is missing or does not load, and for fewer than 256 images.
     """
-    wanted = wanted or Wanted()
+    options = options or VerifyOptions()
     path = folder / artifact.path
     if not path.exists():
         raise DmaskError(f"artifact '{path}' is missing", "export it again: dmask export RUN --format ...")
@@ -116,11 +116,11 @@ def verify_artifact(
         return
     model = found.open(path)
     yield _identity(artifact, model, reference, other_file)
-    yield from _numerics(artifact, model, reference, wanted)
+    yield from _numerics(artifact, model, reference, options)
     yield from _counts(artifact, model)
     yield _strays(artifact, model)
     yield _size(artifact, path)
-    yield from judge_latencies(artifact, path, wanted.promises, wanted.brought, wanted.allow_drift)
+    yield from judge_latencies(artifact, path, options.predictions, options.external, options.allow_drift)
 
 
 def _identity(artifact: Artifact, model: ExportedModel, reference: Reference | str, other_file: bool) -> Check:
@@ -157,14 +157,16 @@ def _identity(artifact: Artifact, model: ExportedModel, reference: Reference | s
     return _check(artifact, "identity", "faults", 0, len(wrong), "0", "failed" if wrong else "passed", "; ".join(wrong))
 
 
-def _numerics(artifact: Artifact, model: ExportedModel, reference: Reference | str, wanted: Wanted) -> Iterator[Check]:
+def _numerics(
+    artifact: Artifact, model: ExportedModel, reference: Reference | str, options: VerifyOptions
+) -> Iterator[Check]:
     """What the artifact gives for the validation images, against PyTorch; on a Mac also what Core ML itself gives."""
     if isinstance(reference, str):
         yield _check(artifact, "numerics", "", None, None, "-", "not verified", reference)
         return
     plain = Deployable(reference.network, artifact.preprocessing, artifact.output)
     images = plain.as_input(reference.images)
-    limits = limits_of(artifact.precision, wanted.limits)
+    limits = limits_of(artifact.precision, options.limits)
     try:
         computed = (("", model.run(images)), (" (Core ML)", _predicted_on_a_mac(model, images)))
     except Exception as error:  # runtimes raise each their own, for images of another size, say
@@ -178,7 +180,7 @@ def _numerics(artifact: Artifact, model: ExportedModel, reference: Reference | s
         for check in _compared(artifact, outputs, reference, limits):
             kept = kept and check.verdict == "passed"
             yield check.model_copy(update={"quantity": check.quantity + source})
-    if wanted.bisect and not kept:
+    if options.bisect and not kept:
         sentence = first_bad_block(model, plain, images[:1], limits.max_error)
         yield _check(artifact, "first bad block", "", None, None, f"{limits.max_error:g}", "failed", sentence)
 

@@ -167,7 +167,7 @@ def _info(adb: Adb) -> DeviceInfo:
         runtime_version="",
         soc=soc,
         clocks_mhz=tuple(round(clock / 1000) for clock in clocks) if all(clocks) else (),
-        functional="1" in emulator,
+        emulated="1" in emulator,
     )
 
 

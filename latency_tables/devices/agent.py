@@ -15,7 +15,7 @@ other programs may write there too:
     {"do": "unload", "key": "a"}                      {}
 
 A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
-answered with ``{"error": "..."}``. Orders also have a ``limit`` in seconds: soon after it, a process that hangs ends.
+answered with ``{"error": "..."}``. Requests also have a ``limit`` in seconds: soon after it, a process that hangs ends.
 """
 
 import base64
@@ -316,33 +316,33 @@ def pin(threads, cores):
 
 
 class Agent:
-    """Holds models in a folder of its own, and carries out orders."""
+    """Holds models in a folder of its own, and carries out requests."""
 
     def __init__(self, folder, runtime, threads, delegate):
         self.folder, self.runtime, self.threads, self.delegate = folder, runtime, threads, delegate
         self.models, self.paths = {}, {}
         self.numbers = itertools.count()
 
-    def answer(self, order):
-        """What an order gives."""
-        do, key = order["do"], order.get("key")
+    def answer(self, request):
+        """What an request gives."""
+        do, key = request["do"], request.get("key")
         if do in ("describe", "survey"):
             return describe(self.runtime) if do == "describe" else survey()
         if do == "load":
-            self.paths[key] = self.put(base64.b64decode(order["model"]))
+            self.paths[key] = self.put(base64.b64decode(request["model"]))
             self.models[key] = OPENERS[self.runtime](self.paths[key], self.threads, self.delegate)
         elif do == "unload":
             self.models.pop(key, None)
             self.remove(self.paths.pop(key, None))
         elif do == "sample":
-            return sample(self.models[key].run, order["seconds"])
+            return sample(self.models[key].run, request["seconds"])
         elif do == "output":
             self.models[key].run()  # the output of some runtimes is what their last run has left
             return {"output": [float(value) for value in self.models[key].output().ravel()]}
         elif do == "shares":
             return {"shares": coreml_shares(self.paths[key], self.delegate) if self.runtime == "coreml" else {}}
         else:
-            raise ValueError(f"no order {do!r}")
+            raise ValueError(f"no request {do!r}")
         return {}
 
     def put(self, content):
@@ -363,10 +363,10 @@ class Agent:
 
 
 def end_with_stdin(folder):
-    """Ends this process when nobody is left to give orders, also where a runtime hangs and `main` never sees it."""
-    orders = select.poll()
-    orders.register(0, 0)  # asks for no event, which leaves the hang-up; sleeps until then
-    orders.poll()
+    """Ends this process when nobody is left to give requests, also where a runtime hangs and `main` never sees it."""
+    requests = select.poll()
+    requests.register(0, 0)  # asks for no event, which leaves the hang-up; sleeps until then
+    requests.poll()
     time.sleep(GRACE_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
@@ -383,10 +383,10 @@ def main():
         threading.Thread(target=end_with_stdin, args=(folder,), daemon=True).start()
         for line in sys.stdin:
             try:
-                order = json.loads(line)
+                request = json.loads(line)
                 # Ends this process also where a runtime hangs with Python's lock, so that `end_with_stdin` cannot.
-                faulthandler.dump_traceback_later(order["limit"] + 2 * GRACE_SECONDS, exit=True)
-                answer = {"error": refusal} if refusal else agent.answer(order)
+                faulthandler.dump_traceback_later(request["limit"] + 2 * GRACE_SECONDS, exit=True)
+                answer = {"error": refusal} if refusal else agent.answer(request)
             except Exception as error:  # whatever a runtime raises, the next model must still be measured
                 answer = {"error": f"{type(error).__name__}: {error}"}
             faulthandler.cancel_dump_traceback_later()

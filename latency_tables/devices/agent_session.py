@@ -57,7 +57,7 @@ class _LinkLostError(Exception):
 class AgentSession:
     """`Session` over a process that runs the agent; a new one takes over where one died.
 
-    A lost connection is tried again for about a minute, and the order under way is given again.
+    A lost connection is tried again for about a minute, and the request under way is given again.
 
     Args:
         command: what starts the agent: that of `agent_command`, behind ``ssh`` say.
@@ -66,7 +66,7 @@ class AgentSession:
         patience: seconds to wait beyond the sampling time before an agent that says or takes nothing is killed.
         pauses: seconds to wait before each time that a lost connection is tried again.
         folder: of this machine, for the models of a process of this machine: one that crashed cannot remove them.
-        asks_twice: an order that is met with silence is given again, and only then a model is blamed: a link may be
+        asks_twice: an request that is met with silence is given again, and only then a model is blamed: a link may be
             away for a while without a sign.
     """
 
@@ -85,7 +85,7 @@ class AgentSession:
         self.pauses = pauses
         self.environment = None if folder is None else {**os.environ, "TMPDIR": folder}
         self.asks_twice = asks_twice
-        self._silences = 0  # with which the order under way was met
+        self._silences = 0  # with which the request under way was met
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._held: set[str] = set()  # keys that the living process has loaded
@@ -180,11 +180,11 @@ class AgentSession:
         self._ask({"do": "load", "key": key, "model": model}, 0.0)
         self._held.add(key)
 
-    def _ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         try:
             self._start()
             limit = seconds + self.patience
-            self._send(json.dumps({**order, "limit": limit}).encode() + b"\n")
+            self._send(json.dumps({**request, "limit": limit}).encode() + b"\n")
             line = self._answer(limit)
         except BrokenPipeError:
             line = b""

@@ -16,12 +16,12 @@ from latency_tables.devices.options import DeviceOptions
 from latency_tables.table.rows import TableHead
 
 
-def remember(head: TableHead, options: DeviceOptions) -> None:
+def save_device_options(head: TableHead, options: DeviceOptions) -> None:
     """Keeps how the device of a table is reached."""
     options.write(_path(head))
 
 
-def recall(head: TableHead, source: str, at: str | None = None) -> DeviceOptions:
+def load_device_options(head: TableHead, source: str, at: str | None = None) -> DeviceOptions:
     """How the device of a table is reached; ``at`` says where it is now, if not where it was then.
 
     Raises:
@@ -37,7 +37,7 @@ def recall(head: TableHead, source: str, at: str | None = None) -> DeviceOptions
             "if you trust that device, profile as the table was made: dmask profile SPACE --device"
             f" {shlex.quote(head.reached_at)} -o TABLE",
         )
-    return DeviceOptions(at="local" if at is None else at, cores=head.pinned_cores, functional=head.functional)
+    return DeviceOptions(at="local" if at is None else at, cores=head.pinned_cores, emulated=head.emulated)
 
 
 def _path(head: TableHead) -> Path:

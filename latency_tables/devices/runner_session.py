@@ -17,7 +17,7 @@ from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.devices.native_output import Timing
-from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunOrder
+from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunRequest
 
 PATIENCE_SECONDS = 180.0
 DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"
@@ -120,8 +120,8 @@ class RunnerSession:
             raise DmaskError(f"the phone cannot run '{self.native.path}': {output.tail()}", self.native.runner.where)
 
     def _time(self, loaded: _Loaded, runs: int, seconds: float) -> Timing:
-        order = RunOrder(loaded.file, self.threads, self._delegate, self.native.flags, seconds, runs, loaded.shape)
-        output = self._run(self.native.runner.arguments(order))
+        request = RunRequest(loaded.file, self.threads, self._delegate, self.native.flags, seconds, runs, loaded.shape)
+        output = self._run(self.native.runner.arguments(request))
         if output.status:
             raise MeasuringError(f"{self.native.name} ended with {_cause(output.status)}: {output.tail()}", NEXT)
         if self._fell_back and re.search(self._fell_back, output.stdout + output.stderr):

@@ -24,7 +24,7 @@ MIN_RUNS, MAX_RUNS = 20, 2000
 MAX_SECONDS = 60.0  # no more runs are begun after so long, where a program has such a limit
 
 
-class RunOrder(NamedTuple):
+class RunRequest(NamedTuple):
     """What a program is to do. ``model``: a path on the phone; ``shape``: of the input, (C, H, W), for ncnn alone."""
 
     model: str
@@ -50,7 +50,7 @@ class Runner(NamedTuple):
     suffix: str
     parse: Callable[[str], Timing | None]
     delegates: Mapping[str, Sequence[str]]
-    arguments: Callable[[RunOrder], list[str]]
+    arguments: Callable[[RunRequest], list[str]]
     pins_itself: bool
     trial: Sequence[str]
     log_tag: str
@@ -59,38 +59,38 @@ class Runner(NamedTuple):
     fell_back: Mapping[str, str] = MappingProxyType({})
 
 
-def _benchmark_model(order: RunOrder) -> list[str]:
+def _benchmark_model(request: RunRequest) -> list[str]:
     return [
-        f"--graph={order.model}",
-        f"--num_threads={order.threads}",
-        f"--num_runs={order.runs}",
-        f"--min_secs={order.seconds}",
+        f"--graph={request.model}",
+        f"--num_threads={request.threads}",
+        f"--num_runs={request.runs}",
+        f"--min_secs={request.seconds}",
         f"--max_secs={MAX_SECONDS}",
-        f"--warmup_min_secs={order.seconds}",
-        *order.delegate,
-        *order.flags,
+        f"--warmup_min_secs={request.seconds}",
+        *request.delegate,
+        *request.flags,
     ]
 
 
-def _onnxruntime_perf_test(order: RunOrder) -> list[str]:
-    options = ["-I", "-m", "times", "-r", str(order.runs), "-x", str(order.threads)]
-    return [*options, *order.delegate, *order.flags, order.model]
+def _onnxruntime_perf_test(request: RunRequest) -> list[str]:
+    options = ["-I", "-m", "times", "-r", str(request.runs), "-x", str(request.threads)]
+    return [*options, *request.delegate, *request.flags, request.model]
 
 
-def _executor_runner(order: RunOrder) -> list[str]:
+def _executor_runner(request: RunRequest) -> list[str]:
     return [
-        f"--model_path={order.model}",
-        f"--num_executions={order.runs}",
-        f"--cpu_threads={order.threads}",
-        *order.flags,
+        f"--model_path={request.model}",
+        f"--num_executions={request.runs}",
+        f"--cpu_threads={request.threads}",
+        *request.flags,
     ]
 
 
-def _benchncnn(order: RunOrder) -> list[str]:
+def _benchncnn(request: RunRequest) -> list[str]:
     """Loops, threads, powersave, GPU, cooling down (a pause of 10 s: the thermal status is watched instead)."""
-    channels, height, width = order.shape
-    positions = [str(order.runs), str(order.threads), "2", *order.delegate, "0"]
-    return [*positions, f"param={order.model}", f"shape=[{width},{height},{channels}]", *order.flags]
+    channels, height, width = request.shape
+    positions = [str(request.runs), str(request.threads), "2", *request.delegate, "0"]
+    return [*positions, f"param={request.model}", f"shape=[{width},{height},{channels}]", *request.flags]
 
 
 RUNNERS: dict[str, Runner] = {

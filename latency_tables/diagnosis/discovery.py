@@ -60,7 +60,7 @@ class AttachedDevice(Record):
     soc: str = ""
     cores: int = 0
     clocks_mhz: tuple[int, ...] = ()
-    functional: bool = False
+    emulated: bool = False
     python: str = ""
     runtimes: tuple[RuntimeState, ...] = ()
 

@@ -264,7 +264,7 @@ def judge_device(device: AttachedDevice) -> Finding:
         return Finding(device.at, "note" if device.busy else "problem", device.problem, device.fix)
     python = f"Python {device.python}" if device.python else "no Python"
     found = ", ".join(filter(None, (device.device, device.system, device.soc, python)))
-    if device.functional:
+    if device.emulated:
         return Finding(device.at, "note", f"{found}: an emulator", "its times mean nothing")
     if device.at.startswith("ssh:") and not any(state.version for state in device.runtimes):
         fix = "there: pip install onnxruntime, or give --python another Python there"

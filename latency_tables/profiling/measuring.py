@@ -18,7 +18,7 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion.converter import Converter, converter_for
 from latency_tables.devices.device import MeasuringError, Samples, Session
-from latency_tables.devices.device_options_store import remember
+from latency_tables.devices.device_options_store import save_device_options
 from latency_tables.profiling.setup import Setup, now
 from latency_tables.table.rows import (
     BlockAt,
@@ -68,15 +68,15 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
         converter = stack.enter_context(converter_for(setup.runtime, setup.precision))
         sessions = [stack.enter_context(device.open(*setup.how_to_run)) for device in setup.devices]
         writer = stack.enter_context(TableWriter(path, head))  # last: what a device refuses must not begin a table
-        remember(writer.table.head, setup.reached)
+        save_device_options(writer.table.head, setup.reached)
         yield Measuring(sessions, settings, converter, writer)
 
 
-class Unit:
+class MeasuredDevice:
     """One device's session, and what it has loaded."""
 
-    def __init__(self, number: int, session: Session) -> None:
-        self.number = number
+    def __init__(self, index: int, session: Session) -> None:
+        self.index = index
         self.session = session
         self.loaded: set[Subject] = set()
         self.failed: set[Subject] = set()
@@ -100,7 +100,7 @@ class Measuring:
         converter: Converter,
         writer: TableWriter,
     ) -> None:
-        self.units = [Unit(number, session) for number, session in enumerate(sessions)]
+        self.devices = [MeasuredDevice(index, session) for index, session in enumerate(sessions)]
         self.settings = settings
         self.converter = converter
         self.writer = writer
@@ -148,26 +148,26 @@ class Measuring:
         self.convert([*self.sentinels, *blocks], progress)
         count = 0
 
-        def measure_share(unit: Unit, round_: int) -> None:
+        def measure_share(device: MeasuredDevice, round_: int) -> None:
             nonlocal count
             # All are loaded first: loading cools the caches.
-            ready = [block for block in self._share(blocks, unit) if self._load(unit, block)]
-            self._measure_sentinels(unit)
+            ready = [block for block in self._share(blocks, device) if self._load(device, block)]
+            self._measure_sentinels(device)
             for block in ready:
-                self._measure(unit, block, round_)
+                self._measure(device, block, round_)
                 with self._lock:
                     count += 1
                     progress(f"measure round {round_ + 1}/{self.settings.rounds}", count, len(blocks))
 
         for round_ in range(self.settings.rounds):
             count = 0
-            self._on_each(lambda unit, round_=round_: measure_share(unit, round_))  # type: ignore[misc]
+            self._on_each(lambda device, round_=round_: measure_share(device, round_))  # type: ignore[misc]
             between()
         self._on_each(self._measure_sentinels)
-        for unit in self.units:
-            for block in unit.loaded & set(blocks):
-                unit.loaded.discard(block)
-                unit.session.unload(_key(block))
+        for device in self.devices:
+            for block in device.loaded & set(blocks):
+                device.loaded.discard(block)
+                device.session.unload(_key(block))
 
     def measure_networks(self, due: Sequence[tuple[ChildSpec, int]], progress: Progress = silent) -> None:
         """Rounds of whole networks, unless they were measured before.
@@ -177,39 +177,39 @@ class Measuring:
         """
         self.convert([child for child, _ in due], progress)
 
-        def measure_share(unit: Unit) -> None:
-            ready = [(child, round_) for child, round_ in self._share(due, unit) if self._load(unit, child)]
+        def measure_share(device: MeasuredDevice) -> None:
+            ready = [(child, round_) for child, round_ in self._share(due, device) if self._load(device, child)]
             for child, round_ in ready:
-                self._measure(unit, child, round_)
+                self._measure(device, child, round_)
 
         self._on_each(measure_share)
 
-    def _share(self, items: Sequence[T], unit: Unit) -> Sequence[T]:
-        return items[unit.number :: len(self.units)]
+    def _share(self, items: Sequence[T], device: MeasuredDevice) -> Sequence[T]:
+        return items[device.index :: len(self.devices)]
 
-    def _on_each(self, action: Callable[[Unit], None]) -> None:
+    def _on_each(self, action: Callable[[MeasuredDevice], None]) -> None:
         """``action`` on every device at the same time."""
-        if len(self.units) == 1:
-            action(self.units[0])
+        if len(self.devices) == 1:
+            action(self.devices[0])
             return
-        with ThreadPoolExecutor(len(self.units)) as pool:
-            for task in [pool.submit(action, unit) for unit in self.units]:
+        with ThreadPoolExecutor(len(self.devices)) as pool:
+            for task in [pool.submit(action, device) for device in self.devices]:
                 task.result()
 
-    def _load(self, unit: Unit, subject: Subject) -> bool:
+    def _load(self, device: MeasuredDevice, subject: Subject) -> bool:
         """Loads, unless it is ready already or has failed; a failure becomes a row."""
-        if subject in unit.loaded or subject in unit.failed:
-            return subject in unit.loaded
-        failed = self._load_model(unit, subject)
+        if subject in device.loaded or subject in device.failed:
+            return subject in device.loaded
+        failed = self._load_model(device, subject)
         if failed is None:
-            unit.loaded.add(subject)
+            device.loaded.add(subject)
         else:
-            unit.failed.add(subject)
+            device.failed.add(subject)
             self._fail(subject, failed)
         check_stopped("profiling")
         return failed is None
 
-    def _load_model(self, unit: Unit, subject: Subject) -> Exception | None:
+    def _load_model(self, device: MeasuredDevice, subject: Subject) -> Exception | None:
         """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
         try:
             model = self.converter.model(subject)
@@ -218,19 +218,19 @@ class Measuring:
         except Exception as error:  # whatever a converter raises, the rest must still be measured
             return error
         try:
-            unit.session.load(_key(subject), model)
+            device.session.load(_key(subject), model)
         except MeasuringError as error:
             return error
         return None
 
-    def _measure(self, unit: Unit, subject: Subject, round_: int) -> None:
+    def _measure(self, device: MeasuredDevice, subject: Subject, round_: int) -> None:
         """One round, unless it was measured before."""
         if (subject, round_) not in self.done:
             network = isinstance(subject, ChildSpec)
             seconds = self.settings.seconds_per_network if network else self.settings.seconds_per_block
-            samples = self._sample(unit, subject, seconds)
+            samples = self._sample(device, subject, seconds)
             if samples is not None:
-                common = {"round": round_, "at": now(), "unit": unit.number, **samples._asdict()}
+                common = {"round": round_, "at": now(), "device_index": device.index, **samples._asdict()}
                 if isinstance(subject, ChildSpec):
                     self._add(NetworkRow(child=subject, **common))
                 else:
@@ -238,35 +238,40 @@ class Measuring:
                 self.done.add((subject, round_))
         check_stopped("profiling")
 
-    def _measure_sentinels(self, unit: Unit) -> None:
+    def _measure_sentinels(self, device: MeasuredDevice) -> None:
         """One round of each sentinel, and what the device says of itself."""
-        conditions = unit.session.conditions()
+        conditions = device.session.conditions()
         if conditions is not None:
-            self._add(ConditionsRow(at=now(), unit=unit.number, **conditions._asdict()))
-        ours = sum(isinstance(row, SentinelRow) and row.unit == unit.number for row in self.rows)
-        ready = [child for child in self.sentinels if self._load(unit, child)]
+            self._add(ConditionsRow(at=now(), device_index=device.index, **conditions._asdict()))
+        ours = sum(isinstance(row, SentinelRow) and row.device_index == device.index for row in self.rows)
+        ready = [child for child in self.sentinels if self._load(device, child)]
         for child in ready[:1]:  # wakes a core that slept while models were converted: the first was 1.6 times too slow
-            self._note_shares(unit, child)
-            self._sample(unit, child, WAKING_SECONDS)
+            self._note_shares(device, child)
+            self._sample(device, child, WAKING_SECONDS)
         for child in ready:
-            samples = self._sample(unit, child, self.settings.seconds_per_block)
+            samples = self._sample(device, child, self.settings.seconds_per_block)
             if samples is not None:
-                common = {"round": ours // len(self.sentinels), "at": now(), "unit": unit.number, **samples._asdict()}
+                common = {
+                    "round": ours // len(self.sentinels),
+                    "at": now(),
+                    "device_index": device.index,
+                    **samples._asdict(),
+                }
                 self._add(SentinelRow(child=child, elapsed_s=round(self.elapsed_s, 3), **common))
 
-    def _note_shares(self, unit: Unit, child: ChildSpec) -> None:
+    def _note_shares(self, device: MeasuredDevice, child: ChildSpec) -> None:
         """What the runtime estimates of a network's operations, once."""
-        if unit.shares_asked or any(isinstance(row, SharesRow) for row in self.rows):
+        if device.shares_asked or any(isinstance(row, SharesRow) for row in self.rows):
             return
-        unit.shares_asked, shares = True, {}
+        device.shares_asked, shares = True, {}
         with suppress(MeasuringError):  # an estimate is not worth a profile
-            shares = unit.session.shares(_key(child))
+            shares = device.session.shares(_key(child))
         if shares:
             self._add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
 
-    def _sample(self, unit: Unit, subject: Subject, seconds: float) -> Samples | None:
+    def _sample(self, device: MeasuredDevice, subject: Subject, seconds: float) -> Samples | None:
         try:
-            return unit.session.sample(_key(subject), seconds)
+            return device.session.sample(_key(subject), seconds)
         except MeasuringError as error:
             self._fail(subject, error)
             return None

@@ -11,7 +11,7 @@ from dmask_mobile.records.artifact import Precision
 from export.formats.registry import FORMATS
 from latency_tables.devices import agent
 from latency_tables.devices.device import Device
-from latency_tables.devices.device_options_store import recall
+from latency_tables.devices.device_options_store import load_device_options
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import device_at
 from latency_tables.devices.runners import native_runner
@@ -52,7 +52,7 @@ class Setup(NamedTuple):
                     )
         self._check_cores(first.cores)
         return TableHead(
-            **first._replace(functional=first.functional or self.reached.functional)._asdict(),
+            **first._replace(emulated=first.emulated or self.reached.emulated)._asdict(),
             runtime=self.runtime.name,
             precision=self.precision,
             delegate=self.delegate,
@@ -132,7 +132,7 @@ def setup_of(table: LatencyTable, at: str | None = None) -> Setup:
         DmaskError: when the device is absent, and when it, its runtime's version or a setting differs.
     """
     head = table.head
-    reached = recall(head, f"table '{table.source}'", at)
+    reached = load_device_options(head, f"table '{table.source}'", at)
     setup = setup_for([reached], head.runtime, head.threads, head.precision, head.delegate)
     head.check_same(setup.head(), f"table '{table.source}'")
     return setup

@@ -13,7 +13,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.child import ChildSpec
-from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, LatencyPromise, MeasuredLatency
+from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency, PredictedLatency
 from latency_tables.conversion.converter import converter_for
 from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import NUM_SENTINELS
@@ -27,9 +27,9 @@ ROUNDS, ATTEMPTS = 7, 3
 SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
 
 
-def promise_of(
+def predicted_latency(
     table: LatencyTable, name: str, child: ChildSpec, budget_ms: float | None, progress: Progress = silent
-) -> LatencyPromise:
+) -> PredictedLatency:
     """What ``table`` says of the child's latency, with what can measure it, or why nothing can.
 
     Args:
@@ -44,10 +44,10 @@ def promise_of(
         probe = TableProbe(table, progress)
     except DmaskError as error:
         probe = f"the device is not at hand: {error}"
-    if table.head.functional:
+    if table.head.emulated:
         probe = "the table was measured on an emulator, its times mean nothing"
     model_format = runtime_named(table.head.runtime).model_format
-    return LatencyPromise(name, model_format, table.head.precision, predict(table, child), budget_ms, probe)
+    return PredictedLatency(name, model_format, table.head.precision, predict(table, child), budget_ms, probe)
 
 
 def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, TypeAdapter, model_validator
+from pydantic import AliasChoices, Field, PositiveFloat, TypeAdapter, model_validator
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
@@ -23,11 +24,14 @@ class TableHead(FileRecord):
     """What all rows of a table have in common; tables agree where all but ``created`` and ``reached_at`` does.
 
     ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
-    for (none: the usual ones); ``functional``: measured on an emulator, so that its times mean nothing;
+    for (none: the usual ones); ``emulated``: measured on an emulator, so that its times mean nothing;
     ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``.
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
+    file_version: ClassVar[int] = 2
+    oldest_version: ClassVar[int | None] = 1
+    old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
 
     device: str
     system: str
@@ -41,7 +45,7 @@ class TableHead(FileRecord):
     threads: int
     pinned_cores: tuple[int, ...] = ()
     batch: int = 1
-    functional: bool = False
+    emulated: bool = False
     created: str
     reached_at: str = "local"
 
@@ -60,15 +64,19 @@ class TableHead(FileRecord):
                 )
 
 
+DeviceIndex = Annotated[int, Field(ge=0, validation_alias=AliasChoices("device_index", "unit"))]
+"""Which of several identical devices; version 1 called it ``unit``."""
+
+
 class Row(Record):
     """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model.
 
-    ``unit``: which of several identical devices; ``hot``: the device was too warm for its full speed.
+    ``hot``: the device was too warm for its full speed.
     """
 
     round: int = Field(ge=0)
     at: str
-    unit: int = Field(default=0, ge=0)
+    device_index: DeviceIndex = 0
     wall_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
     cpu_ms: tuple[float, ...]
     hot: bool = False
@@ -146,7 +154,7 @@ class ConditionsRow(Record):
 
     row: Literal["conditions"] = "conditions"
     at: str
-    unit: int = Field(default=0, ge=0)
+    device_index: DeviceIndex = 0
     thermal_status: int | None
     battery_percent: float | None
     battery_celsius: float | None

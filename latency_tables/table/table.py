@@ -43,6 +43,8 @@ from latency_tables.table.rows import (
 from latency_tables.table.shipped import table_path
 from latency_tables.table.statistics import Summary, smooth, summarize
 
+OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
+
 # What makes predictions: cost tensors that another version of it made are stale.
 MAKES_PREDICTIONS = (
     "latency_tables/table/*.py",
@@ -93,8 +95,10 @@ class LatencyTable:
 
     @cached_property
     def digest(self) -> str:
-        """Names the table's content."""
+        """Names the table's content, by the fields' names of version 1: artifacts and runs keep this digest."""
         content = self.head.model_dump_json() + "".join(row.model_dump_json() for row in self.rows)
+        for now, then in OLD_NAMES.items():
+            content = content.replace(f'"{now}":', f'"{then}":')  # inside a string the quotes would be escaped
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -116,18 +120,18 @@ class LatencyTable:
         by_child: dict[ChildSpec, list[tuple[int, int, float]]] = defaultdict(list)
         for place, row in enumerate(self.rows):
             if isinstance(row, SentinelRow) and not row.hot:
-                by_child[row.child].append((row.unit, place, float(np.median(row.wall_ms))))
+                by_child[row.child].append((row.device_index, place, float(np.median(row.wall_ms))))
         points: dict[int, list[tuple[int, float]]] = defaultdict(list)
         for found in by_child.values():
             usual = float(np.median([ms for *_, ms in found]))
-            for unit, place, ms in found:
+            for device_index, place, ms in found:
                 if len(found) > 1:
-                    points[unit].append((place, ms / usual))
+                    points[device_index].append((place, ms / usual))
         drift = np.ones(len(self.rows))
-        units = np.array([getattr(row, "unit", 0) for row in self.rows])
-        for unit, of_unit in points.items():
-            places, ratios = zip(*sorted(of_unit), strict=True)
-            here = np.flatnonzero(units == unit)
+        device_indices = np.array([getattr(row, "device_index", 0) for row in self.rows])
+        for device_index, of_device in points.items():
+            places, ratios = zip(*sorted(of_device), strict=True)
+            here = np.flatnonzero(device_indices == device_index)
             drift[here] = np.interp(here, places, smooth(ratios))
         return drift
 

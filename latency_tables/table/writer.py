@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.base import write_atomically
 from latency_tables.table.rows import TableHead, TableRow
 from latency_tables.table.table import LatencyTable
 
@@ -42,6 +43,8 @@ class TableWriter:
             if self.path.exists() and self.path.stat().st_size:
                 self.table = LatencyTable.read(self.path)
                 self.table.head.check_same(self.head, f"table '{self.path}'")
+                if _version(self.path) != TableHead.file_version:
+                    self._write_again()
                 self._file = self.path.open("a", encoding="utf-8")
             else:
                 self.table = LatencyTable(self.head, (), str(self.path))
@@ -58,12 +61,26 @@ class TableWriter:
 
     def add(self, row: TableRow) -> None:
         """Appends one row."""
-        self._append(row.model_dump_json(exclude_defaults=True, exclude={"row"})[:-1] + f',"row":"{row.row}"}}')
+        self._append(_line(row))
+
+    def _write_again(self) -> None:
+        """Replaces an older version's file by the same table in this version: one file holds rows of one version."""
+        lines = [json.dumps(self.table.head.to_dict()), *map(_line, self.table.rows)]
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
 
     def _append(self, line: str) -> None:
         self._file.write(line + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _version(path: Path) -> int:
+    with path.open(encoding="utf-8") as file:
+        return int(json.loads(file.readline())["version"])
+
+
+def _line(row: TableRow) -> str:
+    return row.model_dump_json(exclude_defaults=True, exclude={"row"})[:-1] + f',"row":"{row.row}"}}'
 
 
 def _drop_cut_line(path: Path) -> bool:

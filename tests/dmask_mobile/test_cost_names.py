@@ -47,10 +47,10 @@ def test_a_device_is_asked_only_when_it_is_to_be_checked(tmp_path: Path) -> None
 
 def test_an_emulators_table_is_taken_only_when_that_is_said(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.jsonl", SPACE)
-    edit_head(table, functional=True)
+    edit_head(table, emulated=True)
     with pytest.raises(DmaskError, match="was measured on an emulator: its times mean nothing"):
         api.cost_model("latency", [table])
-    assert api.cost_model("latency", [table], functional=True, check=True).name == "latency"  # it has no drift
+    assert api.cost_model("latency", [table], emulated=True, check=True).name == "latency"  # it has no drift
 
 
 def test_the_precision_of_the_network_is_that_of_its_tables(tmp_path: Path) -> None:

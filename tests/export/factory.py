@@ -12,7 +12,7 @@ from dmask_mobile.records.artifact import Artifact, ModelDescription, Preprocess
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.deployable import Deployable
-from export.formats.protocols import ExportOrder, Format
+from export.formats.protocols import ExportRequest, Format
 from export.verification.verify import Reference
 from export.write import export_child
 
@@ -37,7 +37,7 @@ MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.25}
 CLASS_NAMES = ("a", "b", "c", "d", "é")
 
 
-Written = Callable[..., tuple[ExportOrder, Path]]
+Written = Callable[..., tuple[ExportRequest, Path]]
 
 
 def telling_network(child: ChildSpec, seed: int = 0) -> ChildNetwork:
@@ -76,34 +76,34 @@ def described(format_name: str, child: ChildSpec = CHILD, seed: int = 0, **field
     )
 
 
-def order_of(
+def request_of(
     format_name: str, child: ChildSpec = CHILD, seed: int = 0, largest: float = 1.0, **fields: object
-) -> ExportOrder:
+) -> ExportRequest:
     """What a format is told to write; int8 is calibrated on random images."""
     pixels_to = PREPROCESSING.model_copy(update={"input_range": (0.0, largest)})
     description = described(format_name, child, seed, **{"preprocessing": pixels_to, **fields})
     model = Deployable(telling_network(child, seed), description.preprocessing, description.output)
     calibration = model.as_input(images_of(child, 64)) if description.precision == "int8" else None
-    return ExportOrder(model, description, calibration)
+    return ExportRequest(model, description, calibration)
 
 
-def pixels(order: ExportOrder, number: int) -> torch.Tensor:
+def pixels(request: ExportRequest, number: int) -> torch.Tensor:
     """Random 8-bit images as the model takes them."""
     generator = torch.Generator().manual_seed(3)
-    levels = torch.randint(0, 256, (number, *order.description.child.input_shape[1:]), generator=generator)
-    return order.model.as_input(levels / 255)
+    levels = torch.randint(0, 256, (number, *request.description.child.input_shape[1:]), generator=generator)
+    return request.model.as_input(levels / 255)
 
 
 def writer_of(found: Format, format_name: str, folder: Path) -> Written:
     """Writes the model of an order, each order once."""
-    done: dict[str, tuple[ExportOrder, Path]] = {}
+    done: dict[str, tuple[ExportRequest, Path]] = {}
 
-    def write(**asked: object) -> tuple[ExportOrder, Path]:
+    def write(**asked: object) -> tuple[ExportRequest, Path]:
         key = repr(sorted(asked.items()))
         if key not in done:
-            order, path = order_of(format_name, **asked), folder / f"{len(done)}{found.suffix}"  # type: ignore[arg-type]
-            found.write(order, path)
-            done[key] = order, path
+            request, path = request_of(format_name, **asked), folder / f"{len(done)}{found.suffix}"  # type: ignore[arg-type]
+            found.write(request, path)
+            done[key] = request, path
         return done[key]
 
     return write

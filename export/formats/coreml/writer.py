@@ -16,7 +16,7 @@ from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import ModelDescription, Precision
 from dmask_mobile.records.child import ChildSpec
 from export.formats.coreml.reader import CoreMLModel, quiet_coremltools
-from export.formats.protocols import ExportedModel, ExportOrder
+from export.formats.protocols import ExportedModel, ExportRequest
 
 LARGEST_BATCH = 1024  # where the batch is open: an ML program must have a bound
 
@@ -41,12 +41,12 @@ class CoreML:
         """Bytes of the child's weights; see `Format`."""
         return WeightBytes(precision).estimate(child).value
 
-    def write(self, order: ExportOrder, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Converts the model and puts the finished package at ``path``; see `Format`."""
         with quiet_coremltools():
-            description = order.description
+            description = request.description
             model = to_coreml(
-                order.model, description.input_shape, description.precision, dynamic_batch=description.batch is None
+                request.model, description.input_shape, description.precision, dynamic_batch=description.batch is None
             )
             _describe(model, description)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.child import ChildSpec
 from export.deployable import InHalf, fold_norms
 from export.formats.executorch.reader import ExecuTorchModel, quiet_executorch
-from export.formats.protocols import ExportedModel, ExportOrder
+from export.formats.protocols import ExportedModel, ExportRequest
 
 
 class ExecuTorch:
@@ -48,14 +48,14 @@ class ExecuTorch:
         single, half, head = WeightBytes("fp32"), WeightBytes("fp16"), child.located_blocks()[-1]
         return single.estimate(child).value - single.block_cost(*head) + half.block_cost(*head)
 
-    def write(self, order: ExportOrder, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Converts the model and writes it in one step; see `Format`."""
-        description = order.description
+        description = request.description
         content = to_executorch(
-            order.model,
+            request.model,
             description.input_shape,
             description.precision,
-            order.calibration,
+            request.calibration,
             description.to_metadata(),
         )
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from dmask_mobile.records.child import ChildSpec
 from export.deployable import fold_norms
 from export.formats.litert.metadata import described
 from export.formats.litert.reader import LiteRTModel, quiet_litert
-from export.formats.protocols import ExportedModel, ExportOrder
+from export.formats.protocols import ExportedModel, ExportRequest
 
 ALL = ".*"  # the quantizer chooses operations by regular expressions too
 
@@ -40,10 +40,10 @@ class LiteRT:
         """Bytes of the child's weights; see `Format`."""
         return WeightBytes(precision).estimate(child).value
 
-    def write(self, order: ExportOrder, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Converts the model and writes it in one step; see `Format`."""
-        description = order.description
-        content = to_litert(order.model, description.input_shape, description.precision, order.calibration)
+        description = request.description
+        content = to_litert(request.model, description.input_shape, description.precision, request.calibration)
         with quiet_litert():
             content = described(content, description)
         path.parent.mkdir(parents=True, exist_ok=True)

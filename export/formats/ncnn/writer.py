@@ -21,7 +21,7 @@ from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.child import ChildSpec
 from export.formats.ncnn.reader import NcnnModel
-from export.formats.protocols import ExportedModel, ExportOrder
+from export.formats.protocols import ExportedModel, ExportRequest
 
 
 class Ncnn:
@@ -45,7 +45,7 @@ class Ncnn:
         """Bytes of the child's weights; see `Format`."""
         return WeightBytes(precision).estimate(child).value
 
-    def write(self, order: ExportOrder, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Converts the model and puts the folder in its place in one step; see `Format`.
 
         Raises:
@@ -55,9 +55,9 @@ class Ncnn:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
             fresh = Path(temporary) / path.name
             fresh.mkdir()
-            to_ncnn(order.model, order.description.input_shape, fresh, fp16=order.description.precision == "fp16")
-            (fresh / "labels.txt").write_text("\n".join(order.description.class_names) + "\n", encoding="utf-8")
-            metadata = json.dumps(order.description.to_metadata(), indent=1) + "\n"
+            to_ncnn(request.model, request.description.input_shape, fresh, fp16=request.description.precision == "fp16")
+            (fresh / "labels.txt").write_text("\n".join(request.description.class_names) + "\n", encoding="utf-8")
+            metadata = json.dumps(request.description.to_metadata(), indent=1) + "\n"
             (fresh / "description.json").write_text(metadata, encoding="utf-8")
             shutil.rmtree(path, ignore_errors=True)
             fresh.rename(path)

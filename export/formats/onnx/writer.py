@@ -25,7 +25,7 @@ from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.child import ChildSpec
 from export.deployable import InHalf
 from export.formats.onnx.reader import OnnxModel
-from export.formats.protocols import ExportedModel, ExportOrder
+from export.formats.protocols import ExportedModel, ExportRequest
 
 OPSET = 17
 
@@ -48,11 +48,15 @@ class Onnx:
         """Bytes of the child's weights; see `Format`."""
         return WeightBytes(precision).estimate(child).value
 
-    def write(self, order: ExportOrder, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Converts and checks the model and writes it in one step; see `Format`."""
-        description = order.description
+        description = request.description
         content = to_onnx(
-            order.model, description.input_shape, description.precision, order.calibration, description.batch is None
+            request.model,
+            description.input_shape,
+            description.precision,
+            request.calibration,
+            description.batch is None,
         )
         model = onnx.load_from_string(content)
         onnx.helper.set_model_props(model, {**description.to_metadata(), **_customary(description)})

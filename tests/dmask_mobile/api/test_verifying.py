@@ -16,7 +16,7 @@ from dmask_mobile.records.artifact import Artifact, LatencyPrediction
 from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, RunFolder
-from export.verification.latency_verdict import LatencyPromise
+from export.verification.latency_verdict import PredictedLatency
 
 SPACE = load_space("demo").with_classes(2)
 CHILD = SPACE.child(SPACE.smallest(), "small")
@@ -105,7 +105,7 @@ def test_a_measurement_must_fit_one_prediction(run: Path) -> None:
         ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
     )
     pixel, galaxy = (
-        LatencyPromise(f"latency@{name}", "onnx", "fp32", prediction, None, "") for name in ("pixel", "galaxy")
+        PredictedLatency(f"latency@{name}", "onnx", "fp32", prediction, None, "") for name in ("pixel", "galaxy")
     )
     with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: latency@pixel of '.*', latency@galaxy of '.*'"):
         check_fits_one("onnx", [onnx], [pixel, galaxy])

@@ -25,7 +25,7 @@ CHECKS = (
     check("onnx", "max error", "passed"),
     check("onnx", "size", "failed", "too | big <&>"),
     check("onnx", "latency", "not verified", "no device"),
-    check("coreml", "latency", "not promised"),
+    check("coreml", "latency", "not predicted"),
 )
 
 

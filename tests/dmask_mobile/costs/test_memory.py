@@ -117,7 +117,7 @@ def test_peak_is_a_filter_of_the_derivation(space: SearchSpace, seed: int, place
     derived = derive(size, probabilities, float(budget), peaks=[PeakLimit(peak, float(limit))])
 
     assert peak.cost(derived.choice) <= limit
-    assert derived.floor_dropped == (not near.any())
+    assert derived.lower_bound_relaxed == (not near.any())
     assert derived.score == pytest.approx(scores[near if near.any() else inside].max(), abs=1e-9)
 
 

@@ -37,14 +37,14 @@ def test_equals_brute_force(space: SearchSpace, seed: int, place: float) -> None
     scores = log_scores(probabilities)
     values = np.array([score_of(space, scores, choice) for choice in choices])
     inside = (costs <= budget) & (costs >= FLOOR * budget)
-    floor_dropped = not inside.any()
-    if floor_dropped:
+    lower_bound_relaxed = not inside.any()
+    if lower_bound_relaxed:
         inside = costs <= budget
 
     derived = derive(cost, probabilities, float(budget))
 
     assert Macs().estimate(space.child(derived.choice)).value <= budget
-    assert derived.floor_dropped == floor_dropped
+    assert derived.lower_bound_relaxed == lower_bound_relaxed
     assert derived.score == pytest.approx(values[inside].max(), abs=1e-9)
 
 

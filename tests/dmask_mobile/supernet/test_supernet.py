@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
-from dmask_mobile.supernet.cut import cut_child
+from dmask_mobile.supernet.cut import extract_subnet
 from dmask_mobile.supernet.gates import one_hot_gates
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.supernet.supernet import MaskedSupernet
@@ -39,7 +39,7 @@ def outputs(
     space: SearchSpace, choice: Choice, train: bool, dtype: torch.dtype, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     supernet = random_supernet(space, dtype)
-    child = cut_child(supernet, choice)
+    child = extract_subnet(supernet, choice)
     x = torch.randn(
         batch, space.input.channels, space.resolution, space.resolution, dtype=dtype,
         generator=torch.Generator().manual_seed(2),
@@ -69,19 +69,19 @@ def test_one_hot_supernet_is_the_child_in_float32_training(case: tuple[SearchSpa
 def test_running_statistics_of_the_child_are_learned_in_the_supernet(case: tuple[SearchSpace, Choice]) -> None:
     space, choice = case
     supernet = random_supernet(space, torch.float64).train()
-    child = cut_child(supernet, choice).train()
+    child = extract_subnet(supernet, choice).train()
     x = torch.randn(4, space.input.channels, space.resolution, space.resolution, dtype=torch.float64)
     with torch.no_grad():
         supernet(x, one_hot_gates(space, choice, torch.float64))
         child(subsample(x, space.child(choice).resolution))
-    for name, value in cut_child(supernet, choice).state_dict().items():
+    for name, value in extract_subnet(supernet, choice).state_dict().items():
         torch.testing.assert_close(value, child.state_dict()[name], rtol=0, atol=1e-9)
 
 
 def test_largest_child_has_all_weights() -> None:
     space = load_space("demo")
     supernet = MaskedSupernet(space)
-    child = cut_child(supernet, space.largest())
+    child = extract_subnet(supernet, space.largest())
     assert sum(p.numel() for p in child.parameters()) == sum(p.numel() for p in supernet.parameters())
 
 
@@ -99,7 +99,7 @@ def test_shipped_spaces_hold_the_invariants_for_40_random_children(name: str) ->
         child, gates = space.child(choice), one_hot_gates(space, choice, torch.float64)
         assert macs.expected(gates).item() == Macs().estimate(child).value
         assert params.expected(gates).item() == Params().estimate(child).value
-        network = cut_child(supernet, choice).eval()
+        network = extract_subnet(supernet, choice).eval()
         with torch.no_grad():
             of_child = network(subsample(x, child.resolution))
             torch.testing.assert_close(supernet(x, gates), of_child, rtol=1e-9, atol=1e-9)

@@ -17,7 +17,7 @@ from dmask_mobile.records.space import load_space
 from export.deployable import Deployable
 from export.formats.registry import FORMATS, format_named, format_of
 from export.verification.numerics import LIMITS, compare
-from export.write import artifact_of, check_order, export_child
+from export.write import artifact_of, check_request, export_child
 from tests.export.factory import CHILD, described, exported, images_of, reference, telling_network
 from tests.export.formats_at import ALL_FORMATS, ALL_VARIANTS
 
@@ -143,7 +143,7 @@ def test_what_a_format_lacks_is_said_before_anything_is_converted(
     format_name: str, fields: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DmaskError, match=message):
-        check_order(described(format_name, **fields), None)
+        check_request(described(format_name, **fields), None)
 
 
 def test_unknown_format() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import LatencyPrediction
-from export.verification.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies, judge_latency
+from export.verification.latency_verdict import MeasuredLatency, PredictedLatency, judge_latencies, judge_latency
 from tests.export.factory import exported
 
 
@@ -17,15 +17,18 @@ class NoProbe:
         raise AssertionError("verdicts need no device")
 
 
-def promise_of(predicted_ms: float, budget_ms: float | None) -> LatencyPromise:
+def predicted_latency(predicted_ms: float, budget_ms: float | None) -> PredictedLatency:
     prediction = LatencyPrediction(
         ms=predicted_ms, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
     )
-    return LatencyPromise("latency", "onnx", "fp32", prediction, budget_ms, NoProbe())
+    return PredictedLatency("latency", "onnx", "fp32", prediction, budget_ms, NoProbe())
 
 
 def latency_verdicts(predicted: float, ms: float, noise: float, drift: float, budget: float | None) -> list[str]:
-    return [c.verdict for c in judge_latency("onnx", promise_of(predicted, budget), MeasuredLatency(ms, noise, drift))]
+    return [
+        c.verdict
+        for c in judge_latency("onnx", predicted_latency(predicted, budget), MeasuredLatency(ms, noise, drift))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_latency_verdict(predicted: float, ms: float, noise: float, drift: float
     [(11.9, 0.2, "passed"), (11.9, -0.2, "passed"), (12.1, 0.2, "failed"), (10.0, 0.3, "not verified")],
 )
 def test_latency_verdict_with_leave_to_drift(ms: float, drift: float, verdict: str) -> None:
-    (check,) = judge_latency("onnx", promise_of(10, None), MeasuredLatency(ms, 0.0, drift), allow_drift=True)
+    (check,) = judge_latency("onnx", predicted_latency(10, None), MeasuredLatency(ms, 0.0, drift), allow_drift=True)
     assert check.verdict == verdict
 
 
@@ -60,7 +63,7 @@ def test_budget_is_held_by_the_prediction_and_within_tolerance_by_the_device() -
 
 
 def test_a_prediction_over_the_budget_is_named_as_the_cause() -> None:
-    _, budget = judge_latency("onnx", promise_of(10, 9.9), MeasuredLatency(9.8, 0.0, 0.0))
+    _, budget = judge_latency("onnx", predicted_latency(10, 9.9), MeasuredLatency(9.8, 0.0, 0.0))
     assert budget.verdict == "failed"
     assert budget.note.startswith("the table predicts 10 ms, over the budget; ")
 
@@ -71,7 +74,7 @@ def test_a_device_that_is_lost_costs_its_latency_alone(tmp_path: Path) -> None:
             raise DmaskError("the phone is gone", "plug it in again")
 
     artifact = exported("onnx", tmp_path)
-    promise = promise_of(10, 12)._replace(probe=Lost())
-    (check,) = judge_latencies(artifact, tmp_path / artifact.path, [promise], {}, allow_drift=False)
+    prediction = predicted_latency(10, 12)._replace(probe=Lost())
+    (check,) = judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, allow_drift=False)
     assert (check.verdict, check.measured) == ("not verified", None)
     assert check.note == "it could not be measured: the phone is gone; plug it in again"

@@ -16,8 +16,8 @@ from dmask_mobile.records.artifact import Artifact, LatencyPrediction, hash_path
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Check
 from export.formats.registry import FORMATS
-from export.verification.latency_verdict import LatencyPromise, MeasuredLatency
-from export.verification.verify import Wanted, verify_artifact
+from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
+from export.verification.verify import VerifyOptions, verify_artifact
 from tests.export.factory import CHILD, SPACE, exported, reference
 from tests.export.formats_at import ALL_FORMATS
 
@@ -30,7 +30,7 @@ PREDICTION = LatencyPrediction(
 )
 
 
-def checks_of(artifact: Artifact, folder: Path, wanted: Wanted | None = None) -> dict[str, Check]:
+def checks_of(artifact: Artifact, folder: Path, wanted: VerifyOptions | None = None) -> dict[str, Check]:
     return {check.quantity: check for check in verify_artifact(artifact, folder, reference(), wanted)}
 
 
@@ -91,10 +91,10 @@ def test_a_flipped_weight_is_caught_and_its_block_named(tmp_path: Path) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
     edit_onnx(tmp_path / artifact.path, flip)
-    checks = checks_of(artifact, tmp_path, Wanted(bisect=True))
+    checks = checks_of(artifact, tmp_path, VerifyOptions(bisect=True))
     assert {"identity", "max error", "first bad block"} <= failed(checks)
     assert "block 2 (InvertedResidual)" in checks["first bad block"].note
-    assert "first bad block" not in checks_of(exported("onnx", tmp_path), tmp_path, Wanted(bisect=True))
+    assert "first bad block" not in checks_of(exported("onnx", tmp_path), tmp_path, VerifyOptions(bisect=True))
 
 
 def test_a_removed_block_is_caught(tmp_path: Path) -> None:
@@ -243,11 +243,11 @@ def test_without_a_reference_the_numbers_are_not_verified(tmp_path: Path) -> Non
 def test_limits_can_be_replaced(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path, precision="fp16")
     assert "max error" not in failed(checks_of(artifact, tmp_path))
-    checks = checks_of(artifact, tmp_path, Wanted(limits={"max_error": 1e-7}))
+    checks = checks_of(artifact, tmp_path, VerifyOptions(limits={"max_error": 1e-7}))
     assert failed(checks) == {"max error"}
     assert checks["max error"].allowed == "1e-07"
     with pytest.raises(DmaskError, match="no limit 'size'; there are max_error"):
-        checks_of(artifact, tmp_path, Wanted(limits={"size": 1}))
+        checks_of(artifact, tmp_path, VerifyOptions(limits={"size": 1}))
 
 
 class FixedProbe:
@@ -259,9 +259,9 @@ class FixedProbe:
 
 
 def latency_checks(artifact: Artifact, folder: Path, **wanted: object) -> dict[str, Check]:
-    promise = LatencyPromise("latency", "onnx", "fp32", PREDICTION, 2.0, FixedProbe())
-    given = {"promises": [promise], **wanted}
-    return {k: c for k, c in checks_of(artifact, folder, Wanted(**given)).items() if "latency" in k}  # type: ignore[arg-type]
+    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, 2.0, FixedProbe())
+    given = {"predictions": [prediction], **wanted}
+    return {k: c for k, c in checks_of(artifact, folder, VerifyOptions(**given)).items() if "latency" in k}  # type: ignore[arg-type]
 
 
 def test_latency_is_measured_where_the_table_predicts_it(tmp_path: Path) -> None:
@@ -271,12 +271,12 @@ def test_latency_is_measured_where_the_table_predicts_it(tmp_path: Path) -> None
 
 def test_a_format_without_a_table_promises_nothing(tmp_path: Path) -> None:
     (check,) = latency_checks(exported("coreml", tmp_path), tmp_path).values()
-    assert (check.verdict, check.note) == ("not promised", "no table of coreml")
+    assert (check.verdict, check.note) == ("not predicted", "no table of coreml")
 
 
 def test_a_table_of_the_artifacts_precision_comes_first(tmp_path: Path) -> None:
-    tables = [LatencyPromise("latency", "onnx", p, PREDICTION, None, FixedProbe()) for p in ("int8", "fp32")]
-    (check,) = latency_checks(exported("onnx", tmp_path), tmp_path, promises=tables).values()
+    tables = [PredictedLatency("latency", "onnx", p, PREDICTION, None, FixedProbe()) for p in ("int8", "fp32")]
+    (check,) = latency_checks(exported("onnx", tmp_path), tmp_path, predictions=tables).values()
     assert check.verdict == "passed"
 
 
@@ -288,27 +288,27 @@ def test_another_precision_than_the_tables_is_not_verified(tmp_path: Path) -> No
 
 def test_a_device_that_is_not_at_hand_is_not_verified_unless_a_measurement_is_brought(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path)
-    promise = LatencyPromise("latency", "onnx", "fp32", PREDICTION, None, "the device is not at hand: a phone")
-    (check,) = latency_checks(artifact, tmp_path, promises=[promise]).values()
+    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, None, "the device is not at hand: a phone")
+    (check,) = latency_checks(artifact, tmp_path, predictions=[prediction]).values()
     assert (check.verdict, check.note) == ("not verified", "the device is not at hand: a phone")
-    brought = {"onnx": MeasuredLatency(2.05, 0.02, 0.0, "measured elsewhere: perf_test")}
-    (check,) = latency_checks(artifact, tmp_path, promises=[promise], brought=brought).values()
+    external = {"onnx": MeasuredLatency(2.05, 0.02, 0.0, "measured elsewhere: perf_test")}
+    (check,) = latency_checks(artifact, tmp_path, predictions=[prediction], external=external).values()
     assert (check.verdict, check.measured, check.note) == ("passed", 2.05, "measured elsewhere: perf_test")
 
 
 def test_a_prediction_in_the_file_is_a_promise_too(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path, latency=PREDICTION)
-    (check,) = latency_checks(artifact, tmp_path, promises=[]).values()
+    (check,) = latency_checks(artifact, tmp_path, predictions=[]).values()
     assert (check.verdict, check.predicted) == ("not verified", 2.0)
     assert check.note == "no table of phone at hand; give --table, or --measured FILE"
-    brought = {"onnx": MeasuredLatency(3.0, 0.0, 0.0, "elsewhere")}
-    (check,) = latency_checks(artifact, tmp_path, promises=[], brought=brought).values()
+    external = {"onnx": MeasuredLatency(3.0, 0.0, 0.0, "elsewhere")}
+    (check,) = latency_checks(artifact, tmp_path, predictions=[], external=external).values()
     assert check.verdict == "failed"
 
 
 def test_a_measurement_that_nothing_predicted_is_no_pass(tmp_path: Path) -> None:
-    brought = {"onnx": MeasuredLatency(3.0, 0.0, 0.0, "elsewhere")}
-    (check,) = latency_checks(exported("onnx", tmp_path), tmp_path, promises=[], brought=brought).values()
+    external = {"onnx": MeasuredLatency(3.0, 0.0, 0.0, "elsewhere")}
+    (check,) = latency_checks(exported("onnx", tmp_path), tmp_path, predictions=[], external=external).values()
     assert (check.verdict, check.measured) == ("not verified", 3.0)
 
 

@@ -67,7 +67,7 @@ def test_outputs_are_those_of_this_machine(subject: Subject, sessions: tuple[Age
 @pytest.fixture(scope="module")
 def table(emulated: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("arm64") / "emulated.jsonl"
-    done = dmask("profile", GOLDEN, "-o", path, "--python", emulated, "--functional", "--rounds", 1)
+    done = dmask("profile", GOLDEN, "-o", path, "--python", emulated, "--emulated", "--rounds", 1)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -77,7 +77,7 @@ def test_a_table_of_an_emulator_says_so(table: Path) -> None:
     head = read.head
     assert (head.device, head.system) == ("Cortex-A76 (qemu) (aarch64)", "Linux")
     assert head.runtime_version == version("onnxruntime")
-    assert head.functional
+    assert head.emulated
     assert set(read.blocks) == set(blocks_of(SPACE))
     assert set(read.networks) == set(networks_of(SPACE))
     assert read.failures == {}
@@ -97,6 +97,6 @@ def test_a_search_takes_it_only_when_told_to(table: Path, tmp_path: Path) -> Non
     assert refused.returncode == 2
     assert "was measured on an emulator: its times mean nothing; profile the device itself, or" in refused.stderr
     assert not (tmp_path / "run" / "child.json").exists()
-    done = dmask(*search, "--functional")
+    done = dmask(*search, "--emulated")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "child.json").exists()

@@ -100,7 +100,7 @@ def test_an_emulator_and_a_phone_that_tells_little(phone: FakePhone, program: st
         clock.unlink()
     found = AdbDevice(DeviceOptions(at="adb", runner=program)).describe(LiteRTRuntime())
     assert found[:3] == ("FAIRPHONE 5 (arm64-v8a)", "Android 14", 9)
-    assert (found.soc, found.clocks_mhz, found.functional) == ("", (), True)
+    assert (found.soc, found.clocks_mhz, found.emulated) == ("", (), True)
     (phone.folder / "system/bin/getprop").unlink()
     with pytest.raises(
         DmaskError, match=r"'127.*' is no Android phone: .*getprop.*not found; reach other machines by ssh"
@@ -433,7 +433,7 @@ def test_two_phones_share_a_plan(phone: FakePhone, tmp_path: Path) -> None:
         options = [DeviceOptions(at=f"adb:{p.serial}", python=sys.executable) for p in (phone, other)]
         table = profile_space(SPACE, setup_for(options, "onnxruntime"), QUICK, tmp_path / "t.jsonl")
         assert set(table.blocks) == set(blocks_of(SPACE))
-        assert {row.unit for row in table.rows if isinstance(row, BlockRow)} == {0, 1}
+        assert {row.device_index for row in table.rows if isinstance(row, BlockRow)} == {0, 1}
         assert (phone.read(SETTINGS), other.read(SETTINGS)) == ("1", "1")
         other.write("props/ro.product.model", "Pixel 9\n")
         with pytest.raises(DmaskError, match=r"must be identical: device of the first is '.*Pixel 8.*Pixel 9"):

@@ -178,7 +178,7 @@ def test_an_order_that_fails_is_answered_and_the_next_one_is_carried_out() -> No
     ]
     *errors, last = ask(lines, "onnxruntime", "1", "cpu", "")
     assert [error.startswith(b'dmask:{"error": ') for error in errors] == [True] * 3
-    assert b"no order 'dance'" in errors[2]
+    assert b"no request 'dance'" in errors[2]
     assert json.loads(last.removeprefix(b"dmask:"))["runtime_version"] == metadata.version("onnxruntime")
 
 

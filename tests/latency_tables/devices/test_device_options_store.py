@@ -8,7 +8,7 @@ import pytest
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import load_space
-from latency_tables.devices.device_options_store import recall, remember
+from latency_tables.devices.device_options_store import load_device_options, save_device_options
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.profiling.setup import setup_of
 from latency_tables.profiling.table_probe import check_drift
@@ -19,17 +19,17 @@ from tests.latency_tables.factory import edit_head, local_head, write_table
 def test_what_was_measured_with_is_found_again() -> None:
     head = local_head().model_copy(update={"created": "once", "reached_at": "ssh:pi"})
     options = DeviceOptions(at="ssh:pi", python="venv/bin/python", cores=(2, 3))
-    remember(head, options)
-    assert recall(head, "t") == options
-    assert recall(head, "t", "ssh:other") == options.model_copy(update={"at": "ssh:other"})
+    save_device_options(head, options)
+    assert load_device_options(head, "t") == options
+    assert load_device_options(head, "t", "ssh:other") == options.model_copy(update={"at": "ssh:other"})
     with pytest.raises(DmaskError, match="t was measured on 'ssh:pi', which you have not measured on into this table"):
-        recall(head.model_copy(update={"created": "twice"}), "t")
+        load_device_options(head.model_copy(update={"created": "twice"}), "t")
 
 
 def test_this_machine_needs_no_knowledge() -> None:
     head = local_head().model_copy(update={"created": "never remembered", "pinned_cores": (1,)})
-    assert recall(head, "t") == DeviceOptions(cores=(1,))
-    assert recall(head, "t", "adb:A") == DeviceOptions(at="adb:A", cores=(1,))
+    assert load_device_options(head, "t") == DeviceOptions(cores=(1,))
+    assert load_device_options(head, "t", "adb:A") == DeviceOptions(at="adb:A", cores=(1,))
 
 
 def test_a_foreign_table_runs_nothing_and_calls_nobody(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.native_output import PARSERS
 from latency_tables.devices.options import DeviceOptions
-from latency_tables.devices.runners import MAX_SECONDS, RUNNERS, RunOrder, native_runner
+from latency_tables.devices.runners import MAX_SECONDS, RUNNERS, RunRequest, native_runner
 from latency_tables.profiling.setup import setup_for
 from latency_tables.runtimes.registry import RUNTIMES, runtime_named
 
@@ -21,8 +21,8 @@ def program(folder: Path, name: str, content: bytes = b"x") -> str:
     return str(path)
 
 
-def order(name: str, delegate: str = "cpu", flags: tuple[str, ...] = ()) -> RunOrder:
-    return RunOrder("a.model", 2, RUNNERS[name].delegates[delegate], flags, 0.5, 30, (3, 224, 192))
+def request(name: str, delegate: str = "cpu", flags: tuple[str, ...] = ()) -> RunRequest:
+    return RunRequest("a.model", 2, RUNNERS[name].delegates[delegate], flags, 0.5, 30, (3, 224, 192))
 
 
 def test_each_program_fits_its_runtime_and_its_parser() -> None:
@@ -35,7 +35,7 @@ def test_each_program_fits_its_runtime_and_its_parser() -> None:
 
 def test_benchmark_model_is_called_by_flags() -> None:
     found = RUNNERS["benchmark_model"].arguments(
-        order("benchmark_model", "gpu", ("--gpu_precision_loss_allowed=false",))
+        request("benchmark_model", "gpu", ("--gpu_precision_loss_allowed=false",))
     )
     assert found == [
         "--graph=a.model",
@@ -47,23 +47,23 @@ def test_benchmark_model_is_called_by_flags() -> None:
         "--use_gpu=true",
         "--gpu_precision_loss_allowed=false",
     ]
-    assert "--use_xnnpack=true" in RUNNERS["benchmark_model"].arguments(order("benchmark_model"))
-    assert "--use_nnapi=true" in RUNNERS["benchmark_model"].arguments(order("benchmark_model", "nnapi"))
+    assert "--use_xnnpack=true" in RUNNERS["benchmark_model"].arguments(request("benchmark_model"))
+    assert "--use_nnapi=true" in RUNNERS["benchmark_model"].arguments(request("benchmark_model", "nnapi"))
 
 
 def test_perf_test_takes_options_before_the_model() -> None:
-    found = RUNNERS["onnxruntime_perf_test"].arguments(order("onnxruntime_perf_test", "nnapi", ("-o", "1")))
+    found = RUNNERS["onnxruntime_perf_test"].arguments(request("onnxruntime_perf_test", "nnapi", ("-o", "1")))
     assert found == ["-I", "-m", "times", "-r", "30", "-x", "2", "-e", "nnapi", "-o", "1", "a.model"]
 
 
 def test_executor_runner_is_told_its_threads() -> None:
-    found = RUNNERS["executor_runner"].arguments(order("executor_runner"))
+    found = RUNNERS["executor_runner"].arguments(request("executor_runner"))
     assert found == ["--model_path=a.model", "--num_executions=30", "--cpu_threads=2"]
 
 
 @pytest.mark.parametrize(("delegate", "device"), [("cpu", "-1"), ("gpu", "0")])
 def test_benchncnn_takes_positions_and_the_shape_backwards(delegate: str, device: str) -> None:
-    found = RUNNERS["benchncnn"].arguments(order("benchncnn", delegate))
+    found = RUNNERS["benchncnn"].arguments(request("benchncnn", delegate))
     assert found == ["30", "2", "2", device, "0", "param=a.model", "shape=[192,224,3]"]
 
 

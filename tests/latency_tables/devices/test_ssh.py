@@ -20,7 +20,7 @@ from dmask_mobile.records.space import SearchSpace
 from latency_tables.conversion.converter import convert_subject
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import MeasuringError, Samples
-from latency_tables.devices.device_options_store import recall
+from latency_tables.devices.device_options_store import load_device_options
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import DEVICES
@@ -148,7 +148,7 @@ def test_profile_at_the_command_line(board: Sshd, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     done = run_command(profile_command(path))
     assert done.returncode == 0, done.stderr
-    assert recall(LatencyTable.read(path).head, str(path)) == options()
+    assert load_device_options(LatencyTable.read(path).head, str(path)) == options()
     assert_complete(path, network_rounds=4)
 
 

@@ -81,7 +81,7 @@ def test_a_phone_without_python(phone: FakePhone) -> None:
     seen = found.devices[1]
     assert (seen.device, seen.system, seen.soc) == ("Google Pixel 8 (arm64-v8a)", "Android 14", "Tensor G3")
     assert seen.clocks_mhz == (1704,) * 4 + (2367,) * 4 + (2914,)
-    assert (seen.problem, seen.functional, seen.python) == ("", False, "")
+    assert (seen.problem, seen.emulated, seen.python) == ("", False, "")
     for program, runner in RUNNERS.items():
         assert states(seen)[runner.runtime].needs == (Need(what=f"--runner {program}", fix=runner.where),)
     assert states(seen)["coreml"].needs[0].what == "coreml does not run on Android"
@@ -91,7 +91,7 @@ def test_a_phone_with_python_and_an_emulator(phone: FakePhone) -> None:
     give_python(phone, f'exec {PYTHON} "$@"')
     phone.write("props/ro.kernel.qemu", "1\n")
     (seen,) = attached().devices[1:]
-    assert (seen.functional, seen.python) == (True, sys.version.split()[0])
+    assert (seen.emulated, seen.python) == (True, sys.version.split()[0])
     assert {name: state.version for name, state in states(seen).items()} == VERSIONS | {"coreml": ""}
     assert all(states(seen)[name].needs == () for name in VERSIONS)
 

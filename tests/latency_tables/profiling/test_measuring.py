@@ -16,7 +16,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.space import SearchSpace, load_space
-from export.verification.latency_verdict import LatencyPromise, MeasuredLatency, judge_latencies
+from export.verification.latency_verdict import MeasuredLatency, PredictedLatency, judge_latencies
 from latency_tables.devices.device import (
     Conditions,
     Device,
@@ -95,23 +95,23 @@ def test_identical_devices_share_the_work(tmp_path: Path) -> None:
     counted = [row for row in table.rows if isinstance(row, BlockRow | NetworkRow)]
     assert len(counted) == 2 * (len(blocks_of(SPACE)) + len(networks_of(SPACE)))
     assert len({(row.subject, row.round) for row in counted}) == len(counted)
-    by_unit = [sum(row.unit == unit for row in counted) for unit in (0, 1)]
-    assert abs(by_unit[0] - by_unit[1]) <= len(counted) // 4
-    assert {row.wall_ms for row in counted if row.unit == 1} == {(2.0,)}
+    by_device = [sum(row.device_index == device for row in counted) for device in (0, 1)]
+    assert abs(by_device[0] - by_device[1]) <= len(counted) // 4
+    assert {row.wall_ms for row in counted if row.device_index == 1} == {(2.0,)}
 
 
 def test_a_slower_one_of_them_is_told_by_its_sentinels(tmp_path: Path) -> None:
     table = profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(1.2))
     assert {round(summary.typical_ms, 6) for summary in table.blocks.values()} == {1.1}
-    by_unit = {row.unit: round(float(drift), 6) for row, drift in zip(table.rows, table.drift, strict=True)
+    by_device = {row.device_index: round(float(drift), 6) for row, drift in zip(table.rows, table.drift, strict=True)
                if isinstance(row, BlockRow)}  # fmt: skip
-    assert by_unit == {0: round(1 / 1.1, 6), 1: round(1.2 / 1.1, 6)}
+    assert by_device == {0: round(1 / 1.1, 6), 1: round(1.2 / 1.1, 6)}
 
 
 def test_two_real_sessions_share_the_work(tmp_path: Path) -> None:
     table = profile(tmp_path / "t.jsonl", LocalDevice(), LocalDevice())
     assert set(table.num_rounds.values()) == {2}
-    assert {row.unit for row in table.rows if isinstance(row, SentinelRow)} == {0, 1}
+    assert {row.device_index for row in table.rows if isinstance(row, SentinelRow)} == {0, 1}
 
 
 def test_different_devices_are_refused(tmp_path: Path) -> None:
@@ -238,8 +238,10 @@ def test_a_lost_device_loses_nothing(samples: int, tmp_path: Path) -> None:
 def test_one_of_two_devices_lost_keeps_what_the_other_measured(tmp_path: Path) -> None:
     with pytest.raises(DeviceLostError, match="the phone is gone"):
         profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(samples=5))
-    units = [row.unit for row in LatencyTable.read(tmp_path / "t.jsonl").rows if isinstance(row, BlockRow)]
-    assert units.count(0) == -(-len(blocks_of(SPACE)) // 2)  # its whole share of the round
+    device_indices = [
+        row.device_index for row in LatencyTable.read(tmp_path / "t.jsonl").rows if isinstance(row, BlockRow)
+    ]
+    assert device_indices.count(0) == -(-len(blocks_of(SPACE)) // 2)  # its whole share of the round
 
 
 def test_a_hot_round_counts_only_where_there_is_no_cool_one(tmp_path: Path) -> None:
@@ -294,9 +296,9 @@ def test_a_verification_that_is_told_to_stop_stops(signal_number: int, tmp_path:
     prediction = LatencyPrediction(
         ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
     )
-    promise = LatencyPromise("latency", "onnx", "fp32", prediction, None, Probe())
+    prediction = PredictedLatency("latency", "onnx", "fp32", prediction, None, Probe())
     with pytest.raises(StoppedError, match=rf"measuring stopped by {signal.Signals(signal_number).name}"):
-        list(judge_latencies(artifact, tmp_path / artifact.path, [promise], {}, allow_drift=False))
+        list(judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, allow_drift=False))
 
 
 class Refusing(ScriptedSession):

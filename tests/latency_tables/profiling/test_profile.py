@@ -27,7 +27,7 @@ from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import Planner, blocks_of, networks_of
 from latency_tables.profiling.profile import profile_child, profile_space, stability
 from latency_tables.profiling.setup import Setup
-from latency_tables.profiling.table_probe import TableProbe, check_drift, promise_of
+from latency_tables.profiling.table_probe import TableProbe, check_drift, predicted_latency
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.table.rows import BlockRow, FailureRow, NetworkRow, SentinelRow
 from latency_tables.table.table import LatencyTable
@@ -101,12 +101,12 @@ def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> N
     assert measured.ms > 0
     assert measured.noise >= 0
     assert measured.drift > -1
-    promise = promise_of(table, "latency", child, 2.0)
-    assert (promise.model_format, promise.precision, promise.budget_ms) == ("onnx", "fp32", 2.0)
-    assert promise.predicted.ms == Latency(table).estimate(child).value
-    assert isinstance(promise.probe, TableProbe)
+    prediction = predicted_latency(table, "latency", child, 2.0)
+    assert (prediction.model_format, prediction.precision, prediction.budget_ms) == ("onnx", "fp32", 2.0)
+    assert prediction.predicted.ms == Latency(table).estimate(child).value
+    assert isinstance(prediction.probe, TableProbe)
     elsewhere = LatencyTable(table.head.model_copy(update={"device": "phone"}), table.rows, table.source)
-    reason = promise_of(elsewhere, "latency", child, None).probe
+    reason = predicted_latency(elsewhere, "latency", child, None).probe
     assert isinstance(reason, str)
     assert reason.startswith("the device is not at hand: ")
     assert "device of the table is 'phone'" in reason

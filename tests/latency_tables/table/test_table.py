@@ -93,7 +93,7 @@ def test_a_row_that_means_nothing_is_named(line: dict[str, object], message: str
         ({"device": "Pixel 6"}, r"device of the table is 'Pixel 6', here it is"),
         ({"runtime_version": "0.1"}, r"runtime_version of the table is '0.1', here it is"),
         ({"threads": 8}, r"threads of the table is '8', here it is '1'"),
-        ({"version": 2}, r"version 2 of dmask-latency-table, but this dmask-mobile reads version 1"),
+        ({"version": 3}, r"version 3 of dmask-latency-table, but this dmask-mobile reads version 1 and 2"),
     ],
 )
 def test_a_table_of_something_else_is_refused(
@@ -123,6 +123,30 @@ def test_golden_table_of_version_1_still_reads() -> None:
     space = SearchSpace.read(Path(__file__).parents[2] / "golden" / "space_v1.yaml")
     child = space.child(space.largest())
     assert Latency(table).estimate(child).value == pytest.approx(network_ms(child), rel=1e-6)
+
+
+def test_a_table_of_version_1_goes_on_as_version_2_with_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    lines = (Path(__file__).parents[2] / "golden" / "table_v1.jsonl").read_text().splitlines()
+    head = json.loads(lines[0]) | {"functional": True}
+    second = json.loads(lines[1]) | {"unit": 1}
+    path.write_text("\n".join([json.dumps(head), json.dumps(second), *lines[2:]]) + "\n")
+    before = LatencyTable.read(path)
+    assert before.head.emulated
+    assert before.rows[0].device_index == 1  # type: ignore[union-attr]
+    with TableWriter(path, before.head):
+        pass
+    after = path.read_text()
+    assert json.loads(after.splitlines()[0]).items() >= {"version": 2, "emulated": True}.items()
+    assert '"device_index":1' in after.splitlines()[1]
+    assert "functional" not in after
+    assert LatencyTable.read(path).digest == before.digest
+
+
+def test_digests_keep_the_names_of_version_1() -> None:
+    """What artifacts, runs and the user's state already name a table by, computed with the first release."""
+    table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v1.jsonl")
+    assert (table.digest, table.head.digest()) == ("cb8f7fd715c94a35", "c55b6a901dd630c5")
 
 
 def rows_with_drift(factors: list[float], head: TableHead) -> LatencyTable:

@@ -22,7 +22,7 @@ from dmask_mobile.records.artifact import ModelDescription
 from dmask_mobile.records.space import load_space
 from export.formats.coreml.reader import CoreMLModel, quiet_coremltools
 from export.formats.coreml.writer import LARGEST_BATCH, CoreML
-from export.formats.protocols import ExportOrder
+from export.formats.protocols import ExportRequest
 from tests.export import factory
 from tests.export.factory import CHILD, CLASS_NAMES, MAX_ERROR, Written, pixels, writer_of
 
@@ -31,15 +31,15 @@ pytestmark = pytest.mark.slow  # together more than a minute; test_export.py has
 FLOAT32 = 65568  # ArrayFeatureType
 
 
-order_of = functools.partial(factory.order_of, "coreml")
+request_of = functools.partial(factory.request_of, "coreml")
 
 
-def check_contract(order: ExportOrder, model: CoreMLModel, number: int) -> None:
-    """Outputs as PyTorch's, counts as the cost models', no transposes or casts but those of the order."""
-    child, precision = order.description.child, order.description.precision
-    images = pixels(order, number)
+def check_contract(request: ExportRequest, model: CoreMLModel, number: int) -> None:
+    """Outputs as PyTorch's, counts as the cost models', no transposes or casts but those of the request."""
+    child, precision = request.description.child, request.description.precision
+    images = pixels(request, number)
     with torch.no_grad():
-        expected = order.model(images)
+        expected = request.model(images)
     found = model.run(images)
     assert list(found) == ["output"]
     assert found["output"].shape == expected.shape
@@ -74,18 +74,18 @@ CASES = [
 
 @pytest.mark.parametrize("asked", CASES, ids=str)
 def test_contract(asked: dict[str, object], written: Written) -> None:
-    order, path = written(**asked)
+    request, path = written(**asked)
     model = CoreML().open(path)
     assert isinstance(model, CoreMLModel)
-    check_contract(order, model, 64)
+    check_contract(request, model, 64)
 
 
 @pytest.mark.parametrize("asked", [{}, {"precision": "fp16", "batch": None}], ids=str)
 def test_one_image_or_many_give_the_same(asked: dict[str, object], written: Written) -> None:
-    order, path = written(**asked)
-    model, images = CoreML().open(path), pixels(order, 9)
+    request, path = written(**asked)
+    model, images = CoreML().open(path), pixels(request, 9)
     one_by_one = torch.cat([model.run(image[None])["output"] for image in images])
-    limit = 1e-5 if order.description.precision == "fp32" else 2e-3  # sums in another order round to other halves
+    limit = 1e-5 if request.description.precision == "fp32" else 2e-3  # sums in another order round to other halves
     spread = float(one_by_one.max() - one_by_one.min())
     torch.testing.assert_close(model.run(images)["output"], one_by_one, rtol=0, atol=limit * spread)
 
@@ -124,16 +124,16 @@ def test_sizes_shrink_with_the_precision(tmp_path: Path) -> None:
     sizes = []
     for precision in ("fp32", "fp16", "int8"):
         path = tmp_path / f"{precision}.mlpackage"
-        CoreML().write(order_of(child, precision=precision), path)
+        CoreML().write(request_of(child, precision=precision), path)
         sizes.append((path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
     assert sizes[2] < 0.3 * sizes[0]
 
 
 def test_metadata_comes_back(written: Written) -> None:
-    order, path = written(output="probabilities", largest=255.0, batch=None)
+    request, path = written(output="probabilities", largest=255.0, batch=None)
     metadata = CoreML().open(path).metadata()
-    assert ModelDescription.from_metadata(metadata, str(path)) == order.description
+    assert ModelDescription.from_metadata(metadata, str(path)) == request.description
     assert metadata["com.apple.coreml.model.preview.type"] == "imageClassifier"
     preview = json.loads(metadata["com.apple.coreml.model.preview.parameters"])
     assert preview == {"labels": list(CLASS_NAMES), "colorSpace": "RGB"}
@@ -154,19 +154,19 @@ def test_writing_again_replaces_and_a_failure_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "new" / "net.mlpackage"
-    CoreML().write(order_of(), path)
-    CoreML().write(order_of(precision="fp16"), path)
+    CoreML().write(request_of(), path)
+    CoreML().write(request_of(precision="fp16"), path)
     assert CoreML().open(path).metadata()["dmask.precision"] == "fp16"
     with quiet_coremltools() as coremltools:
         monkeypatch.setattr(coremltools, "convert", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        CoreML().write(order_of(), path)
+        CoreML().write(request_of(), path)
     assert CoreML().open(path).metadata()["dmask.precision"] == "fp16"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_conversion_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    CoreML().write(order_of(precision="int8"), tmp_path / "net.mlpackage")
+    CoreML().write(request_of(precision="int8"), tmp_path / "net.mlpackage")
     CoreML().open(tmp_path / "net.mlpackage")
     assert capfd.readouterr() == ("", "")
 
@@ -273,25 +273,25 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
 
 
 def test_blocks_show_among_the_intermediates(written: Written) -> None:
-    order, path = written()
-    image = pixels(order, 1)
+    request, path = written()
+    image = pixels(request, 1)
     with torch.no_grad():
-        expected = order.model.network.blocks[0](image * order.model.scale + order.model.shift)
+        expected = request.model.network.blocks[0](image * request.model.scale + request.model.shift)
     inside = [t for t in CoreMLModel(path).intermediates(image) if t.shape == expected.shape]
     assert min(float((t - expected).abs().max()) for t in inside) < 1e-5
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML predicts here")
 def test_core_ml_itself_does_not_predict_off_a_mac(written: Written) -> None:
-    order, path = written()
-    assert CoreMLModel(path).predict(pixels(order, 1)) is None
+    request, path = written()
+    assert CoreMLModel(path).predict(pixels(request, 1)) is None
 
 
 @pytest.mark.parametrize(("precision", "units"), [("fp32", "CPU_ONLY"), ("fp16", "ALL"), ("int8", "CPU_ONLY")])
 def test_prediction_on_a_mac_is_by_core_ml(
     precision: str, units: str, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order, path = written(precision=precision)
+    request, path = written(precision=precision)
     asked = []
 
     class OnAMac:
@@ -302,7 +302,7 @@ def test_prediction_on_a_mac_is_by_core_ml(
             assert inputs["input"].shape == (1, 3, 16, 16)
             return {"output": inputs["input"].mean((2, 3))}
 
-    model, images = CoreMLModel(path), pixels(order, 3)
+    model, images = CoreMLModel(path), pixels(request, 3)
     with quiet_coremltools() as coremltools:
         monkeypatch.setattr(coremltools.models, "MLModel", OnAMac)
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -324,14 +324,14 @@ def test_prediction_on_a_mac_is_by_core_ml(
 )
 def test_a_random_child_of_every_space(space: str, precision: str, tmp_path: Path) -> None:
     found = load_space(space)
-    order = order_of(found.child(found.sample(random.Random(7))), precision=precision)
-    CoreML().write(order, tmp_path / "net.mlpackage")
-    check_contract(order, CoreMLModel(tmp_path / "net.mlpackage"), 4)
+    request = request_of(found.child(found.sample(random.Random(7))), precision=precision)
+    CoreML().write(request, tmp_path / "net.mlpackage")
+    check_contract(request, CoreMLModel(tmp_path / "net.mlpackage"), 4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", named_children())
 def test_published_networks(name: str, precision: str, tmp_path: Path) -> None:
-    order = order_of(named_child(name), precision=precision)
-    CoreML().write(order, tmp_path / "net.mlpackage")
-    check_contract(order, CoreMLModel(tmp_path / "net.mlpackage"), 4)
+    request = request_of(named_child(name), precision=precision)
+    CoreML().write(request, tmp_path / "net.mlpackage")
+    check_contract(request, CoreMLModel(tmp_path / "net.mlpackage"), 4)

@@ -27,7 +27,7 @@ from export.deployable import Deployable
 from export.formats.executorch import writer as to_executorch
 from export.formats.executorch.reader import ExecuTorchModel
 from export.formats.executorch.writer import ExecuTorch
-from export.formats.protocols import ExportOrder
+from export.formats.protocols import ExportRequest
 from export.verification.numerics import compare
 from tests.export import factory
 from tests.export.factory import MAX_ERROR, Written, pixels, writer_of
@@ -54,15 +54,15 @@ def short_child() -> ChildSpec:
     return SHORT.child(SHORT.largest())
 
 
-order_of = functools.partial(factory.order_of, "executorch")
+request_of = functools.partial(factory.request_of, "executorch")
 
 
-def check_contract(order: ExportOrder, path: Path, number: int) -> None:
+def check_contract(request: ExportRequest, path: Path, number: int) -> None:
     """Outputs as PyTorch's, counts as the cost models', nothing outside the delegate, no transposes or casts."""
-    child, precision = order.description.child, order.description.precision
-    model, images = ExecuTorch().open(path), pixels(order, number)
+    child, precision = request.description.child, request.description.precision
+    model, images = ExecuTorch().open(path), pixels(request, number)
     with torch.no_grad():
-        expected = order.model(images)
+        expected = request.model(images)
     found = model.run(images)
     assert list(found) == ["output"]
     assert found["output"].shape == expected.shape
@@ -94,15 +94,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     ids=lambda asked: ",".join(str(getattr(value, "name", value)) for value in asked.values()),
 )
 def test_contract(asked: dict[str, object], written: Written) -> None:
-    order, path = written(**asked)
-    check_contract(order, path, 64)
+    request, path = written(**asked)
+    check_contract(request, path, 64)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_contract_of_a_published_network(precision: str, tmp_path: Path) -> None:
-    order = order_of(named_child("fbnetv2_f1"), precision=precision)
-    ExecuTorch().write(order, tmp_path / "net.pte")
-    check_contract(order, tmp_path / "net.pte", 4)
+    request = request_of(named_child("fbnetv2_f1"), precision=precision)
+    ExecuTorch().write(request, tmp_path / "net.pte")
+    check_contract(request, tmp_path / "net.pte", 4)
 
 
 def test_int8_of_a_trained_network_agrees_with_fp32(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_int8_of_a_trained_network_agrees_with_fp32(tmp_path: Path) -> None:
     )  # fmt: skip
     chosen = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(0))[:128]
     calibration = model.as_input(data.train.images[chosen].float() / 255)
-    ExecuTorch().write(ExportOrder(model, description, calibration), tmp_path / "net.pte")
+    ExecuTorch().write(ExportRequest(model, description, calibration), tmp_path / "net.pte")
     images = model.as_input(data.val.images[:500].float() / 255)
     with torch.no_grad():
         expected = model(images)
@@ -134,21 +134,21 @@ def test_int8_of_a_trained_network_agrees_with_fp32(tmp_path: Path) -> None:
 
 
 def test_folding_changes_nothing_and_leaves_the_model_alone() -> None:
-    order = order_of()
-    before = {name: tensor.clone() for name, tensor in order.model.state_dict().items()}
-    folded = to_executorch._folded(order.model)
+    request = request_of()
+    before = {name: tensor.clone() for name, tensor in request.model.state_dict().items()}
+    folded = to_executorch._folded(request.model)
     kinds = {type(part) for part in folded.modules()}
     assert not kinds & {torch.nn.BatchNorm2d, torch.nn.Hardsigmoid}
     with torch.no_grad():
-        torch.testing.assert_close(folded(pixels(order, 8)), order.model(pixels(order, 8)), rtol=1e-4, atol=1e-5)
-    assert all(torch.equal(before[name], tensor) for name, tensor in order.model.state_dict().items())
-    assert all(parameter.requires_grad for parameter in order.model.parameters())
+        torch.testing.assert_close(folded(pixels(request, 8)), request.model(pixels(request, 8)), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[name], tensor) for name, tensor in request.model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in request.model.parameters())
 
 
 def test_what_folding_avoids_is_stray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a hard sigmoid two constants are cast outside the delegate, and two transposes are inside."""
     monkeypatch.setattr(to_executorch, "_folded", copy.deepcopy)
-    ExecuTorch().write(order_of(short_child()), tmp_path / "net.pte")
+    ExecuTorch().write(request_of(short_child()), tmp_path / "net.pte")
     model = ExecuTorch().open(tmp_path / "net.pte")
     assert model.stray_operations() == {
         "dim_order_ops::_to_dim_order_copy": 2, "XNNStaticTranspose": 2, "XNNConvert": 0,
@@ -194,10 +194,10 @@ def test_operations_outside_the_delegate_are_not_counted(written: Written, monke
 
 
 def test_metadata_comes_back(written: Written) -> None:
-    order, path = written(child=short_child(), output="probabilities", largest=255.0)
+    request, path = written(child=short_child(), output="probabilities", largest=255.0)
     metadata = ExecuTorch().open(path).metadata()
-    assert ModelDescription.from_metadata(metadata, str(path)) == order.description
-    assert metadata == order.description.to_metadata()
+    assert ModelDescription.from_metadata(metadata, str(path)) == request.description
+    assert metadata == request.description.to_metadata()
 
 
 def test_the_runtime_reads_metadata_too(written: Written) -> None:
@@ -212,9 +212,9 @@ def test_the_runtime_reads_metadata_too(written: Written) -> None:
 def test_conversion_and_running_say_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level, disabled = root.handlers[:], root.level, logging.root.manager.disable
-    order = order_of(short_child())
-    ExecuTorch().write(order, tmp_path / "new" / "net.pte")
-    ExecuTorch().open(tmp_path / "new" / "net.pte").run(pixels(order, 2))
+    request = request_of(short_child())
+    ExecuTorch().write(request, tmp_path / "new" / "net.pte")
+    ExecuTorch().open(tmp_path / "new" / "net.pte").run(pixels(request, 2))
     assert capfd.readouterr() == ("", "")
     assert (root.handlers, root.level, logging.root.manager.disable) == (handlers, level, disabled)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["net.pte"]
@@ -225,7 +225,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"before")
     monkeypatch.setattr(to_executorch, "_lowered", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        ExecuTorch().write(order_of(), path)
+        ExecuTorch().write(request_of(), path)
     assert [path.name for path in tmp_path.iterdir()] == ["net.pte"]
     assert path.read_bytes() == b"before"
 

@@ -23,8 +23,8 @@ from dmask_mobile.records.space import load_space
 from export.formats.litert.metadata import described
 from export.formats.litert.reader import LiteRTModel, quiet_litert
 from export.formats.litert.writer import LiteRT
-from export.formats.protocols import ExportOrder
-from tests.export.factory import CLASS_NAMES, MAX_ERROR, PREPROCESSING, Written, images_of, order_of, writer_of
+from export.formats.protocols import ExportRequest
+from tests.export.factory import CLASS_NAMES, MAX_ERROR, PREPROCESSING, Written, images_of, request_of, writer_of
 
 pytest.importorskip("litert_torch")
 pytestmark = pytest.mark.slow  # a conversion takes 5 to 20 s
@@ -34,12 +34,12 @@ PIXELS_NHWC = PREPROCESSING.model_copy(update={"layout": "NHWC", "input_range": 
 FOR_AN_APP = {"preprocessing": PIXELS_NHWC, "output": "probabilities", "author": "Än Author", "license": "MIT"}
 
 
-def check_contract(order: ExportOrder, model: LiteRTModel, images: int) -> None:
-    """Outputs as PyTorch's, counts as the cost models', no transposes or casts but those of the order."""
-    child, precision = order.description.child, order.description.precision
-    inputs = order.model.as_input(images_of(child, images))
+def check_contract(request: ExportRequest, model: LiteRTModel, images: int) -> None:
+    """Outputs as PyTorch's, counts as the cost models', no transposes or casts but those of the request."""
+    child, precision = request.description.child, request.description.precision
+    inputs = request.model.as_input(images_of(child, images))
     with torch.no_grad():
-        expected = torch.cat([order.model(image[None]) for image in inputs])
+        expected = torch.cat([request.model(image[None]) for image in inputs])
     found = model.run(inputs)
     assert list(found) == ["output"]
     assert found["output"].shape == expected.shape
@@ -51,7 +51,7 @@ def check_contract(order: ExportOrder, model: LiteRTModel, images: int) -> None:
     assert (error > 5e-5) == (precision != "fp32")  # a lower precision was asked for, and shows
     assert model.counts() == (Macs().estimate(child).value, Params().estimate(child).value)
     assert model.stray_operations() == NO_STRAYS
-    assert ModelDescription.from_metadata(model.metadata(), "the file") == order.description
+    assert ModelDescription.from_metadata(model.metadata(), "the file") == request.description
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def graph_of(path: Path) -> tuple[Any, Any, list[str]]:
     ids=["fp32", "fp16", "int8", "NHWC probabilities", "NHWC probabilities int8"],
 )
 def test_contract(fields: dict[str, object], written: Written) -> None:
-    order, path = written(**fields)
-    check_contract(order, LiteRTModel(path), 64)
+    request, path = written(**fields)
+    check_contract(request, LiteRTModel(path), 64)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -128,21 +128,21 @@ def test_int8_is_for_every_weight_by_channel_and_every_activation(written: Writt
 
 
 def test_int8_covers_the_extremes_of_all_calibration_images(tmp_path: Path) -> None:
-    order = order_of("litert", precision="int8")
+    request = request_of("litert", precision="int8")
     images = images_of(count=32) / 2
     images[20, 0, 3, 3] = 1.0  # averages of each image's extremes would end near 0.5
-    LiteRT().write(order._replace(calibration=images), tmp_path / "net.tflite")
+    LiteRT().write(request._replace(calibration=images), tmp_path / "net.tflite")
     _, graph, _ = graph_of(tmp_path / "net.tflite")
     quantized = graph.tensors[graph.operators[0].outputs[0]].quantization
     assert float(quantized.scale[0]) == pytest.approx(1 / 255, rel=0.01)
 
 
 def test_int8_leaves_room_for_other_images_inside_squeeze_excite(written: Written) -> None:
-    order, path = written(precision="int8")
+    request, path = written(precision="int8")
     images = images_of()[:32]  # what it was calibrated on
     with torch.no_grad():
-        before = order.model.network.blocks[0](images * order.model.scale + order.model.shift)
-        block = order.model.network.blocks[1]
+        before = request.model.network.blocks[0](images * request.model.scale + request.model.shift)
+        block = request.model.network.blocks[1]
         means = block.depthwise(block.expand(before)).mean((2, 3))
         gates = block.se(block.depthwise(block.expand(before)))
     _, graph, names = graph_of(path)
@@ -274,9 +274,9 @@ def test_standard_metadata_by_the_schema(
 def test_writing_again_gives_the_same_bytes_and_says_nothing(
     written: Written, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    order, path = written(precision="int8")
+    request, path = written(precision="int8")
     capfd.readouterr()
-    LiteRT().write(order, tmp_path / "new" / "net.tflite")
+    LiteRT().write(request, tmp_path / "new" / "net.tflite")
     LiteRT().open(tmp_path / "new" / "net.tflite").run(images_of(count=1))
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "new" / "net.tflite").read_bytes() == path.read_bytes()
@@ -287,7 +287,7 @@ def test_a_failure_leaves_what_was_there(written: Written, tmp_path: Path, monke
     path.write_bytes(before := written()[1].read_bytes())
     monkeypatch.setattr("export.formats.litert.writer._converted", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        LiteRT().write(order_of("litert"), path)
+        LiteRT().write(request_of("litert"), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -351,7 +351,7 @@ def convert(module: torch.nn.Module, path: Path, *shapes: tuple[int, ...]) -> Pa
         import litert_torch
 
         content = litert_torch.convert(module.eval(), tuple(map(torch.zeros, shapes))).model_content()
-        path.write_bytes(described(content, order_of("litert").description))
+        path.write_bytes(described(content, request_of("litert").description))
     return path
 
 
@@ -386,7 +386,7 @@ def test_products_of_other_kinds_are_not_counted_as_nothing(tmp_path: Path) -> N
 def test_every_output_comes_back_by_name(written: Written, tmp_path: Path) -> None:
     from ai_edge_litert.tools import flatbuffer_utils
 
-    order, path = written()
+    request, path = written()
     model, graph, names = graph_of(path)
     first = graph.operators[names.index("CONV_2D")].outputs[0]
     graph.outputs.append(first)
@@ -395,8 +395,8 @@ def test_every_output_comes_back_by_name(written: Written, tmp_path: Path) -> No
     (tmp_path / "two.tflite").write_bytes(zip_of("labels.txt", content))
     found = LiteRTModel(tmp_path / "two.tflite").run(images_of(count=3))
     assert {name: tuple(values.shape) for name, values in found.items()} == {"output": (3, 5), "stem": (3, 16, 16, 8)}
-    stem = order.model.network.blocks[0]
-    images = images_of(count=3) * order.model.scale + order.model.shift
+    stem = request.model.network.blocks[0]
+    images = images_of(count=3) * request.model.scale + request.model.shift
     with torch.no_grad():
         expected = stem.norm(stem.conv(images)).permute(0, 2, 3, 1)
     torch.testing.assert_close(found["stem"], expected, rtol=1e-4, atol=1e-4)
@@ -404,11 +404,11 @@ def test_every_output_comes_back_by_name(written: Written, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-4), ("int8", 0.1)])
 def test_blocks_show_among_the_intermediates(precision: str, limit: float, written: Written) -> None:
-    order, path = written(precision=precision) if precision != "fp32" else written()
+    request, path = written(precision=precision) if precision != "fp32" else written()
     image = images_of(count=1)
     with torch.no_grad():
-        stem = order.model.network.blocks[0](image * order.model.scale + order.model.shift)
-        expected = order.model.network.blocks[1](stem).permute(0, 2, 3, 1)
+        stem = request.model.network.blocks[0](image * request.model.scale + request.model.shift)
+        expected = request.model.network.blocks[1](stem).permute(0, 2, 3, 1)
     inside = [tensor for tensor in LiteRTModel(path).intermediates(image) if tensor.shape == expected.shape]
     assert min(float((tensor - expected).abs().max()) for tensor in inside) < limit * float(
         expected.max() - expected.min()
@@ -427,17 +427,17 @@ def test_blocks_show_among_the_intermediates(precision: str, limit: float, writt
 )
 def test_a_random_child_of_every_space(space: str, precision: str, tmp_path: Path) -> None:
     found = load_space(space)
-    order = order_of("litert", found.child(found.sample(random.Random(7))), precision=precision)
-    LiteRT().write(order, tmp_path / "net.tflite")
-    check_contract(order, LiteRTModel(tmp_path / "net.tflite"), 4)
+    request = request_of("litert", found.child(found.sample(random.Random(7))), precision=precision)
+    LiteRT().write(request, tmp_path / "net.tflite")
+    check_contract(request, LiteRTModel(tmp_path / "net.tflite"), 4)
 
 
 def test_a_published_network_and_its_sizes(tmp_path: Path) -> None:
     child, sizes = named_child("fbnetv2_f1"), []
     for precision in ("fp32", "fp16", "int8"):
-        order, path = order_of("litert", child, precision=precision), tmp_path / f"{precision}.tflite"
-        LiteRT().write(order, path)
-        check_contract(order, LiteRTModel(path), 4)
+        request, path = request_of("litert", child, precision=precision), tmp_path / f"{precision}.tflite"
+        LiteRT().write(request, path)
+        check_contract(request, LiteRTModel(path), 4)
         sizes.append(path.stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
     assert sizes[2] < 0.3 * sizes[0]

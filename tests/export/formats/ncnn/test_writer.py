@@ -21,7 +21,7 @@ from dmask_mobile.records.child import ChildSpec
 from export.formats.ncnn.graph import infer_shapes, read_layers, stored_bytes
 from export.formats.ncnn.reader import NcnnModel
 from export.formats.ncnn.writer import Ncnn
-from export.formats.protocols import ExportOrder
+from export.formats.protocols import ExportRequest
 from tests.export import factory
 from tests.export.factory import CHILD, CLASS_NAMES, MAX_ERROR, Written, pixels, writer_of
 
@@ -43,15 +43,15 @@ POOLED = ChildSpec.model_validate(  # with MobileNetV3's last stage, which leave
     }
 )
 
-order_of = functools.partial(factory.order_of, "ncnn")
+request_of = functools.partial(factory.request_of, "ncnn")
 
 
-def check_contract(order: ExportOrder, path: Path, number: int) -> None:
+def check_contract(request: ExportRequest, path: Path, number: int) -> None:
     """Outputs as PyTorch's, counts as the cost models', no transposes or casts."""
-    child, precision = order.description.child, order.description.precision
-    model, images = Ncnn().open(path), pixels(order, number)
+    child, precision = request.description.child, request.description.precision
+    model, images = Ncnn().open(path), pixels(request, number)
     with torch.no_grad():
-        expected = order.model(images)
+        expected = request.model(images)
     found = model.run(images)
     assert list(found) == ["output"]
     assert found["output"].shape == expected.shape
@@ -93,15 +93,15 @@ def folder(written: Written, tmp_path: Path) -> Path:
     ids=lambda asked: ",".join(str(getattr(value, "name", value)) for value in asked.values()),
 )
 def test_contract(asked: dict[str, object], written: Written) -> None:
-    order, path = written(**asked)
-    check_contract(order, path, 64)
+    request, path = written(**asked)
+    check_contract(request, path, 64)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_contract_of_a_published_network(precision: str, tmp_path: Path) -> None:
-    order = order_of(named_child("fbnetv2_f1"), precision=precision)
-    Ncnn().write(order, tmp_path / "net.ncnn")
-    check_contract(order, tmp_path / "net.ncnn", 4)
+    request = request_of(named_child("fbnetv2_f1"), precision=precision)
+    Ncnn().write(request, tmp_path / "net.ncnn")
+    check_contract(request, tmp_path / "net.ncnn", 4)
 
 
 def test_one_pixel_is_not_pooled_again(written: Written) -> None:
@@ -115,16 +115,16 @@ def test_only_what_ships_is_written_and_nothing_is_said(
     here.mkdir()
     monkeypatch.chdir(here)
     path = tmp_path / "exports" / "net-1.ncnn"
-    order = order_of()
-    before = {name: tensor.clone() for name, tensor in order.model.state_dict().items()}
-    Ncnn().write(order, path)
-    Ncnn().write(order, path)  # again, over the first
+    request = request_of()
+    before = {name: tensor.clone() for name, tensor in request.model.state_dict().items()}
+    Ncnn().write(request, path)
+    Ncnn().write(request, path)  # again, over the first
     assert sorted(file.name for file in path.iterdir()) == FILES
     assert list(path.parent.iterdir()) == [path]
     assert list(here.iterdir()) == []
-    Ncnn().open(path).run(pixels(order, 1))
+    Ncnn().open(path).run(pixels(request, 1))
     assert capfd.readouterr() == ("", "")
-    assert all(torch.equal(before[name], tensor) for name, tensor in order.model.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in request.model.state_dict().items())
 
 
 def test_param_names_its_ends_and_the_input_shape(written: Written) -> None:
@@ -134,12 +134,12 @@ def test_param_names_its_ends_and_the_input_shape(written: Written) -> None:
 
 
 def test_metadata_comes_back(written: Written) -> None:
-    order, path = written(output="probabilities", largest=255.0)
+    request, path = written(output="probabilities", largest=255.0)
     metadata = Ncnn().open(path).metadata()
-    assert ModelDescription.from_metadata(metadata, str(path)) == order.description
+    assert ModelDescription.from_metadata(metadata, str(path)) == request.description
     assert metadata["labels.txt"] == "a\nb\nc\nd\né\n"
     assert (path / "labels.txt").read_text(encoding="utf-8").splitlines() == list(CLASS_NAMES)
-    assert json.loads((path / "description.json").read_text()) == order.description.to_metadata()
+    assert json.loads((path / "description.json").read_text()) == request.description.to_metadata()
 
 
 def test_fp16_halves_the_weights(written: Written) -> None:
@@ -148,14 +148,14 @@ def test_fp16_halves_the_weights(written: Written) -> None:
 
 
 def test_intermediates_go_from_input_to_output(written: Written) -> None:
-    order, path = written()
-    model, image = Ncnn().open(path), pixels(order, 1)
+    request, path = written()
+    model, image = Ncnn().open(path), pixels(request, 1)
     found = list(model.intermediates(image))
     assert torch.equal(found[0], image)
     torch.testing.assert_close(found[-1], model.run(image)["output"])
     with torch.no_grad():
-        normalized = image * order.model.scale + order.model.shift
-        first = order.model.network.blocks[0](normalized)
+        normalized = image * request.model.scale + request.model.shift
+        first = request.model.network.blocks[0](normalized)
     assert any(tensor.shape == first.shape and (tensor - first).abs().max() < 1e-4 for tensor in found)
 
 
@@ -227,7 +227,7 @@ def test_failing_pnnx_leaves_what_was_there(folder: Path, monkeypatch: pytest.Mo
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(pnnx, "EXEC_PATH", os.fspath(program))
     with pytest.raises(RuntimeError, match="pnnx ended with status 3: no such thing"):
-        Ncnn().write(order_of(), folder)
+        Ncnn().write(request_of(), folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.ncnn", "pnnx"]
     assert isinstance(Ncnn().open(folder), NcnnModel)
 
