@@ -1,12 +1,15 @@
-"""The one exception that users meet."""
+"""The one exception that users meet, and how text from elsewhere is shown in it."""
 
 from __future__ import annotations
+
+MAX_SHOWN = 200  # characters of a value
+MAX_MESSAGE = 2000  # characters of a message, whoever wrote it
 
 
 class DmaskError(Exception):
     """Bad input or a broken environment: says the rule, the value that was met and what to do.
 
-    The command line prints it as one message and ends with status 2.
+    The command line prints it as one message and ends with status 2. Control characters in it are shown, not sent.
 
     Args:
         problem: the rule that was broken and the value that broke it.
@@ -14,6 +17,18 @@ class DmaskError(Exception):
     """
 
     def __init__(self, problem: str, fix: str = "") -> None:
-        self.problem = problem
-        self.fix = fix
-        super().__init__(f"{problem}; {fix}" if fix else problem)
+        self.problem = shown(problem, MAX_MESSAGE)
+        self.fix = shown(fix, MAX_MESSAGE)
+        super().__init__(f"{self.problem}; {self.fix}" if fix else self.problem)
+
+
+def shown(value: object, most: int = MAX_SHOWN) -> str:
+    r"""``value`` as text that is safe in a terminal: control characters escaped, at most ``most`` characters.
+
+    >>> shown("a\x1b[31m" + "b" * 10, 9)
+    'a\\x1b[3…'
+    """
+    text = str(value)
+    cut = text[: most + 1]  # a value of 30 MB is not escaped whole
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return safe if len(text) <= most and len(safe) <= most else f"{safe[: most - 1]}…"

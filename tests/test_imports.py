@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ("dmask_mobile.errors", "dmask_mobile.interruption", "dmask_mobile.progress"),
+    ("dmask_mobile.errors", "dmask_mobile.files", "dmask_mobile.interruption", "dmask_mobile.progress"),
     ("dmask_mobile.records", "dmask_mobile.spaces"),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.supernet", "dmask_mobile.training"),

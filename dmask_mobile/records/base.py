@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.files import parse_json, parse_yaml, read_text
+
+MAX_RECORD_BYTES = 16 * 2**20
 
 
 class Record(BaseModel):
@@ -80,11 +82,11 @@ class FileRecord(Record):
             DmaskError: when the file is absent, does not parse or breaks a rule of the record.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-            content = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+            text = read_text(path, MAX_RECORD_BYTES)
+            content = parse_yaml(text) if path.suffix in (".yaml", ".yml") else parse_json(text)
         except FileNotFoundError:
             raise DmaskError(f"no file '{path}'", f"give the path of a {cls.file_format} file") from None
-        except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DmaskError(
                 f"cannot read '{path}' as {cls.file_format}: {reason}", "restore the file or make it again"
@@ -105,12 +107,13 @@ def check_head(found_format: object, found_version: object, file_format: str, ve
     """
     if found_format != file_format:
         raise DmaskError(
-            f"{source}: format must be '{file_format}', found {found_format!r}", "give a file of that format"
+            f"{source}: format must be '{file_format}', found {shown(repr(found_format))}", "give a file of that format"
         )
     if type(found_version) is not int or found_version not in versions:
         readable = " and ".join(map(str, versions))
         raise DmaskError(
-            f"{source}: version {found_version!r} of {file_format}, but this dmask-mobile reads version {readable}",
+            f"{source}: version {shown(repr(found_version))} of {file_format}, but this dmask-mobile reads version"
+            f" {readable}",
             "use the dmask-mobile that wrote the file, or make the file again",
         )
 
@@ -121,12 +124,12 @@ def describe_validation_error(error: ValidationError) -> str:
     for detail in error.errors(include_url=False):
         field = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            findings.append(f"unknown key '{field}'")
+            findings.append(f"unknown key '{shown(field)}'")
         elif detail["type"] == "missing":
             findings.append(f"key '{field}' is missing")
         else:
             message = detail["msg"].removeprefix("Value error, ")
-            value = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
+            value = "" if isinstance(detail["input"], dict) else f", got {shown(repr(detail['input']))}"
             findings.append(f"{field}: {message}{value}" if field else message)
     return "; ".join(findings)
 

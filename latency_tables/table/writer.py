@@ -6,9 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.files import locked
 from dmask_mobile.records.base import write_atomically
 from latency_tables.table.rows import TableHead, TableRow
 from latency_tables.table.table import LatencyTable
@@ -28,16 +26,11 @@ class TableWriter:
         self.path = path
         self.head = head
         self.dropped_line = False
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        self._lock = locked(path, "dmask profile")
 
     def __enter__(self) -> TableWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise DmaskError(
-                f"another 'dmask profile' is writing to '{self.path}'", "wait for it or choose another table"
-            ) from None
+        self._lock.__enter__()
         try:
             self.dropped_line = self.path.exists() and _drop_cut_line(self.path)
             if self.path.exists() and self.path.stat().st_size:
@@ -51,13 +44,13 @@ class TableWriter:
                 self._file = self.path.open("w", encoding="utf-8")
                 self._append(json.dumps(self.head.to_dict()))
         except BaseException:
-            self._lock.release()
+            self._lock.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._lock.release()
+        self._lock.__exit__(None, None, None)
 
     def add(self, row: TableRow) -> None:
         """Appends one row."""
