@@ -216,7 +216,7 @@ def test_cost_tensors_of_other_code_are_not_taken(path: Path, tmp_path: Path, mo
 
 
 def test_two_writers_of_one_table_are_refused(path: Path) -> None:
-    with TableWriter(path, local_head()), pytest.raises(DmaskError, match="another 'dmask profile' .* is writing to"):
+    with TableWriter(path, local_head()), pytest.raises(DmaskError, match=r"another 'dmask profile' .* is writing to"):
         TableWriter(path, local_head()).__enter__()
     with TableWriter(path, local_head()):
         pass  # free again
