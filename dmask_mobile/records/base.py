@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,6 +21,8 @@ from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import parse_json, parse_yaml, read_text
 
 MAX_RECORD_BYTES = 16 * 2**20
+TEMPORARY_NAME = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,9})\..+\.tmp", re.DOTALL)
+SECONDS_UNTIL_STALE = 24 * 3600.0
 
 
 class Record(BaseModel):
@@ -148,7 +155,8 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
         self.path = path
 
     def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        prefix, suffix = temporary_affixes(self.path)
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=self.path.parent)
         os.close(handle)
         self.temporary = Path(name)
         return self.temporary
@@ -161,3 +169,52 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
             os.fsync(file.fileno())
         self.temporary.chmod(0o644)
         self.temporary.replace(self.path)
+
+
+def temporary_affixes(path: Path) -> tuple[str, str]:
+    """Prefix and suffix for the name of a temporary file or folder of this process that will become ``path``.
+
+    The name is ``.NAME.HOST-PID.RANDOM.tmp``, so that `remove_stale_temporaries` can tell whose it is.
+    """
+    return f".{path.name}.{_host()}-{os.getpid()}.", ".tmp"
+
+
+def remove_stale_temporaries(folder: Path) -> None:
+    """Removes the temporary files and folders in ``folder`` whose process has ended without removing them.
+
+    Those of other hosts, whose processes cannot be looked up from here, are removed once they are a day old. Nothing
+    happens when there is no such folder, or when it cannot be written to.
+    """
+    for path in folder.glob(".*.tmp"):
+        owner = TEMPORARY_NAME.fullmatch(path.name)
+        if owner is None or not _is_stale(path, owner["host"], int(owner["pid"])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_stale(path: Path, host: str, pid: int) -> bool:
+    if host == _host() and os.name == "posix":  # elsewhere os.kill would end the process
+        return not _is_running(pid)
+    try:
+        return time.time() - path.lstat().st_mtime > SECONDS_UNTIL_STALE
+    except OSError:
+        return False
+
+
+def _host() -> str:
+    """Eight hexadecimal digits that stand for this machine (or container) in the names of temporary files."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # somebody else's process
+    return True
