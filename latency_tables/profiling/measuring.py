@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +17,9 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion.converter import Converter, converter_for
-from latency_tables.devices.device import MeasuringError, Samples, Session
+from latency_tables.devices.device import Session
 from latency_tables.devices.device_options_store import save_device_options
+from latency_tables.profiling.measured_device import MeasuredDevice
 from latency_tables.profiling.setup import Setup, now
 from latency_tables.table.rows import (
     BlockAt,
@@ -34,7 +35,6 @@ from latency_tables.table.rows import (
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 
-WAKING_SECONDS = 0.05
 T = TypeVar("T")
 
 
@@ -72,17 +72,6 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
         yield Measuring(sessions, settings, converter, writer)
 
 
-class MeasuredDevice:
-    """One device's session, and what it has loaded."""
-
-    def __init__(self, index: int, session: Session) -> None:
-        self.index = index
-        self.session = session
-        self.loaded: set[Subject] = set()
-        self.failed: set[Subject] = set()
-        self.shares_asked = False
-
-
 class Measuring:
     """Measures what it is told to into one table, and keeps the table's rows at hand.
 
@@ -100,7 +89,7 @@ class Measuring:
         converter: Converter,
         writer: TableWriter,
     ) -> None:
-        self.devices = [MeasuredDevice(index, session) for index, session in enumerate(sessions)]
+        self.devices = [MeasuredDevice(index, session, converter, self._fail) for index, session in enumerate(sessions)]
         self.settings = settings
         self.converter = converter
         self.writer = writer
@@ -151,7 +140,7 @@ class Measuring:
         def measure_share(device: MeasuredDevice, round_: int) -> None:
             nonlocal count
             # All are loaded first: loading cools the caches.
-            ready = [block for block in self._share(blocks, device) if self._load(device, block)]
+            ready = [block for block in self._share(blocks, device) if device.load(block)]
             self._measure_sentinels(device)
             for block in ready:
                 self._measure(device, block, round_)
@@ -165,9 +154,7 @@ class Measuring:
             between()
         self._on_each(self._measure_sentinels)
         for device in self.devices:
-            for block in device.loaded & set(blocks):
-                device.loaded.discard(block)
-                device.session.unload(_key(block))
+            device.unload(blocks)
 
     def measure_networks(self, due: Sequence[tuple[ChildSpec, int]], progress: Progress = silent) -> None:
         """Rounds of whole networks, unless they were measured before.
@@ -178,7 +165,7 @@ class Measuring:
         self.convert([child for child, _ in due], progress)
 
         def measure_share(device: MeasuredDevice) -> None:
-            ready = [(child, round_) for child, round_ in self._share(due, device) if self._load(device, child)]
+            ready = [(child, round_) for child, round_ in self._share(due, device) if device.load(child)]
             for child, round_ in ready:
                 self._measure(device, child, round_)
 
@@ -196,39 +183,12 @@ class Measuring:
             for task in [pool.submit(action, device) for device in self.devices]:
                 task.result()
 
-    def _load(self, device: MeasuredDevice, subject: Subject) -> bool:
-        """Loads, unless it is ready already or has failed; a failure becomes a row."""
-        if subject in device.loaded or subject in device.failed:
-            return subject in device.loaded
-        failed = self._load_model(device, subject)
-        if failed is None:
-            device.loaded.add(subject)
-        else:
-            device.failed.add(subject)
-            self._fail(subject, failed)
-        check_stopped("profiling")
-        return failed is None
-
-    def _load_model(self, device: MeasuredDevice, subject: Subject) -> Exception | None:
-        """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
-        try:
-            model = self.converter.model(subject)
-        except OSError:  # a full disk is no fault of the model
-            raise
-        except Exception as error:  # whatever a converter raises, the rest must still be measured
-            return error
-        try:
-            device.session.load(_key(subject), model)
-        except MeasuringError as error:
-            return error
-        return None
-
     def _measure(self, device: MeasuredDevice, subject: Subject, round_: int) -> None:
         """One round, unless it was measured before."""
         if (subject, round_) not in self.done:
             network = isinstance(subject, ChildSpec)
             seconds = self.settings.seconds_per_network if network else self.settings.seconds_per_block
-            samples = self._sample(device, subject, seconds)
+            samples = device.sample(subject, seconds)
             if samples is not None:
                 common = {"round": round_, "at": now(), "device_index": device.index, **samples._asdict()}
                 if isinstance(subject, ChildSpec):
@@ -240,16 +200,16 @@ class Measuring:
 
     def _measure_sentinels(self, device: MeasuredDevice) -> None:
         """One round of each sentinel, and what the device says of itself."""
-        conditions = device.session.conditions()
+        conditions = device.conditions()
         if conditions is not None:
             self._add(ConditionsRow(at=now(), device_index=device.index, **conditions._asdict()))
         ours = sum(isinstance(row, SentinelRow) and row.device_index == device.index for row in self.rows)
-        ready = [child for child in self.sentinels if self._load(device, child)]
-        for child in ready[:1]:  # wakes a core that slept while models were converted: the first was 1.6 times too slow
+        ready = [child for child in self.sentinels if device.load(child)]
+        for child in ready[:1]:
             self._note_shares(device, child)
-            self._sample(device, child, WAKING_SECONDS)
+            device.wake(child)
         for child in ready:
-            samples = self._sample(device, child, self.settings.seconds_per_block)
+            samples = device.sample(child, self.settings.seconds_per_block)
             if samples is not None:
                 common = {
                     "round": ours // len(self.sentinels),
@@ -261,20 +221,11 @@ class Measuring:
 
     def _note_shares(self, device: MeasuredDevice, child: ChildSpec) -> None:
         """What the runtime estimates of a network's operations, once."""
-        if device.shares_asked or any(isinstance(row, SharesRow) for row in self.rows):
+        if any(isinstance(row, SharesRow) for row in self.rows):
             return
-        device.shares_asked, shares = True, {}
-        with suppress(MeasuringError):  # an estimate is not worth a profile
-            shares = device.session.shares(_key(child))
+        shares = device.shares(child)
         if shares:
             self._add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
-
-    def _sample(self, device: MeasuredDevice, subject: Subject, seconds: float) -> Samples | None:
-        try:
-            return device.session.sample(_key(subject), seconds)
-        except MeasuringError as error:
-            self._fail(subject, error)
-            return None
 
     def _fail(self, subject: Subject, error: Exception) -> None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -287,8 +238,3 @@ class Measuring:
         with self._lock:
             self.writer.add(row)
             self.rows.append(row)
-
-
-def _key(subject: Subject) -> str:
-    """Names a model in a session."""
-    return subject.digest() if isinstance(subject, ChildSpec) else repr(subject)
