@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dmask_mobile.run import installed_versions, now
+from dmask_mobile.clock import now
+from dmask_mobile.run import installed_versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -27,6 +27,7 @@ from table_accuracy import on_the_same_device, tell
 
 from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation
 from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.table.rows import SentinelRow
@@ -51,7 +52,7 @@ def measure(runtime: str, minutes: float, children: int, work: Path) -> dict[str
         **evaluation.model_dump(mode="json", exclude={"children"}),
         "worst": [{"child": c.child.name, "px": c.child.resolution, "error": c.error} for c in evaluation.worst()],
         "evaluations_tried": tried,
-        "left_out_error": table.corrections.error,
+        "left_out_error": LatencyModel(table).corrections.error,
         "drift_while_building": [float(table.drift.min()), float(table.drift.max())],
         "noise": table.noise(),
         "head": table.head.to_dict(),

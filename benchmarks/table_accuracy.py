@@ -26,6 +26,7 @@ from dmask_mobile import api
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.nets.named import named_child, named_children
 from export.verification.latency_verdict import MAX_DRIFT
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation, evaluate, judge
 from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plots import plot_evaluation
@@ -48,7 +49,7 @@ def error_by_minute(table: LatencyTable, evaluation: Evaluation) -> list[dict[st
         if len(part.networks) < 20:
             due += 30
             continue
-        latency = Latency(part)
+        latency = Latency(LatencyModel(part))
         children = [
             child.model_copy(update={"predicted_ms": latency.estimate(child.child).value})
             for child in evaluation.children
@@ -76,7 +77,7 @@ def named_errors(path: Path) -> dict[str, dict[str, float]]:
 def cost_tensor_seconds(path: Path) -> float:
     """From a table to the cost tensors of the whole space, nothing cached."""
     start = time.monotonic()
-    Latency(LatencyTable.read(path)).on(api.load_space("fbnetv2_f"))
+    Latency(LatencyModel(LatencyTable.read(path))).on(api.load_space("fbnetv2_f"))
     return time.monotonic() - start
 
 
@@ -129,7 +130,7 @@ def measure(minutes: float, children: int, threads: int, work: Path) -> dict[str
         "evaluations_tried": tried,
         "blocks": len(table.blocks),
         "networks": len(table.networks),
-        "left_out_error": table.corrections.error,
+        "left_out_error": LatencyModel(table).corrections.error,
         "drift_while_building": [float(table.drift.min()), float(table.drift.max())],
         "noise": table.noise(),
         "stability": stability(table),

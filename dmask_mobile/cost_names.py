@@ -122,6 +122,7 @@ def cost_model(
     path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
+    from latency_tables.prediction.latency_model import LatencyModel
     from latency_tables.profiling.table_probe import check_drift
     from latency_tables.table.table import LatencyTable
 
@@ -138,7 +139,7 @@ def cost_model(
         )
     if check and not read.head.emulated:
         check_drift(read)
-    return Latency(read, name, path.parent / ".dmask-cache")
+    return Latency(LatencyModel(read), name, path.parent / ".dmask-cache")
 
 
 def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:

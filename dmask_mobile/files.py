@@ -7,13 +7,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
+from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError, shown
 
 MAX_BYTES = 256 * 2**20  # of a file that is read whole; the largest table of ours had 40 MB
@@ -116,7 +116,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
         ) from None
     try:
         _owner(place).write_text(
-            json.dumps({"pid": os.getpid(), "doing": doing, "since": datetime.now(UTC).isoformat(timespec="seconds")}),
+            json.dumps({"pid": os.getpid(), "doing": doing, "since": now()}),
             encoding="utf-8",
         )
         yield

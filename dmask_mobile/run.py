@@ -132,11 +132,6 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_PACKAGES}}
 
 
-def now() -> str:
-    """The current time, UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def new_run_path(parent: Path, name: str) -> Path:
     """A folder that does not exist yet: ``parent/name-YYYYmmdd-HHMMSS``."""
     stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ("dmask_mobile.errors", "dmask_mobile.files", "dmask_mobile.interruption", "dmask_mobile.progress"),
+    (
+        "dmask_mobile.clock",
+        "dmask_mobile.errors",
+        "dmask_mobile.files",
+        "dmask_mobile.interruption",
+        "dmask_mobile.progress",
+    ),
     ("dmask_mobile.records", "dmask_mobile.spaces"),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.supernet", "dmask_mobile.training"),
@@ -20,6 +26,12 @@ LAYERS = [
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
     ("dmask_mobile.cli",),
 ]
+FOLDERS = (  # inside latency_tables, from the top down; what is in none of them is the ground
+    ("diagnosis",),
+    ("profiling",),
+    ("devices", "conversion", "prediction"),
+    ("table", "runtimes"),
+)
 MODULES = sorted(p for package in ("dmask_mobile", "export", "latency_tables") for p in (ROOT / package).rglob("*.py"))
 
 
@@ -65,6 +77,19 @@ def test_imports_point_down(path: Path) -> None:
         if package != "dmask_mobile" and own.startswith("dmask_mobile"):
             assert is_edge, f"{own} imports {name}: only the API and the command line may"
             assert not at_top, f"{own} imports {name} at its top level: a user's folder may hold export.py"
+
+
+def height_of(module: str) -> int:
+    folder = module.split(".")[1] if module.count(".") else ""
+    return next((len(FOLDERS) - number for number, folders in enumerate(FOLDERS) if folder in folders), 0)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "latency_tables").rglob("*.py")), ids=module_name)
+def test_imports_between_folders_of_latency_tables_point_down(path: Path) -> None:
+    own = module_name(path)
+    for name, _ in imported(path):
+        if name.startswith("latency_tables.") and name.split(".")[1] != own.split(".")[1]:
+            assert height_of(name) < height_of(own), f"{own} imports {name}, which is not below it"
 
 
 def test_every_module_imports_without_optional_packages() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.run_data import data_of
+from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
@@ -24,7 +25,7 @@ from dmask_mobile.records.artifact import (
     hash_path,
 )
 from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.run import RunFolder, RunRecord, installed_versions, now
+from dmask_mobile.run import RunFolder, RunRecord, installed_versions
 
 if TYPE_CHECKING:
     from torch import Tensor

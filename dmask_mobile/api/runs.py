@@ -12,6 +12,7 @@ from dmask_mobile.api.exporting import export
 from dmask_mobile.api.run_data import data_of
 from dmask_mobile.api.tables import profile
 from dmask_mobile.api.verifying import VerifySettings, verify
+from dmask_mobile.clock import now
 from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
@@ -192,7 +193,7 @@ def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[P
 
 def _new_record(images: ImageData) -> RunRecord:
     from dmask_mobile.records.artifact import Preprocessing
-    from dmask_mobile.run import RunRecord, installed_versions, now
+    from dmask_mobile.run import RunRecord, installed_versions
 
     return RunRecord(
         created=now(),

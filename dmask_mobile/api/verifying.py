@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.run_data import data_of
+from dmask_mobile.clock import now
 from dmask_mobile.cost_names import latency_names, named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.artifact import Artifact, ModelDescription, ModelFormat, hash_path
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Check, Verification
-from dmask_mobile.run import RunFolder, now
+from dmask_mobile.run import RunFolder
 
 if TYPE_CHECKING:
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency

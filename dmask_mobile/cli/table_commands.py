@@ -30,6 +30,7 @@ from dmask_mobile.cli.options import (
 )
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.tables import evaluation_table, heat_map, latency_table_summary
+from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.child import ChildSpec
 
@@ -180,7 +181,10 @@ def parse_share(text: str) -> float:
 
 def table_json(table: LatencyTable) -> dict[str, Any]:
     """Head, coverage and quality of a table."""
+    from latency_tables.prediction.latency_model import LatencyModel
     from latency_tables.table.rows import describe_subject
+
+    model = LatencyModel(table)
 
     def known(value: float) -> float | None:
         """JSON has no infinity, which stands for an error that nothing is known of."""
@@ -190,9 +194,9 @@ def table_json(table: LatencyTable) -> dict[str, Any]:
         **table.head.to_dict(),
         "num_blocks": len(table.blocks),
         "num_networks": len(table.networks),
-        "relative_spread": known(table.relative_spread()),
+        "relative_spread": known(model.relative_spread()),
         "noise": table.noise(),
-        "error": known(table.corrections.error),
+        "error": known(model.corrections.error),
         "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     }
 
@@ -305,7 +309,6 @@ def table_import(
 
     Example: dmask table import pixel1.yaml --format proxylessnas --device "Pixel 1" --runtime tflite -o pixel1.jsonl
     """
-    from latency_tables.profiling.setup import now
     from latency_tables.table.importers import read_foreign, write_imported
     from latency_tables.table.rows import TableHead
 

@@ -90,6 +90,9 @@ RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")
 
 def latency_table_summary(table: LatencyTable) -> Table:
     """Head, coverage and quality of a latency table."""
+    from latency_tables.prediction.latency_model import LatencyModel
+
+    model = LatencyModel(table)
     shown = Table(title=escape(f"latency table {table.source}"), title_justify="left", show_header=False)
     head = table.head
     if head.emulated:
@@ -108,15 +111,15 @@ def latency_table_summary(table: LatencyTable) -> Table:
         shown.add_row(f"{kind} blocks", f"{len(values)}, {min(values):.4f} to {max(values):.4f} ms")
     networks = table.networks
     shown.add_row("whole networks", str(len(networks)))
-    for resolution, (offset, scale) in table.corrections.lines.items():
+    for resolution, (offset, scale) in model.corrections.lines.items():
         shown.add_row(f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks")
-    call_ms, moved_ms, weights_ms = table.corrections.context
+    call_ms, moved_ms, weights_ms = model.corrections.context
     shown.add_row(
         "a block in a network",
         f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved + {weights_ms:.4f} ms a MB of weights",
     )
-    error = f"{table.corrections.error:.1%} (spread {table.relative_spread():.1%})"
-    known = math.isfinite(table.corrections.error)
+    error = f"{model.corrections.error:.1%} (spread {model.relative_spread():.1%})"
+    known = math.isfinite(model.corrections.error)
     shown.add_row("error on networks left out", error if known else "unknown: too few whole networks")
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
     shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")

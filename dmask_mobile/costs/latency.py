@@ -21,7 +21,7 @@ from dmask_mobile.records.space import SearchSpace
 
 
 class BlockLatencies(Protocol):
-    """What a latency cost needs of a table; `latency_tables.table.table.LatencyTable` satisfies it."""
+    """What a latency cost needs of a table; `latency_tables.prediction.latency_model.LatencyModel` satisfies it."""
 
     @property
     def prediction_digest(self) -> str:
@@ -61,25 +61,25 @@ class Latency(AdditiveCost):
     """Milliseconds of wall time on the device of a latency table, batch 1.
 
     Args:
-        table: the table.
+        latencies: what a table predicts.
         name: what budgets call it.
         cache: a folder that keeps the cost tensors of whole spaces; none are kept without it.
     """
 
     unit = "ms"
 
-    def __init__(self, table: BlockLatencies, name: str = "latency", cache: Path | None = None) -> None:
-        self.table = table
+    def __init__(self, latencies: BlockLatencies, name: str = "latency", cache: Path | None = None) -> None:
+        self.latencies = latencies
         self.name = name
         self.cache = cache
 
     def block_cost(self, block: BlockSpec, in_size: int) -> float:
         """Milliseconds of one block; the identity costs nothing."""
-        return 0.0 if block.kind == "skip" else self.table.block_ms(block, in_size)
+        return 0.0 if block.kind == "skip" else self.latencies.block_ms(block, in_size)
 
     def correction(self, resolution: int) -> Correction:
         """The table's line for whole networks."""
-        return self.table.correction(resolution)
+        return self.latencies.correction(resolution)
 
     def estimate(self, child: ChildSpec) -> CostEstimate:
         """The predicted latency, its spread, and of how many blocks it was measured or predicted.
@@ -88,12 +88,12 @@ class Latency(AdditiveCost):
             DmaskError: when a block is neither measured nor can be predicted.
         """
         located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
-        self.table.predict(located)
+        self.latencies.predict(located)
         estimate = super().estimate(child)
-        num_measured = sum(self.table.is_measured(block, size) for block, size in located)
+        num_measured = sum(self.latencies.is_measured(block, size) for block, size in located)
         return estimate.model_copy(
             update={
-                "spread": estimate.value * self.table.relative_spread(),
+                "spread": estimate.value * self.latencies.relative_spread(),
                 "num_measured": num_measured,
                 "num_predicted": len(located) - num_measured,
             }
@@ -105,12 +105,12 @@ class Latency(AdditiveCost):
         Raises:
             DmaskError: when a block is neither measured nor can be predicted.
         """
-        path = self.cache and self.cache / f"{self.table.prediction_digest}-{space.digest()}.npz"
+        path = self.cache and self.cache / f"{self.latencies.prediction_digest}-{space.digest()}.npz"
         blocks = _read_tensors(path, space) if path else None
         if blocks is None:
             wanted: dict[tuple[BlockSpec, int], None] = {}
             tabulate(space, lambda block, in_size: float(wanted.setdefault((block, in_size)) or 0.0))
-            self.table.predict(wanted)
+            self.latencies.predict(wanted)
             blocks = tabulate(space, self.block_cost)
             if path:
                 _write_tensors(path, blocks)

@@ -16,6 +16,7 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.prediction.correction import common_line
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.profile import remeasure
 from latency_tables.profiling.setup import setup_of
 from latency_tables.profiling.table_probe import SECONDS_PER_NETWORK, drift_of, named_models, sentinel_models
@@ -114,7 +115,8 @@ def evaluate(
     """
     if not children:
         raise DmaskError("no children to evaluate the table on", "the space has none that it did not measure itself")
-    setup, latency = setup_of(table, at), Latency(table)
+    setup, model = setup_of(table, at), LatencyModel(table)
+    latency = Latency(model)
     estimates = [latency.estimate(child) for child in children]
     passes_ms: list[list[float]] = [[] for _ in children]
     drifts: list[list[float]] = [[] for _ in children]
@@ -132,9 +134,9 @@ def evaluate(
                 drifts[number].append(drift_now)
             done += len(keys)
             progress("evaluate", done, PASSES * len(children))
-    measured, line = [], common_line(table.whole_networks())
+    measured, line = [], common_line(model.whole_networks())
     for child, estimate, times, drift in zip(children, estimates, passes_ms, drifts, strict=True):
-        network = table.whole_network(child, float(np.mean(times)))
+        network = model.whole_network(child, float(np.mean(times)))
         measured.append(
             MeasuredChild(
                 child=child,

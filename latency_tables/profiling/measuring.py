@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from dmask_mobile.clock import now
 from dmask_mobile.interruption import check_stopped, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
@@ -20,7 +21,7 @@ from latency_tables.conversion.converter import Converter, converter_for
 from latency_tables.devices.device import Session
 from latency_tables.devices.device_options_store import save_device_options
 from latency_tables.profiling.measured_device import MeasuredDevice
-from latency_tables.profiling.setup import Setup, now
+from latency_tables.profiling.setup import Setup
 from latency_tables.table.rows import (
     BlockAt,
     BlockRow,

@@ -12,6 +12,7 @@ from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.prediction.predictor import MIN_BLOCKS
 from latency_tables.table.rows import BlockAt
 from latency_tables.table.table import LatencyTable
@@ -82,15 +83,15 @@ class Planner:
         rounds, failures = table.num_rounds, table.failures
         return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in failures]
 
-    def next_batch(self, table: LatencyTable, size: int) -> list[BlockAt]:
+    def next_batch(self, model: LatencyModel, size: int) -> list[BlockAt]:
         """About ``size`` blocks that are missing; none when all of them were measured.
 
         More than that where none could be predicted yet: enough for predicting them.
         """
-        missing = self.missing(table)
+        table, missing = model.table, self.missing(model.table)
         rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
         rare += [b for b in missing if b[0].kind != "inverted_residual" and b not in table.blocks]
-        if not table.can_predict("inverted_residual"):
+        if not model.can_predict("inverted_residual"):
             size = max(size, len(rare) + 2 * MIN_BLOCKS)
         if len(missing) <= size or len(rare) >= size:
             return list(dict.fromkeys([*rare, *missing]))[:size]
@@ -98,11 +99,11 @@ class Planner:
         others = set(missing) - wanted.keys()
         candidates = list(dict.fromkeys(b for b in self._used_by_children() if b in others))
         candidates = candidates or [b for b in missing if b in others]
-        explored = round(EXPLORED_SHARE * (size - len(rare))) if table.can_predict("inverted_residual") else size
+        explored = round(EXPLORED_SHARE * (size - len(rare))) if model.can_predict("inverted_residual") else size
         wanted |= dict.fromkeys(candidates[:explored])
         rest = candidates[explored:]
         if rest and len(wanted) < size:
-            order = np.argsort(-np.asarray(table.spread_ms(rest)))
+            order = np.argsort(-np.asarray(model.spread_ms(rest)))
             wanted |= dict.fromkeys(rest[index] for index in order[: size - len(wanted)])
         return list(wanted)[:size]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation
 from latency_tables.table.table import LatencyTable
 
@@ -56,14 +57,15 @@ def plot_table(table: LatencyTable, path: Path) -> None:
     _label(coverage, outs, ins)
     coverage.set(xlabel="output width", ylabel="input width", title="inverted residuals measured")
     figure.colorbar(image, ax=coverage)
-    whole = table.whole_networks()
-    predicted = [table.corrections.apply(network) for network in whole]
+    model = LatencyModel(table)
+    whole = model.whole_networks()
+    predicted = [model.corrections.apply(network) for network in whole]
     networks.scatter([network.measured_ms for network in whole], predicted, s=14)
     highest = max([*predicted, *(network.measured_ms for network in whole), 0.0]) * 1.05
     networks.plot([0, highest], [0, highest], color="grey", linewidth=0.8)
     networks.set(
         xlabel="measured (ms)", ylabel="predicted (ms)",
-        title=f"whole networks: mean error {table.corrections.error:.1%} (each left out in turn)",
+        title=f"whole networks: mean error {model.corrections.error:.1%} (each left out in turn)",
     )  # fmt: skip
     figure.savefig(path, dpi=110)
 

@@ -14,6 +14,7 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.verification.latency_verdict import UNSTABLE_NOISE
 from latency_tables.devices.device import MeasuringError
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.measuring import Measuring, ProfileSettings, measuring_into
 from latency_tables.profiling.plan import Planner, networks_of, sentinels_of
 from latency_tables.profiling.setup import Setup
@@ -90,18 +91,19 @@ class _SpaceProfile:
 
     def run(self, progress: Progress) -> LatencyTable:
         """Batches of blocks, with networks and sentinels between their rounds."""
-        table = self.measuring.table()
-        while not self._finished(table):
-            batch = self.planner.next_batch(table, self._batch_size(len(table.blocks)))
+        model = LatencyModel(self.measuring.table())
+        while not self._finished(model):
+            num_blocks = len(model.table.blocks)
+            batch = self.planner.next_batch(model, self._batch_size(num_blocks))
             if not batch and not self.pending:
                 break
-            due = functools.partial(self._measure_networks, len(table.blocks), not batch, progress)
+            due = functools.partial(self._measure_networks, num_blocks, not batch, progress)
             self.measuring.measure_rounds(batch, due, progress if self.measuring.converter.slow else silent)
-            table = self.measuring.table()
-            self._report(table, progress)
-            if not table.blocks:  # a whole batch failed: the others would as well
+            model = LatencyModel(self.measuring.table())
+            self._report(model, progress)
+            if not model.table.blocks:  # a whole batch failed: the others would as well
                 break
-        return table
+        return model.table
 
     def _batch_size(self, num_blocks: int) -> int:
         """How many blocks can be converted and measured in the time that is left, at the pace so far."""
@@ -114,14 +116,14 @@ class _SpaceProfile:
             size = min(size, max(MIN_BATCH_BLOCKS, int(pace * left_s)))
         return size
 
-    def _finished(self, table: LatencyTable) -> bool:
+    def _finished(self, model: LatencyModel) -> bool:
         """Time is up or the error is small enough; not before the first batch and one round of every network."""
         settings = self.settings
-        if not table.blocks or len(self.pending) > self.num_network_rounds - len(self.networks):
+        if not model.table.blocks or len(self.pending) > self.num_network_rounds - len(self.networks):
             return False
         if settings.minutes is not None and self.measuring.elapsed_s >= 60 * settings.minutes:
             return True
-        return settings.target_error is not None and error_of(table) <= settings.target_error
+        return settings.target_error is not None and error_of(model) <= settings.target_error
 
     def _measure_networks(self, num_blocks: int, everything: bool, progress: Progress) -> None:
         """As many rounds of whole networks as keep pace with the blocks; all that are left when there are none."""
@@ -135,12 +137,13 @@ class _SpaceProfile:
         taken, self.pending = self.pending[:count], self.pending[count:]
         self.measuring.measure_networks(taken, progress)
 
-    def _report(self, table: LatencyTable, progress: Progress) -> None:
+    def _report(self, model: LatencyModel, progress: Progress) -> None:
         """Progress in seconds where time is the limit, else in blocks."""
+        table = model.table
         measured, total = len(table.blocks), len(self.planner.all)
         note = f"{measured}/{total} blocks, {len(table.networks)} networks"
         if len(table.networks) >= len(self.networks):
-            error = error_of(table)
+            error = error_of(model)
             note += f", error {error:.1%}" if math.isfinite(error) else ""
         if table.failures:
             note += f", {len(table.failures)} failed"
@@ -151,10 +154,10 @@ class _SpaceProfile:
             progress("profile", measured, total, note)
 
 
-def error_of(table: LatencyTable) -> float:
+def error_of(model: LatencyModel) -> float:
     """The error on networks left out; infinite while too few blocks of a kind were measured to predict the others."""
     try:
-        return table.corrections.error
+        return model.corrections.error
     except DmaskError:
         return math.inf
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
+from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from export.formats.registry import FORMATS
@@ -136,8 +136,3 @@ def setup_of(table: LatencyTable, at: str | None = None) -> Setup:
     setup = setup_for([reached], head.runtime, head.threads, head.precision, head.delegate)
     head.check_same(setup.head(), f"table '{table.source}'")
     return setup
-
-
-def now() -> str:
-    """The current time, UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

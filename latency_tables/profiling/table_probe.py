@@ -15,6 +15,7 @@ from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.child import ChildSpec
 from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency, PredictedLatency
 from latency_tables.conversion.converter import converter_for
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import NUM_SENTINELS
 from latency_tables.profiling.profile import remeasure
@@ -52,7 +53,7 @@ def predicted_latency(
 
 def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
     """The table's prediction, as exported models carry it."""
-    estimate, head = Latency(table).estimate(child), table.head
+    estimate, head = Latency(LatencyModel(table)).estimate(child), table.head
     return LatencyPrediction(
         ms=estimate.value,
         spread_ms=estimate.spread,

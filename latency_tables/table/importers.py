@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.block import BlockSpec
-from latency_tables.profiling.setup import now
 from latency_tables.table.rows import BlockAt, BlockRow, TableHead
 from latency_tables.table.writer import TableWriter
 

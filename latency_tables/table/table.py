@@ -10,23 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from dmask_mobile.costs.memory import WeightBytes
-from dmask_mobile.costs.values import Correction
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import describe_validation_error
-from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.prediction.correction import MIN_NETWORKS, Corrections, Part, WholeNetwork, fit_corrections
-from latency_tables.prediction.predictor import BlockPredictor, PredictedBlock, fit_predictors
-from latency_tables.sources import source_digest
 from latency_tables.table.rows import (
     ROW,
     BlockAt,
@@ -38,24 +31,17 @@ from latency_tables.table.rows import (
     Subject,
     TableHead,
     TableRow,
-    describe_subject,
 )
 from latency_tables.table.shipped import table_path
 from latency_tables.table.statistics import Summary, smooth, summarize
 
 OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
 
-# What makes predictions: cost tensors that another version of it made are stale.
-MAKES_PREDICTIONS = (
-    "latency_tables/table/*.py",
-    "latency_tables/prediction/*.py",
-    "dmask_mobile/costs/*.py",
-    "dmask_mobile/records/*.py",
-)
-
 
 class LatencyTable:
-    """A table read into memory; satisfies `dmask_mobile.costs.latency.BlockLatencies`.
+    """A table read into memory: what was measured.
+
+    What that predicts is in `latency_tables.prediction.latency_model.LatencyModel`.
 
     Args:
         head: the first line.
@@ -67,7 +53,6 @@ class LatencyTable:
         self.head = head
         self.rows = rows
         self.source = source
-        self._predicted: dict[BlockAt, PredictedBlock] = {}
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
@@ -100,15 +85,6 @@ class LatencyTable:
         for now, then in OLD_NAMES.items():
             content = content.replace(f'"{now}":', f'"{then}":')  # inside a string the quotes would be escaped
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    @property
-    def prediction_digest(self) -> str:
-        """Names what the table predicts: its content, and the code that makes predictions of it."""
-        code = source_digest(*MAKES_PREDICTIONS)
-        made_of = [self.digest, code, *map(version, ("numpy", "scipy", "scikit-learn"))]
-        return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
-
-    # What was measured
 
     @cached_property
     def drift(self) -> np.ndarray:
@@ -173,107 +149,6 @@ class LatencyTable:
             if isinstance(row, SentinelRow):
                 found[row.child].append((row, 1.0))
         return {child: summarize_rows(rounds) for child, rounds in found.items()}
-
-    # What that predicts
-
-    @cached_property
-    def _predictors(self) -> dict[str, BlockPredictor]:
-        return fit_predictors({located: summary.typical_ms for located, summary in self.blocks.items()})
-
-    def predict(self, blocks: Iterable[BlockAt]) -> None:
-        """Makes ready what is not measured of ``blocks``, all at once: one by one it would take far longer.
-
-        Raises:
-            DmaskError: when a block is neither measured nor of a kind that can be predicted.
-        """
-        by_kind: dict[str, list[BlockAt]] = defaultdict(list)
-        for located in dict.fromkeys(blocks):
-            if located not in self.blocks and located not in self._predicted and located[0].kind != "skip":
-                by_kind[located[0].kind].append(located)
-        for kind, wanted in by_kind.items():
-            if kind not in self._predictors:
-                reason = f" ({self.failures[wanted[0]]})" if wanted[0] in self.failures else ""
-                raise DmaskError(
-                    f"no row for {describe_subject(wanted[0])} in '{self.source}'{reason}, nor enough of its kind to"
-                    " predict it",
-                    f"measure it: dmask profile SPACE --classes N -o {self.source}, or dmask profile --missing"
-                    f" child.json --table {self.source}",
-                )
-            self._predicted |= zip(wanted, self._predictors[kind].predict(wanted), strict=True)
-
-    def can_predict(self, kind: str) -> bool:
-        """Whether enough blocks of a kind were measured to predict others."""
-        return kind in self._predictors
-
-    def spread_ms(self, blocks: Sequence[BlockAt]) -> list[float]:
-        """How uncertain the prediction of each block is, one standard deviation in milliseconds; 0 where measured."""
-        self.predict(blocks)
-        found = (self._predicted.get(located, PredictedBlock(0.0, 0.0)) for located in blocks)
-        return [predicted.ms * predicted.spread for predicted in found]
-
-    def is_measured(self, block: BlockSpec, in_size: int) -> bool:
-        """Whether there is a row for this very block."""
-        return (block, in_size) in self.blocks
-
-    def raw_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds of one block by itself, measured or predicted.
-
-        Raises:
-            DmaskError: as `predict`.
-        """
-        if block.kind == "skip":
-            return 0.0
-        if (block, in_size) in self.blocks:
-            return self.blocks[block, in_size].typical_ms
-        self.predict([(block, in_size)])
-        return self._predicted[block, in_size].ms
-
-    def block_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds that one block adds to a network: `raw_ms` without what being measured alone changes.
-
-        Raises:
-            DmaskError: as `predict`.
-        """
-        return self.corrections.context.of(self._part(block, in_size))
-
-    @cached_property
-    def corrections(self) -> Corrections:
-        """What whole networks add to sums of blocks; fitted to the networks whose blocks are known."""
-        return fit_corrections(self.whole_networks())
-
-    def whole_networks(self) -> list[WholeNetwork]:
-        """The measured networks whose blocks are known."""
-        unknown = self.failures.keys() - self.blocks.keys()
-        networks = [child for child in self.networks if not any(b in unknown for b in child.located_blocks())]
-        self.predict(located for child in networks for located in child.located_blocks())
-        return [self.whole_network(child, self.networks[child].typical_ms) for child in networks]
-
-    def whole_network(self, child: ChildSpec, measured_ms: float) -> WholeNetwork:
-        """A network's parts beside its latency."""
-        located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
-        return WholeNetwork(child.resolution, tuple(self._part(block, size) for block, size in located), measured_ms)
-
-    def _part(self, block: BlockSpec, in_size: int) -> Part:
-        values = block.in_width * in_size**2 + block.out_width * block.out_size(in_size) ** 2
-        return Part(self.raw_ms(block, in_size), values / 1e6, WeightBytes().block_cost(block, in_size) / 1e6)
-
-    def correction(self, resolution: int) -> Correction:
-        """The line from sums of blocks to whole networks at ``resolution`` pixels.
-
-        Raises:
-            DmaskError: when fewer than three whole networks were measured.
-        """
-        if not np.isfinite(self.corrections.error):
-            raise DmaskError(
-                f"'{self.source}' holds {len(self.whole_networks())} whole networks to correct sums of blocks by, at"
-                f" least {MIN_NETWORKS} are needed",
-                f"finish it: dmask profile SPACE -o {self.source}",
-            )
-        return self.corrections.at(resolution)
-
-    def relative_spread(self) -> float:
-        """Relative standard deviation of whole networks around what the others predict."""
-        return self.corrections.spread
 
     def noise(self) -> float:
         """The median relative noise of the whole networks between rounds."""

@@ -18,6 +18,7 @@ from latency_tables.conversion.converter import convert_subject
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.plan import blocks_of, networks_of
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.table.rows import Subject
@@ -89,7 +90,7 @@ def test_a_search_takes_it_only_when_told_to(table: Path, tmp_path: Path) -> Non
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(10):
             Image.new("RGB", (16, 16), (ord(name), 20 * number, 99)).save(tmp_path / "data" / name / f"{number}.png")
-    latency = Latency(LatencyTable.read(table)).on(SPACE)
+    latency = Latency(LatencyModel(LatencyTable.read(table))).on(SPACE)
     middle = (latency.cost(SPACE.smallest()) + latency.cost(SPACE.largest())) / 2
     budget = ("--budget", f"latency={middle}ms", "--table", table, "--allow-drift")
     search = ("search", GOLDEN, "--data", tmp_path / "data", "-o", tmp_path / "run", *budget, "--epochs", 1)

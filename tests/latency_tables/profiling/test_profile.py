@@ -22,6 +22,7 @@ from latency_tables.conversion.converter import convert_subject
 from latency_tables.devices import agent_session
 from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.local import LocalDevice
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.prediction.predictor import MIN_BLOCKS
 from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import Planner, blocks_of, networks_of
@@ -85,7 +86,7 @@ def test_a_finished_table_is_not_measured_again(table: LatencyTable) -> None:
 
 
 def test_estimates_come_with_a_spread(table: LatencyTable) -> None:
-    estimate = Latency(table).estimate(SPACE.child(SPACE.largest()))
+    estimate = Latency(LatencyModel(table)).estimate(SPACE.child(SPACE.largest()))
     assert estimate.value > 0
     assert estimate.spread > 0
     assert estimate.unit == "ms"
@@ -103,7 +104,7 @@ def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> N
     assert measured.drift > -1
     prediction = predicted_latency(table, "latency", child, 2.0)
     assert (prediction.model_format, prediction.precision, prediction.budget_ms) == ("onnx", "fp32", 2.0)
-    assert prediction.predicted.ms == Latency(table).estimate(child).value
+    assert prediction.predicted.ms == Latency(LatencyModel(table)).estimate(child).value
     assert isinstance(prediction.probe, TableProbe)
     elsewhere = LatencyTable(table.head.model_copy(update={"device": "phone"}), table.rows, table.source)
     reason = predicted_latency(elsewhere, "latency", child, None).probe
@@ -125,13 +126,13 @@ def test_only_what_a_child_lacks_is_measured(tmp_path: Path) -> None:
     child = named_child("fbnetv2_f1")
     before = path.read_bytes()
     with pytest.raises(DmaskError, match=r"no row for .*, nor enough of its kind to predict it; .*--missing"):
-        Latency(LatencyTable.read(path)).estimate(child)
+        Latency(LatencyModel(LatencyTable.read(path))).estimate(child)
     table = profile_child(child, setup(), QUICK, path)
     wanted = {located for located in child.located_blocks() if located[0].kind != "skip"}
     assert set(table.blocks) - set(LatencyTable.read(path).blocks) == set()
     assert wanted <= set(table.blocks)
     assert path.read_bytes().startswith(before)
-    assert Latency(table).estimate(child).num_predicted == 0
+    assert Latency(LatencyModel(table)).estimate(child).num_predicted == 0
     grown = path.read_bytes()
     profile_child(child, setup(), QUICK, path)
     assert path.read_bytes() == grown
@@ -264,7 +265,8 @@ def test_time_and_error_limits_stop_early_and_the_rest_is_predicted(tmp_path: Pa
         table = profile_space(space, setup(), settings, tmp_path / f"{name}.jsonl")
         assert 100 <= len(table.blocks) < 300
         assert len(table.networks) == len(networks_of(space))
-        assert Latency(table).on(space).cost(space.largest()) > Latency(table).on(space).cost(space.smallest())
+        costs = Latency(LatencyModel(table)).on(space)
+        assert costs.cost(space.largest()) > costs.cost(space.smallest())
 
 
 def test_planner_begins_with_what_is_rare_and_goes_where_it_is_uncertain(tmp_path: Path) -> None:
@@ -272,16 +274,18 @@ def test_planner_begins_with_what_is_rare_and_goes_where_it_is_uncertain(tmp_pat
     planner = Planner(space)
     rare = {located for located in planner.all if located[0].kind != "inverted_residual"}
     empty = LatencyTable.read(write_table(tmp_path / "e.jsonl", space, every=10**6))
-    bare = LatencyTable(empty.head, (), "bare")
+    bare = LatencyModel(LatencyTable(empty.head, (), "bare"))
     first = planner.next_batch(bare, 100)
     assert len(first) == len(set(first)) == len(rare) + 2 * MIN_BLOCKS > 100  # else nothing could be predicted
     assert rare <= set(first)
     table = LatencyTable.read(write_table(tmp_path / "t.jsonl", space, every=10))
-    batch = planner.next_batch(table, 40)
+    model = LatencyModel(table)
+    batch = planner.next_batch(model, 40)
     assert not set(batch) & set(table.blocks)
-    spreads, others = table.spread_ms(batch[20:]), table.spread_ms(planner.missing(table)[:300])
+    spreads, others = model.spread_ms(batch[20:]), model.spread_ms(planner.missing(table)[:300])
     assert sorted(spreads)[len(spreads) // 2] > sorted(others)[len(others) // 2]
-    assert planner.next_batch(LatencyTable.read(write_table(tmp_path / "full.jsonl", space)), 40) == []
+    full = LatencyTable.read(write_table(tmp_path / "full.jsonl", space))
+    assert planner.next_batch(LatencyModel(full), 40) == []
 
 
 def test_a_noisy_machine_is_reported(table: LatencyTable) -> None:

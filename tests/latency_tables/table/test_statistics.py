@@ -1,11 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from latency_tables.prediction.correction import Context, Part, WholeNetwork, common_line, fit_corrections
 from latency_tables.table.statistics import smooth, summarize
 
 
@@ -22,63 +16,3 @@ def test_smoothing_drops_a_single_peak() -> None:
     assert smooth([1, 1, 9, 1, 1]).tolist() == [1, 1, 1, 1, 1]
     assert smooth([1, 2, 3]).tolist() == [1, 2, 3]
     assert smooth([4]).tolist() == [4]
-
-
-NO_CONTEXT = Context()
-
-
-def networks(
-    offset: float, scale: float, context: Context = NO_CONTEXT, noise: float = 0.0, seed: int = 0
-) -> list[WholeNetwork]:
-    """24 networks at three resolutions that follow `latency_tables.prediction.correction` exactly, or noisily."""
-    random = np.random.default_rng(seed)
-    found = []
-    for number in range(24):
-        resolution, count = (128, 160, 224)[number % 3], int(random.integers(8, 20))
-        parts = tuple(Part(*values) for values in random.uniform([0.5, 0.01, 0.01], [2.0, 0.5, 2.0], (count, 3)))
-        latency = offset + scale * sum(context.of(part) for part in parts)
-        found.append(WholeNetwork(resolution, parts, latency * float(np.exp(noise * random.normal()))))
-    return found
-
-
-@given(st.floats(0, 0.5), st.floats(0.5, 1.5), st.floats(0, 0.05), st.floats(0, 0.2), st.floats(0, 0.1))
-def test_exact_networks_give_the_formula_back(
-    offset: float, scale: float, call: float, moved: float, weights: float
-) -> None:
-    fitted = fit_corrections(networks(offset, scale, Context(call, moved, weights)))
-    assert fitted.context == pytest.approx((call, moved, weights), abs=1e-4)
-    for resolution in (128, 160, 224):
-        assert fitted.at(resolution) == pytest.approx((offset, scale), abs=2e-3)
-    assert fitted.error < 1e-3
-
-
-def test_spread_and_error_are_those_of_networks_left_out() -> None:
-    context = Context(0.01, 0.1, 0.02)
-    fitted = fit_corrections(networks(0.1, 0.9, context, noise=0.03))
-    assert 0.02 < fitted.spread < 0.06
-    assert 0.015 < fitted.error < fitted.spread
-    fresh = [fitted.apply(n) / n.measured_ms - 1 for n in networks(0.1, 0.9, context, noise=0.03, seed=1)]
-    assert np.mean(np.abs(fresh)) < 1.6 * fitted.error
-
-
-def test_a_resolution_with_few_networks_stays_near_the_common_line() -> None:
-    many = networks(0.1, 0.9)
-    odd = WholeNetwork(96, (Part(1.0, 0.1, 0.1),) * 10, 20.0)  # one network that is twice as slow as all others
-    line = fit_corrections([*many, odd]).at(96)
-    assert 9.1 < line.apply(10.0) < 16
-    assert fit_corrections(many).at(96) == fit_corrections(many).common  # a resolution that was never measured
-
-
-def test_fewer_than_three_networks_say_nothing_of_their_error() -> None:
-    assert fit_corrections(networks(0.1, 0.9)[:2]).error == np.inf
-
-
-def test_a_block_keeps_a_fifth_of_what_it_took_alone() -> None:
-    parts = (Part(1.0, 0.0, 0.0), Part(0.1, 0.0, 0.0))
-    assert WholeNetwork(32, parts, 1.0).sum_in(Context(call_ms=0.5)) == pytest.approx(0.5 + 0.02)
-
-
-def test_a_line_never_falls() -> None:
-    falling = [WholeNetwork(32, (Part(total / 5, 0.1, 0.1),) * 5, 10 - total) for total in (1.0, 2.0, 3.0, 4.0)]
-    assert common_line(falling).scale > 0
-    assert all(line.scale > 0 for line in fit_corrections(falling).lines.values())

@@ -1,22 +1,17 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
-import torch
 
-from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.space import SearchSpace, load_space
-from dmask_mobile.supernet.gates import one_hot_gates
+from dmask_mobile.records.space import load_space
 from latency_tables.profiling.plan import blocks_of, networks_of
-from latency_tables.table import table as table_module
-from latency_tables.table.rows import BlockRow, NetworkRow, SentinelRow, TableHead, TableRow
+from latency_tables.table.rows import BlockRow, SentinelRow, TableHead, TableRow
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
-from tests.latency_tables.factory import AT, OFFSET_MS, SCALE, edit_head, local_head, network_ms, write_table
+from tests.latency_tables.factory import AT, edit_head, local_head, write_table
 
 SPACE = load_space("demo")
 
@@ -24,28 +19,6 @@ SPACE = load_space("demo")
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(tmp_path_factory.mktemp("table") / "t.jsonl", SPACE)
-
-
-def test_prediction_is_the_formula_that_made_the_table(path: Path) -> None:
-    latency = Latency(LatencyTable.read(path))
-    generator = random.Random(0)
-    for _ in range(20):
-        child = SPACE.child(SPACE.sample(generator))
-        assert latency.estimate(child).value == pytest.approx(network_ms(child), rel=1e-6)
-    offset, scale = latency.correction(32)
-    assert offset == pytest.approx(OFFSET_MS, abs=1e-6)
-    assert scale == pytest.approx(SCALE, rel=1e-6)
-
-
-def test_expected_latency_at_one_hot_gates_is_the_estimate(path: Path) -> None:
-    latency = Latency(LatencyTable.read(path))
-    chain = latency.on(SPACE)
-    generator = random.Random(1)
-    for _ in range(20):
-        choice = SPACE.sample(generator)
-        expected = chain.expected(one_hot_gates(SPACE, choice, torch.float64)).item()
-        assert expected == pytest.approx(latency.estimate(SPACE.child(choice)).value, rel=1e-12)
-        assert chain.cost(choice) == pytest.approx(expected, rel=1e-12)
 
 
 def test_reading_a_cut_line_is_refused_and_writing_drops_it(path: Path, tmp_path: Path) -> None:
@@ -106,25 +79,6 @@ def test_a_table_of_something_else_is_refused(
         TableWriter(other, local_head()).__enter__()
 
 
-def test_a_missing_block_is_an_error_with_its_name(path: Path) -> None:
-    other = SPACE.with_classes(7)
-    with pytest.raises(DmaskError, match=r"no row for head 192->7 at 2x2|no row for head \d+->7 at 4x4"):
-        Latency(LatencyTable.read(path)).on(other)
-
-
-def test_too_few_whole_networks(tmp_path: Path) -> None:
-    table = LatencyTable.read(write_table(tmp_path / "t.jsonl", SPACE, networks=2))
-    with pytest.raises(DmaskError, match=r"holds 2 whole networks to correct sums of blocks by, at least 3"):
-        table.correction(32)
-
-
-def test_golden_table_of_version_1_still_reads() -> None:
-    table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v1.jsonl")
-    space = SearchSpace.read(Path(__file__).parents[2] / "golden" / "space_v1.yaml")
-    child = space.child(space.largest())
-    assert Latency(table).estimate(child).value == pytest.approx(network_ms(child), rel=1e-6)
-
-
 def test_a_table_of_version_1_goes_on_as_version_2_with_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     lines = (Path(__file__).parents[2] / "golden" / "table_v1.jsonl").read_text().splitlines()
@@ -177,42 +131,6 @@ def test_drift_is_taken_off_by_the_sentinels() -> None:
 def test_one_disturbed_sentinel_changes_nothing() -> None:
     table = rows_with_drift([1, 1, 1, 9, 1, 1, 1], local_head())
     assert table.drift.tolist() == [1.0] * 14
-
-
-def test_blocks_that_were_not_measured_are_predicted(tmp_path: Path) -> None:
-    """Every third block of a formula that the predictor can learn."""
-    space = load_space("mobilenet_small").with_classes(10)
-    latency = Latency(LatencyTable.read(write_table(tmp_path / "t.jsonl", space, networks=12, every=8)))
-    generator, errors = random.Random(0), []
-    for _ in range(30):
-        child = space.child(space.sample(generator))
-        estimate = latency.estimate(child)
-        assert estimate.num_predicted > 0
-        assert estimate.num_measured + estimate.num_predicted == sum(b.kind != "skip" for b in child.blocks)
-        errors.append(abs(estimate.value / network_ms(child) - 1))
-    assert sum(errors) / 30 < 0.05
-
-
-def test_cost_tensors_are_made_once_and_kept_beside_the_table(path: Path, tmp_path: Path) -> None:
-    table = LatencyTable.read(path)
-    made = Latency(table, cache=tmp_path).on(SPACE)
-    (kept,) = tmp_path.iterdir()
-    assert kept.name == f"{table.prediction_digest}-{SPACE.digest()}.npz"
-    empty = LatencyTable(table.head, tuple(r for r in table.rows if isinstance(r, NetworkRow)), table.source)
-    empty.digest = table.digest  # by which its predictions are named
-    empty.corrections = table.corrections
-    again = Latency(empty, cache=tmp_path).on(SPACE)  # it could not make them itself
-    for first, second in zip(made.blocks, again.blocks, strict=True):
-        assert (first.values == second.values).all()
-    kept.write_bytes(b"damaged")
-    assert Latency(table, cache=tmp_path).on(SPACE).cost(SPACE.largest()) == made.cost(SPACE.largest())
-
-
-def test_cost_tensors_of_other_code_are_not_taken(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Latency(LatencyTable.read(path), cache=tmp_path).on(SPACE)
-    monkeypatch.setattr(table_module, "source_digest", lambda *places: "of changed code")
-    Latency(LatencyTable.read(path), cache=tmp_path).on(SPACE)
-    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_two_writers_of_one_table_are_refused(path: Path) -> None:
