@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,12 +27,17 @@ LAYERS = [
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
     ("dmask_mobile.cli",),
 ]
-FOLDERS = (  # inside latency_tables, from the top down; what is in none of them is the ground
-    ("diagnosis",),
-    ("profiling",),
-    ("devices", "conversion", "prediction"),
-    ("table", "runtimes"),
-)
+# Inside a package, from the ground up: a folder imports from its own line and from those above it.
+INSIDE = {
+    "latency_tables": [
+        ("processes", "sources", "user_cache"),
+        ("table", "runtimes"),
+        ("devices", "conversion", "prediction"),
+        ("profiling",),
+        ("diagnosis",),
+    ],
+    "export": [("deployable",), ("formats",), ("write", "samples", "verification")],
+}
 MODULES = sorted(p for package in ("dmask_mobile", "export", "latency_tables") for p in (ROOT / package).rglob("*.py"))
 
 
@@ -40,8 +46,11 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def layer_of(module: str) -> int | None:
-    for number, modules in enumerate(LAYERS):
+NAMES = set(map(module_name, MODULES))
+
+
+def layer_of(module: str, layers: list[tuple[str, ...]] = LAYERS) -> int | None:
+    for number, modules in enumerate(layers):
         if any(module == place or module.startswith(f"{place}.") for place in modules):
             return number
     return None
@@ -56,7 +65,8 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in NAMES else node.module for name in inside]
         yield from ((name, id(node) in top) for name in names)
 
 
@@ -79,17 +89,27 @@ def test_imports_point_down(path: Path) -> None:
             assert not at_top, f"{own} imports {name} at its top level: a user's folder may hold export.py"
 
 
-def height_of(module: str) -> int:
-    folder = module.split(".")[1] if module.count(".") else ""
-    return next((len(FOLDERS) - number for number, folders in enumerate(FOLDERS) if folder in folders), 0)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "latency_tables").rglob("*.py")), ids=module_name)
-def test_imports_between_folders_of_latency_tables_point_down(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_inside_a_package_point_down(path: Path) -> None:
     own = module_name(path)
+    package, _, inside = own.partition(".")
+    if not inside or package not in INSIDE:
+        return
+    layer = layer_of(inside, INSIDE[package])
+    assert layer is not None, f"{own} is in no layer of {package}"
     for name, _ in imported(path):
-        if name.startswith("latency_tables.") and name.split(".")[1] != own.split(".")[1]:
-            assert height_of(name) < height_of(own), f"{own} imports {name}, which is not below it"
+        if name.startswith(f"{package}."):
+            other = layer_of(name.removeprefix(f"{package}."), INSIDE[package])
+            assert other is not None, f"{own} imports {name}, which is in no layer"
+            assert other <= layer, f"{own} imports {name} from above"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for types count: what two files both need lies below both."""
+    graph = {module_name(path): {name for name, _ in imported(path) if name in NAMES} for path in MODULES}
+    packages = {module_name(path) for path in MODULES if path.name == "__init__.py"}
+    graph = {own: names - packages for own, names in graph.items() if own not in packages}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
 
 
 def test_every_module_imports_without_optional_packages() -> None:
