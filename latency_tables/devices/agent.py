@@ -15,12 +15,15 @@ other programs may write there too:
     {"do": "unload", "key": "a"}                      {}
 
 A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
-answered with ``{"error": "..."}``. Requests also have a ``limit`` in seconds: soon after it, a process that hangs ends.
+answered with ``{"error": "...", "cause": "..."}``; the cause is a word where no model is to blame: one of `TROUBLES`,
+or why nothing can run at all (``cores``, ``macos``, ``package``). Requests also have a ``limit`` in seconds: soon after
+it, a process that hangs ends.
 """
 
 import base64
 import collections
 import contextlib
+import errno
 import faulthandler
 import glob
 import io
@@ -57,8 +60,52 @@ COREML_UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "npu": "CPU_AND_NE", "a
 DELEGATES = {"coreml": tuple(COREML_UNITS)}  # of the others only the CPU
 NCNN_HALF = b"\x47\x6b\x30\x01"  # stands before weights in float16
 
+MAX_ERROR = 2000  # characters of an error in an answer
+TROUBLES = {
+    "ENOSPC": "space on its disk",
+    "EDQUOT": "space on its disk",
+    "EMFILE": "file handles",
+    "ENFILE": "file handles",
+    "ENOMEM": "memory",
+}
+"""What a machine may be short of, whichever model it runs, by the names of the errors."""
+SIGNS = {
+    "ENOSPC": ("No usable temporary directory",),  # what Python's tempfile makes of a full disk
+    "ENOMEM": ("std::bad_alloc", "MemoryError", "Failed to allocate memory", "DefaultCPUAllocator: can't allocate"),
+}
+"""Other words for them."""
+
 Model = collections.namedtuple("Model", "run output")
 """A loaded model: runs once; the numbers that come out."""
+
+
+class CannotRunError(RuntimeError):
+    """Nothing can run here; ``cause`` is a word for the reason."""
+
+    def __init__(self, text, cause):
+        super().__init__(text)
+        self.cause = cause
+
+
+def trouble_in(text):
+    """The name in `TROUBLES` of what a text says that the machine is short of; empty when it says nothing of it."""
+    for name in TROUBLES:
+        if any(sign in text for sign in (os.strerror(getattr(errno, name)), *SIGNS.get(name, ()))):
+            return name
+    return ""
+
+
+def failure(error):
+    """The answer for an exception: runtimes wrap what the system told them, in a chain or in words."""
+    text = f"{type(error).__name__}: {error}"[:MAX_ERROR]
+    cause, link = getattr(error, "cause", ""), error
+    while link is not None and not cause:
+        if isinstance(link, MemoryError):
+            cause = "ENOMEM"
+        elif isinstance(link, OSError) and errno.errorcode.get(link.errno or 0, "") in TROUBLES:
+            cause = errno.errorcode[link.errno or 0]
+        link = link.__cause__ or link.__context__
+    return {"error": text, "cause": cause or trouble_in(text)}
 
 
 def random_input(shape):
@@ -188,7 +235,7 @@ def describe(runtime):
     """What this machine is, and the version of its runtime.
 
     Raises:
-        RuntimeError: when the runtime is not installed.
+        CannotRunError: when the runtime is not installed.
     """
     return dict(machine(), runtime_version=runtime_version(runtime))
 
@@ -199,8 +246,8 @@ def survey():
     for runtime in DISTRIBUTIONS:
         try:
             versions[runtime] = runtime_version(runtime)
-        except RuntimeError as error:
-            lacks[runtime] = str(error)
+        except CannotRunError as error:
+            lacks[runtime] = {"error": str(error), "cause": error.cause}
     return dict(machine(), python=platform.python_version(), versions=versions, lacks=lacks)
 
 
@@ -248,14 +295,14 @@ def runtime_version(runtime):
     from importlib import metadata
 
     if runtime == "coreml" and sys.platform != "darwin":
-        raise RuntimeError(f"Core ML runs on macOS only, this is {platform.system()}")
+        raise CannotRunError(f"Core ML runs on macOS only, this is {platform.system()}", "macos")
     for name in DISTRIBUTIONS[runtime]:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
         return "macOS " + platform.mac_ver()[0] if runtime == "coreml" else version
-    raise RuntimeError(f"{DISTRIBUTIONS[runtime][0]} is not installed")
+    raise CannotRunError(f"{DISTRIBUTIONS[runtime][0]} is not installed", "package")
 
 
 def sample(run, seconds):
@@ -324,7 +371,7 @@ class Agent:
         self.numbers = itertools.count()
 
     def answer(self, request):
-        """What an request gives."""
+        """What a request gives."""
         do, key = request["do"], request.get("key")
         if do in ("describe", "survey"):
             return describe(self.runtime) if do == "describe" else survey()
@@ -386,9 +433,9 @@ def main():
                 request = json.loads(line)
                 # Ends this process also where a runtime hangs with Python's lock, so that `end_with_stdin` cannot.
                 faulthandler.dump_traceback_later(request["limit"] + 2 * GRACE_SECONDS, exit=True)
-                answer = {"error": refusal} if refusal else agent.answer(request)
+                answer = {"error": refusal, "cause": "cores"} if refusal else agent.answer(request)
             except Exception as error:  # whatever a runtime raises, the next model must still be measured
-                answer = {"error": f"{type(error).__name__}: {error}"}
+                answer = failure(error)
             faulthandler.cancel_dump_traceback_later()
             answers.write(MARK + json.dumps(answer) + "\n")
             answers.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.runtimes.runtime import Runtime
@@ -45,17 +45,33 @@ class Conditions(NamedTuple):
 
 
 class MeasuringError(DmaskError):
-    """A model that could not be loaded or run; the session goes on with the next one."""
+    """A model that could not be loaded or run; the session goes on with the next one.
+
+    ``cause``: why the agent does not run at all, as a word of `latency_tables.devices.agent`; empty where a model is
+    to blame.
+    """
+
+    def __init__(self, problem: str, fix: str = "", cause: str = "") -> None:
+        super().__init__(problem, fix)
+        self.cause = cause
 
 
 class DeviceLostError(DmaskError):
     """A device that is gone: measuring ends, and what was measured stays."""
 
 
+class DeviceTroubleError(DmaskError):
+    """A device that runs no model now, whichever it is: its disk or memory is full, or its process was killed.
+
+    No model is to blame: measuring ends, what was measured stays, and the same command goes on later.
+    """
+
+
 class Session(Protocol):
     """A device with a runtime ready on it, which holds models by keys.
 
-    Every method raises `DeviceLostError` when the device is gone for good.
+    Every method raises `DeviceLostError` when the device is gone for good, and `DeviceTroubleError` when it is there,
+    but no model could run.
     """
 
     def load(self, key: str, model: bytes) -> None:
@@ -81,6 +97,11 @@ class Session(Protocol):
     def conditions(self) -> Conditions | None:
         """What the device says of itself now; None where it says nothing."""
         ...
+
+
+@runtime_checkable
+class EstimatingSession(Protocol):
+    """A session whose runtime may estimate the parts of a model: Core ML's does."""
 
     def shares(self, key: str) -> dict[str, float]:
         """The share of each kind of operation as the runtime estimates it; empty where it does not.

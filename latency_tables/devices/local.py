@@ -34,8 +34,8 @@ class LocalDevice:
                 return info_of(session, runtime)
         try:
             return described(agent.describe(runtime.name))
-        except RuntimeError as error:
-            raise lacks_runtime(runtime, str(error)) from error
+        except agent.CannotRunError as error:
+            raise lacks_runtime(runtime, str(error), error.cause) from error
 
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
@@ -64,7 +64,7 @@ def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceI
     try:
         return described(session.describe())
     except MeasuringError as error:
-        raise lacks_runtime(runtime, error.problem, where) from error
+        raise lacks_runtime(runtime, error.problem, error.cause, where) from error
 
 
 def described(answer: dict[str, Any]) -> DeviceInfo:
@@ -72,13 +72,15 @@ def described(answer: dict[str, Any]) -> DeviceInfo:
     return DeviceInfo(**{**answer, "clocks_mhz": tuple(answer["clocks_mhz"])})
 
 
-def lacks_runtime(runtime: Runtime, reason: str, where: str = "") -> DmaskError:
-    """The error for a machine on which the agent does not run."""
+def lacks_runtime(runtime: Runtime, reason: str, cause: str, where: str = "") -> DmaskError:
+    """The error for a machine on which the agent does not run; ``cause``: the agent's word for it."""
     place = f" on {where}" if where else ""
-    todo = f"install it{place or ' here'}: pip install {agent.DISTRIBUTIONS[runtime.name][0]}"
-    todo += ", or give --python a Python that has it"
-    if "cores" in reason:
-        todo = "choose others with --cores, or fewer --threads"
-    elif "macOS only" in reason:
-        todo = "profile on a Mac: --device ssh:MAC"
+    todo = {
+        "cores": "choose others with --cores, or fewer --threads",
+        "macos": "profile on a Mac: --device ssh:MAC",
+    }.get(
+        cause,
+        f"install it{place or ' here'}: pip install {agent.DISTRIBUTIONS[runtime.name][0]}"
+        ", or give --python a Python that has it",
+    )
     return DmaskError(f"{runtime.name} does not run{place}: {reason}", todo)

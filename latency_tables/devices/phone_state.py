@@ -186,7 +186,3 @@ class WatchedSession:
     def conditions(self) -> Conditions:
         """The phone's temperature and battery; see `Session`."""
         return self.thermometer.conditions()
-
-    def shares(self, key: str) -> dict[str, float]:
-        """What the runtime estimates; see `Session`."""
-        return self.session.shares(key)

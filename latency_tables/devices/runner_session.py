@@ -18,6 +18,7 @@ from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.devices.native_output import Timing
 from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunRequest
+from latency_tables.devices.trouble import killed_by, killed_twice, lacking_in
 
 PATIENCE_SECONDS = 180.0
 DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"
@@ -102,10 +103,6 @@ class RunnerSession:
         """None: the phone is watched from outside; see `Session`."""
         return
 
-    def shares(self, key: str) -> dict[str, float]:
-        """None; see `Session`."""
-        return {}
-
     def _bring(self) -> None:
         """Copies the program to the phone and starts it once, so that it fails now and not at every model."""
         self.adb.push(self.native.path, f"{self.folder}/{self.native.name}")
@@ -121,8 +118,15 @@ class RunnerSession:
 
     def _time(self, loaded: _Loaded, runs: int, seconds: float) -> Timing:
         request = RunRequest(loaded.file, self.threads, self._delegate, self.native.flags, seconds, runs, loaded.shape)
-        output = self._run(self.native.runner.arguments(request))
+        arguments = self.native.runner.arguments(request)
+        output = self._run(arguments)
+        if killed_by(output.status):
+            output = self._run(arguments)
+        if killer := killed_by(output.status):
+            raise killed_twice(killer)
         if output.status:
+            if trouble := lacking_in(output.tail()):
+                raise trouble
             raise MeasuringError(f"{self.native.name} ended with {_cause(output.status)}: {output.tail()}", NEXT)
         if self._fell_back and re.search(self._fell_back, output.stdout + output.stderr):
             raise MeasuringError(f"{self.native.name} ran it on the CPU: the delegate took no part of it", NEXT)

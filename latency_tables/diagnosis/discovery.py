@@ -170,8 +170,8 @@ def _computer(at: str, survey: Mapping[str, Any]) -> AttachedDevice:
     """The record of what an agent answers to ``survey``."""
 
     def missing(runtime: Runtime) -> Iterator[Need]:
-        lack = survey["lacks"][runtime.name]
-        if "macOS only" in lack:
+        lack, cause = (survey["lacks"][runtime.name][key] for key in ("error", "cause"))
+        if cause == "macos":
             yield Need(what=lack, fix="profile on a Mac: --device ssh:MAC")
         elif at == "local":
             yield Need(what=lack, fix=install_command(runtime))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dmask_mobile.interruption import check_stopped
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion.converter import Converter
-from latency_tables.devices.device import Conditions, MeasuringError, Samples, Session
+from latency_tables.devices.device import Conditions, EstimatingSession, MeasuringError, Samples, Session
 from latency_tables.table.rows import Subject
 
 WAKING_SECONDS = 0.05
@@ -82,6 +82,8 @@ class MeasuredDevice:
         if self._shares_asked:
             return {}
         self._shares_asked = True
+        if not isinstance(self.session, EstimatingSession):
+            return {}
         with suppress(MeasuringError):  # an estimate is not worth a profile
             return self.session.shares(_key(child))
         return {}

@@ -21,8 +21,9 @@ import pytest
 import torch
 
 from dmask_mobile.errors import DmaskError
-from latency_tables.devices import agent, agent_session
-from latency_tables.devices.device import DeviceLostError, MeasuringError
+from latency_tables.devices import agent, agent_process, agent_session
+from latency_tables.devices.agent_session import AgentSession, agent_command
+from latency_tables.devices.device import DeviceLostError, DeviceTroubleError, MeasuringError
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
@@ -169,7 +170,7 @@ def ask(lines: list[bytes], *arguments: str) -> list[bytes]:
     return done.stdout.splitlines()
 
 
-def test_an_order_that_fails_is_answered_and_the_next_one_is_carried_out() -> None:
+def test_a_request_that_fails_is_answered_and_the_next_one_is_carried_out() -> None:
     lines = [
         b'{"do": "sample", "key": "never loaded", "seconds": 1, "limit": 60}',
         b"no JSON",
@@ -240,8 +241,8 @@ def test_no_model_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             session.load("a", model)
             assert len([path for path in tmp_path.rglob("*") if path.is_file() and path.name.isdecimal()]) == 1
             if kill:
-                assert session._process is not None
-                session._process.kill()
+                assert session.process.pid is not None
+                os.kill(session.process.pid, signal.SIGKILL)
         assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -276,6 +277,119 @@ def test_a_model_is_blamed_at_the_second_silence_where_a_link_may_be_away() -> N
             session.load("a", b"")
     session.close()
     assert told == [-signal.SIGKILL] * 4
+
+
+def agent_with(change: str) -> AgentSession:
+    """This machine's Python runs the agent after a change of what it answers to ``sample``."""
+    marker = b"            return sample(self.models[key].run, request"
+    source = agent_session.SOURCE.replace(marker, b"            " + change.encode() + b"\n" + marker)
+    assert source != agent_session.SOURCE
+    session = AgentSession(agent_command([sys.executable], OnnxRuntime(), 1, "cpu", ()))
+    session.process.source = source
+    session.process.command[2] = session.process.command[2].replace(str(len(agent_session.SOURCE)), str(len(source)))
+    return session
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return OnnxRuntime().convert(torch.nn.ReLU(), (1, 1, 2, 2), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("raise OSError(errno.ENOSPC, 'No space')", "no space on its disk left: OSError: .*No space; make room there"),
+        ("raise OSError(errno.EDQUOT, 'Quota')", "no space on its disk left: OSError: .*Quota"),
+        ("raise OSError(errno.EMFILE, 'Too many')", "no file handles left: OSError: .*Too many"),
+        ("raise MemoryError('weights')", "no memory left: MemoryError: weights"),
+        ("raise RuntimeError('[ONNXRuntimeError] : std::bad_alloc')", "no memory left: RuntimeError: .*bad_alloc"),
+        ("raise RuntimeError('write: No space left on device')", "no space on its disk left: RuntimeError: write"),
+        (
+            "try: raise OSError(errno.ENFILE, 'system')\n            except OSError: raise KeyError('model')",
+            "no file handles left: KeyError: 'model'",
+        ),
+        (
+            "sys.stderr.write('terminate called after throwing: std::bad_alloc\\n'); sys.stderr.flush(); os.abort()",
+            "no memory left: terminate called after throwing: std::bad_alloc",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_no_failure_of_a_model(change: str, message: str, model: bytes) -> None:
+    session = agent_with(change)
+    session.load("a", model)
+    with pytest.raises(DeviceTroubleError, match=message):
+        session.sample("a", 0.001)
+    session.close()
+
+
+def test_a_full_disk_is_no_failure_of_a_model(model: bytes) -> None:
+    """The real thing: a file system that takes no byte."""
+    session = agent_with("open('/dev/full', 'w').write('x' * 100000)")
+    session.load("a", model)
+    with pytest.raises(DeviceTroubleError, match=r"no space on its disk left: OSError: .*No space left on device"):
+        session.sample("a", 0.001)
+    session.close()
+
+
+def test_a_process_killed_from_outside_is_asked_again_once(model: bytes, tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    session = agent_with(
+        f"if not os.path.exists({str(once)!r}): open({str(once)!r}, 'w').close(); os.kill(os.getpid(), 9)"
+    )
+    session.load("a", model)
+    assert len(session.sample("a", 0.001).wall_ms) >= 5
+    session.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_again_ends_the_profile(number: signal.Signals, model: bytes) -> None:
+    session = agent_with(f"os.kill(os.getpid(), {int(number)}); time.sleep(60)")
+    session.load("a", model)
+    with pytest.raises(DeviceTroubleError, match=rf"killed twice from outside \({number.name}\).*same command goes on"):
+        session.sample("a", 0.001)
+    session.close()
+
+
+def test_a_crash_is_a_failure_of_the_model(model: bytes) -> None:
+    session = agent_with("os.kill(os.getpid(), 11)")
+    session.load("a", model)
+    with pytest.raises(MeasuringError, match=r"the runtime crashed \(SIGSEGV\)"):
+        session.sample("a", 0.001)
+    session.close()
+
+
+def test_a_long_error_is_cut(model: bytes) -> None:
+    session = agent_with("raise ValueError('x' * 30_000_000)")
+    session.load("a", model)
+    with pytest.raises(MeasuringError, match=r"^ValueError: x+") as caught:
+        session.sample("a", 0.001)
+    assert len(str(caught.value)) <= agent.MAX_ERROR
+    session.close()
+
+
+def test_output_without_an_end_is_a_hang() -> None:
+    session = AgentSession(["sh", "-c", "yes x | tr -d '\\n'"], patience=1.0)
+    with pytest.raises(MeasuringError, match="no answer for 1 s: it hangs; it was killed"):
+        session.describe()
+    session.close()
+
+
+def test_an_answer_without_an_end_is_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_process, "MAX_ANSWER_BYTES", 100_000)
+    session = AgentSession(["sh", "-c", f"printf {agent.MARK}; yes x | tr -d '\\n'"])
+    with pytest.raises(MeasuringError, match="an answer of more than 100,000 bytes: it hangs; it was killed"):
+        session.describe()
+    session.close()
+
+
+def test_what_a_runtime_writes_to_stderr_is_bounded(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_process, "MAX_STDERR_BYTES", 1000)
+    session = agent_with("sys.stderr.write('w' * 900); sys.stderr.flush()")
+    session.load("a", model)
+    for _ in range(5):
+        session.sample("a", 0.0)
+    assert os.fstat(session.process._stderr.fileno()).st_size <= 1800
+    session.close()
 
 
 def test_a_hang_that_keeps_pythons_lock_ends_too() -> None:

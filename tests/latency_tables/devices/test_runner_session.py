@@ -11,7 +11,7 @@ from torch import nn
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb
-from latency_tables.devices.device import DeviceLostError, MeasuringError, Samples
+from latency_tables.devices.device import DeviceLostError, DeviceTroubleError, MeasuringError, Samples
 from latency_tables.devices.runner_session import RunnerSession
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.ncnn import NcnnRuntime
@@ -74,7 +74,6 @@ def test_litert_measures_a_model(form: str, adb: Adb, phone: FakePhone, model: b
     session.unload("a")
     session.unload("a")
     assert [path.name for path in (phone.temporary / "x").iterdir()] == ["benchmark_model"]
-    assert session.shares("a") == {}
 
 
 def test_a_model_that_litert_refuses_costs_one_measurement(adb: Adb, model: bytes, tmp_path: Path) -> None:
@@ -122,6 +121,25 @@ def test_a_delegate_that_takes_nothing_is_no_measurement_of_it(words: str, adb: 
     assert on_cpu.sample("a", 0.01).wall_ms == pytest.approx((79.7609,))
     other = script(tmp_path, "benchmark_model", f"echo '{words.replace('GPU', 'XNNPACK')}' >&2; echo '{GOOD}'")
     session_of(adb, other, delegate="gpu").load("a", b"")  # a second delegate had nothing left to take
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kill -KILL $$", r"killed twice from outside \(SIGKILL\), as by a system that is short of memory"),
+        ("echo 'write failed: No space left on device' >&2; exit 1", "no space on its disk left: .*write failed"),
+    ],
+)
+def test_what_the_phone_lacks_is_no_failure_of_a_model(text: str, message: str, adb: Adb, tmp_path: Path) -> None:
+    session = session_of(adb, script(tmp_path, "benchmark_model", f'[ "$1" = --help ] && exit\n{text}'))
+    with pytest.raises(DeviceTroubleError, match=message):
+        session.load("a", b"")
+
+
+def test_a_program_that_was_killed_once_is_started_again(adb: Adb, tmp_path: Path) -> None:
+    once = f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; kill -KILL $$; }}"
+    text = f'[ "$1" = --help ] && exit\n{once}\necho "{GOOD}"'
+    session_of(adb, script(tmp_path, "benchmark_model", text)).load("a", b"")
 
 
 def test_a_program_that_does_not_even_begin_blames_no_model(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
