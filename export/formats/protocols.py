@@ -20,6 +20,17 @@ class Counts(NamedTuple):
     params: int
 
 
+class EndNames(NamedTuple):
+    """The names by which an app gives a model its inputs and asks for its outputs."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+EXPECTED_NAMES = EndNames(("input",), ("output",))
+"""Those of every model of ours, where its format has names."""
+
+
 class ExportRequest(NamedTuple):
     """What to export.
 
@@ -39,6 +50,14 @@ class ExportedModel(Protocol):
 
         A model of ours has one output, called ``output`` where its format has names.
         """
+        ...
+
+    def names(self) -> EndNames | None:
+        """The names of inputs and outputs; `EXPECTED_NAMES` for a model of ours, None where the format has none."""
+        ...
+
+    def unused_bytes(self) -> int:
+        """Bytes that belong to no part of the model: after the end of a file, unknown fields, other files. Ours: 0."""
         ...
 
     def counts(self) -> Counts | None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
 from export.formats.coreml.evaluator import OPERATIONS, CoreMLProgram, is_half
-from export.formats.protocols import Counts
+from export.formats.coreml.package import Package, read_package
+from export.formats.protocols import Counts, EndNames
 
 
 @contextlib.contextmanager
@@ -48,7 +49,12 @@ class CoreMLModel:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._description, function = _read(path)
+            package = read_package(path)
+            spec, function = _read(package)
+            self._description = spec.description
+            known = type(spec).FromString(package.specification)
+            known.DiscardUnknownFields()
+            self._unused_bytes = package.unused_bytes + len(package.specification) - known.ByteSize()
             self._program = CoreMLProgram(function)
         except Exception as error:  # coremltools raises whatever its readers raise
             raise DmaskError(f"'{path}' does not load as a Core ML package: {error}", "export it again") from error
@@ -74,6 +80,19 @@ class CoreMLModel:
             model = coremltools.models.MLModel(str(self._path), compute_units=units)
             rows = [model.predict({self._program.input.name: image[None].numpy()}) for image in images]
         return {name: torch.cat([torch.from_numpy(row[name]) for row in rows]) for name in rows[0]}
+
+    def names(self) -> EndNames:
+        """The description's inputs and outputs, and those of the program where they differ."""
+        description, function = self._description, self._program.function
+        ends = (
+            ([feature.name for feature in description.input], [self._program.input.name]),
+            ([feature.name for feature in description.output], [var.name for var in function.outputs]),
+        )
+        return EndNames(*(tuple(dict.fromkeys([*described, *found])) for described, found in ends))
+
+    def unused_bytes(self) -> int:
+        """Of other files in the package, after the last weights, and of fields that a specification does not have."""
+        return int(self._unused_bytes)
 
     def counts(self) -> Counts:
         """Multiply-adds and weights of the program's convolutions and linear layers, by its own shapes.
@@ -116,12 +135,12 @@ class CoreMLModel:
         return (value for _, value in self._program.intermediates(image))
 
 
-def _read(path: Path) -> tuple[Any, Any]:
-    """The description in the package's specification, and the main function of its program, all weights read."""
-    weights = path / "Data" / "com.apple.CoreML" / "weights"
+def _read(package: Package) -> tuple[Any, Any]:
+    """The package's specification, and the main function of its program, all weights read."""
     with quiet_coremltools() as coremltools:
         from coremltools.converters.mil.frontend.milproto.load import load
 
-        spec = coremltools.utils.load_spec(str(path))
-        program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=str(weights))
-    return spec.description, program.functions["main"]
+        spec = coremltools.proto.Model_pb2.Model.FromString(package.specification)
+        weights = str(package.weights)
+        program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=weights)
+    return spec, program.functions["main"]

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.files import read_bytes
 from export.formats.executorch.graph import XnnGraph
+from export.formats.limits import MAX_MODEL_BYTES, check_tensor_sizes
 from export.formats.protocols import Counts
 
 CAST = "dim_order_ops::_to_dim_order_copy"
@@ -63,10 +65,11 @@ class ExecuTorchModel:
         self._path = path
         try:
             with quiet_executorch():
-                content = path.read_bytes()
-                _check_sizes(content)
+                content = read_bytes(path, MAX_MODEL_BYTES)
+                self._unused_bytes = len(content) - _promised_bytes(content)
                 program = _read_program(content)
                 (self._plan,) = (plan for plan in program.execution_plan if plan.name == "forward")
+                check_tensor_sizes(value.val.sizes for value in self._plan.values if hasattr(value.val, "sizes"))
                 self._graphs = [XnnGraph(payload) for payload in _payloads(program, self._plan)]
                 self._strings = dict(_constant_strings(program))
                 self._program = _load(content)  # holds the bytes that its methods read
@@ -78,6 +81,14 @@ class ExecuTorchModel:
         """The output, one image after the other; see `ExportedModel`."""
         rows = [self._forward.execute([image[None].contiguous()])[0].clone() for image in images]
         return {"output": torch.cat(rows)}
+
+    def names(self) -> None:
+        """None: a method's inputs and outputs have places, not names."""
+        return
+
+    def unused_bytes(self) -> int:
+        """Bytes after the last segment that the header names."""
+        return self._unused_bytes
 
     def counts(self) -> Counts:
         """Multiply-adds and weights of the delegate's convolutions and linear layers, by its own shapes.
@@ -123,8 +134,8 @@ class ExecuTorchModel:
                     yield self._plan.operators[call.op_index].name, call.args
 
 
-def _check_sizes(content: bytes) -> None:
-    """Checks the header's promise of how long the file is (executorch/schema/extended_header.h).
+def _promised_bytes(content: bytes) -> int:
+    """How long the file is by its header (executorch/schema/extended_header.h).
 
     Raises:
         ValueError: for a file that is no program, or has lost its end.
@@ -135,6 +146,7 @@ def _check_sizes(content: bytes) -> None:
     promised = max(program_size, segments_at + segments_size)
     if len(content) < promised:
         raise ValueError(f"its header promises {promised} bytes, found {len(content)}")
+    return promised
 
 
 def _read_program(content: bytes) -> Any:

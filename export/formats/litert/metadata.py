@@ -29,7 +29,25 @@ Table = dict[int, Any]  # field number -> string, number (one byte), table, list
 
 
 def described(content: bytes, description: ModelDescription) -> bytes:
-    """The LiteRT file with metadata and labels, tensors ``input`` and ``output``, and short names inside.
+    """The LiteRT file with metadata and labels, tensors ``input`` and ``output``, and short names inside."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    _rename(model)
+    model.description = _title(description)
+    entries = {
+        OWN_ENTRY: json.dumps(description.to_metadata(), ensure_ascii=False).encode(),
+        STANDARD_ENTRY: _standard_metadata(description),
+    }
+    for name, data in entries.items():
+        model.metadata.append(schema.MetadataT(name, len(model.buffers)))
+        model.buffers.append(schema.BufferT(np.frombuffer(data, np.uint8)))
+    return packed(model, "\n".join(description.class_names).encode())
+
+
+def packed(model: Any, labels: bytes) -> bytes:
+    """The file of the flatbuffer's `ModelT` and of the labels in an archive after it.
 
     All data is aligned to 16 bytes, as the format's schema says and its Python writer forgets.
     """
@@ -42,22 +60,15 @@ def described(content: bytes, description: ModelDescription) -> bytes:
                 builder.Prep(16, len(self.data))
             return super().Pack(builder)
 
-    model = flatbuffer_utils.read_model_from_bytearray(content)
-    _rename(model)
-    model.description = _title(description)
-    entries = {
-        OWN_ENTRY: json.dumps(description.to_metadata(), ensure_ascii=False).encode(),
-        STANDARD_ENTRY: _standard_metadata(description),
-    }
-    for name, data in entries.items():
-        model.metadata.append(schema.MetadataT(name, len(model.buffers)))
-        model.buffers.append(schema.BufferT(np.frombuffer(data, np.uint8)))
-    model.buffers = [
-        AlignedBuffer(None if buffer.data is None else np.frombuffer(buffer.data, np.uint8)) for buffer in model.buffers
+    copy = schema.ModelT()
+    vars(copy).update(vars(model))
+    copy.buffers = [
+        AlignedBuffer(None if buffer.data is None else np.frombuffer(bytes(buffer.data), np.uint8))
+        for buffer in model.buffers
     ]
-    file = io.BytesIO(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    file = io.BytesIO(bytes(flatbuffer_utils.convert_object_to_bytearray(copy)))
     with zipfile.ZipFile(file, "a") as archive:  # stored, not compressed: readers map it into memory
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(description.class_names))
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels)
     return file.getvalue()
 
 

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
-from export.formats.litert.metadata import read_metadata
-from export.formats.protocols import Counts
+from dmask_mobile.files import read_bytes
+from export.formats.limits import MAX_MODEL_BYTES, check_tensor_sizes
+from export.formats.litert.metadata import LABELS_FILE, packed, read_metadata
+from export.formats.protocols import Counts, EndNames
 
 COUNTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 UNCOUNTED = ("BATCH_MATMUL", "CONV_3D", "CONV_3D_TRANSPOSE", "CUSTOM", "TRANSPOSE_CONV")  # multiply, by other rules
@@ -55,13 +58,14 @@ class LiteRTModel:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._content = path.read_bytes()
+            self._content = read_bytes(path, MAX_MODEL_BYTES)
             self._model = _read(self._content)
+            (self._graph,) = self._model.subgraphs
+            check_tensor_sizes(tensor.shape for tensor in self._graph.tensors if tensor.shape is not None)
             self._metadata = read_metadata(self._content, self._model)
             self._interpreter = self._new_interpreter()
         except Exception as error:  # flatbuffers, numpy, zipfile and the interpreter raise each their own
             raise DmaskError(f"'{path}' does not load as a LiteRT model: {error}", "export it again") from error
-        (self._graph,) = self._model.subgraphs
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """Each output by name, one image after the other, on one thread with XNNPACK; see `ExportedModel`."""
@@ -73,6 +77,21 @@ class LiteRTModel:
         return {
             output["name"]: torch.cat(parts) for output, parts in zip(outputs, zip(*rows, strict=True), strict=True)
         }
+
+    def names(self) -> EndNames:
+        """The names of the two ends, in the graph and, where they differ, in the signature too."""
+        (signature,) = self._model.signatureDefs
+        graph, parts = self._graph, []
+        for places, named in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
+            names = [graph.tensors[place].name for place in places] + [entry.name for entry in named]
+            parts.append(tuple(dict.fromkeys(name.decode(errors="replace") for name in names)))
+        return EndNames(*parts)
+
+    def unused_bytes(self) -> int:
+        """Bytes in which the file differs from the model packed again, and the archive of labels after it."""
+        with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
+            labels = archive.read(LABELS_FILE)
+        return abs(len(self._content) - len(packed(self._model, labels)))
 
     def counts(self) -> Counts:
         """Multiply-adds and weights from the shapes of the file's tensors.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.files import parse_json, read_bytes, read_text
+from export.formats.limits import MAX_MODEL_BYTES, MAX_TEXT_BYTES, check_tensor_sizes
 from export.formats.ncnn.graph import infer_shapes, read_layers, stored_bytes
-from export.formats.protocols import Counts
+from export.formats.protocols import Counts, EndNames
 
 OFF = (  # for float32 arithmetic wherever the verification runs
     "use_vulkan_compute",
@@ -24,6 +25,9 @@ OFF = (  # for float32 arithmetic wherever the verification runs
     "use_bf16_packed",
     "use_bf16_storage",
 )
+
+
+FILES = ("model.param", "model.bin", "labels.txt", "description.json")
 
 
 class NcnnModel:
@@ -37,17 +41,18 @@ class NcnnModel:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._layers = read_layers((path / "model.param").read_text(encoding="utf-8"))
+            self._layers = read_layers(read_text(path / "model.param", MAX_TEXT_BYTES))
             self._shapes = infer_shapes(self._layers)
+            check_tensor_sizes(self._shapes.values())
             if not {"input", "output"} <= set(self._shapes):
                 raise ValueError("the param file has no blobs 'input' and 'output'")
-            weights = (path / "model.bin").read_bytes()
+            weights = read_bytes(path / "model.bin", MAX_MODEL_BYTES)
             promised = stored_bytes(self._layers, weights)
             if promised != len(weights):
                 raise ValueError(f"model.bin must have {promised} bytes, found {len(weights)}")
-            self._metadata: dict[str, str] = json.loads((path / "description.json").read_text(encoding="utf-8"))
-            labels = (path / "labels.txt").read_text(encoding="utf-8")
-            if labels.split("\n")[:-1] != json.loads(self._metadata["dmask.class_names"]):
+            self._metadata = _strings(parse_json(read_text(path / "description.json", MAX_TEXT_BYTES)))
+            labels = read_text(path / "labels.txt", MAX_TEXT_BYTES)
+            if labels.split("\n")[:-1] != parse_json(self._metadata["dmask.class_names"]):
                 raise ValueError("labels.txt does not hold the class names of description.json")
             self._metadata["labels.txt"] = labels
             self._net = _load(path)
@@ -78,6 +83,19 @@ class NcnnModel:
             raise DmaskError(f"'{self._path}' does not run in ncnn: status {status}", "export it again")
         return torch.from_numpy(np.array(blob))
 
+    def names(self) -> EndNames:
+        """The blobs of Input layers, and those that no layer takes."""
+        taken = {name for layer in self._layers for name in layer.inputs}
+        inputs = (name for layer in self._layers if layer.kind == "Input" for name in layer.outputs)
+        outputs = (name for layer in self._layers for name in layer.outputs if name not in taken)
+        return EndNames(tuple(inputs), tuple(outputs))
+
+    def unused_bytes(self) -> int:
+        """Of files that the format does not have; those that it has are checked when they are read."""
+        return sum(
+            p.lstat().st_size for p in self._path.rglob("*") if p.relative_to(self._path).as_posix() not in FILES
+        )
+
     def counts(self) -> Counts:
         """Multiply-adds and weights of convolutions and inner products, by the reader's own shapes."""
         params = [layer.num_weights for layer in self._layers]
@@ -99,6 +117,12 @@ class NcnnModel:
         for layer in self._layers:
             for name in layer.outputs:
                 yield self._extract(extractor, name)[None]
+
+
+def _strings(content: Any) -> dict[str, str]:
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ValueError("description.json must be a mapping of strings")
+    return content
 
 
 def _load(path: Path) -> Any:

@@ -10,8 +10,10 @@ import onnx
 import torch
 from torch import Tensor
 
-from dmask_mobile.errors import DmaskError
-from export.formats.protocols import Counts
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.files import read_bytes
+from export.formats.limits import MAX_MODEL_BYTES, check_tensor_sizes
+from export.formats.protocols import Counts, EndNames
 
 COUNTED = ("Conv", "Gemm", "MatMul")
 PASSED_ON = ("Identity", "Cast", "DequantizeLinear")  # what may lie between a stored weight and its use
@@ -26,8 +28,12 @@ class OnnxModel:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._model = onnx.load(path)
+            content = read_bytes(path, MAX_MODEL_BYTES)
+            self._model = onnx.load_from_string(content)
+            self._unused_bytes = len(content) - _known_bytes(self._model)
+            _check_no_external_data(self._model.graph)
             self._shaped = onnx.shape_inference.infer_shapes(self._model, strict_mode=True, data_prop=True)
+            check_tensor_sizes(_shapes(self._shaped.graph).values())
             self._session = _session(self._model)
         except Exception as error:  # both libraries raise their own C++ errors
             raise DmaskError(f"'{path}' does not load as an ONNX model: {error}", "export it again") from error
@@ -45,6 +51,19 @@ class OnnxModel:
             for name, parts in zip(names, zip(*rows, strict=True), strict=True)
         }
 
+    def names(self) -> EndNames:
+        """The graph's inputs, without stored tensors, and its outputs."""
+        graph = self._model.graph
+        stored = {tensor.name for tensor in graph.initializer}
+        return EndNames(
+            tuple(value.name for value in graph.input if value.name not in stored),
+            tuple(value.name for value in graph.output),
+        )
+
+    def unused_bytes(self) -> int:
+        """Bytes that are no field of an ONNX model, or a field that stands twice."""
+        return self._unused_bytes
+
     def counts(self) -> Counts:
         """Multiply-adds and weights from shapes that onnx infers.
 
@@ -53,10 +72,7 @@ class OnnxModel:
         """
         graph = self._shaped.graph
         weights = _stored_shapes(graph)
-        shapes = {
-            value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-            for value in (*graph.value_info, *graph.output)
-        }
+        shapes = _shapes(graph)
         macs = params = 0
         for node in graph.node:
             if node.op_type not in COUNTED:
@@ -98,6 +114,39 @@ class OnnxModel:
         session = _session(model)
         for value in session.run(None, {session.get_inputs()[0].name: image.numpy()}):
             yield torch.from_numpy(value)
+
+
+def _known_bytes(model: onnx.ModelProto) -> int:
+    """The size of the model without fields that the format does not know."""
+    known = onnx.ModelProto()
+    known.CopyFrom(model)
+    known.DiscardUnknownFields()
+    return int(known.ByteSize())
+
+
+def _check_no_external_data(graph: onnx.GraphProto) -> None:
+    """Checks that all tensors lie in the file itself: a path in it could name any file.
+
+    Raises:
+        ValueError: for a tensor in another file.
+    """
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            for part in (attribute.g, *attribute.graphs):
+                _check_no_external_data(part)
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ValueError(f"the values of its tensor '{shown(tensor.name)}' are in another file")
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of inputs, results and outputs; 0 for an open axis."""
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
 
 
 def _session(model: onnx.ModelProto):  # type: ignore[no-untyped-def]  # onnxruntime has no annotations
