@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Preprocessing
+from dmask_mobile.records.artifact import Precision, Preprocessing
 from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -24,17 +24,23 @@ RECORDED_PACKAGES = ("dmask-mobile", "torch", "torchvision", "timm", "onnx", "on
 
 
 class BudgetRecord(Record):
-    """A cost and the most of it that the child may have."""
+    """A cost and the most of it that the child may have. ``custom``: the user brought the cost model."""
 
     cost: str
     limit: float
     unit: str
+    custom: bool = False
 
 
 class RunRecord(FileRecord):
-    """``run.json``: everything that a later command needs to know of the earlier ones."""
+    """``run.json``: everything that a later command needs to know of the earlier ones.
+
+    ``precision``: what the child was to be exported in when its budgets were set; None where nobody said.
+    """
 
     file_format: ClassVar[str] = "dmask-run"
+    file_version: ClassVar[int] = 2  # 1 had no precision, and did not say which costs were custom
+    oldest_version: ClassVar[int | None] = 1
 
     created: str
     versions: dict[str, str]
@@ -43,6 +49,7 @@ class RunRecord(FileRecord):
     data: str | None = None
     space: SearchSpace | None = None
     budgets: tuple[BudgetRecord, ...] = ()
+    precision: Precision | None = None
     search_settings: dict[str, Any] | None = None
     train_settings: dict[str, Any] | None = None
     accuracy: float | None = None

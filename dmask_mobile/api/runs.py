@@ -84,11 +84,16 @@ def search(
     folder = RunFolder(run)
     if folder.search_result.exists():
         raise DmaskError(f"'{run}' already holds a finished search", "choose another run folder with -o")
+    custom = {cost.name for cost in costs}
     record = _new_record(images).model_copy(
         update={
             "data": data,
             "space": space,
-            "budgets": tuple(BudgetRecord(cost=b.cost.name, limit=b.limit, unit=b.cost.unit) for b in held),
+            "budgets": tuple(
+                BudgetRecord(cost=b.cost.name, limit=b.limit, unit=b.cost.unit, custom=b.cost.name in custom)
+                for b in held
+            ),
+            "precision": precision,
             "search_settings": settings.model_dump(mode="json"),
         }
     )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
 from dmask_mobile.api.run_data import data_of
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import latency_names, named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.artifact import Artifact, ModelDescription, ModelFormat, hash_path
+from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path
 from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.records.verification import Check, Verification
+from dmask_mobile.records.verification import BUDGET_TOLERANCE, Check, Verification
 from dmask_mobile.run import RunFolder
 
 if TYPE_CHECKING:
+    from dmask_mobile.costs.model import CostModel
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
     from export.verification.verify import Reference
 
@@ -27,8 +29,8 @@ class VerifySettings(NamedTuple):
     ``images``: at most so many validation images; ``allow_drift``: judge latencies although the device has drifted by
     more than 10% since its table was made; ``limits``: fields of `export.verification.numerics.Limits` to replace;
     ``bisect``: name the first wrong block; ``measured``: files with latencies measured elsewhere (see
-    `latency_tables.devices.native_output.read_measurement`); ``allow_unverified``: quantities that may stay unlooked
-    at.
+    `latency_tables.devices.native_output.read_measurement`); ``allow_unverified``: quantities that may be 'not
+    verified'; ``budget_tolerance``: the share by which a measured latency may exceed its budget.
     """
 
     images: int = 1000
@@ -37,6 +39,7 @@ class VerifySettings(NamedTuple):
     bisect: bool = False
     measured: Sequence[Path] = ()
     allow_unverified: Sequence[str] = ()
+    budget_tolerance: float = BUDGET_TOLERANCE
 
 
 def verify(
@@ -45,20 +48,22 @@ def verify(
     run: Path | None = None,
     data: str | None = None,
     tables: Sequence[Path] = (),
+    costs: Sequence[CostModel] = (),
     settings: VerifySettings | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Holds exported models against what was predicted.
+    """Compares exported models with what was predicted, and the run's child with every budget of its search.
 
     Writes ``verification.json`` into the run folder, or for files ``FILE.verification.json`` beside the first.
 
     Args:
         target: a run folder, whose artifacts are all verified, or exported models of one child. A model's own metadata
-            says what it predictions.
+            says what it predicts.
         run: the run that the models came from, which has the weights to compare with; found by itself where they
             still lie in its ``exports/``. Without one the numbers are 'not verified'.
         data: the images to verify on, if not those that the child was trained on.
         tables: the latency tables, if not those that the search used.
+        costs: custom cost models that budgets of the run name; without them those budgets are 'not verified'.
         settings: limits, images and so on.
         progress: told after each artifact.
 
@@ -66,11 +71,11 @@ def verify(
         DmaskError: when there is nothing to verify, or a file is missing or damaged.
     """
     our_package("export")
+    from export.verification.latency_verdict import LatencyRules
     from export.verification.verify import VerifyOptions, verify_artifact
 
     settings = settings or VerifySettings()
-    if not all(settings.allow_unverified):
-        raise DmaskError("--allow-unverified names a quantity, got ''", "say which, for example latency")
+    _check_settings(settings)
     targets = [target] if isinstance(target, Path) else list(target)
     whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
     report = _report_path(targets, whole_run)
@@ -79,19 +84,23 @@ def verify(
     child = folder.child() if folder else found[0][0].child
     if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
         raise DmaskError("these files hold different children", "verify each child by itself")
+    record = folder.record() if folder else None
+    check_custom_costs(record, costs)
     reference: Reference | str = "no run to compare with; give --run RUN"
     if folder is not None:
         reference = _reference(folder, data, settings.images)
     predictions, external = _predictions(folder, child, tables, progress), _external_measurements(settings.measured)
     for model_format in external:
         check_fits_one(model_format, [artifact for artifact, _ in found], predictions)
-    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, settings.allow_drift)
+    rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
+    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules)
     checks: list[Check] = []
     for number, (artifact, place) in enumerate(found, start=1):
         checks.extend(verify_artifact(artifact, place, reference, options))
         progress("verify", number, len(found), artifact.label)
-    if folder is not None and whole_run:
-        checks.extend(_unheld_budgets(folder, predictions, {artifact.model_format for artifact, _ in found}))
+    if record is not None:
+        formats = {artifact.model_format for artifact, _ in found}
+        checks.extend(budget_checks(record, child, costs, predictions, formats, tuple(checks)))
     verification = Verification(
         child_digest=child.digest(),
         created=now(),
@@ -100,6 +109,15 @@ def verify(
     )
     verification.write(report)
     return verification
+
+
+def _check_settings(settings: VerifySettings) -> None:
+    if not all(settings.allow_unverified):
+        raise DmaskError("--allow-unverified names a quantity, got ''", "say which, for example latency")
+    if not 0 <= settings.budget_tolerance < 1:
+        raise DmaskError(
+            f"--budget-tolerance is a share from 0 to below 1, got {settings.budget_tolerance:g}", "for example 0.05"
+        )
 
 
 def _report_path(targets: list[Path], whole_run: bool) -> Path:
@@ -138,25 +156,6 @@ def _files(targets: list[Path], run: Path | None) -> tuple[list[tuple[Artifact, 
         run = above
     folder = RunFolder(run) if run is not None else None
     return [(_artifact_in(path, folder), path.parent) for path in targets], folder
-
-
-def _unheld_budgets(
-    folder: RunFolder, predictions: Sequence[PredictedLatency], formats: set[ModelFormat]
-) -> Iterator[Check]:
-    """A line for each latency budget of the search that no artifact of this verification was held to."""
-    for budget in folder.record().budgets:
-        of = [prediction for prediction in predictions if prediction.budget_ms == budget.limit]
-        if budget.unit == "ms" and not any(prediction.model_format in formats for prediction in of):
-            yield Check(
-                artifact="run",
-                quantity=f"{budget.cost} budget",
-                unit="ms",
-                predicted=budget.limit,
-                measured=None,
-                allowed="-",
-                verdict="not verified",
-                note=f"no {of[0].model_format} artifact to measure" if of else "its table is not at hand; give --table",
-            )
 
 
 def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
@@ -202,7 +201,7 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
 def _predictions(
     folder: RunFolder | None, child: ChildSpec, tables: Sequence[Path], progress: Progress
 ) -> tuple[PredictedLatency, ...]:
-    """What each table says of the child's latency, and the budget that the search held it to."""
+    """What each table predicts of the child's latency, and the budgets that the search set for it."""
     named = named_tables(tables) or (folder.tables() if folder else {})
     if not named:
         return ()
@@ -210,13 +209,16 @@ def _predictions(
     from latency_tables.profiling.table_probe import predicted_latency
     from latency_tables.table.table import LatencyTable
 
-    budgets = {budget.cost: budget.limit for budget in folder.record().budgets} if folder else {}
+    record, own = (folder.record(), list(folder.tables())) if folder else (None, [])
     return tuple(
-        # one table may be named in its budget as well
         predicted_latency(
-            LatencyTable.read(named[name]), cost, child, budgets.get(cost, budgets.get(f"latency@{name}")), progress
+            LatencyTable.read(named[name]),
+            line,
+            child,
+            latency_budgets(record, name, line, own == [name]) if record else {},
+            progress,
         )
-        for name, cost in latency_names(named).items()
+        for name, line in latency_names(named).items()
     )
 
 
@@ -239,18 +241,20 @@ def _external_measurements(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
 
 
 def check_fits_one(model_format: str, artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]) -> None:
-    """Checks that it is clear what a measurement made elsewhere was made of: a file does not say which device."""
+    """Checks that an external measurement belongs to one prediction: a file does not say which device it is from.
+
+    Raises:
+        DmaskError: when several predictions of the format could be meant.
+    """
+    from export.verification.latency_verdict import predictions_for
+
     fitting = [
         f"{prediction.name} of '{artifact.path}'"
         for artifact in artifacts
-        for prediction in predictions
-        if prediction.model_format == artifact.model_format == model_format
-        and prediction.precision == artifact.precision
+        if artifact.model_format == model_format
+        for prediction in predictions_for(artifact, predictions)
+        if prediction.precision == artifact.precision
     ]
-    if not any(
-        prediction.model_format == model_format for prediction in predictions
-    ):  # what travels in the files counts
-        fitting = [f"the one in '{a.path}'" for a in artifacts if a.model_format == model_format and a.latency]
     if len(fitting) > 1:
         raise DmaskError(
             f"the measurement of {model_format} fits {len(fitting)} predictions: {', '.join(fitting)}",

@@ -18,7 +18,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE
 from dmask_mobile.records.base import write_atomically
 from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.records.verification import Verification
+from dmask_mobile.records.verification import BUDGET_TOLERANCE, Verification
 
 
 class LayoutName(StrEnum):
@@ -117,12 +117,20 @@ def verify(
     allow_unverified: Annotated[
         list[str] | None, typer.Option(help="What may stay 'not verified': latency, for example.")
     ] = None,
+    cost: Annotated[
+        list[str] | None, typer.Option(help="A custom cost that a budget names: module:Class; may be repeated.")
+    ] = None,
+    budget_tolerance: Annotated[
+        float, typer.Option(help="The share by which a measured latency may exceed its budget.")
+    ] = BUDGET_TOLERANCE,
     allow_drift: AllowDrift = False,
     markdown: Annotated[Path | None, typer.Option(help="Also as Markdown, for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also as JUnit XML, for CI.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold exported models against what was predicted. Exit status 1 unless every check passed.
+    """Compare exported models with what was predicted, and the child with its budgets.
+
+    Exit status 1 unless every check passed.
 
     Example: dmask verify runs/a, or dmask verify model.tflite --run runs/a --measured benchmark_model.txt
     """
@@ -133,9 +141,13 @@ def verify(
         bisect=bisect,
         measured=measured or [],
         allow_unverified=allow_unverified or [],
+        budget_tolerance=budget_tolerance,
     )
+    costs = [api.load_cost(path) for path in cost or []]
     with ShownProgress() as progress:
-        verification = api.verify(target, run=run, data=data, tables=table or [], settings=settings, progress=progress)
+        verification = api.verify(
+            target, run=run, data=data, tables=table or [], costs=costs, settings=settings, progress=progress
+        )
     for path, write in ((markdown, to_markdown), (junit, to_junit)):
         if path is not None:
             write_atomically(path, write(verification))

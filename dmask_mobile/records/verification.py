@@ -7,6 +7,10 @@ from typing import ClassVar, Literal
 from dmask_mobile.records.base import FileRecord, Record
 
 Verdict = Literal["passed", "failed", "not verified", "not predicted"]
+BUDGET_SUFFIX = " budget"
+"""What the name of a budget's line ends in: ``macs budget``."""
+BUDGET_TOLERANCE = 0.05
+"""How far a measured latency may be above a budget that its prediction keeps, unless the user says otherwise."""
 
 
 class Check(Record):
@@ -30,7 +34,7 @@ class Check(Record):
 class Verification(FileRecord):
     """All checks of one child's artifacts.
 
-    ``allow_unverified``: quantities whose lines may stay 'not verified', by the user's leave.
+    ``allow_unverified``: quantities whose lines the user allows to be 'not verified'.
     """
 
     file_format: ClassVar[str] = "dmask-verification"
@@ -43,20 +47,47 @@ class Verification(FileRecord):
 
     @property
     def passed(self) -> bool:
-        """Something passed, nothing failed, and nothing was left unlooked at without leave."""
+        """Whether something passed, nothing failed, and every 'not verified' line is excused."""
         verdicts = [check.verdict for check in self.checks if not self.is_excused(check)]
         return "passed" in verdicts and set(verdicts) <= {"passed", "not predicted"}
 
     def is_excused(self, check: Check) -> bool:
-        """Whether the line was not looked at, by the user's leave."""
-        name = check.quantity.partition(" ")[0].partition("@")[0]
-        return check.verdict == "not verified" and (
-            name in self.allow_unverified or check.quantity in self.allow_unverified
-        )
+        """Whether the line is 'not verified' and the user allowed that.
+
+        ``latency`` allows every latency and latency budget, ``latency@pixel`` those of one table, and the whole name
+        of a line that line alone.
+        """
+        named = check.quantity.removesuffix(BUDGET_SUFFIX)
+        word = check.quantity.partition(" ")[0]
+        names = {check.quantity, named, word, word.partition("@")[0]}
+        return check.verdict == "not verified" and not names.isdisjoint(self.allow_unverified)
 
     def verdict_of(self, check: Check) -> str:
         """The verdict in words: what is excused says so."""
         return f"{check.verdict}, allowed" if self.is_excused(check) else check.verdict
+
+
+def line_of(
+    artifact: str,
+    quantity: str,
+    unit: str,
+    predicted: float | None,
+    measured: float | None,
+    allowed: str,
+    verdict: Verdict,
+    note: str = "",
+) -> Check:
+    """The `Check` with these fields, by position."""
+    return Check(
+        artifact=artifact,
+        quantity=quantity,
+        unit=unit,
+        predicted=predicted,
+        measured=measured,
+        allowed=allowed,
+        verdict=verdict,
+        note=note,
+    )
 
 
 def judge(predicted: float | None, measured: float | None, tolerance: float) -> Verdict:

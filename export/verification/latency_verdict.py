@@ -1,30 +1,42 @@
-"""The verdict on an artifact's latency: what a table predicted, what was measured, what may lie between them."""
+"""The verdict on an artifact's latency: what a table predicted, what was measured, what may lie between them.
+
+Allowed deviations are constants. The uncertainty of a measurement never widens them: where it could change a verdict,
+the verdict is 'not verified'.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision
-from dmask_mobile.records.verification import Check, Verdict
+from dmask_mobile.records.verification import BUDGET_SUFFIX, BUDGET_TOLERANCE, Check, Verdict, line_of
 
-MIN_LATENCY_TOLERANCE = 0.10
+LATENCY_TOLERANCE = 0.10
+"""How far a measurement may be from the table's prediction, either way."""
 UNSTABLE_NOISE = 0.10
-MAX_DRIFT, MAX_ALLOWED_DRIFT = 0.10, 0.25  # without and with leave to drift
+MAX_DRIFT, MAX_ALLOWED_DRIFT = 0.10, 0.25  # the second with --allow-drift
+MIN_RUNS = 10
+"""So many runs must be behind an external measurement whose deviation is not known."""
+ROUNDING = 1e-9
+"""Two sums of the same floats in another order differ by less, as a share."""
 
 
 class MeasuredLatency(NamedTuple):
-    """Typical milliseconds, their relative noise, the device's relative drift since the table was made.
+    """Typical milliseconds, their relative noise, and the device's relative drift since the table was made.
 
-    ``source``: where the figure came from, when it was not measured here and now.
+    ``noise``: None where nothing says how far single runs vary; ``source``: where the figure came from, when it was
+    not measured here and now; ``runs``: how many are behind it, None where that is not known.
     """
 
     ms: float
-    noise: float
+    noise: float | None
     drift: float
     source: str = ""
+    runs: int | None = None
 
 
 class LatencyProbe(Protocol):
@@ -36,17 +48,46 @@ class LatencyProbe(Protocol):
 
 
 class PredictedLatency(NamedTuple):
-    """A table's word on the child's latency in one format and precision.
+    """A table's prediction of the child's latency in one format and precision.
 
-    ``name``: as budgets name it; ``budget_ms``: None without a budget; ``probe``: what measures, or why nothing can.
+    ``name``: what its line is called; ``budgets``: the budgets in ms that the search set for it, by their names;
+    ``probe``: what measures, or why nothing can.
     """
 
     name: str
     model_format: str
     precision: Precision
     predicted: LatencyPrediction
-    budget_ms: float | None
+    budgets: Mapping[str, float]
     probe: LatencyProbe | str
+
+
+class LatencyRules(NamedTuple):
+    """How to judge latencies.
+
+    ``allow_drift``: also where the device has drifted by 10% to 25%, and without counting drift as uncertainty;
+    ``budget_tolerance``: the share by which a measurement may exceed a budget.
+    """
+
+    allow_drift: bool = False
+    budget_tolerance: float = BUDGET_TOLERANCE
+
+
+DEFAULT_RULES = LatencyRules()
+
+
+def predictions_for(artifact: Artifact, predictions: Sequence[PredictedLatency]) -> list[PredictedLatency]:
+    """The predictions of an artifact's latency.
+
+    Those of its format and precision; where there are none, those of its format in other precisions, which cannot be
+    judged; where no table is of its format, the prediction in its own metadata.
+    """
+    of_format = [prediction for prediction in predictions if prediction.model_format == artifact.model_format]
+    if not of_format and artifact.latency is not None:
+        missing = f"no table of {artifact.latency.device} at hand; give --table, or --measured FILE"
+        precision = artifact.latency.precision
+        return [PredictedLatency("latency", artifact.model_format, precision, artifact.latency, {}, missing)]
+    return [prediction for prediction in of_format if prediction.precision == artifact.precision] or of_format
 
 
 def judge_latencies(
@@ -54,7 +95,7 @@ def judge_latencies(
     path: Path,
     predictions: Sequence[PredictedLatency],
     external: Mapping[str, MeasuredLatency],
-    allow_drift: bool,
+    rules: LatencyRules,
 ) -> Iterator[Check]:
     """The latency lines of one artifact.
 
@@ -63,71 +104,94 @@ def judge_latencies(
         path: its file.
         predictions: those of all tables.
         external: measurements made elsewhere, by format.
-        allow_drift: judge although the device has drifted by more than 10%.
+        rules: what is allowed.
     """
-    fitting = [prediction for prediction in predictions if prediction.model_format == artifact.model_format]
-    fitting = [prediction for prediction in fitting if prediction.precision == artifact.precision] or fitting
-    if not fitting and artifact.latency is not None:
-        missing = f"no table of {artifact.latency.device} at hand; give --table, or --measured FILE"
-        fitting = [_prediction_in(artifact, missing)]
-    measured = external.get(artifact.model_format)
-    if not fitting and measured is not None:
-        yield _line(artifact.label, "latency", None, measured.ms, "-", "not verified", "no table predicts it")
-    elif not fitting and predictions:
-        yield _line(artifact.label, "latency", None, None, "-", "not predicted", f"no table of {artifact.model_format}")
-    for prediction in fitting:
-        found = _measure(artifact, path, prediction, measured)
-        if isinstance(found, str):
-            yield _line(artifact.label, prediction.name, prediction.predicted.ms, None, "-", "not verified", found)
+    label, measured = artifact.label, external.get(artifact.model_format)
+    found = predictions_for(artifact, predictions)
+    if not found and measured is not None:
+        yield line_of(label, "latency", "ms", None, measured.ms, "-", "not verified", "no table predicts it")
+    elif not found and predictions:
+        note = f"no table of {artifact.model_format}"
+        yield line_of(label, "latency", "ms", None, None, "-", "not predicted", note)
+    for prediction in found:
+        if prediction.precision != artifact.precision:
+            note = f"the table is of {prediction.precision}; profile one with --precision {artifact.precision}"
+            predicted_ms = prediction.predicted.ms
+            yield line_of(label, prediction.name, "ms", predicted_ms, None, "-", "not verified", note)
         else:
-            yield from judge_latency(artifact.label, prediction, found, allow_drift)
+            yield from judge_latency(label, prediction, _measure(artifact, path, prediction, measured), rules)
 
 
 def judge_latency(
-    label: str, prediction: PredictedLatency, measured: MeasuredLatency, allow_drift: bool = False
+    label: str, prediction: PredictedLatency, measured: MeasuredLatency | str, rules: LatencyRules = DEFAULT_RULES
 ) -> Iterator[Check]:
-    """The verdict on a latency, and on the budget that it must keep.
+    """The verdict on a latency, and one on each budget that it must keep.
 
-    Allowed is the largest of 10%, three times the noise, and the drift of the table's networks. A measurement with
-    more than 10% noise, or on a device that has drifted by more than 10% (25% with ``allow_drift``), shows nothing:
-    'not verified'.
+    A measurement may be 10% from the prediction, and above a budget by ``rules.budget_tolerance``; the prediction
+    itself must be within the budget. The combined uncertainty of a measurement, ``sqrt(noise^2 + drift^2)``, must not
+    reach over a limit: else the verdict is 'not verified'. So it is when noise or drift exceed 10% (drift 25% with
+    ``rules.allow_drift``), whatever was measured.
+
+    Args:
+        label: the artifact's name in reports.
+        prediction: what a table predicts.
+        measured: the measurement, or why there is none.
+        rules: what is allowed.
     """
-    tolerance = max(MIN_LATENCY_TOLERANCE, 3 * measured.noise, abs(measured.drift))
-    stable = measured.noise <= UNSTABLE_NOISE and abs(measured.drift) <= (
-        MAX_ALLOWED_DRIFT if allow_drift else MAX_DRIFT
-    )
-    note = measured.source or f"noise {measured.noise:.1%}, drift {measured.drift:+.1%}"
-    if not stable:
-        note = f"unstable: {note}; close other programs and verify again, or profile again"
-
-    def verdict(kept: bool) -> Verdict:
-        return "not verified" if not stable else "passed" if kept else "failed"
-
-    predicted_ms = prediction.predicted.ms
-    close = abs(measured.ms - predicted_ms) <= tolerance * predicted_ms
-    yield _line(label, prediction.name, predicted_ms, measured.ms, f"{tolerance:.0%}", verdict(close), note)
-    if prediction.budget_ms is not None:
-        kept = predicted_ms <= prediction.budget_ms and measured.ms <= prediction.budget_ms * (1 + tolerance)
-        allowed = f"at most +{tolerance:.0%}"
-        if predicted_ms > prediction.budget_ms:
-            note = f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
-        yield _line(label, f"{prediction.name} budget", prediction.budget_ms, measured.ms, allowed, verdict(kept), note)
+    ms, predicted_ms = (None if isinstance(measured, str) else measured.ms), prediction.predicted.ms
+    low, high = predicted_ms * (1 - LATENCY_TOLERANCE), predicted_ms * (1 + LATENCY_TOLERANCE)
+    verdict, note = _judge_between(measured, low, high, rules)
+    yield line_of(label, prediction.name, "ms", predicted_ms, ms, f"{LATENCY_TOLERANCE:.0%}", verdict, note)
+    for name, limit in prediction.budgets.items():
+        yield _judge_budget(label, name, limit, predicted_ms, measured, rules)
 
 
-def _prediction_in(artifact: Artifact, missing: str) -> PredictedLatency:
-    """The prediction that travels in the artifact."""
-    assert artifact.latency is not None
-    return PredictedLatency(
-        "latency", artifact.model_format, artifact.latency.precision, artifact.latency, None, missing
-    )
+def _judge_budget(
+    label: str, name: str, limit: float, predicted_ms: float, measured: MeasuredLatency | str, rules: LatencyRules
+) -> Check:
+    tolerance = rules.budget_tolerance
+    ms = None if isinstance(measured, str) else measured.ms
+    verdict, note = _judge_between(measured, 0.0, limit * (1 + tolerance), rules)
+    if ms is not None and ms > limit:
+        place = "within" if ms <= limit * (1 + tolerance) else "beyond"
+        note = f"over by {_percent(ms / limit - 1)}, {place} the tolerance of {_percent(tolerance)}; {note}"
+    if predicted_ms > limit * (1 + ROUNDING):  # no measurement can mend that
+        verdict, note = "failed", f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
+    allowed = f"at most +{_percent(tolerance)}"
+    return line_of(label, name + BUDGET_SUFFIX, "ms", limit, ms, allowed, verdict, note)
+
+
+def _judge_between(
+    measured: MeasuredLatency | str, low: float, high: float, rules: LatencyRules
+) -> tuple[Verdict, str]:
+    """Whether a measurement lies between two limits in ms for sure, and a note."""
+    if isinstance(measured, str):
+        return "not verified", measured
+    varies = "not known" if measured.noise is None else f"{measured.noise:.1%}"
+    note = measured.source or f"noise {varies}, drift {measured.drift:+.1%}"
+    max_drift = MAX_ALLOWED_DRIFT if rules.allow_drift else MAX_DRIFT
+    if measured.noise is None and (measured.runs is None or measured.runs < MIN_RUNS):
+        runs = "an unknown number of runs" if measured.runs is None else f"{measured.runs} run(s)"
+        return "not verified", f"{note}; {runs} and no deviation: give one with a deviation or at least {MIN_RUNS} runs"
+    if measured.noise is None:
+        note = f"{note}; {measured.runs} runs, their deviation is not known"
+    noise = measured.noise or 0.0
+    if not (noise <= UNSTABLE_NOISE and abs(measured.drift) <= max_drift):
+        return "not verified", f"unstable: {note}; close other programs and verify again, or profile again"
+    uncertainty = noise if rules.allow_drift else math.hypot(noise, measured.drift)
+    least, most = measured.ms * (1 - uncertainty), measured.ms * (1 + uncertainty)
+    slack = high * ROUNDING
+    if low - slack <= least and most <= high + slack:
+        return "passed", note
+    if least > high + slack or most < low - slack:
+        return "failed", note
+    return "not verified", f"uncertain by {_percent(uncertainty)}, which reaches over the limit: {note}"
 
 
 def _measure(
     artifact: Artifact, path: Path, prediction: PredictedLatency, external: MeasuredLatency | None
 ) -> MeasuredLatency | str:
     """The measurement, or why there is none."""
-    if prediction.precision != artifact.precision:
-        return f"the table is of {prediction.precision}; profile one with --precision {artifact.precision}"
     if external is not None:
         return external
     if isinstance(prediction.probe, str):
@@ -140,22 +204,6 @@ def _measure(
         return f"it could not be measured: {error}"
 
 
-def _line(
-    label: str,
-    quantity: str,
-    predicted: float | None,
-    measured: float | None,
-    allowed: str,
-    verdict: Verdict,
-    note: str,
-) -> Check:
-    return Check(
-        artifact=label,
-        quantity=quantity,
-        unit="ms",
-        predicted=predicted,
-        measured=measured,
-        allowed=allowed,
-        verdict=verdict,
-        note=note,
-    )
+def _percent(share: float) -> str:
+    """A share as people write it: 4%, 0.3%."""
+    return f"{share:.0%}" if share >= 0.0095 else f"{share:.2%}"

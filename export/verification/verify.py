@@ -25,14 +25,20 @@ from dmask_mobile.records.artifact import (
     hash_path,
     size_of_path,
 )
-from dmask_mobile.records.verification import Check, Verdict, judge
+from dmask_mobile.records.verification import Check, judge, line_of
 from export.deployable import Deployable
 from export.formats.coreml.reader import CoreMLModel
 from export.formats.protocols import ExportedModel
 from export.formats.registry import format_named
 from export.verification.bisect import first_bad_block
 from export.verification.counts import count_fvcore
-from export.verification.latency_verdict import MeasuredLatency, PredictedLatency, judge_latencies
+from export.verification.latency_verdict import (
+    DEFAULT_RULES,
+    LatencyRules,
+    MeasuredLatency,
+    PredictedLatency,
+    judge_latencies,
+)
 from export.verification.numerics import Limits, compare, limits_of
 
 MIN_IMAGES = 256
@@ -83,7 +89,7 @@ class VerifyOptions(NamedTuple):
     bisect: bool = False
     predictions: Sequence[PredictedLatency] = ()
     external: Mapping[str, MeasuredLatency] = {}
-    allow_drift: bool = False
+    latency_rules: LatencyRules = DEFAULT_RULES
 
 
 def verify_artifact(
@@ -112,7 +118,7 @@ def verify_artifact(
     other_file = hash_path(path) != artifact.sha256
     if other_file and found.crashes_on_damage:
         note = f"{OTHER_FILE}; not opened: {artifact.model_format}'s runtime can crash on a damaged file"
-        yield _check(artifact, "identity", "faults", 0, 1, "0", "failed", note)
+        yield line_of(artifact.label, "identity", "faults", 0, 1, "0", "failed", note)
         return
     model = found.open(path)
     yield _identity(artifact, model, reference, other_file)
@@ -120,7 +126,7 @@ def verify_artifact(
     yield from _counts(artifact, model)
     yield _strays(artifact, model)
     yield _size(artifact, path)
-    yield from judge_latencies(artifact, path, options.predictions, options.external, options.allow_drift)
+    yield from judge_latencies(artifact, path, options.predictions, options.external, options.latency_rules)
 
 
 def _identity(artifact: Artifact, model: ExportedModel, reference: Reference | str, other_file: bool) -> Check:
@@ -154,7 +160,9 @@ def _identity(artifact: Artifact, model: ExportedModel, reference: Reference | s
             ),
         }
     wrong = [finding for finding, found in findings.items() if found]
-    return _check(artifact, "identity", "faults", 0, len(wrong), "0", "failed" if wrong else "passed", "; ".join(wrong))
+    return line_of(
+        artifact.label, "identity", "faults", 0, len(wrong), "0", "failed" if wrong else "passed", "; ".join(wrong)
+    )
 
 
 def _numerics(
@@ -162,7 +170,7 @@ def _numerics(
 ) -> Iterator[Check]:
     """What the artifact gives for the validation images, against PyTorch; on a Mac also what Core ML itself gives."""
     if isinstance(reference, str):
-        yield _check(artifact, "numerics", "", None, None, "-", "not verified", reference)
+        yield line_of(artifact.label, "numerics", "", None, None, "-", "not verified", reference)
         return
     plain = Deployable(reference.network, artifact.preprocessing, artifact.output)
     images = plain.as_input(reference.images)
@@ -171,7 +179,7 @@ def _numerics(
         computed = (("", model.run(images)), (" (Core ML)", _predicted_on_a_mac(model, images)))
     except Exception as error:  # runtimes raise each their own, for images of another size, say
         reason = f"it does not run on images of {tuple(images.shape[1:])}: {' '.join(str(error).split())[:300]}"
-        yield _check(artifact, "outputs", "", 1, None, "0", "failed", reason)
+        yield line_of(artifact.label, "outputs", "", 1, None, "0", "failed", reason)
         return
     kept = True
     for source, outputs in computed:
@@ -182,7 +190,7 @@ def _numerics(
             yield check.model_copy(update={"quantity": check.quantity + source})
     if options.bisect and not kept:
         sentence = first_bad_block(model, plain, images[:1], limits.max_error)
-        yield _check(artifact, "first bad block", "", None, None, f"{limits.max_error:g}", "failed", sentence)
+        yield line_of(artifact.label, "first bad block", "", None, None, f"{limits.max_error:g}", "failed", sentence)
 
 
 def _predicted_on_a_mac(model: ExportedModel, images: Tensor) -> dict[str, Tensor] | None:
@@ -192,12 +200,12 @@ def _predicted_on_a_mac(model: ExportedModel, images: Tensor) -> dict[str, Tenso
 def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Reference, limits: Limits) -> Iterator[Check]:
     if len(outputs) != 1:
         note = f"the network has one output, the artifact {len(outputs)}: {', '.join(outputs) or 'none'}"
-        yield _check(artifact, "outputs", "", 1, len(outputs), "0", "failed", note)
+        yield line_of(artifact.label, "outputs", "", 1, len(outputs), "0", "failed", note)
         return
     (scores,) = outputs.values()
     if scores.shape != reference.scores(artifact.output).shape:
         note = f"outputs must have the shape {tuple(reference.logits.shape[1:])}, found {tuple(scores.shape[1:])}"
-        yield _check(artifact, "outputs", "", 1, 1, "0", "failed", note)
+        yield line_of(artifact.label, "outputs", "", 1, 1, "0", "failed", note)
         return
     found = compare(reference.scores(artifact.output), scores, reference.labels)
     drop = abs(found.accuracy - found.reference_accuracy)
@@ -207,7 +215,7 @@ def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Referen
         quantity: str, unit: str, predicted: float | None, measured: float, allowed: str, kept: bool, note: str = note
     ) -> Check:
         finite = measured if math.isfinite(measured) else None
-        return _check(artifact, quantity, unit, predicted, finite, allowed, "passed" if kept else "failed", note)
+        return line_of(artifact.label, quantity, unit, predicted, finite, allowed, "passed" if kept else "failed", note)
 
     def at_most(quantity: str, measured: float, limit: float) -> Check:
         return line(quantity, "of range", 0.0, measured, f"{limit:g}", measured <= limit)
@@ -238,8 +246,8 @@ def _counts(artifact: Artifact, model: ExportedModel) -> Iterator[Check]:
         for source, counts in (("graph", of_graph), ("fvcore", of_fvcore)):
             measured = None if counts is None else counts[number]
             note = f"{artifact.model_format} hides its graph" if counts is None else ""
-            yield _check(
-                artifact,
+            yield line_of(
+                artifact.label,
                 f"{predicted.cost} ({source})",
                 predicted.unit,
                 predicted.value,
@@ -254,7 +262,7 @@ def _strays(artifact: Artifact, model: ExportedModel) -> Check:
     found = {name: count for name, count in model.stray_operations().items() if count}
     note = ", ".join(f"{count} {name}" for name, count in found.items())
     total = sum(found.values())
-    return _check(artifact, "stray transposes, casts", "", 0, total, "0", "failed" if total else "passed", note)
+    return line_of(artifact.label, "stray transposes, casts", "", 0, total, "0", "failed" if total else "passed", note)
 
 
 def _size(artifact: Artifact, path: Path) -> Check:
@@ -264,26 +272,4 @@ def _size(artifact: Artifact, path: Path) -> Check:
     allowed = f"{SIZE_SHARE:.0%} + {extra // 1024} KiB"
     size = size_of_path(path)
     verdict = judge(predicted, size, tolerance)
-    return _check(artifact, "size", "bytes", predicted, size, allowed, verdict)
-
-
-def _check(
-    artifact: Artifact,
-    quantity: str,
-    unit: str,
-    predicted: float | None,
-    measured: float | None,
-    allowed: str,
-    verdict: Verdict,
-    note: str = "",
-) -> Check:
-    return Check(
-        artifact=artifact.label,
-        quantity=quantity,
-        unit=unit,
-        predicted=predicted,
-        measured=measured,
-        allowed=allowed,
-        verdict=verdict,
-        note=note,
-    )
+    return line_of(artifact.label, "size", "bytes", predicted, size, allowed, verdict)

@@ -29,15 +29,15 @@ SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
 
 
 def predicted_latency(
-    table: LatencyTable, name: str, child: ChildSpec, budget_ms: float | None, progress: Progress = silent
+    table: LatencyTable, name: str, child: ChildSpec, budgets: Mapping[str, float], progress: Progress = silent
 ) -> PredictedLatency:
-    """What ``table`` says of the child's latency, with what can measure it, or why nothing can.
+    """What ``table`` predicts of the child's latency, with what can measure it, or why nothing can.
 
     Args:
         table: the table.
-        name: what budgets call its latency.
+        name: what its line is called.
         child: the network.
-        budget_ms: what a search held the latency to.
+        budgets: the budgets in ms that a search set for this latency, by their names.
         progress: told while measuring.
     """
     probe: TableProbe | str
@@ -48,7 +48,7 @@ def predicted_latency(
     if table.head.emulated:
         probe = "the table was measured on an emulator, its times mean nothing"
     model_format = runtime_named(table.head.runtime).model_format
-    return PredictedLatency(name, model_format, table.head.precision, predict(table, child), budget_ms, probe)
+    return PredictedLatency(name, model_format, table.head.precision, predict(table, child), budgets, probe)
 
 
 def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
@@ -87,7 +87,7 @@ class TableProbe:
             taken = remeasure(models, self.setup, ROUNDS, SECONDS_PER_NETWORK, self.progress)
             summary = summarize(taken["artifact"])
             measured = MeasuredLatency(summary.typical_ms, summary.noise, drift_of(self.table, taken))
-            if measured.noise <= UNSTABLE_NOISE:
+            if summary.noise <= UNSTABLE_NOISE:
                 break
         return measured
 

@@ -10,12 +10,17 @@ import pytest
 from PIL import Image
 
 from dmask_mobile import api
+from dmask_mobile.api.budget_checks import budget_checks, latency_budgets
 from dmask_mobile.api.verifying import check_fits_one
+from dmask_mobile.costs.counts import Macs, Params, block_layers
+from dmask_mobile.costs.memory import PeakActivationBytes
+from dmask_mobile.costs.model import AdditiveCost
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Artifact, LatencyPrediction
+from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision, Preprocessing
+from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
-from dmask_mobile.run import BudgetRecord, RunFolder
+from dmask_mobile.run import BudgetRecord, RunFolder, RunRecord
 from export.verification.latency_verdict import PredictedLatency
 
 SPACE = load_space("demo").with_classes(2)
@@ -105,14 +110,17 @@ def test_a_measurement_must_fit_one_prediction(run: Path) -> None:
         ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
     )
     pixel, galaxy = (
-        PredictedLatency(f"latency@{name}", "onnx", "fp32", prediction, None, "") for name in ("pixel", "galaxy")
+        PredictedLatency(f"latency@{name}", "onnx", "fp32", prediction, {}, "") for name in ("pixel", "galaxy")
     )
     with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: latency@pixel of '.*', latency@galaxy of '.*'"):
         check_fits_one("onnx", [onnx], [pixel, galaxy])
     check_fits_one("onnx", artifacts, [pixel])
     check_fits_one("onnx", [onnx], [pixel._replace(precision="int8"), galaxy])
-    travelling = [artifact.model_copy(update={"latency": prediction}) for artifact in artifacts]
-    with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: the one in '.*', the one in '.*'"):
+    travelling = [
+        artifact.model_copy(update={"latency": prediction.model_copy(update={"precision": artifact.precision})})
+        for artifact in artifacts
+    ]
+    with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: latency of '.*int8.*', latency of '.*'"):
         check_fits_one("onnx", travelling, [])
     check_fits_one("onnx", artifacts, [])
     with pytest.raises(DmaskError, match="onnx fits 2 predictions"):
@@ -157,16 +165,124 @@ def test_a_model_without_a_record_is_not_passed_over(run: Path, data: str, tmp_p
     assert not (copy / "verification.json").exists()  # nor does the last verdict stay
 
 
-def test_a_latency_budget_that_nothing_was_held_to_is_not_verified(run: Path, data: str, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
+def with_budgets(run: Path, copy: Path, *budgets: BudgetRecord, precision: Precision | None = None) -> Path:
+    """A copy of the run that was searched within these budgets."""
     shutil.copytree(run, copy)
     record = RunFolder(copy).record()
-    budget = BudgetRecord(cost="latency", limit=2.0, unit="ms")
-    record.model_copy(update={"budgets": (budget,)}).write(copy / "run.json")
-    verification = api.verify(copy, data=data)
-    line = lines(verification, "run")["latency budget"]
-    assert (line.verdict, line.note) == ("not verified", "its table is not at hand; give --table")
-    assert not verification.passed
+    record.model_copy(update={"budgets": budgets, "precision": precision}).write(copy / "run.json")
+    return copy
+
+
+def test_every_budget_has_a_line_by_its_name(run: Path, data: str, tmp_path: Path) -> None:
+    """Each cost by its own model; two latencies of one value are two lines."""
+    costs = {cost.name: cost.estimate(CHILD).value for cost in (Macs(), Params(), PeakActivationBytes())}
+    copy = with_budgets(
+        run, tmp_path / "run",
+        BudgetRecord(cost="macs", limit=costs["macs"] - 1, unit="macs"),
+        BudgetRecord(cost="params", limit=costs["params"], unit="params"),
+        BudgetRecord(cost="weight_bytes", limit=1000, unit="bytes"),
+        BudgetRecord(cost="peak_activation_bytes", limit=costs["peak_activation_bytes"] / 2, unit="bytes"),
+        BudgetRecord(cost="latency@pixel", limit=8, unit="ms"),
+        BudgetRecord(cost="latency@galaxy", limit=8, unit="ms"),
+        BudgetRecord(cost="depth", limit=5, unit="blocks", custom=True),
+    )  # fmt: skip
+    verification = api.verify([copy / "exports" / "model.onnx"], data=data)
+    found = lines(verification, "run")
+    assert {name: check.verdict for name, check in found.items()} == {
+        "macs budget": "failed",
+        "params budget": "passed",
+        "weight_bytes budget": "failed",
+        "peak_activation_bytes budget": "failed",
+        "latency@pixel budget": "not verified",
+        "latency@galaxy budget": "not verified",
+        "depth budget": "not verified",
+    }
+    macs = found["macs budget"]
+    assert (macs.predicted, macs.measured, macs.allowed) == (costs["macs"] - 1, costs["macs"], "at most +0")
+    assert macs.note == "over by 1 macs"
+    assert found["latency@pixel budget"].note == "its table is not at hand; give --table"
+    assert found["depth budget"].note == "'depth' is a custom cost: give its class with --cost module:Class"
+    assert api.verify(copy, data=data).checks[-7:] == verification.checks[-7:]  # the whole run has the same lines
+
+
+@pytest.mark.parametrize(("precision", "bytes_each"), [(None, 4), ("fp32", 4), ("fp16", 2)])
+def test_weight_bytes_are_counted_in_the_precision_of_the_search(
+    precision: Precision | None, bytes_each: int, run: Path, data: str, tmp_path: Path
+) -> None:
+    """Folded: a bias for each output channel, as large as a weight."""
+    layers = [layer for block, size in CHILD.located_blocks() for layer in block_layers(block, size)]
+    expected = bytes_each * sum(layer.params + layer.out_width for layer in layers)
+    budget = BudgetRecord(cost="weight_bytes", limit=expected, unit="bytes")
+    copy = with_budgets(run, tmp_path / "run", budget, precision=precision)
+    check = lines(api.verify([copy / "exports" / "model.onnx"], data=data), "run")["weight_bytes budget"]
+    assert (check.measured, check.verdict, check.note) == (expected, "passed", f"as {precision or 'fp32'}")
+
+
+class Depth(AdditiveCost):
+    name, unit = "depth", "blocks"
+
+    def block_cost(self, block: BlockSpec, in_size: int) -> float:
+        return 0.0 if block.kind == "skip" else 1.0
+
+
+class CheapMacs(Depth):
+    name = "macs"
+
+
+@pytest.mark.parametrize("cost", [Depth(), CheapMacs()])
+def test_a_custom_cost_is_verified_with_its_class_alone(cost: Depth, run: Path, data: str, tmp_path: Path) -> None:
+    """Also one that is called as one of ours: run.json says that it was the user's."""
+    depth = sum(block.kind != "skip" for block in CHILD.blocks)
+    budget = BudgetRecord(cost=cost.name, limit=depth - 1, unit="blocks", custom=True)
+    copy = with_budgets(run, tmp_path / "run", budget)
+    target = [copy / "exports" / "model.onnx"]
+    name = f"{cost.name} budget"
+    assert lines(api.verify(target, data=data), "run")[name].verdict == "not verified"
+    allowed = api.VerifySettings(allow_unverified=[cost.name])
+    assert api.verify(target, data=data, settings=allowed).passed
+    check = lines(api.verify(target, data=data, costs=[cost]), "run")[name]
+    assert (check.verdict, check.measured, check.note) == ("failed", depth, "over by 1 blocks")
+    with pytest.raises(DmaskError, match=rf"--cost brings '{cost.name}', which is no budget of this run: it has none"):
+        api.verify(run, data=data, costs=[cost])
+
+
+def test_the_budget_of_a_table_is_found_by_name(tmp_path: Path) -> None:
+    record = RunRecord(
+        created="now", versions={}, preprocessing=Preprocessing(mean=(0,), std=(1,)), class_names=("a", "b"),
+        budgets=tuple(
+            BudgetRecord(cost=name, limit=limit, unit="ms")
+            for name, limit in (("latency", 8), ("latency@pixel", 9), ("latency@galaxy", 8))
+        ),
+    )  # fmt: skip
+    assert latency_budgets(record, "pixel", "latency@pixel", only_table=False) == {"latency@pixel": 9}
+    assert latency_budgets(record, "pixel", "latency@pixel", only_table=True) == {"latency": 8, "latency@pixel": 9}
+    assert latency_budgets(record, "other", "latency", only_table=False) == {"latency": 8}
+
+
+def test_a_latency_budget_without_an_artifact_is_judged_by_its_prediction(run: Path) -> None:
+    prediction = LatencyPrediction(
+        ms=9, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
+    )
+    predicted = PredictedLatency("latency", "litert", "fp32", prediction, {"latency": 8, "latency@t": 10}, "")
+    budgets = tuple(BudgetRecord(cost=name, limit=limit, unit="ms") for name, limit in predicted.budgets.items())
+    record = RunFolder(run).record().model_copy(update={"budgets": budgets})
+    over, within = budget_checks(record, CHILD, (), [predicted], {"onnx"}, ())
+    assert (over.verdict, over.note) == ("failed", "the table predicts 9 ms, over the budget")
+    assert (within.verdict, within.note) == ("not verified", "no litert artifact to measure")
+
+
+def test_a_run_of_the_version_before_is_read(run: Path, tmp_path: Path) -> None:
+    content = json.loads((run / "run.json").read_text())
+    del content["precision"]
+    content |= {"version": 1, "budgets": [{"cost": "macs", "limit": 1.0, "unit": "macs"}]}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert RunRecord.read(tmp_path / "run.json").budgets == (BudgetRecord(cost="macs", limit=1.0, unit="macs"),)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
+def test_a_tolerance_of_budgets_is_a_share(tolerance: float, run: Path) -> None:
+    with pytest.raises(DmaskError, match="--budget-tolerance is a share from 0 to below 1"):
+        api.verify(run, settings=api.VerifySettings(budget_tolerance=tolerance))
 
 
 def test_leave_must_name_what_it_is_for(run: Path, data: str) -> None:

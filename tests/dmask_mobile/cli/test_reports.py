@@ -27,6 +27,7 @@ CHECKS = (
     check("onnx", "latency", "not verified", "no device"),
     check("coreml", "latency", "not predicted"),
 )
+PIXEL = check("run", "latency@pixel budget", "not verified")
 
 
 def test_junit_counts_what_failed_and_what_nobody_looked_at() -> None:
@@ -68,7 +69,12 @@ def test_markdown_has_a_row_a_check_and_escapes_pipes() -> None:
         ((CHECKS[0], CHECKS[2]), (), False),
         ((CHECKS[0], CHECKS[2]), ("latency",), True),
         ((CHECKS[0], CHECKS[2]), ("size",), False),
-        (CHECKS, ("latency", "size"), False),  # leave not to look is no leave to fail
+        (CHECKS, ("latency", "size"), False),  # what failed cannot be allowed
+        ((CHECKS[0], PIXEL), ("latency",), True),
+        ((CHECKS[0], PIXEL), ("latency@pixel",), True),
+        ((CHECKS[0], PIXEL), ("latency@pixel budget",), True),
+        ((CHECKS[0], PIXEL), ("latency@galaxy",), False),
+        ((CHECKS[0], check("run", "my cost budget", "not verified")), ("my cost",), True),
     ],
 )
 def test_passed(checks: tuple[Check, ...], allow: tuple[str, ...], passed: bool) -> None:

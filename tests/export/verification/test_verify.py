@@ -255,11 +255,11 @@ class FixedProbe:
 
     def measure(self, path: Path) -> MeasuredLatency:
         assert path.exists()
-        return MeasuredLatency(2.1, 0.01, 0.0)
+        return MeasuredLatency(2.05, 0.01, 0.0)
 
 
 def latency_checks(artifact: Artifact, folder: Path, **wanted: object) -> dict[str, Check]:
-    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, 2.0, FixedProbe())
+    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, {"latency": 2.0}, FixedProbe())
     given = {"predictions": [prediction], **wanted}
     return {k: c for k, c in checks_of(artifact, folder, VerifyOptions(**given)).items() if "latency" in k}  # type: ignore[arg-type]
 
@@ -275,7 +275,7 @@ def test_a_format_without_a_table_promises_nothing(tmp_path: Path) -> None:
 
 
 def test_a_table_of_the_artifacts_precision_comes_first(tmp_path: Path) -> None:
-    tables = [PredictedLatency("latency", "onnx", p, PREDICTION, None, FixedProbe()) for p in ("int8", "fp32")]
+    tables = [PredictedLatency("latency", "onnx", p, PREDICTION, {}, FixedProbe()) for p in ("int8", "fp32")]
     (check,) = latency_checks(exported("onnx", tmp_path), tmp_path, predictions=tables).values()
     assert check.verdict == "passed"
 
@@ -288,7 +288,7 @@ def test_another_precision_than_the_tables_is_not_verified(tmp_path: Path) -> No
 
 def test_a_device_that_is_not_at_hand_is_not_verified_unless_a_measurement_is_brought(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path)
-    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, None, "the device is not at hand: a phone")
+    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, {}, "the device is not at hand: a phone")
     (check,) = latency_checks(artifact, tmp_path, predictions=[prediction]).values()
     assert (check.verdict, check.note) == ("not verified", "the device is not at hand: a phone")
     external = {"onnx": MeasuredLatency(2.05, 0.02, 0.0, "measured elsewhere: perf_test")}
@@ -313,8 +313,8 @@ def test_a_measurement_that_nothing_predicted_is_no_pass(tmp_path: Path) -> None
 
 
 def test_an_open_batch_is_not_measured(tmp_path: Path) -> None:
-    (check,) = latency_checks(exported("onnx", tmp_path, batch=None), tmp_path).values()
-    assert check.verdict == "not verified"
+    check, budget = latency_checks(exported("onnx", tmp_path, batch=None), tmp_path).values()
+    assert check.verdict == budget.verdict == "not verified"
     assert "without --dynamic-batch" in check.note
 
 

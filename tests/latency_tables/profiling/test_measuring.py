@@ -16,7 +16,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.space import SearchSpace, load_space
-from export.verification.latency_verdict import MeasuredLatency, PredictedLatency, judge_latencies
+from export.verification.latency_verdict import LatencyRules, MeasuredLatency, PredictedLatency, judge_latencies
 from latency_tables.devices.device import (
     Conditions,
     Device,
@@ -297,9 +297,9 @@ def test_a_verification_that_is_told_to_stop_stops(signal_number: int, tmp_path:
     prediction = LatencyPrediction(
         ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
     )
-    prediction = PredictedLatency("latency", "onnx", "fp32", prediction, None, Probe())
+    prediction = PredictedLatency("latency", "onnx", "fp32", prediction, {}, Probe())
     with pytest.raises(StoppedError, match=rf"measuring stopped by {signal.Signals(signal_number).name}"):
-        list(judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, allow_drift=False))
+        list(judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, LatencyRules()))
 
 
 class Refusing(ScriptedSession):

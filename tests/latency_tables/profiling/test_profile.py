@@ -102,12 +102,12 @@ def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> N
     assert measured.ms > 0
     assert measured.noise >= 0
     assert measured.drift > -1
-    prediction = predicted_latency(table, "latency", child, 2.0)
-    assert (prediction.model_format, prediction.precision, prediction.budget_ms) == ("onnx", "fp32", 2.0)
+    prediction = predicted_latency(table, "latency", child, {"latency": 2.0})
+    assert (prediction.model_format, prediction.precision, prediction.budgets) == ("onnx", "fp32", {"latency": 2.0})
     assert prediction.predicted.ms == Latency(LatencyModel(table)).estimate(child).value
     assert isinstance(prediction.probe, TableProbe)
     elsewhere = LatencyTable(table.head.model_copy(update={"device": "phone"}), table.rows, table.source)
-    reason = predicted_latency(elsewhere, "latency", child, None).probe
+    reason = predicted_latency(elsewhere, "latency", child, {}).probe
     assert isinstance(reason, str)
     assert reason.startswith("the device is not at hand: ")
     assert "device of the table is 'phone'" in reason

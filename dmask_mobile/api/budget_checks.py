@@ -1,0 +1,111 @@
+"""A verification's lines on the budgets of a run: each budget has one, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from dmask_mobile.cost_names import TABLE_SEPARATOR, cost_model
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, line_of
+
+if TYPE_CHECKING:
+    from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.records.artifact import ModelFormat
+    from dmask_mobile.records.child import ChildSpec
+    from dmask_mobile.run import BudgetRecord, RunRecord
+    from export.verification.latency_verdict import PredictedLatency
+
+BUILT_IN = ("macs", "params", "weight_bytes", "peak_activation_bytes")
+ROUNDING = 1e-9
+"""Two sums of the same floats in another order differ by less, as a share; counts are exact."""
+
+
+def is_latency(budget: BudgetRecord) -> bool:
+    """Whether the budget is one of a latency table: ``latency`` or ``latency@NAME``."""
+    return not budget.custom and budget.cost.partition(TABLE_SEPARATOR)[0] == "latency"
+
+
+def latency_budgets(record: RunRecord, table: str, line: str, only_table: bool) -> dict[str, float]:
+    """The run's budgets in ms of one latency table, by the names that the search gave them.
+
+    Args:
+        record: the run.
+        table: the table's name.
+        line: what this verification calls its latency.
+        only_table: whether it is the only table of the search, which ``latency`` then means.
+    """
+    names = {line, f"latency{TABLE_SEPARATOR}{table}", *(("latency",) if only_table else ())}
+    return {budget.cost: budget.limit for budget in record.budgets if budget.cost in names}
+
+
+def check_custom_costs(record: RunRecord | None, costs: Sequence[CostModel]) -> None:
+    """Refuses a custom cost that no budget of the run names.
+
+    Raises:
+        DmaskError: naming the cost and the run's budgets.
+    """
+    budgets = [budget.cost for budget in record.budgets] if record else []
+    for cost in costs:
+        if cost.name not in budgets:
+            raise DmaskError(
+                f"--cost brings '{cost.name}', which is no budget of this run: {', '.join(budgets) or 'it has none'}",
+                "give the class that the search was given, or leave --cost out",
+            )
+
+
+def budget_checks(
+    record: RunRecord,
+    child: ChildSpec,
+    costs: Sequence[CostModel],
+    predictions: Sequence[PredictedLatency],
+    formats: set[ModelFormat],
+    checks: Sequence[Check],
+) -> Iterator[Check]:
+    """A line for each budget of the run that no artifact's line is about.
+
+    Args:
+        record: the run.
+        child: its network.
+        costs: custom cost models.
+        predictions: those of all tables.
+        formats: the formats that were verified.
+        checks: the lines so far.
+    """
+    done = {check.quantity for check in checks}
+    for budget in record.budgets:
+        if not is_latency(budget):
+            yield _computed(budget, record, child, costs)
+        elif budget.cost + BUDGET_SUFFIX not in done:
+            yield _unmeasured(budget, predictions, formats)
+
+
+def _computed(budget: BudgetRecord, record: RunRecord, child: ChildSpec, costs: Sequence[CostModel]) -> Check:
+    """The line of a budget whose cost follows from the child alone, by the model that the search used."""
+    name = budget.cost + BUDGET_SUFFIX
+    brought = budget.cost in {cost.name for cost in costs}
+    if not brought and (budget.custom or budget.cost not in BUILT_IN):
+        note = f"'{shown(budget.cost)}' is a custom cost: give its class with --cost module:Class"
+        return line_of("run", name, budget.unit, budget.limit, None, "-", "not verified", note)
+    value = cost_model(budget.cost, costs=costs, precision=record.precision).estimate(child).value
+    kept = value <= budget.limit * (1 + ROUNDING)
+    note = "" if kept else f"over by {value - budget.limit:,.6g} {budget.unit}"
+    if budget.cost == "weight_bytes":
+        note = "; ".join(filter(None, (note, f"as {record.precision or 'fp32'}")))
+    return line_of("run", name, budget.unit, budget.limit, value, "at most +0", "passed" if kept else "failed", note)
+
+
+def _unmeasured(budget: BudgetRecord, predictions: Sequence[PredictedLatency], formats: set[ModelFormat]) -> Check:
+    """The line of a latency budget that no artifact was measured for."""
+    name = budget.cost + BUDGET_SUFFIX
+    of = [prediction for prediction in predictions if budget.cost in prediction.budgets]
+    if not of:
+        note = "its table is not at hand; give --table"
+        return line_of("run", name, budget.unit, budget.limit, None, "-", "not verified", note)
+    predicted_ms = of[0].predicted.ms
+    if predicted_ms > budget.limit * (1 + ROUNDING):
+        note = f"the table predicts {predicted_ms:.4g} ms, over the budget"
+        return line_of("run", name, budget.unit, budget.limit, None, "-", "failed", note)
+    which = f"{of[0].model_format} {of[0].precision}" if of[0].model_format in formats else of[0].model_format
+    note = f"no {which} artifact to measure"
+    return line_of("run", name, budget.unit, budget.limit, None, "-", "not verified", note)
