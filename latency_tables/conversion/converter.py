@@ -1,7 +1,8 @@
 """Models of blocks and networks: converted once, kept on disk, by several processes where a runtime is slow at it.
 
-LiteRT and ExecuTorch take seconds for a block, whatever its size. What was converted is kept by a digest of all that it
-depends on, so that more rounds, another device or a second start convert nothing again.
+LiteRT and ExecuTorch take seconds for a block, whatever its size. Processes of their own convert for such a runtime:
+they use all cores, can be ended at any time, and may crash or run out of memory alone. What was converted is kept by a
+digest of all that it depends on, so that more rounds, another device or a second start convert nothing again.
 """
 
 from __future__ import annotations
@@ -10,28 +11,29 @@ import functools
 import hashlib
 import json
 import os
+import statistics
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from queue import SimpleQueue
 
 import torch
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.artifact import Precision
-from dmask_mobile.records.base import temporary_beside
+from dmask_mobile.records.base import remove_stale_temporaries, temporary_beside
 from latency_tables.conversion.subjects import SUBJECT, convert_subject
-from latency_tables.conversion.worker import ConverterProcess
+from latency_tables.conversion.workers import Workers
 from latency_tables.runtimes.runtime import Runtime
+from latency_tables.shortage import is_shortage, shortage
 from latency_tables.sources import source_digest
 from latency_tables.table.rows import Subject
-from latency_tables.user_cache import user_cache
+from latency_tables.temporary import temporary_folder
+from latency_tables.user_cache import unwritable, user_cache
 
-MAX_PROCESSES = 4  # each takes up to 1.5 GB
-MIN_FOR_PROCESSES = 6  # models: starting a process takes as long as converting about so many
 CACHE_BYTES = 2 * 2**30
 # What makes models: a changed one must not find what another has made.
 MAKES_MODELS = (
@@ -44,6 +46,10 @@ MAKES_MODELS = (
 )
 
 
+class ConversionError(DmaskError):
+    """A model that cannot be made; others can."""
+
+
 class Converter:
     """Converts subjects for one runtime and precision; use `converter_for`.
 
@@ -51,78 +57,97 @@ class Converter:
         runtime: whose format.
         precision: of the models.
         folder: of the cache.
+        workers: convert where that is slow.
     """
 
-    def __init__(self, runtime: Runtime, precision: Precision, folder: Path) -> None:
+    def __init__(self, runtime: Runtime, precision: Precision, folder: Path, workers: Workers) -> None:
         self.runtime = runtime
         self.precision = precision
         self.folder = folder
+        self.workers = workers
         self.slow = runtime.converts_slowly(precision)
-        self._idle: SimpleQueue[ConverterProcess] = SimpleQueue()
-        self._processes: list[ConverterProcess] = []
+        self._failures: dict[Subject, str] = {}
+        self._seconds: dict[type, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    def convert_all(self, subjects: Sequence[Subject], progress: Progress = silent) -> None:
-        """Makes ready what is not in the cache, where that pays; what cannot be converted `model` tells."""
-        if not self.slow:
-            return
-        missing = [s for s in dict.fromkeys(subjects) if not self._path(s).exists()]
-        if len(missing) < MIN_FOR_PROCESSES:
-            return
-        self._start_processes()
-        with ThreadPoolExecutor(self._idle.qsize()) as pool:
-            tasks = [pool.submit(self._convert_elsewhere, subject) for subject in missing]
-            try:
-                for done, task in enumerate(as_completed(tasks), start=1):
-                    task.result()
-                    progress("convert", done, len(missing))
-            except BaseException:  # a full disk, a wish to stop
-                pool.shutdown(cancel_futures=True)
-                raise
+    def convert_all(
+        self,
+        subjects: Sequence[Subject],
+        progress: Progress = silent,
+        may_start: Callable[[Subject], bool] = lambda subject: True,
+    ) -> None:
+        """Puts models into the cache, where conversion is slow; `model` says why one cannot be converted.
+
+        Args:
+            subjects: what to convert.
+            progress: told after each one.
+            may_start: asked before each one; as soon as it says no, the rest is left out.
+
+        Raises:
+            DmaskError: when the machine is at fault, or the cache cannot be written to.
+            StoppedError: when a signal came.
+        """
+        missing = [subject for subject in dict.fromkeys(subjects) if not self.is_ready(subject)]
+        with self._lock:
+            for done, _ in enumerate(self._convert(missing, may_start), start=1):
+                progress("convert", done, len(missing))
+
+    def is_ready(self, subject: Subject) -> bool:
+        """Whether `model` answers without a slow conversion."""
+        return not self.slow or subject in self._failures or self._path(subject).exists()
+
+    def expected_seconds(self, subject: Subject) -> float:
+        """How long a slow conversion will take, by those so far; 0 where there were none."""
+        return statistics.median(self._seconds[type(subject)] or [0.0])
 
     def model(self, subject: Subject) -> bytes:
         """The model of ``subject``, from the cache where it is there.
 
         Raises:
-            Exception: whatever the converter raises.
+            ConversionError: when it cannot be converted.
+            DmaskError: when the machine is at fault, or the cache cannot be written to.
+            StoppedError: when a signal came during a slow conversion.
         """
         with self._lock:  # converters redirect the process's outputs
             if not self.slow:
-                return convert_subject(subject, self.runtime, self.precision)
-            path = self._path(subject)
+                return self._convert_here(subject)
             try:
-                return path.read_bytes()
+                return self._path(subject).read_bytes()
             except FileNotFoundError:
-                content = convert_subject(subject, self.runtime, self.precision)
-                self._keep(path, content)
-                return content
+                if subject not in self._failures:
+                    list(self._convert([subject]))
+            if subject in self._failures:
+                raise ConversionError(self._failures[subject])
+            return self._path(subject).read_bytes()
 
-    def close(self) -> None:
-        """Ends the processes."""
-        for process in self._processes:
-            process.close()
-
-    def _start_processes(self) -> None:
-        while len(self._processes) < min(MAX_PROCESSES, os.cpu_count() or 1):
-            self._idle.put(self._new_process())
-
-    def _new_process(self) -> ConverterProcess:
-        process = ConverterProcess(self.runtime.name, self.precision)
-        self._processes.append(process)
-        return process
-
-    def _convert_elsewhere(self, subject: Subject) -> None:
-        process = self._idle.get()
+    def _convert_here(self, subject: Subject) -> bytes:
         try:
-            content = process.convert(SUBJECT.dump_python(subject, mode="json"))
-        finally:
-            self._idle.put(process if process.alive else self._new_process())
-        if content is not None:
-            self._keep(self._path(subject), content)
+            return convert_subject(subject, self.runtime, self.precision)
+        except Exception as error:  # whatever a converter raises
+            reason = f"{type(error).__name__}: {error}"
+            raise (shortage(reason) if is_shortage(error) else ConversionError(reason)) from error
+
+    def _convert(
+        self, subjects: Sequence[Subject], may_start: Callable[[Subject], bool] = lambda subject: True
+    ) -> Iterator[Subject]:
+        """Each subject once it is in the cache, or known to fail."""
+        with closing(self.workers.convert(subjects, may_start)) as converted:
+            for subject, answer, seconds in converted:
+                if answer.shortage:
+                    raise shortage(answer.shortage)
+                if answer.failure:
+                    self._failures[subject] = answer.failure
+                else:
+                    self._keep(self._path(subject), answer.model)
+                self._seconds[type(subject)].append(seconds)
+                yield subject
 
     def _keep(self, path: Path, content: bytes) -> None:
-        with temporary_beside(path) as temporary:
-            temporary.write_bytes(content)
+        try:
+            with temporary_beside(path) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     @functools.cached_property
     def _versions(self) -> list[str]:
@@ -142,11 +167,24 @@ class Converter:
 
 @contextmanager
 def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = None) -> Iterator[Converter]:
-    """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block."""
-    with closing(Converter(runtime, precision, folder or cache_folder())) as converter:
+    """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block.
+
+    Raises:
+        DmaskError: when the cache cannot be written to.
+    """
+    folder = folder or cache_folder()
+    with (
+        temporary_folder() as temporary,
+        closing(Workers(runtime.name, precision, temporary)) as workers,
+    ):
+        converter = Converter(runtime, precision, folder, workers)
         if converter.slow:  # what converts at once keeps nothing
-            converter.folder.mkdir(parents=True, exist_ok=True)
-            remove_oldest(converter.folder, CACHE_BYTES)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_stale_temporaries(folder)
+                remove_oldest(folder, CACHE_BYTES)
+            except OSError as error:
+                raise unwritable(folder, error) from error
         yield converter
 
 

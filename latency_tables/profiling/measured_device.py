@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.conversion.converter import Converter
+from latency_tables.conversion.converter import ConversionError, Converter
 from latency_tables.devices.device import Conditions, EstimatingSession, MeasuringError, Samples, Session
 from latency_tables.table.rows import Subject
 
@@ -29,7 +30,7 @@ class MeasuredDevice:
         index: int,
         session: Session,
         converter: Converter,
-        note_failure: Callable[[Subject, Exception], None],
+        note_failure: Callable[[Subject, DmaskError], None],
     ) -> None:
         self.index = index
         self.session = session
@@ -88,17 +89,11 @@ class MeasuredDevice:
             return self.session.shares(_key(child))
         return {}
 
-    def _load_model(self, subject: Subject) -> Exception | None:
+    def _load_model(self, subject: Subject) -> DmaskError | None:
         """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
         try:
-            model = self.converter.model(subject)
-        except OSError:  # a full disk is no fault of the model
-            raise
-        except Exception as error:  # whatever a converter raises, the rest must still be measured
-            return error
-        try:
-            self.session.load(_key(subject), model)
-        except MeasuringError as error:
+            self.session.load(_key(subject), self.converter.model(subject))
+        except (ConversionError, MeasuringError) as error:
             return error
         return None
 

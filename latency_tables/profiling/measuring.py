@@ -13,11 +13,12 @@ from typing import TypeVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from dmask_mobile.clock import now
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.conversion.converter import Converter, converter_for
+from latency_tables.conversion.converter import ConversionError, Converter, converter_for
 from latency_tables.devices.device import Session
 from latency_tables.devices.device_options_store import save_device_options
 from latency_tables.profiling.measured_device import MeasuredDevice
@@ -228,8 +229,9 @@ class Measuring:
         if shares:
             self._add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
 
-    def _fail(self, subject: Subject, error: Exception) -> None:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    def _fail(self, subject: Subject, error: DmaskError) -> None:
+        named = error.problem if isinstance(error, ConversionError) else f"{type(error).__name__}: {error}"
+        reason = " ".join(named.split())
         if isinstance(subject, ChildSpec):
             self._add(FailureRow(at=now(), child=subject, reason=reason))
         else:

@@ -1,0 +1,127 @@
+"""Several processes that convert models at the same time."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+
+from dmask_mobile.interruption import check_stopped
+from latency_tables.conversion.subjects import SUBJECT
+from latency_tables.conversion.worker import Answer, ConverterProcess, KilledError
+from latency_tables.shortage import shortage
+from latency_tables.table.rows import Subject
+
+MAX_PROCESSES = 4  # each takes up to 1.5 GB
+MIN_FOR_SEVERAL = 6  # models: starting a process takes as long as converting about so many
+MAX_SECONDS = 300.0  # for one model
+LOOK_SECONDS = 0.1  # between two looks at signals
+MAX_KILLS = 2  # of processes at one model
+
+
+class Workers:
+    """Processes that convert; started when they are needed, ended by `close`.
+
+    Args:
+        runtime: the name of the runtime.
+        precision: of the models.
+        folder: where converters keep their temporary files.
+    """
+
+    def __init__(self, runtime: str, precision: str, folder: Path) -> None:
+        self.runtime = runtime
+        self.precision = precision
+        self.folder = folder
+        self.limit = max(1, min(MAX_PROCESSES, os.cpu_count() or 1))
+        self._processes: list[ConverterProcess] = []
+
+    def convert(
+        self, subjects: Iterable[Subject], may_start: Callable[[Subject], bool] = lambda subject: True
+    ) -> Generator[tuple[Subject, Answer, float]]:
+        """Each subject with its answer and how many seconds that took, in the order in which they are ready.
+
+        A process that was killed from outside was probably killed by a system without memory: its model is converted
+        again, with one process less.
+
+        Args:
+            subjects: what to convert.
+            may_start: asked before each one; as soon as it says no, nothing more is started.
+
+        Raises:
+            DmaskError: when a model's process was killed twice from outside.
+            StoppedError: when a signal came; what is under way is dropped.
+        """
+        waiting, busy, kills = deque(subjects), dict[ConverterProcess, Subject](), Counter[Subject]()
+        try:
+            while self._hand_out(waiting, busy, may_start):
+                for process in self._ready(busy):
+                    subject, seconds = busy[process], process.seconds
+                    answer = self._answer(process, kills, subject)
+                    del busy[process]
+                    if answer is None:
+                        waiting.appendleft(subject)
+                    else:
+                        yield subject, answer, seconds
+        finally:
+            for process in busy:
+                self._end(process)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for process in list(self._processes):
+            self._end(process)
+
+    def _hand_out(
+        self,
+        waiting: deque[Subject],
+        busy: dict[ConverterProcess, Subject],
+        may_start: Callable[[Subject], bool],
+    ) -> bool:
+        """Gives idle processes work; whether any process has some."""
+        most = self.limit if len(waiting) + len(busy) >= MIN_FOR_SEVERAL else 1
+        while waiting and len(busy) < most:
+            if not may_start(waiting[0]):
+                waiting.clear()
+                break
+            process = next((found for found in self._processes if found not in busy), None) or self._new()
+            process.start(SUBJECT.dump_python(waiting[0], mode="json"))
+            busy[process] = waiting.popleft()
+        return bool(busy)
+
+    def _ready(self, busy: dict[ConverterProcess, Subject]) -> list[ConverterProcess]:
+        """Those that have an answer, have ended or have taken too long; often none."""
+        with selectors.DefaultSelector() as selector:
+            for process in busy:
+                selector.register(process, selectors.EVENT_READ)
+            readable = [key.fileobj for key, _ in selector.select(LOOK_SECONDS)]
+        check_stopped("converting models")
+        return [process for process in busy if process in readable or process.seconds > MAX_SECONDS]
+
+    def _answer(self, process: ConverterProcess, kills: Counter[Subject], subject: Subject) -> Answer | None:
+        """What a process says of its subject; None when it was killed, for the first time with this subject."""
+        if process.seconds > MAX_SECONDS:
+            self._end(process)
+            return Answer(failure=f"the converter takes longer than {MAX_SECONDS:.0f} s")
+        try:
+            return process.answer()
+        except KilledError as error:
+            self.limit = max(1, self.limit - 1)
+            kills[subject] += 1
+            if kills[subject] == MAX_KILLS:
+                raise shortage(f"the process that converts models was killed from outside ({error})") from None
+            return None
+        finally:
+            if not process.alive:
+                self._end(process)
+
+    def _new(self) -> ConverterProcess:
+        process = ConverterProcess(self.runtime, self.precision, self.folder)
+        self._processes.append(process)
+        return process
+
+    def _end(self, process: ConverterProcess) -> None:
+        if process in self._processes:
+            self._processes.remove(process)
+            process.close()
