@@ -15,11 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latency_tables.processes import end_process, take_stdout
+from latency_tables.processes import end_process, killed_by, take_stdout
 from latency_tables.shortage import is_shortage
 
 START = "from latency_tables.conversion.worker import main; main()"
-OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)  # no converter crashes by these
 
 
 class Answer(NamedTuple):
@@ -85,8 +84,8 @@ class ConverterProcess:
             found = json.loads(line)
             return Answer(base64.b64decode(found["model"]), found["failure"], found["shortage"])
         status = self._process.wait()
-        if -status in OUTSIDE:
-            raise KilledError(signal.Signals(-status).name)
+        if killer := killed_by(status):
+            raise KilledError(killer)
         cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return Answer(failure=f"the converter crashed ({cause})")
 

@@ -15,7 +15,8 @@ from latency_tables.devices import agent
 from latency_tables.devices.agent_process import AgentProcess, DeathError, SilenceError
 from latency_tables.devices.device import DeviceLostError, DeviceTroubleError, MeasuringError, Samples
 from latency_tables.devices.retry import retried
-from latency_tables.devices.trouble import killed_by, killed_twice, lacking_in
+from latency_tables.devices.trouble import killed_twice, lacking_in
+from latency_tables.processes import killed_by
 from latency_tables.runtimes.runtime import Runtime
 
 PATIENCE_SECONDS = 60.0  # beyond what was asked for: loading, warm-up, five runs of a slow model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from latency_tables.devices.agent_session import AgentSession, agent_command
 from latency_tables.devices.device import DeviceInfo, MeasuringError
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.runtime import Runtime
+from latency_tables.temporary import temporary_folder
 
 
 class LocalDevice:
@@ -47,8 +47,8 @@ class LocalDevice:
         python = shlex.split(self.options.python) or [sys.executable]
         command = agent_command(python, runtime, threads, delegate, self.options.cores)
         with (
-            tempfile.TemporaryDirectory(prefix="dmask-") as folder,
-            closing(AgentSession(command, folder=folder)) as session,
+            temporary_folder() as folder,
+            closing(AgentSession(command, folder=str(folder))) as session,
         ):
             info_of(session, runtime)  # before a model is blamed for what the machine refuses
             yield session

@@ -7,10 +7,8 @@ import itertools
 import re
 import shlex
 import signal
-import tempfile
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
@@ -18,7 +16,9 @@ from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.devices.native_output import Timing
 from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunRequest
-from latency_tables.devices.trouble import killed_by, killed_twice, lacking_in
+from latency_tables.devices.trouble import killed_twice, lacking_in
+from latency_tables.processes import killed_by
+from latency_tables.temporary import temporary_folder
 
 PATIENCE_SECONDS = 180.0
 DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"
@@ -75,8 +75,8 @@ class RunnerSession:
         """Copies a model to the phone and runs it a few times, to see whether and how fast it does; see `Session`."""
         content, shape = _param_of(model) if self.native.runner.model_format == "ncnn" else (model, ())
         loaded = _Loaded(f"{next(self._numbers)}{self.native.runner.suffix}", shape)
-        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
-            path = Path(folder) / loaded.file
+        with temporary_folder() as folder:
+            path = folder / loaded.file
             path.write_bytes(content)
             self.adb.push(path, f"{self.folder}/{loaded.file}")
         self._models[key] = loaded

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 from latency_tables.devices import agent
 from latency_tables.devices.device import DeviceTroubleError
 
 AGAIN = "what was measured is kept, and the same command goes on"
-OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # no runtime crashes by these
-
-
-def killed_by(status: int) -> str:
-    """The name of the signal from outside that ended a process; empty when it ended in another way.
-
-    ``status``: negative as `subprocess` tells it, or 128 and the signal's number as a shell does.
-    """
-    number = -status if status < 0 else status - 128
-    return signal.Signals(number).name if number in OUTSIDE else ""
 
 
 def killed_twice(name: str) -> DeviceTroubleError:

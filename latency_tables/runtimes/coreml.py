@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 from dmask_mobile.records.artifact import ModelFormat, Precision
 from export.formats.coreml.writer import to_coreml
 from latency_tables.runtimes.zipped import zipped
+from latency_tables.temporary import temporary_folder
 
 
 class CoreMLRuntime:
@@ -28,8 +28,8 @@ class CoreMLRuntime:
 
     def convert(self, module: nn.Module, input_shape: Sequence[int], precision: Precision) -> bytes:
         """The package of ``module``; see `Runtime`."""
-        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
-            package = Path(folder) / "model.mlpackage"
+        with temporary_folder() as folder:
+            package = folder / "model.mlpackage"
             to_coreml(module, input_shape, precision).save(str(package))
             return zipped(package)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 from dmask_mobile.records.artifact import ModelFormat, Precision
 from export.formats.ncnn.writer import to_ncnn
 from latency_tables.runtimes.zipped import zipped
+from latency_tables.temporary import temporary_folder
 
 
 class NcnnRuntime:
@@ -28,9 +28,9 @@ class NcnnRuntime:
 
     def convert(self, module: nn.Module, input_shape: Sequence[int], precision: Precision) -> bytes:
         """The ncnn model of ``module``; see `Runtime`."""
-        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
-            to_ncnn(module, input_shape, Path(folder), fp16=precision == "fp16")
-            return zipped(Path(folder))
+        with temporary_folder() as folder:
+            to_ncnn(module, input_shape, folder, fp16=precision == "fp16")
+            return zipped(folder)
 
     def read(self, path: Path) -> bytes:
         """The folder; see `Runtime`."""
