@@ -17,10 +17,11 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.errors import MAX_SHOWN, DmaskError, shown
 from dmask_mobile.files import parse_json, parse_yaml, read_text
 
 MAX_RECORD_BYTES = 16 * 2**20
+MAX_FINDINGS = 5  # of one record that are told
 TEMPORARY_NAME = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,9})\..+\.tmp", re.DOTALL)
 SECONDS_UNTIL_STALE = 24 * 3600.0
 
@@ -126,18 +127,23 @@ def check_head(found_format: object, found_version: object, file_format: str, ve
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """One line for all findings of pydantic: field, rule and value."""
+    """One line for what pydantic found: field, rule and value of the first findings, and how many more there are."""
+    details = error.errors(include_url=False)
+    told = details[:MAX_FINDINGS]
     findings = []
-    for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"])
+    for detail in told:
+        field = shown(".".join(str(part) for part in detail["loc"]))
         if detail["type"] == "extra_forbidden":
-            findings.append(f"unknown key '{shown(field)}'")
+            findings.append(f"unknown key '{field}'")
         elif detail["type"] == "missing":
             findings.append(f"key '{field}' is missing")
         else:
             message = detail["msg"].removeprefix("Value error, ")
-            value = "" if isinstance(detail["input"], dict) else f", got {shown(repr(detail['input']))}"
-            findings.append(f"{field}: {message}{value}" if field else message)
+            value = shown(repr(detail["input"]), MAX_SHOWN // len(told))
+            got = "" if isinstance(detail["input"], dict) else f", got {value}"
+            findings.append(f"{field}: {message}{got}" if field else message)
+    if len(details) > len(told):
+        findings.append(f"and {len(details) - len(told):,} more")
     return "; ".join(findings)
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from dmask_mobile.records.base import Record
 
 BlockKind = Literal["conv", "inverted_residual", "skip", "widening_skip", "pooled_inverted_residual", "head"]
 Activation = Literal["relu", "hswish"]
 Gate = Literal["sigmoid", "hsigmoid"]
+
+# What networks for phones stay far below: a record beyond is a mistake, or would fill the memory of who reads it.
+MAX_WIDTH = 65_536  # channels, classes; ImageNet-21k has 21,841 classes
+MAX_KERNEL = 31  # the widest of published convolutional networks (RepLKNet)
+MAX_SIZE = 8_192  # pixels of height and width
+MAX_WEIGHTS = 2**28  # of one layer, 1 GiB in float32
+
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Kernel = Annotated[int, Field(ge=1, le=MAX_KERNEL)]
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 
 def round8(width: float) -> int:
@@ -35,17 +45,18 @@ class BlockSpec(Record):
             bias, activation (MobileNetV3's last stage).
         head: global average pool and a linear layer with bias to ``out_width`` classes.
 
-    Spatial sizes are not part of a block: ``out_size`` computes them.
+    Spatial sizes are not part of a block: ``out_size`` computes them. Widths, kernels and weights are bounded by
+    `MAX_WIDTH`, `MAX_KERNEL` and `MAX_WEIGHTS`.
     """
 
     kind: BlockKind
-    in_width: PositiveInt
-    out_width: PositiveInt
-    hidden_width: int = Field(default=0, ge=0)
+    in_width: Width
+    out_width: Width
+    hidden_width: int = Field(default=0, ge=0, le=MAX_WIDTH)
     expand: bool = True
-    kernel: int = Field(default=1, ge=1)
+    kernel: Kernel = 1
     stride: int = Field(default=1, ge=1, le=2)
-    se_width: int = Field(default=0, ge=0)
+    se_width: int = Field(default=0, ge=0, le=MAX_WIDTH)
     se_gate: Gate = "hsigmoid"
     activation: Activation = "relu"
     residual: bool = False
@@ -68,7 +79,15 @@ class BlockSpec(Record):
             raise ValueError("skip needs in_width = out_width and stride 1")
         if self.kind not in ("conv", "inverted_residual") and (self.kernel, self.stride) != (1, 1):
             raise ValueError(f"kernel and stride must be 1 for {self.kind}")
+        if (most := self._most_weights()) > MAX_WEIGHTS:
+            raise ValueError(f"a layer may have at most {MAX_WEIGHTS:,} weights, here it has {most:,}")
         return self
+
+    def _most_weights(self) -> int:
+        """The weights of the layer that has the most."""
+        if self.kind in ("inverted_residual", "pooled_inverted_residual"):
+            return self.hidden_width * max(self.in_width, self.kernel**2, self.se_width, self.out_width)
+        return self.in_width * self.out_width * self.kernel**2
 
     def out_size(self, in_size: int) -> int:
         """Height (= width) in pixels of the output for an input of ``in_size`` pixels: padding ``kernel // 2``."""

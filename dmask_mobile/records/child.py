@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from dmask_mobile.records.base import FileRecord
-from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.block import BlockSpec, Size, Width
+
+MAX_BLOCKS = 1_000
+MAX_NAME = 300  # characters
 
 
 class ChildSpec(FileRecord):
@@ -18,10 +21,10 @@ class ChildSpec(FileRecord):
 
     file_format: ClassVar[str] = "dmask-child"
 
-    name: str = Field(min_length=1)
-    resolution: PositiveInt
-    classes: PositiveInt
-    blocks: tuple[BlockSpec, ...] = Field(min_length=1)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+    resolution: Size
+    classes: Width
+    blocks: tuple[BlockSpec, ...] = Field(min_length=1, max_length=MAX_BLOCKS)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import FileRecord, Record
-from dmask_mobile.records.block import Activation, BlockSpec, Gate, round8
-from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.block import MAX_WEIGHTS, MAX_WIDTH, Activation, BlockSpec, Gate, Kernel, Size, Width, round8
+from dmask_mobile.records.child import MAX_BLOCKS, ChildSpec
 from dmask_mobile.records.choice import Choice, Decision, DecisionKind
 
 SE_REDUCTION = 4  # squeeze width = round8(hidden width / 4), as in FBNetV2
 
-Widths = tuple[PositiveInt, ...]
+MAX_OPTIONS = 100  # of one decision
+MAX_COSTS = 20_000_000  # entries of the cost tensors of a space; fbnetv2_f has 53,488
+MAX_SPACE_NAME = 200  # characters; the names of its children are longer
+
+Widths = Annotated[tuple[Width, ...], Field(max_length=MAX_OPTIONS)]
+Expansion = Annotated[float, Field(gt=0, le=100)]
 
 
 def _check_rising(options: tuple[float, ...]) -> None:
@@ -41,15 +47,15 @@ class _Options(Record):
 class InputOptions(_Options):
     """Channels and the resolutions (pixels) of the input image."""
 
-    channels: PositiveInt = 3
-    resolutions: Widths
+    channels: Width = 3
+    resolutions: Annotated[tuple[Size, ...], Field(max_length=MAX_OPTIONS)]
 
 
 class StemOptions(_Options):
     """The first convolution."""
 
     widths: Widths
-    kernel: PositiveInt = 3
+    kernel: Kernel = 3
     stride: Literal[1, 2] = 2
     activation: Activation = "hswish"
 
@@ -61,10 +67,10 @@ class StageOptions(_Options):
     left out (tied stages only).
     """
 
-    blocks: PositiveInt
+    blocks: int = Field(ge=1, le=MAX_BLOCKS)
     widths: Widths
     stride: Literal[1, 2] = 1
-    expansions: tuple[PositiveFloat, ...]
+    expansions: Annotated[tuple[Expansion, ...], Field(max_length=MAX_OPTIONS)]
     kernels: tuple[Literal[3, 5], ...] = (3,)
     squeeze_excite: tuple[bool, ...] = (False,)
     se_gate: Gate = "hsigmoid"
@@ -114,12 +120,40 @@ class SearchSpace(FileRecord):
 
     file_format: ClassVar[str] = "dmask-space"
 
-    name: str = Field(min_length=1)
-    classes: PositiveInt = 1000
+    name: str = Field(min_length=1, max_length=MAX_SPACE_NAME)
+    classes: Width = 1000
     input: InputOptions
     stem: StemOptions
-    stages: tuple[StageOptions, ...] = Field(min_length=1)
+    stages: tuple[StageOptions, ...] = Field(min_length=1, max_length=MAX_BLOCKS)
     last: LastOptions
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        """A space whose children would be refused, or whose costs fit no memory, is refused at once."""
+        num_blocks = 3 + sum(stage.blocks for stage in self.stages)
+        if num_blocks > MAX_BLOCKS:
+            raise ValueError(f"a network may have at most {MAX_BLOCKS:,} blocks, here {num_blocks:,}")
+        costs = len(self.input.resolutions) * sum(
+            math.prod(len(self.decisions[decision].options) for decision in slot.decisions) for slot in self.slots
+        )
+        if costs > MAX_COSTS:
+            raise ValueError(
+                f"its blocks may have at most {MAX_COSTS:,} combinations of options, here {costs:,}: give fewer options"
+            )
+        for slot in self.slots:
+            self._check_widest(slot)
+        return self
+
+    def _check_widest(self, slot: Slot) -> None:
+        """Checks that the widest block of a slot is one."""
+        in_width, out_width = (self.decisions[decision].options[-1] for decision in (slot.in_width, slot.out_width))
+        hidden = 0 if slot.expansion is None else in_width * self.decisions[slot.expansion].options[-1]
+        weights = hidden * max(in_width, out_width, hidden / SE_REDUCTION) if hidden else in_width * out_width
+        if hidden > MAX_WIDTH - 8 or weights * slot.conv_kernel**2 > MAX_WEIGHTS:
+            raise ValueError(
+                f"{slot.name}: its widest block has a hidden width of {hidden:,.0f} and a layer of {weights:,.0f}"
+                f" weights; at most {MAX_WIDTH:,} and {MAX_WEIGHTS:,} are allowed"
+            )
 
     @cached_property
     def _layout(self) -> tuple[tuple[Decision, ...], tuple[Slot, ...]]:

@@ -11,7 +11,7 @@ import numpy as np
 from dmask_mobile.errors import DmaskError
 from latency_tables.table.rows import FailureRow, Subject, describe_subject
 from latency_tables.table.table import LatencyTable
-from latency_tables.table.writer import TableWriter
+from latency_tables.table.writer import write_new_table
 
 
 def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
@@ -23,12 +23,8 @@ def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
     first = tables[0]
     for other in tables[1:]:
         first.head.check_same(other.head, f"'{first.source}' and '{other.source}'")
-    if path.exists():
-        raise DmaskError(f"'{path}' exists", "give another file with -o")
-    with TableWriter(path, first.head) as writer:
-        rows = dict.fromkeys(row for table in tables for row in table.rows)
-        for row in sorted(rows, key=lambda row: not isinstance(row, FailureRow)):
-            writer.add(row)
+    rows = dict.fromkeys(row for table in tables for row in table.rows)
+    write_new_table(path, first.head, sorted(rows, key=lambda row: not isinstance(row, FailureRow)))
     return LatencyTable.read(path)
 
 

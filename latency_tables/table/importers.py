@@ -22,7 +22,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.block import BlockSpec
 from latency_tables.table.rows import BlockAt, BlockRow, TableHead
-from latency_tables.table.writer import TableWriter
+from latency_tables.table.writer import write_new_table
 
 SE_REDUCTION = 4
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
@@ -89,11 +89,7 @@ def write_imported(imported: Imported, head: TableHead, path: Path) -> None:
     Raises:
         DmaskError: when the file exists.
     """
-    if path.exists():
-        raise DmaskError(f"'{path}' exists", "give another file with -o")
-    with TableWriter(path, head) as writer:
-        for row in imported.rows:
-            writer.add(row)
+    write_new_table(path, head, imported.rows)
 
 
 Entries = Iterator[tuple[str, Callable[[], tuple[BlockAt, list[Any]]]]]

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, Field, PositiveFloat, TypeAdapter, model_validator
+from pydantic import AliasChoices, Field, TypeAdapter, model_validator
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import FileRecord, Record
-from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.block import BlockSpec, Size
 from dmask_mobile.records.child import ChildSpec
+
+MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: a nanosecond, and almost three hours
+MAX_SAMPLES = 10_000  # of a row; ours have 30
+MAX_CORES = 4_096
+
+Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
+CpuMilliseconds = Annotated[float, Field(ge=0, le=MAX_MS)]
+Text = Annotated[str, Field(max_length=1_000)]
+CoreCount = Annotated[int, Field(ge=0, le=MAX_CORES)]
 
 BlockAt = tuple[BlockSpec, int]
 """A block and its input size in pixels."""
@@ -33,21 +42,21 @@ class TableHead(FileRecord):
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
 
-    device: str
-    system: str
-    cores: int
-    soc: str = ""
-    clocks_mhz: tuple[int, ...] = ()
-    runtime: str
-    runtime_version: str
+    device: Text
+    system: Text
+    cores: CoreCount
+    soc: Text = ""
+    clocks_mhz: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = Field(default=(), max_length=MAX_CORES)
+    runtime: Text
+    runtime_version: Text
     precision: Precision = "fp32"
-    delegate: str = "cpu"
-    threads: int
-    pinned_cores: tuple[int, ...] = ()
-    batch: int = 1
+    delegate: Text = "cpu"
+    threads: int = Field(ge=1, le=MAX_CORES)
+    pinned_cores: tuple[CoreCount, ...] = Field(default=(), max_length=MAX_CORES)
+    batch: int = Field(default=1, ge=1, le=10_000)
     emulated: bool = False
-    created: str
-    reached_at: str = "local"
+    created: Text
+    reached_at: Text = "local"
 
     def check_same(self, other: TableHead, source: str) -> None:
         """Compares everything that a measurement depends on.
@@ -64,7 +73,7 @@ class TableHead(FileRecord):
                 )
 
 
-DeviceIndex = Annotated[int, Field(ge=0, validation_alias=AliasChoices("device_index", "unit"))]
+DeviceIndex = Annotated[int, Field(ge=0, le=1_000, validation_alias=AliasChoices("device_index", "unit"))]
 """Which of several identical devices; version 1 called it ``unit``."""
 
 
@@ -74,11 +83,11 @@ class Row(Record):
     ``hot``: the device was too warm for its full speed.
     """
 
-    round: int = Field(ge=0)
-    at: str
+    round: int = Field(ge=0, le=1_000_000)
+    at: Text
     device_index: DeviceIndex = 0
-    wall_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
-    cpu_ms: tuple[float, ...]
+    wall_ms: tuple[Milliseconds, ...] = Field(min_length=1, max_length=MAX_SAMPLES)
+    cpu_ms: tuple[CpuMilliseconds, ...] = Field(max_length=MAX_SAMPLES)
     hot: bool = False
 
 
@@ -87,7 +96,7 @@ class BlockRow(Row):
 
     row: Literal["block"] = "block"
     block: BlockSpec
-    in_size: int
+    in_size: Size
 
     @property
     def subject(self) -> Subject:
@@ -115,7 +124,7 @@ class SentinelRow(Row):
 
     row: Literal["sentinel"] = "sentinel"
     child: ChildSpec
-    elapsed_s: float = Field(ge=0)
+    elapsed_s: float = Field(ge=0, le=1e9)
 
     @property
     def subject(self) -> Subject:
@@ -127,9 +136,9 @@ class FailureRow(Record):
     """A block or network that the runtime could not convert, load or run, and why."""
 
     row: Literal["failure"] = "failure"
-    at: str
+    at: Text
     block: BlockSpec | None = None
-    in_size: int | None = None
+    in_size: Size | None = None
     child: ChildSpec | None = None
     reason: str
 
@@ -153,7 +162,7 @@ class ConditionsRow(Record):
     """What a phone said of itself; see `latency_tables.devices.device.Conditions`."""
 
     row: Literal["conditions"] = "conditions"
-    at: str
+    at: Text
     device_index: DeviceIndex = 0
     thermal_status: int | None
     battery_percent: float | None
@@ -164,9 +173,9 @@ class SharesRow(Record):
     """The share of each kind of operation in a network's latency, as the runtime estimates it: nothing measured."""
 
     row: Literal["estimated_shares"] = "estimated_shares"
-    at: str
+    at: Text
     child: ChildSpec
-    shares: tuple[tuple[str, float], ...]
+    shares: tuple[tuple[Text, float], ...] = Field(max_length=10_000)
 
 
 TableRow = BlockRow | NetworkRow | SentinelRow | FailureRow | ConditionsRow | SharesRow

@@ -8,16 +8,18 @@ process loses at most the line under way.
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.files import parse_json, read_bytes
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.table.rows import (
@@ -35,6 +37,8 @@ from latency_tables.table.rows import (
 from latency_tables.table.shipped import table_path
 from latency_tables.table.statistics import Summary, smooth, summarize
 
+LINE_END = b"\n"
+MAX_LINE_BYTES = 8 * 2**20  # the longest line of ours, a large network's, has some thousands
 OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
 
 
@@ -63,19 +67,28 @@ class LatencyTable:
         """
         path = table_path(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            content = read_bytes(path)
+        except OSError as error:
             raise DmaskError(
                 f"cannot read table '{path}': {error}", "make one: dmask profile SPACE -o TABLE"
             ) from error
-        lines = text.split("\n")
-        if lines[-1]:
+        if content and not content.endswith(b"\n"):
             raise DmaskError(
-                f"table '{path}': line {len(lines)}, the last one, is cut off",
+                f"table '{path}': line {content.count(LINE_END) + 1}, the last one, is cut off",
                 "run 'dmask profile' with the same table again: it drops that line and goes on",
             )
-        head = TableHead.from_dict(_parse(lines[0], path, 1), f"table '{path}'")
-        rows = tuple(_row(line, path, n) for n, line in enumerate(lines[1:-1], start=2))
+        return cls.parse(content, path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> LatencyTable:
+        """The table with this content; ``path`` is what errors call it.
+
+        Raises:
+            DmaskError: for another format or version, and for a line that is broken.
+        """
+        lines = io.BytesIO(content)
+        head = parse_head(lines.readline(), path)
+        rows = tuple(_row(line, path, number) for number, line in enumerate(lines, start=2))
         return cls(head, rows, str(path))
 
     @cached_property
@@ -162,19 +175,27 @@ def summarize_rows(rounds: Sequence[tuple[Row, float]]) -> Summary:
     return summarize([row.wall_ms for row, _ in taken], [drift for _, drift in taken])
 
 
-def _parse(line: str, path: Path, number: int) -> object:
+def parse_head(line: bytes, path: Path) -> TableHead:
+    """The head in the first line of the table ``path``.
+
+    Raises:
+        DmaskError: when that line is no head of a latency table, or one of another version.
+    """
+    return TableHead.from_dict(_parse(line, path, 1, "give a table that 'dmask profile' made"), f"table '{path}'")
+
+
+def _parse(line: bytes, path: Path, number: int, fix: str) -> Any:
     try:
-        return json.loads(line)
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"it has {len(line):,} bytes, a line of a table at most {MAX_LINE_BYTES:,}")
+        return parse_json(line.decode())
     except ValueError as error:
-        raise DmaskError(
-            f"table '{path}': line {number} is not JSON: {error}", "remove that line or profile again"
-        ) from error
+        raise DmaskError(f"table '{path}': line {number} is not JSON: {error}", fix) from error
 
 
-def _row(line: str, path: Path, number: int) -> TableRow:
+def _row(line: bytes, path: Path, number: int) -> TableRow:
+    fix = "remove that line or profile again"
     try:
-        return ROW.validate_python(_parse(line, path, number))
+        return ROW.validate_python(_parse(line, path, number, fix))
     except ValidationError as error:
-        raise DmaskError(
-            f"table '{path}': line {number}: {describe_validation_error(error)}", "remove that line or profile again"
-        ) from error
+        raise DmaskError(f"table '{path}': line {number}: {describe_validation_error(error)}", fix) from error

@@ -1,85 +1,124 @@
-"""Appending to a table file."""
+"""Writing table files: row by row while measuring, or a whole new one at once."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
-from dmask_mobile.files import locked
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.files import locked, read_bytes
 from dmask_mobile.records.base import write_atomically
 from latency_tables.table.rows import TableHead, TableRow
-from latency_tables.table.table import LatencyTable
+from latency_tables.table.table import LINE_END, MAX_LINE_BYTES, LatencyTable, parse_head
+
+FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()
 
 
 class TableWriter:
     """Appends rows to a table file, each flushed to disk before the next is measured; use it in a ``with``.
 
     A new file gets the head; an old one must have the same, and a line that was cut off is dropped. While it is
-    open, nobody else writes to the table. ``table`` is what the file held when it was opened.
+    open, nobody else writes to the table, whatever path leads to it. ``table`` is what the file held when it was
+    opened. A file that is refused keeps every byte.
 
     Raises:
-        DmaskError: when the file belongs to another device, runtime or setting, or somebody else is writing to it.
+        DmaskError: when the file is no latency table, belongs to another device, runtime or setting, holds a broken
+            line, or somebody else is writing to it.
     """
 
     def __init__(self, path: Path, head: TableHead) -> None:
         self.path = path
         self.head = head
         self.dropped_line = False
-        self._lock = locked(path, "dmask profile")
 
     def __enter__(self) -> TableWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.__enter__()
-        try:
-            self.dropped_line = self.path.exists() and _drop_cut_line(self.path)
-            if self.path.exists() and self.path.stat().st_size:
-                self.table = LatencyTable.read(self.path)
-                self.table.head.check_same(self.head, f"table '{self.path}'")
-                if _version(self.path) != TableHead.file_version:
-                    self._write_again()
-                self._file = self.path.open("a", encoding="utf-8")
-            else:
-                self.table = LatencyTable(self.head, (), str(self.path))
-                self._file = self.path.open("w", encoding="utf-8")
-                self._append(json.dumps(self.head.to_dict()))
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+        check_appendable(self.path)  # before the lock, which puts a file beside it
+        self._real = self.path.resolve()
+        self._real.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self._real, "dmask profile"))
+            check_appendable(self.path)
+            self._file = stack.enter_context(self._open())
+            self._opened = stack.pop_all()
         return self
 
+    def _open(self) -> TextIO:
+        """The file at its end, with its head and whole lines only."""
+        content = read_bytes(self._real) if self._real.exists() else b""
+        whole = content[: content.rfind(LINE_END) + 1]
+        self.dropped_line = len(whole) < len(content)
+        if not whole:
+            self.table = LatencyTable(self.head, (), str(self.path))
+            write_atomically(self._real, json.dumps(self.head.to_dict()) + "\n")
+            return self._real.open("a", encoding="utf-8")
+        self.table = LatencyTable.parse(whole, self.path)
+        self.table.head.check_same(self.head, f"table '{self.path}'")
+        if json.loads(whole[: whole.find(LINE_END)])["version"] != TableHead.file_version:
+            # An older version's file becomes one of this version: one file holds rows of one version.
+            write_atomically(self._real, _text(self.table.head, self.table.rows))
+        elif self.dropped_line:
+            os.truncate(self._real, len(whole))
+        return self._real.open("a", encoding="utf-8")
+
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._lock.__exit__(None, None, None)
+        self._opened.close()
 
     def add(self, row: TableRow) -> None:
         """Appends one row."""
-        self._append(_line(row))
-
-    def _write_again(self) -> None:
-        """Replaces an older version's file by the same table in this version: one file holds rows of one version."""
-        lines = [json.dumps(self.table.head.to_dict()), *map(_line, self.table.rows)]
-        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
-
-    def _append(self, line: str) -> None:
-        self._file.write(line + "\n")
+        self._file.write(_line(row) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
-def _version(path: Path) -> int:
-    with path.open(encoding="utf-8") as file:
-        return int(json.loads(file.readline())["version"])
+def check_appendable(path: Path) -> None:
+    """Checks that ``path`` is a latency table, an empty file or not there; changes nothing.
+
+    Raises:
+        DmaskError: for a folder, anything else that is no regular file, and a file with another first line.
+    """
+    if not path.exists():
+        return
+    fix = "choose another file with -o; this one is as it was"
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise DmaskError(f"'{path}' is a folder or a device, not a latency table", fix)
+    with path.open("rb") as file:
+        first = file.readline(MAX_LINE_BYTES)
+    if not first or (first.startswith(FIRST_BYTES) and not first.endswith(LINE_END)):
+        return  # empty, or a head that was cut off
+    try:
+        parse_head(first, path)
+    except DmaskError as error:
+        raise DmaskError(f"'{path}' is not a latency table that can be written to: {error.problem}", fix) from error
+
+
+def write_new_table(path: Path, head: TableHead, rows: Iterable[TableRow]) -> None:
+    """Writes a whole table in one step.
+
+    Raises:
+        DmaskError: when ``path`` exists.
+    """
+    check_new(path)
+    write_atomically(path, _text(head, rows))
+
+
+def check_new(path: Path) -> None:
+    """Checks that nothing is at ``path``.
+
+    Raises:
+        DmaskError: when something is.
+    """
+    if path.exists() or path.is_symlink():
+        raise DmaskError(f"'{path}' exists", "give another file with -o")
+
+
+def _text(head: TableHead, rows: Iterable[TableRow]) -> str:
+    return "".join(f"{line}\n" for line in (json.dumps(head.to_dict()), *map(_line, rows)))
 
 
 def _line(row: TableRow) -> str:
     return row.model_dump_json(exclude_defaults=True, exclude={"row"})[:-1] + f',"row":"{row.row}"}}'
-
-
-def _drop_cut_line(path: Path) -> bool:
-    content = path.read_bytes()
-    if not content or content.endswith(b"\n"):
-        return False
-    with path.open("r+b") as file:
-        file.truncate(content.rfind(b"\n") + 1)
-    return True

@@ -33,11 +33,58 @@ def test_round8_is_the_nearest_multiple_of_eight(width: float, rounded: int) -> 
         ({"kind": "head", "in_width": 8, "out_width": 8, "stride": 2}, "kernel and stride must be 1 for head"),
         ({"kind": "conv", "in_width": 8, "out_width": 8, "residual": True}, "residual needs an inverted_residual"),
         ({"kind": "conv", "in_width": 8, "out_width": 8, "se_width": 8}, "se_width must be 0 for conv"),
+        ({"kind": "conv", "in_width": 8, "out_width": 10**9}, "out_width\n.*less than or equal to 65536"),
+        ({"kind": "conv", "in_width": 8, "out_width": 8, "kernel": 2001}, "kernel\n.*less than or equal to 31"),
+        ({"kind": "head", "in_width": 65_536, "out_width": 65_536}, "at most 268,435,456 weights, here it has 4,294"),
     ],
 )
 def test_block_refuses(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         BlockSpec.model_validate(fields)
+
+
+def test_the_largest_of_published_layers_are_well_within_the_bounds() -> None:
+    BlockSpec(kind="head", in_width=4096, out_width=21_841)  # ImageNet-21k
+    BlockSpec(kind="conv", in_width=1536, out_width=1536, kernel=7)
+    BlockSpec(kind="inverted_residual", in_width=1536, hidden_width=1536, out_width=1536, expand=False, kernel=31)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "n" * 201}, "name\n.*at most 200 characters"),
+        ({"classes": 10**9}, "classes\n.*less than or equal to 65536"),
+        ({"input": {"resolutions": [10**9]}}, "less than or equal to 8192"),
+        ({"stem": {"widths": list(range(1, 200))}}, "at most 100 items"),
+        ({"stages": [{"blocks": 10**6, "widths": [8], "expansions": [1]}]}, "blocks\n.*less than or equal to 1000"),
+        ({"stages": [{"blocks": 999, "widths": [8], "expansions": [1]}] * 9}, "at most 1,000 blocks, here 8,994"),
+        ({"stages": [{"blocks": 2, "widths": [60_000], "expansions": [99]}]}, "stage1.block2: its widest block has a"),
+        (
+            {"stages": [{"blocks": 30, "tied": False, "widths": [*range(1, 100)], "expansions": [*range(1, 100)]}]},
+            "at most 20,000,000 combinations of options, here 28",
+        ),
+    ],
+)
+def test_spaces_beyond_what_can_be_searched_are_refused(changes: dict[str, object], message: str) -> None:
+    space = {
+        "name": "s",
+        "input": {"resolutions": [32]},
+        "stem": {"widths": [8]},
+        "stages": [{"blocks": 1, "widths": [8], "expansions": [1]}],
+        "last": {"widths": [8]},
+    }
+    SearchSpace.model_validate(space)
+    with pytest.raises(ValidationError, match=message):
+        SearchSpace.model_validate(space | changes)
+
+
+def test_a_network_of_many_blocks_is_refused_in_one_line(tmp_path: Path) -> None:
+    block = {"kind": "skip", "in_width": 8, "out_width": 8}
+    child = {"format": "dmask-child", "version": 1, "name": "c", "resolution": 8, "classes": 8}
+    (tmp_path / "child.json").write_text(json.dumps(child | {"blocks": [block] * 100_000}))
+    with pytest.raises(DmaskError, match=r"blocks: .*at most 1000 items") as raised:
+        ChildSpec.read(tmp_path / "child.json")
+    assert len(raised.value.problem) < len(str(tmp_path)) + 400
 
 
 def test_records_are_frozen() -> None:
