@@ -159,7 +159,7 @@ def train(
 def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
     """The child with its slice of the supernet's weights."""
     from dmask_mobile.run import SearchResultRecord
-    from dmask_mobile.supernet.cut import extract_subnet
+    from dmask_mobile.supernet.subnet import extract_subnet
     from dmask_mobile.supernet.supernet import MaskedSupernet
     from dmask_mobile.training.checkpoint import load_checkpoint
 

@@ -16,17 +16,21 @@ class SearchLog:
 
     Args:
         folder: gets ``metrics.jsonl`` and ``tensorboard/``.
-        first_epoch: TensorBoard forgets what an interrupted search wrote from here on.
+        history: the epochs before this start. Their last one is written again: the search may have been killed
+            between its checkpoint and its log. TensorBoard forgets what was written from there on.
     """
 
-    def __init__(self, folder: Path, first_epoch: int) -> None:
+    def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
         self.folder = folder
-        self.first_epoch = first_epoch
+        self.history = history
 
     def __enter__(self) -> SearchLog:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.first_epoch)
+        first_epoch = max(0, len(self.history) - 1)
+        self._writer: Any = SummaryWriter(str(self.folder / "tensorboard"), purge_step=first_epoch)
+        if self.history:
+            self.write(self.history)
         return self
 
     def __exit__(

@@ -25,6 +25,7 @@ from torch import Tensor
 from dmask_mobile.costs.model import ExpectedCost
 from dmask_mobile.records.base import Record
 from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.training.restoring import finite_number, require_keys
 
 LossName = Literal["budget", "fbnet", "linear"]
 
@@ -40,8 +41,12 @@ class GateLoss(Protocol):
         """What a checkpoint keeps."""
         ...
 
-    def restore(self, state: dict[str, object]) -> None:
-        """Takes back what `state` gave."""
+    def restore(self, state: object) -> None:
+        """Takes back what `state` gave.
+
+        Raises:
+            ValueError: when it is anything else.
+        """
         ...
 
 
@@ -101,13 +106,14 @@ class BudgetLoss:
         """What a checkpoint keeps."""
         return {"multipliers": list(self.multipliers), "entropy_multiplier": self.entropy_multiplier}
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: object) -> None:
         """Takes back what `state` gave."""
-        multipliers, entropy_multiplier = state["multipliers"], state["entropy_multiplier"]
-        assert isinstance(multipliers, list)
-        assert isinstance(entropy_multiplier, float)
-        self.multipliers = list(multipliers)
-        self.entropy_multiplier = entropy_multiplier
+        found = require_keys(state, frozenset(self.state()), "loss")
+        multipliers = found["multipliers"]
+        if not isinstance(multipliers, list) or len(multipliers) != len(self.costs):
+            raise ValueError(f"loss: multipliers must be a list of {len(self.costs)}")
+        self.multipliers = [finite_number(value, "loss: a multiplier") for value in multipliers]
+        self.entropy_multiplier = finite_number(found["entropy_multiplier"], "loss: entropy_multiplier")
 
 
 class FixedSettings(Record):
@@ -138,8 +144,9 @@ class FbnetLoss:
         """Nothing adapts."""
         return {}
 
-    def restore(self, state: dict[str, object]) -> None:
-        """Nothing to take back."""
+    def restore(self, state: object) -> None:
+        """Checks that there is nothing to take back."""
+        require_keys(state, frozenset(), "loss")
 
 
 class LinearLoss:
@@ -160,5 +167,6 @@ class LinearLoss:
         """Nothing adapts."""
         return {}
 
-    def restore(self, state: dict[str, object]) -> None:
-        """Nothing to take back."""
+    def restore(self, state: object) -> None:
+        """Checks that there is nothing to take back."""
+        require_keys(state, frozenset(), "loss")

@@ -18,7 +18,7 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget, derive_within
 from dmask_mobile.search.derive import log_scores, score_of
-from dmask_mobile.supernet.cut import extract_subnet
+from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.data import ImageData, ImageSet
 from dmask_mobile.training.train import batches, evaluate

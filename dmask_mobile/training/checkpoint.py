@@ -1,8 +1,17 @@
-"""Checkpoints that survive a crash, and weights as safetensors."""
+"""Checkpoints that survive a crash, and weights as safetensors. Both carry a checksum of what they hold.
+
+The checksum is a SHA-256 over names, types, shapes and bytes (`content_digest`), kept inside the file, so that file and
+checksum are always written together. Files of older versions have none and are loaded without that check.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
+import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,61 +19,173 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import temporary_beside
+from dmask_mobile.training.restoring import restore_module
+
+CHECKSUM = "content_sha256"
+WEIGHTS_METADATA = frozenset(("child_digest", CHECKSUM))
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes ``state`` (tensors, numbers, strings, lists, dicts) to ``path`` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(path) as temporary:
-        torch.save(state, temporary)
+    """Writes ``state`` (tensors, numbers, strings, lists, dicts) to ``path`` in one step.
+
+    Raises:
+        DmaskError: when the disk is full; what ``path`` held before is kept.
+    """
+    # In memory first: torch aborts the process when a disk fills up under its own writer.
+    content = io.BytesIO()
+    torch.save({**state, CHECKSUM: content_digest(state)}, content)
+    _write(path, content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in ``path``, loaded without executing anything.
 
     Raises:
-        DmaskError: when the file does not hold a checkpoint.
+        DmaskError: when the file holds no checkpoint, or not what was written.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DmaskError(
-            f"checkpoint '{path}' does not load: {reason}", "delete it to start this stage from its beginning"
-        ) from error
+        state = _load_tensors(path)
+        expected = state.pop(CHECKSUM, None)
+        intact = expected is None or content_digest(state) == expected
+    except Exception as error:  # torch raises whatever its parts raise on foreign bytes
+        # torch's own words would advise to load the file without safety.
+        reason = "it holds more than tensors, numbers and text" if isinstance(error, pickle.UnpicklingError) else error
+        reason = str(reason).partition("\n")[0] or type(error).__name__
+        raise DmaskError(f"checkpoint '{path}' does not load: {reason}", _AGAIN) from error
+    if not intact:
+        raise DmaskError(f"checkpoint '{path}' is damaged: its content does not match its checksum", _AGAIN)
     return state
 
 
+_AGAIN = "restore the file, or begin this stage anew with --restart"
+
+
+def _load_tensors(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError("it is not a regular file")
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is cut off or no checkpoint of dmask-mobile")
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed, as no checkpoint of dmask-mobile is")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError("it holds no named values")
+    size, num_bytes = path.stat().st_size, sum(t.numel() * t.element_size() for t in _tensors(state))
+    if num_bytes > size:  # a tensor may claim any shape over a few stored bytes
+        raise ValueError(f"its tensors claim {num_bytes:,} bytes, the file has {size:,}")
+    return state
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Every tensor in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+def content_digest(content: object) -> str:
+    """SHA-256 over nested dicts and lists of tensors, numbers and strings: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}\0".encode())
+            digest.update(value.detach().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+        elif isinstance(value, dict):
+            digest.update(f"dict {len(value)}\0".encode())
+            for key, part in value.items():
+                add(key)
+                add(part)
+        elif isinstance(value, list | tuple):
+            digest.update(f"list {len(value)}\0".encode())
+            for part in value:
+                add(part)
+        else:
+            digest.update(f"{type(value).__name__} {value!r}\0".encode())
+
+    add(content)
+    return digest.hexdigest()
+
+
 def save_weights(path: Path, network: nn.Module, child_digest: str) -> None:
-    """Writes the network's state to a safetensors file that names its child."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(path) as temporary:
-        state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(state, temporary, {"child_digest": child_digest})
-
-
-def load_weights(path: Path, network: nn.Module, child_digest: str) -> None:
-    """Loads ``path`` into ``network``.
+    """Writes the network's state to a safetensors file that names its child.
 
     Raises:
-        DmaskError: when the file is damaged or holds the weights of another child.
+        DmaskError: when the disk is full; what ``path`` held before is kept.
     """
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    metadata = {"child_digest": child_digest, CHECKSUM: _weights_digest(state, child_digest)}
+    _write(path, to_safetensors(state, metadata))
+
+
+def load_weights(path: Path, network: nn.Module, child_digest: str, file_sha256: str | None = None) -> None:
+    """Loads ``path`` into ``network``.
+
+    Args:
+        path: the safetensors file.
+        network: gets the weights.
+        child_digest: the child that they must belong to.
+        file_sha256: the file's own SHA-256, where a record keeps it.
+
+    Raises:
+        DmaskError: when the file is damaged, is another one or holds the weights of another child.
+    """
+    again = "restore the file, or train the child again: dmask train RUN"
     try:
+        if not path.is_file():
+            raise OSError("there is no such file" if not path.exists() else "it is not a regular file")
+        if file_sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != file_sha256:
+            raise ValueError("it is not the file that run.json names by its checksum")
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("child_digest")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise DmaskError(f"weights '{path}' do not load: {error}", "train the child again: dmask train RUN") from error
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if unknown := sorted(set(metadata) - WEIGHTS_METADATA):
+            raise ValueError(f"unknown metadata '{unknown[0]}'")
+        expected, found = metadata.get(CHECKSUM), metadata.get("child_digest")
+        if expected is not None and _weights_digest(state, found or "") != expected:
+            raise ValueError("its content does not match its checksum")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DmaskError(f"weights '{path}' do not load: {error}", again) from error
     if found != child_digest:
         raise DmaskError(
             f"weights '{path}' belong to child {found}, not {child_digest}", "train this child: dmask train RUN"
         )
-    network.load_state_dict(state)
+    try:
+        restore_module(network, state, "weights")
+    except ValueError as error:
+        raise DmaskError(f"weights '{path}' do not fit their child: {error}", again) from error
+
+
+def _weights_digest(state: dict[str, Tensor], child_digest: str) -> str:
+    return content_digest([child_digest, {name: state[name] for name in sorted(state)}])
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file in one step.
+
+    Raises:
+        DmaskError: when the disk, or what the user may have of it, is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary_beside(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DmaskError(
+            f"cannot write {len(content):,} bytes to '{path}': {os.strerror(error.errno)}",
+            "make room and start the same command again; what was trained up to the last checkpoint is kept",
+        ) from error
 
 
 @contextmanager

@@ -21,8 +21,17 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint, seeded
 from dmask_mobile.training.data import AugmentedImages, ImageData, ImageSet, normalized
+from dmask_mobile.training.restoring import (
+    finite_number,
+    first_difference,
+    require_keys,
+    restore_module,
+    restore_optimizer,
+    whole_number,
+)
 
 EXPLODED = 100  # times the loss of guessing
+_CALMER = "begin anew with a lower learning rate: --restart and --learning-rate (dmask search: --weight-learning-rate)"
 
 
 class TrainSettings(Record):
@@ -84,20 +93,76 @@ def check_loss(cross_entropy: Tensor, classes: int, stage: str, epoch: int, step
         raise DmaskError(
             f"{stage}: the loss is {value:g} at epoch {epoch}, step {step} (at most {most:.0f} is sane);"
             " the last good epoch is kept",
-            "lower the learning rate and start again, or resume from the checkpoint",
+            _CALMER,
         )
     return value
 
 
+def check_weights(network: nn.Module, stage: str, epoch: int) -> None:
+    """Stops before weights that are not finite reach a checkpoint: a last step can break them after a sane loss.
+
+    Raises:
+        DmaskError: naming the first tensor.
+    """
+    for name, value in network.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise DmaskError(
+                f"{stage}: '{name}' is not finite at the end of epoch {epoch}; the last good epoch is kept", _CALMER
+            )
+
+
+class TrainState:
+    """A child's training under way: the network, its optimizer, and the position."""
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.epoch = self.step = 0
+        self.loss = self.accuracy = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, content: dict[str, Any], epochs: int, steps: int) -> None:
+        """Takes back what `to_dict` gave, of a training of ``epochs`` with ``steps`` each.
+
+        Raises:
+            ValueError: for content that does not fit this training.
+        """
+        state = require_keys(content, frozenset(self.to_dict()), "it")
+        self.epoch = whole_number(state["epoch"], epochs, "epoch")
+        self.step = whole_number(state["step"], steps if self.epoch < epochs else 0, "step")
+        self.loss, self.accuracy = (finite_number(state[key], key) for key in ("loss", "accuracy"))
+        if not 0 <= self.accuracy <= 1:
+            raise ValueError(f"accuracy must lie in 0..1, got {self.accuracy}")
+        restore_module(self.network, state["network"], "network")
+        restore_optimizer(self.optimizer, state["optimizer"], "optimizer")
+
+
 def train_child(
-    network: nn.Module, data: ImageData, settings: TrainSettings, checkpoint: Path, progress: Progress = silent
+    network: nn.Module,
+    data: ImageData,
+    settings: TrainSettings,
+    checkpoint: Path,
+    progress: Progress = silent,
+    *,
+    child_digest: str = "",
 ) -> float:
     """Trains ``network`` in place on all training images; returns its top-1 accuracy on the validation images.
 
-    Goes on from ``checkpoint`` where that exists; writes it after every epoch and on SIGTERM or Ctrl-C.
+    Goes on from ``checkpoint`` where that exists; writes it after every epoch and on SIGTERM or Ctrl-C. A checkpoint of
+    another ``child_digest`` is refused.
 
     Raises:
-        DmaskError: for a loss that is not finite, and for a checkpoint of other settings.
+        DmaskError: for a loss that is not finite, and for a checkpoint of other settings or another child.
         StoppedError: after a signal.
     """
     network.to(memory_format=torch.channels_last)
@@ -108,39 +173,53 @@ def train_child(
     schedule = CosineLRScheduler(
         optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
     )
-    identity = {**settings.model_dump(), "data": data.name, "mean": list(data.mean)}
-    state: dict[str, Any] = {"settings": identity, "epoch": 0, "step": 0, "loss": 0.0, "accuracy": 0.0}
+    identity = {**settings.model_dump(), "data": data.name, "mean": list(data.mean), "child": child_digest}
+    state = TrainState(network, optimizer)
     if checkpoint.exists():
-        state = load_checkpoint(checkpoint)
-        if state["settings"] != identity:
-            raise DmaskError(
-                f"'{checkpoint}' was trained with {state['settings']}, not with {identity}",
-                "use the same settings and data, or delete the checkpoint",
-            )
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-
-    def keep(epoch: int, step: int) -> None:
-        tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-        position = {"epoch": epoch, "step": step, "loss": last_loss, "accuracy": accuracy}
-        save_checkpoint(checkpoint, {"settings": identity, **position, **tensors})
-
-    start, last_loss, accuracy = int(state["step"]), float(state["loss"]), float(state["accuracy"])
+        _restore(checkpoint, identity, state, steps)
     with stop_signals() as stopped_by:
-        for epoch in range(state["epoch"], settings.epochs):
+        while state.epoch < settings.epochs:
             network.train()
-            seed = settings.seed * 10_007 + epoch
+            seed, start = settings.seed * 10_007 + state.epoch, state.step
             for step, (images, labels) in enumerate(batches(data.train, data, settings.batch_size, seed, start), start):
-                schedule.step_update(epoch * steps + step)
+                schedule.step_update(state.epoch * steps + step)
                 loss = F.cross_entropy(network(images), labels, label_smoothing=settings.label_smoothing)
-                last_loss = check_loss(loss, data.classes, "train", epoch, step)
+                state.loss = check_loss(loss, data.classes, "train", state.epoch, step)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+                state.step = step + 1
                 if signal_number := stopped_by():
-                    keep(epoch, step + 1)
+                    check_weights(network, "train", state.epoch)
+                    save_checkpoint(checkpoint, {"settings": identity, **state.to_dict()})
                     raise StoppedError(signal_number, "training")
-            start, accuracy = 0, evaluate(network, data.val, data)
-            keep(epoch + 1, 0)
-            progress("train", epoch + 1, settings.epochs, f"loss {last_loss:.3f}, accuracy {accuracy:.1%}")
-    return accuracy
+            check_weights(network, "train", state.epoch)
+            state.accuracy = evaluate(network, data.val, data)
+            state.epoch, state.step = state.epoch + 1, 0
+            save_checkpoint(checkpoint, {"settings": identity, **state.to_dict()})
+            progress("train", state.epoch, settings.epochs, f"loss {state.loss:.3f}, accuracy {state.accuracy:.1%}")
+    return state.accuracy
+
+
+def _restore(checkpoint: Path, identity: dict[str, Any], state: TrainState, steps: int) -> None:
+    """Takes a training back to where ``checkpoint`` left it.
+
+    Raises:
+        DmaskError: for a checkpoint of other settings or another child, and for one that is damaged.
+    """
+    content = load_checkpoint(checkpoint)
+    found = content.pop("settings", None)
+    if isinstance(found, dict):  # older checkpoints do not name their child
+        found.setdefault("child", identity["child"])
+    if difference := first_difference(found, identity):
+        raise DmaskError(
+            f"'{checkpoint}' belongs to a training with other settings: {difference}",
+            "use the same settings and data, or begin anew with --restart",
+        )
+    try:
+        state.restore(content, identity["epochs"], steps)
+    except ValueError as error:
+        raise DmaskError(
+            f"checkpoint '{checkpoint}' does not fit its training: {error}",
+            "restore the file, or begin anew with --restart",
+        ) from error

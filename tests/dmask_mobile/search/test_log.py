@@ -46,12 +46,13 @@ def test_log_holds_every_quantity_in_both_forms(tmp_path: Path) -> None:
         assert scalars(tmp_path, tag) == [(step, pytest.approx(value, rel=1e-5)) for step, value in values], tag
 
 
-def test_a_resumed_log_forgets_what_came_after_its_first_epoch(tmp_path: Path) -> None:
-    with SearchLog(tmp_path, 0) as log:
-        for epoch in range(3):
-            log.write([{"epoch": epoch, "value": 1.0}])
-    with SearchLog(tmp_path, 1) as log:
-        log.write([{"epoch": 1, "value": 2.0}])
+def test_a_resumed_log_forgets_what_came_after_its_checkpoint_and_writes_the_last_epoch_again(tmp_path: Path) -> None:
+    with SearchLog(tmp_path, []) as log:
+        for epoch in range(4):
+            log.write([{"epoch": number, "value": 1.0} for number in range(epoch + 1)])
+    history = [{"epoch": 0, "value": 1.0}, {"epoch": 1, "value": 2.0}]
+    with SearchLog(tmp_path, history):
+        assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2  # also when it was killed before
     assert scalars(tmp_path, "value") == [(0, 1.0), (1, 2.0)]
 
 

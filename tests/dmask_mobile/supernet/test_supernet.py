@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
-from dmask_mobile.supernet.cut import extract_subnet
 from dmask_mobile.supernet.gates import one_hot_gates
 from dmask_mobile.supernet.resolution import subsample
+from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from tests.strategies import spaces_with_choice
 

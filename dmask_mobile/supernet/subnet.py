@@ -1,4 +1,4 @@
-"""A child's weights, cut out of the supernet's."""
+"""A child with its slice of the supernet's weights."""
 
 from __future__ import annotations
 

@@ -1,0 +1,101 @@
+"""The checkpoint file of a search: which search it belongs to, and what it takes to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.budgets import Budget
+from dmask_mobile.search.settings import SearchSettings
+from dmask_mobile.search.state import Position, SearchState
+from dmask_mobile.supernet.supernet import MaskedSupernet
+from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
+from dmask_mobile.training.restoring import first_difference, restore_module
+
+IDENTITY = "settings"  # the key that says which search a checkpoint belongs to
+
+
+def identity_of(
+    space: SearchSpace, data_name: str, budgets: Sequence[Budget], settings: SearchSettings
+) -> dict[str, Any]:
+    """What two searches must have in common for one to go on with the other's checkpoint."""
+    return {
+        "space": space.digest(),
+        "data": data_name,
+        "budgets": [[budget.cost.name, budget.cost.digest(), budget.limit] for budget in budgets],
+        "settings": settings.model_dump(),
+    }
+
+
+def write(path: Path, identity: dict[str, Any], state: SearchState) -> None:
+    """Writes the checkpoint of a search to ``path``."""
+    save_checkpoint(path, {IDENTITY: identity, **state.to_dict()})
+
+
+def restore(path: Path, identity: dict[str, Any], state: SearchState, last: Position) -> None:
+    """Takes a search back to where ``path`` left it.
+
+    Args:
+        path: the checkpoint.
+        identity: of the search that goes on.
+        state: gets what the checkpoint holds.
+        last: the position after which the search has ended.
+
+    Raises:
+        DmaskError: for a checkpoint of another search, and for one that is damaged.
+    """
+    content = load_checkpoint(path)
+    found = content.pop(IDENTITY, None)
+    if difference := first_difference(_by_name(found), _by_name(identity)):
+        raise DmaskError(
+            f"'{path}' belongs to a search with other settings: {difference}",
+            "use the same space, data, budgets, tables and settings, begin anew with --restart, or choose another run"
+            " folder",
+        )
+    with _explained(path):
+        state.restore(content, last)
+
+
+def restore_supernet(path: Path, supernet: MaskedSupernet) -> None:
+    """Loads the weights of a search's supernet from its checkpoint.
+
+    Raises:
+        DmaskError: for a checkpoint of another space, and for one that is damaged.
+    """
+    content = load_checkpoint(path)
+    identity = content.get(IDENTITY)
+    found = identity.get("space") if isinstance(identity, dict) else None
+    if found != supernet.space.digest():
+        raise DmaskError(f"'{path}' belongs to another space than run.json", "restore the file, or search again")
+    with _explained(path):
+        restore_module(supernet, content.get("supernet"), "supernet")
+
+
+class _explained:  # noqa: N801 - a context manager, used as a function
+    """Inside, a ValueError about content becomes a DmaskError that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, ValueError):
+            raise DmaskError(
+                f"checkpoint '{self.path}' does not fit its search: {error}",
+                "restore the file, or begin anew with --restart",
+            ) from error
+
+
+def _by_name(identity: object) -> object:
+    """An identity whose budgets are named, so that a difference can be."""
+    if not isinstance(identity, dict):
+        return identity
+    try:
+        budgets = {name: {"cost": digest, "limit": limit} for name, digest, limit in identity["budgets"]}
+    except (KeyError, TypeError, ValueError):
+        return identity
+    return {**identity, "budgets": budgets}

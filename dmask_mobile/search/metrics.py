@@ -1,0 +1,89 @@
+"""What a search tells about its gates: one line of ``metrics.jsonl`` for each epoch, progress, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dmask_mobile.costs.model import ExpectedCost
+from dmask_mobile.search.budgets import Budget
+from dmask_mobile.search.state import SearchState, StepRecord
+from dmask_mobile.supernet.gates import GateLogits
+
+COLLAPSED = 0.9  # a search has collapsed when every skip gate skips with at least this probability
+
+
+class SearchMetrics:
+    """Measures the gates of one search.
+
+    Args:
+        budgets: what the search is held to.
+        costs: the cost of each budget as the gates see it.
+    """
+
+    def __init__(self, budgets: Sequence[Budget], costs: Sequence[ExpectedCost]) -> None:
+        self.budgets = budgets
+        self.costs = costs
+
+    @torch.no_grad()
+    def expected(self, logits: GateLogits) -> tuple[float, ...]:
+        """The expected cost for each budget, in its unit."""
+        probabilities = logits.probabilities()
+        return tuple(float(cost.expected(probabilities)) for cost in self.costs)
+
+    def line(self, state: SearchState, temperature: float) -> dict[str, Any]:
+        """One line of ``metrics.jsonl``: the epoch that has just been trained."""
+        with torch.no_grad():
+            probabilities, entropies = state.logits.probabilities(), state.logits.normalized_entropies()
+        decisions = state.supernet.space.decisions
+        undecided = [decision.name for decision in decisions if len(decision.options) > 1]
+        return {
+            "epoch": state.epoch,
+            "temperature": temperature,
+            "weights": _means(state.weight_steps),
+            "gates": _means(state.gate_steps),
+            "expected": dict(zip((b.cost.name for b in self.budgets), self.expected(state.logits), strict=True)),
+            "budgets": {b.cost.name: b.limit for b in self.budgets},
+            "control": state.loss.state(),
+            "entropy": mean_entropy(state.logits),
+            "entropies": dict(zip(undecided, entropies.tolist(), strict=False)),
+            "probabilities": {d.name: gate.tolist() for d, gate in zip(decisions, probabilities, strict=True)},
+            "warnings": list(warnings_about(state)),
+        }
+
+    def note(self, state: SearchState) -> str:
+        """The same in a few words, for progress."""
+        expected = self.expected(state.logits)
+        ratios = [value / budget.limit for value, budget in zip(expected, self.budgets, strict=True)]
+        warning = "".join(f"; warning: {text}" for text in warnings_about(state))
+        entropy = mean_entropy(state.logits)
+        return f"expected/budget {', '.join(f'{r:.3f}' for r in ratios)}, entropy {entropy:.2f}{warning}"
+
+
+@torch.no_grad()
+def mean_entropy(logits: GateLogits) -> float:
+    """The mean normalized entropy of the gates: 1 undecided, 0 decided."""
+    return float(logits.normalized_entropies().mean())
+
+
+@torch.no_grad()
+def warnings_about(state: SearchState) -> tuple[str, ...]:
+    """What has gone wrong with the gates without stopping the search."""
+    decisions = state.supernet.space.decisions
+    skips = [p[1] for d, p in zip(decisions, state.logits.probabilities(), strict=True) if d.kind == "skip"]
+    if skips and min(skips) >= COLLAPSED:
+        return (
+            f"all {len(skips)} blocks that may be skipped are skipped: unless the budget is that tight, lengthen the"
+            " warm-up (--warmup) or lower --gate-learning-rate, and begin anew with --restart",
+        )
+    return ()
+
+
+def _means(steps: Sequence[StepRecord]) -> dict[str, float]:
+    """Mean loss and accuracy; nothing for no steps."""
+    if not steps:
+        return {}
+    loss, accuracy = (sum(values) / len(steps) for values in zip(*steps, strict=True))
+    return {"loss": loss, "accuracy": accuracy}

@@ -1,0 +1,148 @@
+"""`SearchState`: everything in a search that changes from step to step, and what a checkpoint keeps of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from dmask_mobile.errors import shown
+from dmask_mobile.search.losses import GateLoss
+from dmask_mobile.search.sampled_resolution import SampledResolution
+from dmask_mobile.search.settings import SearchSettings
+from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.supernet.supernet import MaskedSupernet
+from dmask_mobile.training.restoring import (
+    finite_number,
+    require_keys,
+    restore_generator,
+    restore_module,
+    restore_optimizer,
+    whole_number,
+)
+
+
+class StepRecord(NamedTuple):
+    """Cross-entropy and top-1 accuracy of one step's batch."""
+
+    loss: float
+    accuracy: float
+
+
+class Position(NamedTuple):
+    """Finished epochs, and the steps of the epoch under way."""
+
+    epochs: int
+    weight_steps: int
+    gate_steps: int
+
+
+@dataclass
+class SearchState:
+    """Weights, logits, their optimizers, the random state and the position of a search.
+
+    ``weight_steps`` and ``gate_steps`` are those of the epoch under way; ``history`` holds one entry for each finished
+    epoch (a line of ``metrics.jsonl``).
+    """
+
+    supernet: MaskedSupernet
+    logits: GateLogits
+    weight_optimizer: torch.optim.Optimizer
+    gate_optimizer: torch.optim.Optimizer
+    noise: torch.Generator
+    loss: GateLoss
+    resolution: SampledResolution = field(default_factory=SampledResolution)
+    epoch: int = 0
+    weight_steps: list[StepRecord] = field(default_factory=list)
+    gate_steps: list[StepRecord] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: tensors, numbers, strings, lists and dicts."""
+        return {
+            "epoch": self.epoch,
+            "steps": [[list(step) for step in steps] for steps in (self.weight_steps, self.gate_steps)],
+            "baseline": self.resolution.baseline,
+            "supernet": self.supernet.state_dict(),
+            "logits": self.logits.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "gate_optimizer": self.gate_optimizer.state_dict(),
+            "loss": self.loss.state(),
+            "noise": self.noise.get_state(),
+            "history": self.history,
+        }
+
+    def restore(self, content: dict[str, Any], last: Position) -> None:
+        """Takes back what `to_dict` gave.
+
+        Args:
+            content: what it gave, from a file of anybody's.
+            last: the number of epochs of the search, and of the steps in each.
+
+        Raises:
+            ValueError: for content that does not fit this search.
+        """
+        state = require_keys(content, frozenset(self.to_dict()), "it")
+        epoch = whole_number(state["epoch"], last.epochs, "epoch")
+        weight_steps, gate_steps = _steps(state["steps"], last, ended=epoch == last.epochs)
+        history = _history(state["history"], epoch)
+        baseline = None if state["baseline"] is None else finite_number(state["baseline"], "baseline")
+        restore_module(self.supernet, state["supernet"], "supernet")
+        restore_module(self.logits, state["logits"], "logits")
+        restore_optimizer(self.weight_optimizer, state["weight_optimizer"], "weight_optimizer")
+        restore_optimizer(self.gate_optimizer, state["gate_optimizer"], "gate_optimizer")
+        restore_generator(self.noise, state["noise"], "noise")
+        self.loss.restore(state["loss"])
+        self.resolution.baseline = baseline
+        self.epoch, self.weight_steps, self.gate_steps, self.history = epoch, weight_steps, gate_steps, history
+
+
+def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings) -> SearchState:
+    """The state before the first step."""
+    logits = GateLogits(supernet.space)
+    return SearchState(
+        supernet=supernet,
+        logits=logits,
+        weight_optimizer=torch.optim.SGD(
+            supernet.parameters(),
+            lr=settings.weight_learning_rate,
+            momentum=0.9,
+            weight_decay=settings.weight_decay,
+            nesterov=True,
+        ),
+        gate_optimizer=torch.optim.Adam(logits.parameters(), lr=settings.gate_learning_rate, betas=(0.5, 0.999)),
+        noise=torch.Generator().manual_seed(settings.seed + 1),
+        loss=loss,
+    )
+
+
+def _steps(found: object, last: Position, ended: bool) -> tuple[list[StepRecord], list[StepRecord]]:
+    """The weight and gate steps of the epoch under way."""
+    if not isinstance(found, list) or len(found) != 2:
+        raise ValueError(f"steps must be two lists, got {shown(repr(found))}")
+    parts = []
+    for steps, most, what in zip(found, last[1:], ("weight steps", "gate steps"), strict=True):
+        if not isinstance(steps, list) or len(steps) > (0 if ended else most):
+            raise ValueError(f"{what} must be a list of at most {0 if ended else most}")
+        if not all(isinstance(step, list) and len(step) == len(StepRecord._fields) for step in steps):
+            raise ValueError(f"each of the {what} must be a loss and an accuracy")
+        parts.append([StepRecord(*(finite_number(value, what) for value in step)) for step in steps])
+    if parts[1] and len(parts[0]) < last.weight_steps:
+        raise ValueError(f"gate steps come after {last.weight_steps} weight steps, got {len(parts[0])}")
+    return parts[0], parts[1]
+
+
+def _history(found: object, epoch: int) -> list[dict[str, Any]]:
+    """One entry for each finished epoch."""
+    if not isinstance(found, list) or len(found) != epoch:
+        raise ValueError(f"history must have one entry for each of {epoch} epochs")
+    for number, line in enumerate(found):
+        if not isinstance(line, dict) or line.get("epoch") != number:
+            raise ValueError(f"history: entry {number} is not that of epoch {number}")
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"history holds more than numbers and text: {error}") from error
+    return found
