@@ -7,27 +7,35 @@ weights, ``exports/`` its artifacts, ``verification.json``.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from dmask_mobile.errors import DmaskError
+from pydantic import Field, PositiveFloat
+
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.files import locked
 from dmask_mobile.records.artifact import Precision, Preprocessing
-from dmask_mobile.records.base import FileRecord, Record
+from dmask_mobile.records.base import FileRecord, Record, remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 
 RECORDED_PACKAGES = ("dmask-mobile", "torch", "torchvision", "timm", "onnx", "onnxruntime", "coremltools", "numpy")
 
+MAX_SUM_ERROR = 1e-3  # of probabilities that were written as decimal numbers
+
+_RESTORE = "restore the files of one search, or search again: dmask search ... --restart"
+
 
 class BudgetRecord(Record):
     """A cost and the most of it that the child may have. ``custom``: the user brought the cost model."""
 
     cost: str
-    limit: float
+    limit: PositiveFloat
     unit: str
     custom: bool = False
 
@@ -35,11 +43,13 @@ class BudgetRecord(Record):
 class RunRecord(FileRecord):
     """``run.json``: everything that a later command needs to know of the earlier ones.
 
-    ``precision``: what the child was to be exported in when its budgets were set; None where nobody said.
+    ``precision``: what the child was to be exported in when its budgets were set; None where nobody said. ``accuracy``:
+    top-1 in 0..1 of the trained child. ``weights_sha256``: of ``checkpoints/child.safetensors``, so that another file in
+    its place is found.
     """
 
     file_format: ClassVar[str] = "dmask-run"
-    file_version: ClassVar[int] = 2  # 1 had no precision, and did not say which costs were custom
+    file_version: ClassVar[int] = 2  # 1 had no precision and no checksum, and did not say which costs were custom
     oldest_version: ClassVar[int | None] = 1
 
     created: str
@@ -52,7 +62,8 @@ class RunRecord(FileRecord):
     precision: Precision | None = None
     search_settings: dict[str, Any] | None = None
     train_settings: dict[str, Any] | None = None
-    accuracy: float | None = None
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    weights_sha256: str | None = None
 
 
 class CandidateRecord(Record):
@@ -62,7 +73,7 @@ class CandidateRecord(Record):
     choice: Choice
     costs: tuple[float, ...]
     score: float
-    accuracy: float
+    accuracy: float = Field(ge=0, le=1)
 
 
 class SearchResultRecord(FileRecord):
@@ -91,6 +102,22 @@ class SearchResultRecord(FileRecord):
     candidates: tuple[CandidateRecord, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def misfit(self, space: SearchSpace) -> str | None:
+        """Why this is not the outcome of a search of ``space``; None when it may be."""
+        options = {decision.name: len(decision.options) for decision in space.decisions}
+        for choice in (self.choice, *(candidate.choice for candidate in self.candidates)):
+            if len(choice.indices) != len(options):
+                return f"a choice has {len(choice.indices)} decisions, the space {len(options)}"
+            for (name, count), index in zip(options.items(), choice.indices, strict=True):
+                if index >= count:
+                    return f"'{name}' has {count} options, the choice is number {index} (from 0)"
+        if {name: len(values) for name, values in self.probabilities.items()} != options:
+            return "its probabilities are those of other decisions"
+        for name, values in self.probabilities.items():
+            if min(values) < 0 or abs(sum(values) - 1) > MAX_SUM_ERROR:
+                return f"the probabilities of '{name}' must be at least 0 and sum to 1, got {shown(values)}"
+        return None
+
 
 class RunFolder:
     """The paths of a run and its records."""
@@ -101,11 +128,31 @@ class RunFolder:
         self.child_path = path / "child.json"
         self.tables_path = path / "search" / "tables"
         self.search_checkpoint = path / "search" / "checkpoint.pt"
+        self.metrics_path = path / "search" / "metrics.jsonl"
+        self.tensorboard_path = path / "search" / "tensorboard"
         self.search_result = path / "search" / "result.json"
         self.train_checkpoint = path / "checkpoints" / "train.pt"
         self.weights_path = path / "checkpoints" / "child.safetensors"
         self.exports = path / "exports"
         self.verification_path = path / "verification.json"
+
+    @contextmanager
+    def locked(self, doing: str) -> Iterator[None]:
+        """Inside, no other command works in this folder; what killed ones left half written is removed.
+
+        Args:
+            doing: the command, for whoever is refused: ``dmask search``.
+
+        Raises:
+            DmaskError: when another command works here.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise DmaskError(f"'{self.path}' is not a folder", "give the path of a run folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path, doing):
+            for folder in (self.path, self.search_checkpoint.parent, self.train_checkpoint.parent, self.exports):
+                remove_stale_temporaries(folder)
+            yield
 
     def record(self) -> RunRecord:
         """``run.json``.
@@ -118,6 +165,26 @@ class RunFolder:
                 f"'{self.path}' is no run folder: it has no run.json", "start one: dmask search ... -o RUN"
             )
         return RunRecord.read(self.record_path)
+
+    def result(self) -> SearchResultRecord:
+        """``search/result.json``, checked against the space and the child of the run.
+
+        Raises:
+            DmaskError: when no search has finished here, or the file does not fit the others.
+        """
+        space = self.record().space
+        if space is None or not self.search_result.exists():
+            raise DmaskError(f"'{self.path}' holds no finished search", "finish it: dmask search ... -o RUN")
+        result = SearchResultRecord.read(self.search_result)
+        if problem := result.misfit(space):
+            raise DmaskError(f"'{self.search_result}' is no result for the space of run.json: {problem}", _RESTORE)
+        child = space.child(result.choice)
+        if child.digest() != self.child().digest():
+            raise DmaskError(
+                f"'{self.search_result}' chose child {child.digest()}, child.json holds {self.child().digest()}",
+                _RESTORE,
+            )
+        return result
 
     def tables(self) -> dict[str, Path]:
         """The latency tables that the search used, by name."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dmask_mobile.api.run_data import data_of
+from dmask_mobile.api.run_data import data_of, locks_run, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package
 from dmask_mobile.errors import DmaskError
@@ -50,6 +50,7 @@ class ExportSettings(NamedTuple):
     samples: tuple[str, ...] = ()
 
 
+@locks_run("dmask export", new=True)
 def start_run(child: ChildSpec, run: Path) -> None:
     """Makes a run folder for a network that no search of ours found, with random weights (seed 0).
 
@@ -66,16 +67,18 @@ def start_run(child: ChildSpec, run: Path) -> None:
         return
     channels = child.in_channels
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    save_weights(folder.weights_path, build(child), child.digest())
     RunRecord(
         created=now(),
         versions=installed_versions(),
         preprocessing=Preprocessing(mean=mean, std=std),
         class_names=tuple(str(index) for index in range(child.classes)),
+        weights_sha256=hash_path(folder.weights_path),
     ).write(folder.record_path)
-    save_weights(folder.weights_path, build(child), child.digest())
     child.write(folder.child_path)
 
 
+@locks_run("dmask export")
 def export(
     run: Path,
     formats: Sequence[str],
@@ -102,8 +105,6 @@ def export(
             asked for; for a child without weights; when a converter fails.
     """
     our_package("export")
-    from dmask_mobile.nets.build import build
-    from dmask_mobile.training.checkpoint import load_weights
     from export.formats.registry import format_named
     from export.samples import check_sample, write_sample
     from export.write import check_request, export_child
@@ -131,8 +132,7 @@ def export(
     for platform in settings.samples:
         check_sample(platform, formats, child.in_channels)
     predictions = _predictions(child, named_tables(tables) or folder.tables())
-    network = build(child)
-    load_weights(folder.weights_path, network, child.digest())
+    network = trained_network(folder)
     artifacts = []
     for number, description in enumerate(descriptions, start=1):
         latency = predictions.get((description.model_format, description.precision))

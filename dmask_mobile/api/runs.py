@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.exporting import export
-from dmask_mobile.api.run_data import data_of
+from dmask_mobile.api.run_data import data_of, locks_run
 from dmask_mobile.api.tables import profile
 from dmask_mobile.api.verifying import VerifySettings, verify
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import hash_path
 from dmask_mobile.records.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
 
 
+@locks_run("dmask search", new=True)
 def search(
     space: SearchSpace,
     data: str,
@@ -44,6 +46,7 @@ def search(
     emulated: bool = False,
     precision: Precision | None = None,
     settings: SearchSettings | None = None,
+    restart: bool = False,
     progress: Progress = silent,
 ) -> SearchResultRecord:
     """Searches ``space`` and writes ``child.json`` into the run folder; goes on with an unfinished search there.
@@ -61,6 +64,7 @@ def search(
         emulated: search although a table's times mean nothing, being an emulator's.
         precision: what the child will be exported in: tables must be of it, and ``weight_bytes`` counts so.
         settings: length and rates of the search.
+        restart: forget an earlier search in this folder, finished or not, once everything here has been checked.
         progress: told after each epoch.
 
     Raises:
@@ -75,15 +79,13 @@ def search(
 
     if not budgets:
         raise DmaskError("a search needs a budget", "give --budget NAME=VALUE, for example latency=8ms")
-    settings = settings or SearchSettings()
+    folder, settings = RunFolder(run), settings or SearchSettings()
+    _check_free(folder, restart)
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
     find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
     held = [Budget(find(name, tables, costs).on(space), limit) for name, limit in budgets.items()]
     check_budgets(held)
-    folder = RunFolder(run)
-    if folder.search_result.exists():
-        raise DmaskError(f"'{run}' already holds a finished search", "choose another run folder with -o")
     custom = {cost.name for cost in costs}
     record = _new_record(images).model_copy(
         update={
@@ -97,9 +99,11 @@ def search(
             "search_settings": settings.model_dump(mode="json"),
         }
     )
+    searcher = Searcher(space, images, held, settings)
+    if restart:
+        _remove_search(folder)
     if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
         _begin(folder, record, tables)
-    searcher = Searcher(space, images, held, settings)
     found = searcher.run(folder.search_checkpoint, progress)
     result = choose_child(searcher, found, samples, progress)
     space.child(result.choice, f"{space.name}-{run.name}").write(folder.child_path)
@@ -107,17 +111,49 @@ def search(
     return result
 
 
+def _check_free(folder: RunFolder, restart: bool) -> None:
+    """Checks that a search may write into a folder.
+
+    Raises:
+        DmaskError: when a search has ended there, or it holds a network from elsewhere.
+    """
+    elsewhere = "choose another run folder with -o"
+    if folder.search_result.exists() and not restart:
+        raise DmaskError(
+            f"'{folder.path}' already holds a finished search", f"begin anew with --restart, or {elsewhere}"
+        )
+    searched = folder.search_checkpoint.exists() or folder.search_result.exists()
+    if folder.child_path.exists() and not searched:
+        raise DmaskError(f"'{folder.path}' holds a network that no search made", elsewhere)
+
+
+def _remove_search(folder: RunFolder) -> None:
+    """Removes what an earlier search left. Trained weights and exports stay until they are made again."""
+    # The result first: without it the search counts as unfinished, wherever this is interrupted.
+    for path in (folder.search_result, folder.child_path, folder.search_checkpoint, folder.metrics_path):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder.tensorboard_path, ignore_errors=True)
+
+
 def _begin(folder: RunFolder, record: RunRecord, tables: Sequence[Path]) -> None:
     """Writes the record of a new search, and copies its tables."""
-    shutil.rmtree(folder.tables_path, ignore_errors=True)  # of a start that left no checkpoint
-    folder.tables_path.mkdir(parents=True)
+    copies = {name: table.read_bytes() for name, table in named_tables(tables).items()}  # may lie in this very folder
+    if folder.record_path.exists():  # of a start that left no checkpoint, or of a search that begins anew
+        shutil.rmtree(folder.tables_path, ignore_errors=True)
+    folder.tables_path.mkdir(parents=True, exist_ok=True)
     record.write(folder.record_path)
-    for name, table in named_tables(tables).items():
-        shutil.copyfile(table, folder.tables_path / f"{name}.jsonl")
+    for name, content in copies.items():
+        (folder.tables_path / f"{name}.jsonl").write_bytes(content)
 
 
+@locks_run("dmask train")
 def train(
-    run: Path, *, data: str | None = None, settings: TrainSettings | None = None, progress: Progress = silent
+    run: Path,
+    *,
+    data: str | None = None,
+    settings: TrainSettings | None = None,
+    restart: bool = False,
+    progress: Progress = silent,
 ) -> float:
     """Trains the run's child; returns its top-1 accuracy. Goes on after an interruption.
 
@@ -125,6 +161,7 @@ def train(
         run: the run folder.
         data: other data than the run's own.
         settings: the recipe, and whether to start from random weights or from the child's slice of the supernet.
+        restart: forget an earlier training; its weights are kept until this one ends.
         progress: told after each epoch.
 
     Raises:
@@ -144,13 +181,17 @@ def train(
     network = build(child, torch.Generator().manual_seed(settings.seed))
     if settings.init == "supernet":
         network.load_state_dict(_slice_of_supernet(folder).state_dict())
-    accuracy = train_child(network, images, settings, folder.train_checkpoint, progress)
-    save_weights(folder.weights_path, network, child.digest())
+    if restart:
+        folder.train_checkpoint.unlink(missing_ok=True)
+    digest = child.digest()
+    accuracy = train_child(network, images, settings, folder.train_checkpoint, progress, child_digest=digest)
+    save_weights(folder.weights_path, network, digest)
     update = {
         **_new_record(images).model_dump(include={"preprocessing", "class_names"}),
         "data": data or record.data,
         "train_settings": settings.model_dump(mode="json"),
         "accuracy": accuracy,
+        "weights_sha256": hash_path(folder.weights_path),
     }
     type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
     return accuracy
@@ -158,17 +199,16 @@ def train(
 
 def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
     """The child with its slice of the supernet's weights."""
-    from dmask_mobile.run import SearchResultRecord
+    from dmask_mobile.search.checkpoint import restore_supernet
     from dmask_mobile.supernet.subnet import extract_subnet
     from dmask_mobile.supernet.supernet import MaskedSupernet
-    from dmask_mobile.training.checkpoint import load_checkpoint
 
     space = folder.record().space
     if space is None or not folder.search_result.exists():
         raise DmaskError(f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch")
-    supernet = MaskedSupernet(space)
-    supernet.load_state_dict(load_checkpoint(folder.search_checkpoint)["supernet"])
-    return extract_subnet(supernet, SearchResultRecord.read(folder.search_result).choice)
+    result, supernet = folder.result(), MaskedSupernet(space)
+    restore_supernet(folder.search_checkpoint, supernet)
+    return extract_subnet(supernet, result.choice)
 
 
 def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
-from dmask_mobile.api.run_data import data_of
+from dmask_mobile.api.run_data import data_of, locks_run, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import latency_names, named_tables, our_package
 from dmask_mobile.errors import DmaskError
@@ -42,6 +42,7 @@ class VerifySettings(NamedTuple):
     budget_tolerance: float = BUDGET_TOLERANCE
 
 
+@locks_run("dmask verify")
 def verify(
     target: Path | Sequence[Path],
     *,
@@ -176,15 +177,12 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
     """The run's network in PyTorch, and validation images."""
     import torch
 
-    from dmask_mobile.nets.build import build
-    from dmask_mobile.training.checkpoint import load_weights
     from dmask_mobile.training.data import seen
     from export.verification.verify import Reference
 
     record, child = folder.record(), folder.child()
     validation = data_of(record, child, data, check_classes=record.accuracy is not None)
-    network = build(child)
-    load_weights(folder.weights_path, network, child.digest())
+    network = trained_network(folder)
     # Random ones: a folder of images comes class by class.
     order = torch.randperm(len(validation.val.labels), generator=torch.Generator().manual_seed(0))[:images]
     return Reference(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import FileRecord, Record, describe_validation_error
@@ -35,7 +35,7 @@ class Preprocessing(Record):
     input_range: InputRange = UNIT_RANGE
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    source_resolution: int | None = None
+    source_resolution: PositiveInt | None = None
 
 
 class LatencyPrediction(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from dmask_mobile.records.base import Record
 
@@ -26,7 +26,7 @@ class Decision(Record):
 class Choice(Record):
     """One option index for each decision of a space, in the order of ``SearchSpace.decisions``."""
 
-    indices: tuple[int, ...]
+    indices: tuple[NonNegativeInt, ...]
 
     def __getitem__(self, decision: int) -> int:
         return self.indices[decision]

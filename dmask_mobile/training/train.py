@@ -31,7 +31,7 @@ from dmask_mobile.training.restoring import (
 )
 
 EXPLODED = 100  # times the loss of guessing
-_CALMER = "begin anew with a lower learning rate: --restart and --learning-rate (dmask search: --weight-learning-rate)"
+_CALMER = "lower the learning rate and begin anew: --learning-rate (dmask search: --weight-learning-rate) and --restart"
 
 
 class TrainSettings(Record):
