@@ -44,8 +44,8 @@ class RunRecord(FileRecord):
     """``run.json``: everything that a later command needs to know of the earlier ones.
 
     ``precision``: what the child was to be exported in when its budgets were set; None where nobody said. ``accuracy``:
-    top-1 in 0..1 of the trained child. ``weights_sha256``: of ``checkpoints/child.safetensors``, so that another file in
-    its place is found.
+    top-1 in 0..1 of the trained child. ``weights_sha256``: of ``checkpoints/child.safetensors``, so that another
+    file in its place is found.
     """
 
     file_format: ClassVar[str] = "dmask-run"
