@@ -234,7 +234,8 @@ def _external_measurements(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
         if found.model_format in external:
             raise DmaskError(f"two measurements of {found.model_format}", "give one --measured FILE for each format")
         source = f"measured elsewhere: {found.source}"
-        external[found.model_format] = MeasuredLatency(found.ms, found.deviation_ms / found.ms, 0.0, source)
+        noise = None if found.deviation_ms is None else found.deviation_ms / found.ms
+        external[found.model_format] = MeasuredLatency(found.ms, noise, 0.0, source, found.runs)
     return external
 
 

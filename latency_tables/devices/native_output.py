@@ -1,129 +1,119 @@
-"""What the runtimes' own benchmark programs print, as milliseconds.
+"""Latencies that were measured elsewhere: what the runtimes' own benchmark programs print, and a record of ours.
 
-LiteRT's ``benchmark_model``, ONNX Runtime's ``onnxruntime_perf_test``, ExecuTorch's ``executor_runner``, ncnn's
-``benchncnn``; and a record of ours for figures that no program prints (Xcode's performance report for Core ML: its
-exported file is not documented, so its median is written into such a record by hand).
+The record is for figures that no program prints (Xcode's performance report for Core ML: its exported file is not
+documented, so its median is written into such a record by hand).
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import ModelFormat
+from dmask_mobile.files import read_bytes
+from dmask_mobile.records.artifact import ModelFormat, Precision
 from dmask_mobile.records.base import FileRecord
+from latency_tables.devices.native_executorch import parse_executor_runner
+from latency_tables.devices.native_litert import parse_benchmark_model
+from latency_tables.devices.native_log import Timing, UnfitLogError, log_text
+from latency_tables.devices.native_ncnn import parse_benchncnn
+from latency_tables.devices.native_onnxruntime import parse_onnxruntime_perf_test
 
-END = r"[ \t\r]*\n"  # a line that was cut off may end in the middle of a number
-NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
-
-
-class Timing(NamedTuple):
-    """Milliseconds of one inference, and their standard deviation where the program tells it."""
-
-    ms: float
-    deviation_ms: float = 0.0
-
-
-class Measurement(FileRecord):
-    """A latency that was measured elsewhere.
-
-    ``source``: device, tool and version, in words; ``deviation_ms``: standard deviation, where it is known.
-    """
-
-    file_format: ClassVar[str] = "dmask-measurement"
-
-    model_format: ModelFormat
-    ms: float = Field(gt=0)
-    deviation_ms: float = Field(default=0.0, ge=0)
-    source: str = Field(min_length=1)
-
-
-def parse_benchmark_model(text: str) -> Timing | None:
-    """LiteRT's ``benchmark_model``: the inference line; the deviation from the last line of samples."""
-    average = _last(rf"Inference timings in us:.*Inference \(avg\): {NUMBER}{END}", text)
-    if average is None:
-        average = _last(rf"Average inference timings in us:.*Inference: {NUMBER}{END}", text)
-    if average is None:
-        return None
-    samples = re.findall(
-        rf"count=\d+ first=\d+ curr=\d+ min=\d+ max=\d+ avg={NUMBER} std={NUMBER}(?: .*)?{END}", text, re.M
-    )
-    return Timing(average / 1e3, float(samples[-1][1]) / 1e3 if samples else 0.0)
-
-
-def parse_onnxruntime_perf_test(text: str) -> Timing | None:
-    """ONNX Runtime's ``onnxruntime_perf_test``: the median where it is told, else the average."""
-    median_s = _last(rf"P50 Latency: {NUMBER} s{END}", text)
-    if median_s is not None:
-        return Timing(median_s * 1e3)
-    average = _last(rf"Average inference time cost(?: total)?: {NUMBER} ms{END}", text)
-    if average is None:
-        average = _last(rf"Average time cost: ?{NUMBER} ms{END}", text)
-    return None if average is None else Timing(average)
-
-
-def parse_executor_runner(text: str) -> Timing | None:
-    """ExecuTorch's ``executor_runner``: the median of its iterations, else its total by their number."""
-    each = [float(ms) for ms in re.findall(rf"Iteration \d+ of \d+: {NUMBER} ms{END}", text, re.M)]
-    total = re.search(rf"Model executed successfully (\d+) time\(s\) in {NUMBER} ms\.{END}", text)
-    if total is None or int(total[1]) == 0:
-        return None
-    if each:
-        return Timing(statistics.median(each), statistics.stdev(each) if len(each) > 1 else 0.0)
-    return Timing(float(total[2]) / int(total[1]))
-
-
-def parse_benchncnn(text: str) -> Timing | None:
-    """ncnn's ``benchncnn``: the average of its one network."""
-    found = re.findall(rf"^\s*\S+\s+min = +{NUMBER} +max = +{NUMBER} +avg = +{NUMBER}{END}", text, re.M)
-    return Timing(float(found[0][2])) if len(found) == 1 else None
-
-
+MAX_LOG_BYTES = 16 * 2**20
 PARSERS: dict[str, tuple[ModelFormat, Callable[[str], Timing | None]]] = {
     "benchmark_model": ("litert", parse_benchmark_model),
     "onnxruntime_perf_test": ("onnx", parse_onnxruntime_perf_test),
     "executor_runner": ("executorch", parse_executor_runner),
     "benchncnn": ("ncnn", parse_benchncnn),
 }
+"""For each program the format of its models, and what reads its log: None for anything else than its whole log."""
+
+
+class Measurement(FileRecord):
+    """A latency that was measured elsewhere. None: nothing says.
+
+    ``source``: device, tool and version, in words; ``deviation_ms``: standard deviation; ``program``: what printed it;
+    ``runs``: how many were timed; ``threads``, ``delegate`` and ``precision``: what the model ran with.
+    """
+
+    file_format: ClassVar[str] = "dmask-measurement"
+    file_version: ClassVar[int] = 2
+    oldest_version: ClassVar[int | None] = 1
+
+    model_format: ModelFormat
+    ms: float = Field(gt=0)
+    deviation_ms: float | None = Field(default=None, ge=0)
+    source: str = Field(min_length=1)
+    program: str | None = None
+    runs: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, gt=0)
+    delegate: str | None = Field(default=None, min_length=1)
+    precision: Precision | None = None
+
+    @classmethod
+    def from_dict(cls, content: object, source: str) -> Self:
+        """See `FileRecord`; version 1 wrote 0 for a deviation that was not known."""
+        if isinstance(content, dict) and content.get("version") == 1 and content.get("deviation_ms") == 0:
+            content = {key: value for key, value in content.items() if key != "deviation_ms"}
+        return super().from_dict(content, source)
+
+    def check_fits(
+        self, *, threads: int | None = None, delegate: str | None = None, precision: Precision | None = None
+    ) -> None:
+        """Checks that it was measured as a table was; what one of them does not say is not compared.
+
+        Raises:
+            DmaskError: names the key that differs, and both values.
+        """
+        wanted: dict[str, Any] = {"threads": threads, "delegate": delegate, "precision": precision}
+        for key, value in wanted.items():
+            ours = getattr(self, key)
+            if None not in (ours, value) and ours != value:
+                raise DmaskError(
+                    f"the measurement '{self.source}' does not fit: its {key} is {ours!r}, the table's is {value!r}",
+                    f"measure with the table's {key}, or verify with a table of that {key}",
+                )
 
 
 def read_measurement(path: Path) -> Measurement:
     """The latency in a file: a `Measurement`, or what one of the programs printed.
 
     Raises:
-        DmaskError: when it holds neither, or a latency of 0.
+        DmaskError: when it holds neither, or a latency of 0; when a log is of several runs or programs, or does not
+            show that the model ran on what was asked for.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = log_text(read_bytes(path, MAX_LOG_BYTES))
     except OSError as error:
         raise DmaskError(f"cannot read '{path}': {error.strerror}", "give the output of a benchmark program") from error
     if text.lstrip().startswith("{"):
         return Measurement.read(path)
-    for program, (model_format, parse) in PARSERS.items():
-        timing = parse(text)
-        if timing is not None:
-            if not timing.ms > 0:
-                raise DmaskError(f"'{path}': {program} says {timing.ms:g} ms", "measure again, with more runs")
-            return Measurement(
-                model_format=model_format,
-                ms=timing.ms,
-                deviation_ms=timing.deviation_ms,
-                source=f"{program}, {path.name}",
-            )
-    example = json.dumps({"format": "dmask-measurement", "version": 1, "model_format": "coreml", "ms": 1.5})
+    try:
+        timings = {name: timing for name, (_, parse) in PARSERS.items() if (timing := parse(text)) is not None}
+    except UnfitLogError as error:
+        raise DmaskError(f"'{path}': {error.problem}", error.fix) from error
+    if len(timings) > 1:
+        raise DmaskError(f"'{path}' holds runs of {' and '.join(timings)}", "give the log of one run")
+    for program, timing in timings.items():
+        return _measurement(path, program, timing)
+    example = {"format": "dmask-measurement", "version": Measurement.file_version, "model_format": "coreml", "ms": 1.5}
     raise DmaskError(
         f"'{path}' is no complete output of {', '.join(PARSERS)}",
-        f'give one, or a record like {example[:-1]}, "source": "Xcode 17, iPhone 15"}}',
+        f'give one, or a record like {json.dumps(example)[:-1]}, "source": "Xcode 17, iPhone 15"}}',
     )
 
 
-def _last(pattern: str, text: str) -> float | None:
-    found = re.findall(pattern, text, re.M)
-    return float(found[-1]) if found else None
+def _measurement(path: Path, program: str, timing: Timing) -> Measurement:
+    if not timing.ms > 0:
+        raise DmaskError(f"'{path}': {program} says {timing.ms:g} ms", "measure again, with more runs")
+    runs = "" if timing.runs is None else f" of {timing.runs} runs"
+    return Measurement(
+        model_format=PARSERS[program][0],
+        source=f"{program}, {path.name}, {timing.figure}{runs}",
+        program=program,
+        **{key: value for key, value in timing._asdict().items() if key != "figure"},
+    )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
-from latency_tables.devices.native_output import Timing
+from latency_tables.devices.native_log import Timing
 from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunRequest
 from latency_tables.devices.trouble import killed_twice, lacking_in
 from latency_tables.processes import killed_by

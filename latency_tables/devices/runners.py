@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import ModelFormat, Precision
-from latency_tables.devices.native_output import (
-    Timing,
-    parse_benchmark_model,
-    parse_benchncnn,
-    parse_executor_runner,
-    parse_onnxruntime_perf_test,
-)
+from latency_tables.devices.native_executorch import parse_executor_runner
+from latency_tables.devices.native_litert import parse_benchmark_model
+from latency_tables.devices.native_log import Timing
+from latency_tables.devices.native_ncnn import parse_benchncnn
+from latency_tables.devices.native_onnxruntime import parse_onnxruntime_perf_test
 from latency_tables.runtimes.runtime import Runtime
 
 MIN_RUNS, MAX_RUNS = 20, 2000

@@ -1,0 +1,77 @@
+"""The log of ncnn's ``benchncnn``; sources: ``benchmark/benchncnn.cpp`` and ``src/gpu.cpp``.
+
+It goes on after every error: what it could not load takes no time.
+"""
+
+from __future__ import annotations
+
+import re
+
+from latency_tables.devices.native_log import (
+    END,
+    NUMBER,
+    Timing,
+    UnfitLogError,
+    check_one_run,
+    check_real_gpu,
+    first_line,
+    whole_lines,
+    whole_number,
+)
+
+RESULT = rf"\S+[ \t]+min = +{NUMBER} +max = +{NUMBER} +avg = +{NUMBER}"
+FAILED = (
+    r"\bfailed\b|not exists or registered|error at layer|network graph not ready|inconsistent content"
+    r"|is too old, please regenerate|out of memory"
+)
+VULKAN = r"vulkan|\bvk[A-Z]|\bgpu\b"
+
+
+def parse_benchncnn(text: str) -> Timing | None:
+    """The average of its one network; it tells no deviation. None for anything but a whole log.
+
+    Raises:
+        UnfitLogError: for several networks or runs, for what ncnn could not find or load, and for a GPU that was asked
+            for and not used.
+    """
+    found = re.findall(f"{RESULT}{END}", text)
+    if not found:
+        return None
+    check_one_run([RESULT, r"loop_count = "], text)
+    lines = whole_lines(text)
+    gpu = re.search(r"gpu_device = (-?\d+)", text)
+    on_cpu = gpu is not None and int(gpu[1]) < 0
+    failed = [line for line in lines if re.search(FAILED, line)]
+    if failed := [line for line in failed if not (on_cpu and re.search(VULKAN, line, re.I))]:
+        raise UnfitLogError("ncnn went on after an error", failed[0])
+    if not on_cpu:
+        check_real_gpu(_of_device(gpu[1], lines) if gpu else lines)
+    if gpu and not on_cpu:
+        _check_vulkan(gpu[1], gpu[0], lines)
+    return Timing(
+        ms=float(found[0][2]),
+        runs=whole_number(r"loop_count = (\d+)", text),
+        threads=whole_number(r"num_threads = (\d+)", text),
+        delegate=None if gpu is None else "cpu" if on_cpu else "gpu",
+    )
+
+
+def _of_device(number: str, lines: list[str]) -> list[str]:
+    """The lines that tell of one Vulkan device, which begin with its number and name, and those of none."""
+    return [line for line in lines if not re.match(r"\s*\[\d+ ", line) or re.match(rf"\s*\[{number} ", line)]
+
+
+def _check_vulkan(number: str, asked: str, lines: list[str]) -> None:
+    """Checks that ncnn opened the Vulkan device that was asked for: it writes the device's queues.
+
+    Raises:
+        UnfitLogError: when it did not.
+    """
+    if none := first_line(r"no vulkan device|invalid gpu|vkCreate\w+ failed", lines):
+        raise UnfitLogError("a GPU was asked for and none was used", none)
+    if not any(re.match(rf"\s*\[{number} .*\]\s+queueC=", line) for line in lines):
+        raise UnfitLogError(
+            f"a GPU was asked for, and no line '[{number} NAME]  queueC=' shows that Vulkan was used",
+            asked,
+            "use a benchncnn that was built with Vulkan, and keep its whole log",
+        )
