@@ -23,6 +23,7 @@ from dmask_mobile.cli.options import (
     Data,
     Json,
     OptionalData,
+    Restart,
     Run,
     Tables,
     TakeEmulated,
@@ -140,13 +141,19 @@ def search(
     emulated: TakeEmulated = False,
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.25,
+    weight_learning_rate: Annotated[float, typer.Option(help="Of the supernet's weights, at first.")] = 0.1,
+    gate_learning_rate: Annotated[float, typer.Option(help="Of the gates.")] = 0.05,
+    last_temperature: Annotated[float, typer.Option(help="Of the Gumbel softmax, in the last epoch.")] = 0.087,
     seed: int = 0,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Search a space under a budget and derive the child. Started again, it goes on where it stopped.
 
     Example: dmask search demo --data fashion-mnist --budget latency=0.07ms --table table.jsonl -o runs/a
     """
+    from dmask_mobile.search.schedule import Schedule
     from dmask_mobile.search.settings import SearchSettings
 
     settings = SearchSettings(
@@ -155,6 +162,10 @@ def search(
         expectation=expectation.value,
         epochs=epochs,
         batch_size=batch_size,
+        warmup=warmup,
+        weight_learning_rate=weight_learning_rate,
+        gate_learning_rate=gate_learning_rate,
+        schedule=Schedule(last_temperature=last_temperature),
         seed=seed,
     )
     found, budgets = api.load_space(space), dict(parse_budget(text) for text in budget)
@@ -171,6 +182,7 @@ def search(
             emulated=emulated,
             precision=precision.value if precision else None,
             settings=settings,
+            restart=restart,
             progress=progress,
         )
     if as_json:
@@ -194,6 +206,7 @@ def train(
         Initial, typer.Option(help="Start from random weights or from the child's slice of the supernet.")
     ] = Initial.scratch,
     seed: int = 0,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Train the run's child. Started again, it goes on where it stopped.
@@ -206,7 +219,7 @@ def train(
         init=init.value, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
     )
     with ShownProgress() as progress:
-        accuracy = api.train(run, data=data, settings=settings, progress=progress)
+        accuracy = api.train(run, data=data, settings=settings, restart=restart, progress=progress)
     if as_json:
         print_json({"run": str(run), "accuracy": accuracy})
     else:

@@ -24,6 +24,9 @@ class PrecisionName(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Begin anew: forget what an earlier start of this command left in the run.")
+]
 Data = Annotated[str, typer.Option(help="glyphs[:FONTS], fashion-mnist[:FOLDER] or a folder of images by class.")]
 OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
 Tables = Annotated[

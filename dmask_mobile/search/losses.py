@@ -7,9 +7,12 @@ the budget. Of several budgets the one that is nearest to its limit, or furthest
 others only from above: their ``lambda_b`` does not fall below 0. ``mu`` leads the entropy down its schedule in the
 same way, so that the gates are decided when the budget is met.
 
-``fbnet``: ``CE * a * log(cost)^b`` (Wu et al., CVPR 2019, equation 2; a = 0.2, b = 0.6 in an open re-implementation).
-``linear``: ``CE + lambda * cost / budget``, lambda fixed. Neither aims at a budget: TuNAS' authors report about seven
-searches to hit a latency with them.
+``fbnet``: ``CE * a * log(1 + cost / budget)^b``, after ``CE * a * log(cost)^b`` (Wu et al., CVPR 2019, equation 2; a =
+0.2, b = 0.6 in an open re-implementation). The published form depends on the unit of the cost: its logarithm is 0 or
+negative for costs below 1 (0.07 ms), and for costs far above 1 the gates hardly feel it. Here the cost is counted in
+budgets, plus 1, so that the loss is the same in every unit and its gradient never vanishes.
+``linear``: ``CE + lambda * cost / budget``, lambda fixed; the same in every unit. Neither aims at a budget: TuNAS'
+authors report about seven searches to hit a latency with them.
 """
 
 from __future__ import annotations
@@ -125,19 +128,20 @@ class FixedSettings(Record):
 
 
 class FbnetLoss:
-    """``CE * a * log(cost)^b``, the product over all costs of their factors."""
+    """``CE * a * log(1 + cost / budget)^b``, the product over all costs of their factors; see above."""
 
-    def __init__(self, costs: Sequence[ExpectedCost], settings: FixedSettings) -> None:
+    def __init__(self, costs: Sequence[ExpectedCost], budgets: Sequence[float], settings: FixedSettings) -> None:
         self.costs = costs
+        self.budgets = budgets
         self.settings = settings
 
     def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
-        """The loss at these logits. Costs below 1 count as 1: the logarithm must not turn the sign."""
+        """The loss at these logits. A cost of 0 has no slope to follow (``b < 1``: it would be infinite)."""
         probabilities = logits.probabilities()
         loss = cross_entropy
-        for cost in self.costs:
-            log_cost = torch.log(cost.expected(probabilities).clamp_min(1.0 + 1e-6))
-            loss = loss * self.settings.fbnet_scale * log_cost**self.settings.fbnet_exponent
+        for cost, budget in zip(self.costs, self.budgets, strict=True):
+            share = (cost.expected(probabilities) / budget).clamp_min(1e-9)
+            loss = loss * self.settings.fbnet_scale * torch.log1p(share) ** self.settings.fbnet_exponent
         return loss
 
     def state(self) -> dict[str, object]:

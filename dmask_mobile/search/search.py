@@ -27,7 +27,7 @@ from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.state import Position, StepRecord, new_state
 from dmask_mobile.supernet.gates import GateLogits, Gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.data import ImageData, split_for_search
+from dmask_mobile.training.data import ImageData, ImageSet, split_for_search
 from dmask_mobile.training.train import batches, check_loss, check_weights, num_batches
 
 Stopped = Callable[[], int | None]
@@ -66,8 +66,9 @@ class Searcher:
         self.supernet = MaskedSupernet(space, generator)
         self.supernet.to(memory_format=torch.channels_last)
         self.for_weights, self.for_gates = split_for_search(data.train, settings.gate_share, generator)
+        _check_split(self.for_weights, self.for_gates, settings.gate_share)
         costs = [_as_gates_see_it(budget.cost, settings) for budget in self.budgets]
-        self.loss = _loss(costs, [budget.limit for budget in self.budgets], settings)
+        self.loss = gate_loss(costs, [budget.limit for budget in self.budgets], settings)
         self.metrics = SearchMetrics(self.budgets, costs)
         self.state = new_state(self.supernet, self.loss, settings)
         self.logits = self.state.logits
@@ -100,17 +101,13 @@ class Searcher:
         return SearchResult(self.supernet, self.logits, expected, entropy, warnings_about(state))
 
     @property
-    def _warmup_epochs(self) -> int:
-        return round(self.settings.warmup * self.settings.epochs)
-
-    @property
     def _gate_epoch(self) -> int:
         """Epochs that the gates have learned in; negative during the warm-up."""
-        return self.state.epoch - self._warmup_epochs
+        return self.state.epoch - self.settings.warmup_epochs
 
     @property
     def _num_gate_epochs(self) -> int:
-        return self.settings.epochs - self._warmup_epochs
+        return self.settings.epochs - self.settings.warmup_epochs
 
     @property
     def _temperature(self) -> float:
@@ -204,6 +201,17 @@ class Searcher:
         return (self.settings.seed * 10_007 + self.state.epoch) * 101 + part
 
 
+def _check_split(for_weights: ImageSet, for_gates: ImageSet, share: float) -> None:
+    """Checks that weights and gates have images to learn from."""
+    counts = len(for_weights.labels), len(for_gates.labels)
+    if not all(counts):
+        raise DmaskError(
+            f"a search needs images for its weights and for its gates; of {sum(counts)} training images a share of"
+            f" {share:g} for the gates leaves {counts[0]} and {counts[1]}",
+            "give more training images",
+        )
+
+
 def _as_gates_see_it(cost: SpaceCost, settings: SearchSettings) -> ExpectedCost:
     """The exact expectation, or by the paper's effective shapes where those are defined and wanted."""
     if settings.expectation == "effective_shapes" and (cost.name == "macs" or cost.name == "params"):
@@ -211,11 +219,12 @@ def _as_gates_see_it(cost: SpaceCost, settings: SearchSettings) -> ExpectedCost:
     return cost
 
 
-def _loss(costs: Sequence[ExpectedCost], limits: Sequence[float], settings: SearchSettings) -> GateLoss:
+def gate_loss(costs: Sequence[ExpectedCost], limits: Sequence[float], settings: SearchSettings) -> GateLoss:
+    """The loss that the settings name, on ``costs`` with their budgets."""
     match settings.loss:
         case "budget":
             return BudgetLoss(costs, limits, settings.control)
         case "fbnet":
-            return FbnetLoss(costs, settings.fixed)
+            return FbnetLoss(costs, limits, settings.fixed)
         case "linear":
             return LinearLoss(costs, limits, settings.fixed)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -30,8 +30,13 @@ from dmask_mobile.training.restoring import (
     whole_number,
 )
 
+MAX_SEED = 2**63  # torch takes no larger one; seeds that are made from seeds wrap around
 EXPLODED = 100  # times the loss of guessing
 _CALMER = "lower the learning rate and begin anew: --learning-rate (dmask search: --weight-learning-rate) and --restart"
+
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 
 
 class TrainSettings(Record):
@@ -41,12 +46,12 @@ class TrainSettings(Record):
     """
 
     init: Literal["scratch", "supernet"] = "scratch"
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt = 128
+    epochs: Epochs = 30
+    batch_size: BatchSize = 128
     learning_rate: PositiveFloat = 0.2
-    weight_decay: float = 5e-5
-    label_smoothing: float = 0.1
-    seed: int = 0
+    weight_decay: float = Field(default=5e-5, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    seed: Seed = 0
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:
@@ -61,12 +66,12 @@ def batches(
 
     ``seed`` fixes their order and augmentation, whatever ``start`` is.
     """
-    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed % MAX_SEED))
     wanted = [chunk.tolist() for chunk in torch.split(order, batch_size)][start : num_batches(images, batch_size)]
-    with seeded(seed):
+    with seeded(seed % MAX_SEED):
         loaded = iter(DataLoader(AugmentedImages(images, data), batch_sampler=wanted))
     for number in range(start, start + len(wanted)):
-        with seeded(seed * 1_000_003 + number):  # each batch by itself, so that nobody else's draws matter
+        with seeded((seed * 1_000_003 + number) % MAX_SEED):  # each batch by itself, so that nobody else's draws matter
             images_N3RR, labels_N = next(loaded)
         yield normalized(images_N3RR, data), labels_N
 

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 from dmask_mobile.costs.counts import Macs, Params
-from dmask_mobile.search.losses import BudgetLoss, ControlSettings, FbnetLoss, FixedSettings, GateLoss, LinearLoss
+from dmask_mobile.search.losses import (
+    BudgetLoss,
+    ControlSettings,
+    FbnetLoss,
+    FixedSettings,
+    GateLoss,
+    LinearLoss,
+    LossName,
+)
+from dmask_mobile.search.search import gate_loss
+from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.supernet.gates import GateLogits
 from tests.dmask_mobile.small import SPACE
 
@@ -15,7 +28,7 @@ LOGITS = GateLogits(SPACE)
 EXPECTED = float(COST.expected(LOGITS.probabilities()).detach())
 LOSSES: dict[str, GateLoss] = {
     "budget": BudgetLoss([COST], [EXPECTED / 2], ControlSettings()),
-    "fbnet": FbnetLoss([COST], FixedSettings()),
+    "fbnet": FbnetLoss([COST], [EXPECTED / 2], FixedSettings()),
     "linear": LinearLoss([COST], [EXPECTED / 2], FixedSettings()),
 }
 
@@ -37,10 +50,36 @@ def test_contract_of_every_loss(name: str) -> None:
 
 def test_fbnet_and_linear_are_their_formulas() -> None:
     cross_entropy = torch.tensor(2.0)
-    fbnet = FbnetLoss([COST], FixedSettings(fbnet_scale=0.2, fbnet_exponent=0.6))
-    assert fbnet(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 * 0.2 * math.log(EXPECTED) ** 0.6)
+    fbnet = FbnetLoss([COST], [1e5], FixedSettings(fbnet_scale=0.2, fbnet_exponent=0.6))
+    assert fbnet(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 * 0.2 * math.log(1 + EXPECTED / 1e5) ** 0.6)
     linear = LinearLoss([COST], [1e5], FixedSettings(linear_weight=0.3))
     assert linear(cross_entropy, LOGITS, 1.0).item() == pytest.approx(2 + 0.3 * EXPECTED / 1e5)
+
+
+class InUnit(NamedTuple):
+    """The same cost in another unit."""
+
+    factor: float
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        return COST.expected(probabilities) * self.factor
+
+
+@pytest.mark.parametrize("loss", get_args(LossName))
+def test_the_gates_learn_the_same_whatever_the_unit_of_a_cost(loss: LossName) -> None:
+    """A latency of 70 us is 0.07 ms: below 1, where the published logarithm turns negative."""
+
+    def gradient(factor: float) -> Tensor:
+        settings = SearchSettings(loss=loss)
+        built = gate_loss([InUnit(factor)], [EXPECTED / 2 * factor], settings)
+        logits = GateLogits(SPACE)
+        (found,) = torch.autograd.grad(built(torch.tensor(2.0), logits, 1.0), logits.logits)
+        return found
+
+    microseconds = gradient(70 / EXPECTED)
+    assert microseconds.abs().max() > 1e-4
+    torch.testing.assert_close(gradient(0.07 / EXPECTED), microseconds)
+    torch.testing.assert_close(gradient(7e-8 / EXPECTED), microseconds)
 
 
 def test_of_several_budgets_only_the_tightest_may_pull_upwards() -> None:
