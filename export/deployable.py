@@ -44,8 +44,13 @@ class Deployable(nn.Module):
 
     def as_input(self, images_NCRR: Tensor) -> Tensor:
         """What the model takes for images in 0..1."""
-        images = images_NCRR * self.preprocessing.input_range[1]
-        return images.permute(0, 2, 3, 1).contiguous() if self.preprocessing.layout == "NHWC" else images
+        return as_input(images_NCRR, self.preprocessing)
+
+
+def as_input(images_NCRR: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """What a model of this preprocessing takes for images in 0..1."""
+    images = images_NCRR * preprocessing.input_range[1]
+    return images.permute(0, 2, 3, 1).contiguous() if preprocessing.layout == "NHWC" else images
 
 
 def fold_norms(model: nn.Module) -> nn.Module:

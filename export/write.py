@@ -12,6 +12,7 @@ from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path,
 from export.deployable import Deployable
 from export.formats.protocols import ExportRequest
 from export.formats.registry import format_named
+from export.golden import write_golden
 
 MIN_CALIBRATION_IMAGES = 16
 
@@ -74,6 +75,7 @@ def export_child(
             "see it whole with dmask --debug export ...; the other formats do not depend on it",
         ) from error
     artifact = artifact_of(path, description, time.monotonic() - start)
+    write_golden(artifact, found.open(path), folder)
     artifact.write(folder / f"{description.model_format}{variant}.artifact.json")
     return artifact
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import FileRecord, Record, describe_validation_error
@@ -18,20 +18,48 @@ Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["logits", "probabilities"]
 Layout = Literal["NCHW", "NHWC"]
 InputRange = tuple[float, float]
+MAX_FILE_NAME = 255  # bytes, of all common file systems
+
+
+def _plain(name: str) -> str:
+    if not name or name in (".", "..") or len(name.encode()) > MAX_FILE_NAME or not name.isprintable():
+        raise ValueError("must be the name of a file")
+    if "/" in name or "\\" in name:
+        raise ValueError("must be the name of a file in the same folder, not a path")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+"""The name of a file beside the record, never a path: a record may come from anybody."""
+
 UNIT_RANGE: InputRange = (0.0, 1.0)
 PIXEL_RANGE: InputRange = (0.0, 255.0)
 
 
 class Preprocessing(Record):
-    """What the model expects, and what its graph does to it: RGB, values in ``input_range``.
+    """What an app does to a photograph, in the order of training, and what the graph does to the result.
 
-    The graph normalizes ``(x / input_range[1] - mean) / std`` for each channel. ``source_resolution``: pixels that
-    training images were scaled to; where it is larger than R, the model saw their nearest-neighbour subsample
-    (position i of the input is position ``floor(i * source_resolution / R)``).
+    1. ``orientation``: the pixels are taken as they are stored; an orientation in EXIF data is not applied.
+    2. ``colors``: they become RGB, 8 bits a channel; transparency is dropped.
+    3. ``resize``: the shorter side becomes ``source_resolution`` pixels (where that is None: R, the child's
+       resolution), the longer one ``floor(source_resolution * longer / shorter)``.
+    4. ``interpolation``: by a triangle (bilinear) filter that spans, where it scales down, all pixels below it: half
+       its width is ``max(1, old size / new size)`` old pixels. The result is rounded to 8 bits.
+    5. ``crop``: the middle square; its left and upper edge lie at ``(size - source_resolution) / 2``, halves rounded
+       to even.
+    6. Where ``source_resolution`` is larger than R, the nearest-neighbour subsample: position i of the input is
+       position ``floor(i * source_resolution / R)``.
+    7. ``input_range``, ``layout``: values are scaled from 0..255 to that range, as float32, the axes in that order.
+
+    The graph normalizes ``(x / input_range[1] - mean) / std`` for each channel.
     """
 
     layout: Layout = "NCHW"
+    orientation: Literal["as stored"] = "as stored"
     colors: Literal["RGB"] = "RGB"
+    resize: Literal["shorter side"] = "shorter side"
+    interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
+    crop: Literal["center"] = "center"
     input_range: InputRange = UNIT_RANGE
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -114,9 +142,10 @@ class Artifact(ModelDescription, FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-artifact"
-    file_version: ClassVar[int] = 2
+    file_version: ClassVar[int] = 3  # from here on, preprocessing says how a photograph becomes an input
+    oldest_version: ClassVar[int | None] = 2
 
-    path: str
+    path: FileName
     sha256: str
     size_bytes: int = Field(gt=0)
     convert_seconds: float = Field(ge=0)

@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.training.glyphs import MATPLOTLIB_FONTS, render_glyphs
+from dmask_mobile.training.photos import open_photo, to_square
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 VALIDATION_SHARE = 0.2  # of a folder that has no split of its own
@@ -186,9 +187,8 @@ def _folder(path: str, resolution: int) -> ImageData:
 
 
 def _read_images(root: Path, resolution: int) -> tuple[tuple[str, ...], ImageSet]:
-    reach = v2.Compose([v2.Resize(resolution, antialias=True), v2.CenterCrop(resolution), v2.PILToTensor()])
     try:
-        folder = datasets.ImageFolder(str(root), transform=reach)
+        folder = datasets.ImageFolder(str(root), transform=to_square(resolution), loader=open_photo)
     except FileNotFoundError as error:  # torchvision: no class folder, or one without images
         raise DmaskError(
             f"'{root}' holds no images by class: {error}", "put the images of each class into a folder of its own"

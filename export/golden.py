@@ -1,0 +1,200 @@
+"""A golden pair for each exported model: an input and what the model gives for it, for the unit test of an app.
+
+In ``exports/golden/``: ``photo.png``, a made-up photograph; for each model ``LABEL.input``, the input that training's
+rule makes of the photograph (raw float32, little-endian), and ``LABEL.json``, the record with the expected output.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from math import prod
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.files import read_bytes
+from dmask_mobile.records.artifact import Artifact, FileName, Precision
+from dmask_mobile.records.base import FileRecord, temporary_beside
+from dmask_mobile.supernet.resolution import subsample
+from dmask_mobile.training.photos import read_photo
+from export.deployable import as_input
+from export.formats.limits import MAX_TENSOR_VALUES
+from export.formats.protocols import ExportedModel
+
+FOLDER, PHOTO = "golden", "photo.png"
+MAX_PHOTO_BYTES = 64 * 2**20
+INPUT_TOLERANCE = 0.02
+"""Mean difference of an app's own input from the golden one, of the input's range: another filter has about half."""
+OUTPUT_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.1}
+"""Of the golden output's range: processors add up in different orders, and round int8 in different places."""
+
+
+class GoldenRecord(FileRecord):
+    """What an exported model gives for one input.
+
+    ``artifact``: the model's file name, ``artifact_sha256`` its content; ``photo``: None for a network that does not
+    take RGB; ``input``: a file of ``input_shape`` float32 numbers; ``output``: expected for it, each within
+    ``output_tolerance``; ``label``: the class of the highest score; ``input_tolerance``: the mean absolute difference
+    that an app's own input for ``photo`` may have from ``input``.
+    """
+
+    file_format: ClassVar[str] = "dmask-golden"
+
+    artifact: FileName
+    artifact_sha256: str
+    photo: FileName | None
+    input: FileName
+    input_shape: tuple[PositiveInt, ...]
+    input_tolerance: float = Field(gt=0)
+    output: tuple[float, ...] = Field(min_length=1)
+    output_tolerance: float = Field(gt=0)
+    label: str
+
+
+class GoldenFinding(NamedTuple):
+    """How far an artifact is from its golden pair.
+
+    ``error``: the largest difference of an output, None where nothing could be compared; ``allowed``: the most of it;
+    ``problem``: why nothing could be compared, or what else is wrong with the pair; empty where nothing is.
+    """
+
+    error: float | None
+    allowed: float
+    problem: str = ""
+
+
+def write_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> None:
+    """Writes the artifact's golden pair into ``golden/`` in the folder of exports.
+
+    Args:
+        artifact: the record of the model.
+        model: the file, opened.
+        folder: of exports.
+    """
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    photo = PHOTO if artifact.child.in_channels == 3 else None
+    if photo is not None:
+        with temporary_beside(place / photo) as temporary:
+            made_up_photo(_source_resolution(artifact)).save(temporary, format="PNG")
+    image = _input_without_photo(artifact) if photo is None else _input_of_photo(artifact, place / photo)
+    (scores,) = model.run(image).values()
+    output = scores.flatten()
+    input_name = f"{_stem(artifact)}.input"
+    with temporary_beside(place / input_name) as temporary:
+        temporary.write_bytes(image.numpy().astype("<f4").tobytes())
+    spread = float(output.max() - output.min())
+    GoldenRecord(
+        artifact=artifact.path,
+        artifact_sha256=artifact.sha256,
+        photo=photo,
+        input=input_name,
+        input_shape=tuple(image.shape),
+        input_tolerance=INPUT_TOLERANCE * artifact.preprocessing.input_range[1],
+        output=tuple(output.tolist()),
+        output_tolerance=max(OUTPUT_TOLERANCE[artifact.precision] * spread, 1e-6),
+        label=artifact.class_names[int(output.argmax())],
+    ).write(place / f"{_stem(artifact)}.json")
+
+
+def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> GoldenFinding:
+    """Holds an artifact against its golden pair, and the pair's input against its photograph.
+
+    Args:
+        artifact: the record of the model.
+        model: the file, opened.
+        folder: of exports, which holds ``golden/``.
+
+    Raises:
+        DmaskError: when a file of the pair is damaged.
+    """
+    path = folder / FOLDER / f"{_stem(artifact)}.json"
+    if not path.exists():
+        return GoldenFinding(None, 0.0, f"no golden pair '{FOLDER}/{path.name}'; export the model again")
+    record = GoldenRecord.read(path)
+    if record.artifact_sha256 != artifact.sha256 or record.artifact != artifact.path:
+        return GoldenFinding(
+            None, record.output_tolerance, "the golden pair is of another file; export the model again"
+        )
+    image = _read_input(record, path.with_name(record.input))
+    try:
+        (scores,) = model.run(image).values()
+        found, expected = scores.flatten(), torch.tensor(record.output)
+        if found.shape != expected.shape:
+            raise ValueError(f"it gives {len(found)} scores, the golden output has {len(expected)}")
+    except Exception as error:  # runtimes raise each their own
+        reason = " ".join(str(error).split())
+        return GoldenFinding(None, record.output_tolerance, f"the model does not run on its golden input: {reason}")
+    error = (found - expected).abs().max().nan_to_num(math.inf).item()
+    return GoldenFinding(error, record.output_tolerance, _problem_of_pair(record, artifact, image, path.parent))
+
+
+def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, place: Path) -> str:
+    """What is wrong with a golden pair in itself; empty where nothing is."""
+    best = max(range(len(record.output)), key=record.output.__getitem__)
+    if record.label != artifact.class_names[best]:
+        return "the golden label is not the class of the highest score"
+    try:
+        if record.photo is None or torch.equal(image, _input_of_photo(artifact, place / record.photo)):
+            return ""
+    except (OSError, Image.DecompressionBombError) as error:
+        return f"'{record.photo}' does not open: {error}"
+    return f"the golden input is not what '{record.photo}' becomes"
+
+
+def _stem(artifact: Artifact) -> str:
+    return artifact.label.replace(" ", "-")
+
+
+def _source_resolution(artifact: Artifact) -> int:
+    return max(artifact.child.resolution, artifact.preprocessing.source_resolution or 0)
+
+
+def _input_of_photo(artifact: Artifact, path: Path) -> Tensor:
+    """What training's rule makes of a photograph, as the artifact takes it (1, ...)."""
+    square = read_photo(io.BytesIO(read_bytes(path, MAX_PHOTO_BYTES)), _source_resolution(artifact))
+    image = subsample(square[None], artifact.child.resolution).float() / 255
+    return as_input(image, artifact.preprocessing)
+
+
+def _input_without_photo(artifact: Artifact) -> Tensor:
+    """Levels of 0..255 that run through a network's input, where it is no RGB image (1, ...)."""
+    shape = artifact.child.input_shape
+    levels = torch.arange(prod(shape)).reshape(shape) * 37 % 256
+    return as_input(levels.float() / 255, artifact.preprocessing)
+
+
+def _read_input(record: GoldenRecord, path: Path) -> Tensor:
+    """The golden input.
+
+    Raises:
+        DmaskError: when its file has another size than the record says.
+    """
+    content = read_bytes(path, 4 * MAX_TENSOR_VALUES)
+    if len(content) != 4 * prod(record.input_shape):
+        raise DmaskError(
+            f"'{path}' must have {4 * prod(record.input_shape)} bytes, found {len(content)}", "export the model again"
+        )
+    return torch.from_numpy(np.frombuffer(content, "<f4").astype(np.float32)).reshape(record.input_shape)
+
+
+def made_up_photo(resolution: int) -> Image.Image:
+    """A picture of 4:3 that shows every mistake on the way from a photograph to an input.
+
+    Its shorter side is one and a half times ``resolution``, so that it is scaled down, and no pixel is like another
+    under a stretch, a mirror image, a quarter turn or a change of channels.
+    """
+    height = max(48, resolution * 3 // 2)
+    width = height * 4 // 3
+    y, x = np.mgrid[0:height, 0:width] / height
+    red = x / (width / height)
+    green = 0.5 + 0.5 * np.sin(12 * np.hypot(x - 0.4, y - 0.7))
+    blue = np.where((x - 0.9) ** 2 + (y - 0.3) ** 2 < 0.06, 0.9, 0.3 * y)
+    return Image.fromarray((255 * np.stack([red, green, blue], axis=2)).astype(np.uint8))
