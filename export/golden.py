@@ -120,9 +120,7 @@ def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Gold
         return GoldenFinding(None, 0.0, f"no golden pair '{FOLDER}/{path.name}'; export the model again")
     record = GoldenRecord.read(path)
     if record.artifact_sha256 != artifact.sha256 or record.artifact != artifact.path:
-        return GoldenFinding(
-            None, record.output_tolerance, "the golden pair is of another file; export the model again"
-        )
+        return GoldenFinding(None, record.output_tolerance, "the golden pair is of another file; export it again")
     image = _read_input(record, path.with_name(record.input))
     try:
         (scores,) = model.run(image).values()
@@ -132,8 +130,8 @@ def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Gold
     except Exception as error:  # runtimes raise each their own
         reason = " ".join(str(error).split())
         return GoldenFinding(None, record.output_tolerance, f"the model does not run on its golden input: {reason}")
-    error = (found - expected).abs().max().nan_to_num(math.inf).item()
-    return GoldenFinding(error, record.output_tolerance, _problem_of_pair(record, artifact, image, path.parent))
+    largest = (found - expected).abs().max().nan_to_num(math.inf).item()
+    return GoldenFinding(largest, record.output_tolerance, _problem_of_pair(record, artifact, image, path.parent))
 
 
 def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, place: Path) -> str:

@@ -29,7 +29,7 @@ def to_square(resolution: int) -> nn.Module:
     The filter is Pillow's bilinear one: where it scales down, it averages over all pixels below (antialiased).
     `dmask_mobile.records.artifact.Preprocessing` tells apps the same.
     """
-    return v2.Compose([v2.Resize(resolution, antialias=True), v2.CenterCrop(resolution), v2.PILToTensor()])
+    return nn.Sequential(v2.Resize(resolution, antialias=True), v2.CenterCrop(resolution), v2.PILToTensor())
 
 
 def read_photo(file: str | Path | IO[bytes], resolution: int) -> Tensor:

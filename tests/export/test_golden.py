@@ -75,7 +75,7 @@ def test_what_is_wrong_with_a_pair_is_told(tmp_path: Path) -> None:
 
     record.write_text(original)
     edit(record, artifact_sha256="0")
-    assert finding(artifact, tmp_path).problem == "the golden pair is of another file; export the model again"
+    assert finding(artifact, tmp_path).problem == "the golden pair is of another file; export it again"
 
     record.write_text(original)
     edit(record, output=output[1:])

@@ -130,7 +130,7 @@ def test_a_measurement_must_fit_one_prediction(run: Path) -> None:
 def test_exports_are_described_and_files_of_one_name_do_not_collide(run: Path) -> None:
     paths = RunFolder(run).exports.iterdir()
     names = sorted(path.name for path in paths if not path.name.endswith(".verification.json"))
-    assert names == ["model-int8.onnx", "model.onnx", "onnx-int8.artifact.json", "onnx.artifact.json"]
+    assert names == ["golden", "model-int8.onnx", "model.onnx", "onnx-int8.artifact.json", "onnx.artifact.json"]
     artifact = Artifact.read(run / "exports" / "onnx-int8.artifact.json")
     assert (artifact.label, artifact.child_digest) == ("onnx int8", CHILD.digest())
 

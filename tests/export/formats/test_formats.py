@@ -57,7 +57,7 @@ def test_contract_of_every_format(format_name: str, precision: str, tmp_path: Pa
     assert (artifact.sha256, artifact.size_bytes) == (hash_path(path), size_of_path(path))
     assert artifact_of(path, artifact.description()).sha256 == artifact.sha256
     assert format_of(path) is FORMATS[artifact.model_format]
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, *(p.name for p in tmp_path.glob("*.json"))])
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, "golden", *(p.name for p in tmp_path.glob("*.json"))}
 
 
 @pytest.mark.parametrize("format_name", ALL_FORMATS)
