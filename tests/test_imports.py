@@ -36,7 +36,7 @@ INSIDE = {
         ("profiling",),
         ("diagnosis",),
     ],
-    "export": [("deployable",), ("formats",), ("write", "samples", "verification")],
+    "export": [("deployable",), ("formats",), ("golden",), ("write", "samples", "verification")],
 }
 MODULES = sorted(p for package in ("dmask_mobile", "export", "latency_tables") for p in (ROOT / package).rglob("*.py"))
 
@@ -120,3 +120,23 @@ def test_every_module_imports_without_optional_packages() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("folder", ["", "export", "export/formats", "export/formats/onnx"])
+def test_import_onnx_means_the_library_in_any_folder(folder: str, tmp_path: Path) -> None:
+    """Our packages of the same names (``export/formats/onnx`` and others) never take a library's place."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.append({str(ROOT)!r})\n"
+        "from export.formats.onnx import reader, writer\n"
+        "assert reader.onnx.ModelProto and writer.onnx.ModelProto\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT / folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_imports_are_absolute() -> None:
+    """``from . import onnx`` and ``from .onnx import`` would hide which of the two is meant."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.ImportFrom) or node.level == 0, f"{path}:{node.lineno} imports relatively"
