@@ -126,7 +126,7 @@ def main() -> None:
             result = measure(runtime, arguments.minutes, arguments.children, work)
         keep(f"runtimes_{runtime}", result, arguments.json)
         for key in (
-            "build_minutes", "blocks", "networks", "mape", "mape_without_drift", "drift", "noise_floor_mape",
+            "build_minutes", "blocks", "networks", "mape", "mape_without_drift", "drift", "repeatability_mape",
             "within_5", "within_10", "kendall_tau", "mape_sum", "coverage_80",
         ):  # fmt: skip
             print(f"{runtime:>12} {key:>20} {result[key]:.4g}", flush=True)

@@ -3,7 +3,7 @@
     python benchmarks/table_accuracy.py [--json] [--minutes 5] [--children 100] [--threads 1] [--work FOLDER]
 
 This machine, ONNX Runtime, fp32, batch 1, wall time, children at all eight resolutions. Beside the table's own error:
-that of the uncorrected sum and of the sum and one line, the noise floor (the same children measured twice, apart),
+that of the uncorrected sum and of the sum and one line, the repeatability (the error that a perfect table would have),
 networks that are not of the space (FBNetV2-F1 to F4, FBNet-C, their missing blocks measured first), and the error that
 the table would have had after each minute. Where the device has drifted by more than 10% since the table was made, it
 is evaluated again, as searches and verifications refuse such a table; every try is in the result. Writes
@@ -158,7 +158,7 @@ def main() -> None:
         return
     for key in (
         "build_minutes", "blocks", "networks", "mape", "mape_without_drift", "drift", "mape_line", "mape_sum",
-        "noise_floor_mape", "within_5", "within_10", "kendall_tau", "kendall_tau_near", "coverage_80",
+        "repeatability_mape", "within_5", "within_10", "kendall_tau", "kendall_tau_near", "coverage_80",
         "cost_tensor_seconds",
     ):  # fmt: skip
         print(f"{key:>20} {result[key]:.4g}")

@@ -125,6 +125,7 @@ def cost_model(
     from latency_tables.prediction.latency_model import LatencyModel
     from latency_tables.profiling.table_probe import check_drift
     from latency_tables.table.table import LatencyTable
+    from latency_tables.user_cache import user_cache
 
     read = LatencyTable.read(path)
     if read.head.emulated and not emulated:
@@ -139,7 +140,7 @@ def cost_model(
         )
     if check and not read.head.emulated:
         check_drift(read)
-    return Latency(LatencyModel(read), name, path.parent / ".dmask-cache")
+    return Latency(LatencyModel(read), name, user_cache() / "cost-tensors")
 
 
 def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:

@@ -177,7 +177,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         ("mean error of the sum alone", f"{evaluation.mape_sum:.2%}"),
         ("mean error of the sum and one line", f"{evaluation.mape_line:.2%}"),
         ("mean error without drift", f"{evaluation.mape_without_drift:.2%} (drift {evaluation.drift:+.1%})"),
-        ("noise floor (measured twice)", f"{evaluation.noise_floor_mape:.2%}"),
+        ("repeatability (error of a perfect table)", f"{evaluation.repeatability_mape:.2%}"),
         ("within 5% / 10%", f"{evaluation.within_5:.0%} / {evaluation.within_10:.0%}"),
         ("Kendall tau, over all / near", " / ".join("-" if t is None else f"{t:.3f}" for t in taus)),
         ("inside the stated 80% interval", f"{evaluation.coverage_80:.0%}"),

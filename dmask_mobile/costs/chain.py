@@ -150,10 +150,15 @@ def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainC
     return ChainCost(first.space, name, "of the budgets", corrections, tuple(blocks))
 
 
+def cost_shape(space: SearchSpace, slot: Slot) -> tuple[int, ...]:
+    """The shape of a slot's cost tensor: resolutions, then the options of its decisions."""
+    return (len(space.input.resolutions), *(len(space.decisions[d].options) for d in slot.decisions))
+
+
 def _slot_costs(
     space: SearchSpace, slot: Slot, block_cost: Callable[[BlockSpec, int], float], in_size: int
 ) -> np.ndarray:
-    shape = [len(space.decisions[d].options) for d in slot.decisions]
+    shape = cost_shape(space, slot)[1:]
     costs = np.empty(shape)
     indices = list(space.largest().indices)
     known: dict[BlockSpec, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dmask_mobile.costs.chain import BlockCosts, ChainCost, tabulate
+from dmask_mobile.costs.chain import BlockCosts, ChainCost, cost_shape, tabulate
 from dmask_mobile.costs.model import AdditiveCost
 from dmask_mobile.costs.values import Correction
 from dmask_mobile.records.base import temporary_beside
@@ -63,7 +64,8 @@ class Latency(AdditiveCost):
     Args:
         latencies: what a table predicts.
         name: what budgets call it.
-        cache: a folder that keeps the cost tensors of whole spaces; none are kept without it.
+        cache: a folder of the user's own that keeps the cost tensors of whole spaces; none are kept without it.
+            What lies there is believed, so that it must not be a folder that tables of others come in.
     """
 
     unit = "ms"
@@ -119,16 +121,25 @@ class Latency(AdditiveCost):
 
 
 def _read_tensors(path: Path, space: SearchSpace) -> tuple[BlockCosts, ...] | None:
-    """The cost tensors in ``path``; None where they are not, or are damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return tuple(BlockCosts(slot.decisions, stored[f"arr_{number}"]) for number, slot in enumerate(space.slots))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    """The cost tensors in ``path``; None where they are not, are damaged or are not those of ``space``."""
+    if not path.is_file():
         return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            values = [stored[f"arr_{number}"] for number in range(len(space.slots))]
+    except (OSError, LookupError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
+        return None
+    sound = all(
+        found.dtype == np.float64 and found.shape == cost_shape(space, slot) and np.isfinite(found).all()
+        for slot, found in zip(space.slots, values, strict=True)
+    )
+    if not sound:
+        return None
+    return tuple(BlockCosts(slot.decisions, found) for slot, found in zip(space.slots, values, strict=True))
 
 
 def _write_tensors(path: Path, blocks: tuple[BlockCosts, ...]) -> None:
-    with suppress(OSError):  # a table that ships may lie where nobody can write: then it takes seconds each time
+    with suppress(OSError):  # where nobody can write, it takes seconds each time
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, *(block.values for block in blocks))

@@ -10,8 +10,8 @@ from dmask_mobile.records.base import Record
 class CostEstimate(Record):
     """What a cost model says about one child.
 
-    ``spread`` is one standard deviation in the same unit, 0 for exact counts. The three ``num_`` fields say of how
-    many blocks the value was computed or measured, predicted from others, or not known at all.
+    ``spread`` is one standard deviation in the same unit, 0 for exact counts. The two ``num_`` fields say of how
+    many blocks the value was computed or measured, and of how many it was predicted from others.
     """
 
     cost: str
@@ -20,4 +20,3 @@ class CostEstimate(Record):
     spread: float = Field(default=0.0, ge=0)
     num_measured: int = Field(default=0, ge=0)
     num_predicted: int = Field(default=0, ge=0)
-    num_missing: int = Field(default=0, ge=0)

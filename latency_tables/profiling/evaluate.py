@@ -63,7 +63,8 @@ class MeasuredChild(Record):
 class Evaluation(Record):
     """How well a table predicts whole networks. Errors are shares of the measured latency.
 
-    A Kendall tau is None where there are no pairs to compare.
+    A Kendall tau is None where there are no pairs to compare. ``repeatability_mape`` is the error that a perfect table
+    would have: see `repeatability`.
     """
 
     num_children: int
@@ -72,7 +73,7 @@ class Evaluation(Record):
     within_10: float
     kendall_tau: float | None
     kendall_tau_near: float | None
-    noise_floor_mape: float
+    repeatability_mape: float
     coverage_80: float
     mape_sum: float
     mape_line: float
@@ -156,7 +157,6 @@ def judge(children: Sequence[MeasuredChild]) -> Evaluation:
     errors = np.array([child.error for child in children])
     measured = np.array([child.measured_ms for child in children])
     predicted = np.array([child.predicted_ms for child in children])
-    passes = np.array([child.passes_ms for child in children])
     covered = np.abs(predicted - measured) <= QUANTILE_80 * np.array([child.spread_ms for child in children])
     return Evaluation(
         num_children=len(children),
@@ -165,7 +165,7 @@ def judge(children: Sequence[MeasuredChild]) -> Evaluation:
         within_10=float((np.abs(errors) <= 0.10).mean()),
         kendall_tau=float(kendalltau(predicted, measured).statistic) if len(set(measured)) > 1 else None,
         kendall_tau_near=_near_tau(children),
-        noise_floor_mape=float(np.abs(passes[:, 1] / passes[:, 0] - 1).mean()),
+        repeatability_mape=repeatability(np.array([child.passes_ms for child in children])),
         coverage_80=float(covered.mean()),
         mape_sum=float(np.mean([abs(child.sum_ms / child.measured_ms - 1) for child in children])),
         mape_line=float(np.mean([abs(child.line_ms / child.measured_ms - 1) for child in children])),
@@ -173,6 +173,21 @@ def judge(children: Sequence[MeasuredChild]) -> Evaluation:
         drift=float(np.median([child.drift for child in children])),
         children=tuple(children),
     )
+
+
+def repeatability(passes_ms: np.ndarray) -> float:
+    """The mean absolute error that a table without any error would have against the mean of two passes.
+
+    A pass measures the true latency t as t (1 + e), with a noise e that is small, symmetric and independent between
+    passes. Against the mean of both, the true latency is off by -(e1 + e2) / 2. That has the distribution of
+    (e2 - e1) / 2, which is half of what the passes differ by, pass2 / pass1 - 1. What both passes have in common, as
+    the drift since the table was made, is not in it.
+
+    Args:
+        passes_ms: (children, 2), the latencies of each child.
+    """
+    first, second = passes_ms.T
+    return float(np.abs(second / first - 1).mean() / 2)
 
 
 class _Pairs(NamedTuple):

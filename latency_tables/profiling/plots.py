@@ -29,7 +29,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None
     axes.set(xlabel="measured (ms)", ylabel="predicted (ms)", xlim=(0, highest), ylim=(0, highest))
     axes.set_title(
         title or f"{evaluation.num_children} unseen children: mean error {evaluation.mape:.1%},"
-        f" noise floor {evaluation.noise_floor_mape:.1%}",
+        f" repeatability {evaluation.repeatability_mape:.1%}",
         fontsize=10,
     )  # fmt: skip
     axes.legend(fontsize=8)

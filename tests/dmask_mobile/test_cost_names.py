@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dmask_mobile import api
@@ -34,6 +35,23 @@ def test_a_latency_by_its_tables_name(tables: list[Path]) -> None:
     for name in ("latency", "latency@pixel"):
         assert api.cost_model(name, tables[:1]).estimate(child).value == pytest.approx(network_ms(child))
     assert SCALE != 1
+
+
+def test_cost_tensors_that_came_beside_a_table_are_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    table = write_table(tmp_path / "sent" / "t.jsonl", SPACE)
+    made = api.cost_model("latency", [table]).on(SPACE)
+    (kept,) = (tmp_path / "cache" / "dmask-mobile" / "cost-tensors").iterdir()
+    assert sorted(path.name for path in table.parent.iterdir() if path.suffix != ".lock") == ["t.jsonl"]
+    with np.load(kept) as stored:
+        forged = [10 * stored[name] for name in stored]
+    kept.unlink()
+    for folder in (table.parent, table.parent / ".dmask-cache"):
+        folder.mkdir(exist_ok=True)
+        np.savez_compressed(folder / kept.name, *forged)
+    assert api.cost_model("latency", [table]).on(SPACE).digest() == made.digest()
 
 
 def test_a_device_is_asked_only_when_it_is_to_be_checked(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,7 +81,7 @@ def test_blocks_that_were_not_measured_are_predicted(tmp_path: Path) -> None:
     assert sum(errors) / 30 < 0.05
 
 
-def test_cost_tensors_are_made_once_and_kept_beside_the_table(path: Path, tmp_path: Path) -> None:
+def test_cost_tensors_are_made_once_and_kept(path: Path, tmp_path: Path) -> None:
     table = LatencyTable.read(path)
     model = LatencyModel(table)
     made = Latency(model, cache=tmp_path).on(SPACE)
@@ -95,6 +96,43 @@ def test_cost_tensors_are_made_once_and_kept_beside_the_table(path: Path, tmp_pa
         assert (first.values == second.values).all()
     kept.write_bytes(b"damaged")
     assert Latency(model, cache=tmp_path).on(SPACE).cost(SPACE.largest()) == made.cost(SPACE.largest())
+
+
+def corrupted(values: list[np.ndarray], how: str) -> list[np.ndarray]:
+    first, *rest = values
+    changed = first.copy()
+    changed.flat[0] = {"nan": np.nan, "infinite": np.inf}.get(how, 0.0)
+    by_name = {
+        "nan": [changed, *rest],
+        "infinite": [changed, *rest],
+        "shape": [first[..., None], *rest],
+        "transposed": [first, rest[0].T, *rest[1:]],
+        "float32": [first.astype(np.float32), *rest],
+        "integers": [np.ones_like(first, int), *rest],
+        "fewer": rest,
+    }
+    return by_name[how]
+
+
+@pytest.mark.parametrize("how", ["nan", "infinite", "shape", "transposed", "float32", "integers", "fewer"])
+def test_cost_tensors_that_cannot_be_are_made_again(how: str, path: Path, tmp_path: Path) -> None:
+    model = LatencyModel(LatencyTable.read(path))
+    made = Latency(model, cache=tmp_path).on(SPACE)
+    (kept,) = tmp_path.iterdir()
+    np.savez_compressed(kept, *corrupted([block.values for block in made.blocks], how))
+    again = Latency(model, cache=tmp_path).on(SPACE)
+    for first, second in zip(made.blocks, again.blocks, strict=True):
+        assert second.values.dtype == np.float64
+        assert np.array_equal(first.values, second.values)
+
+
+@pytest.mark.parametrize("length", [0, 10, 100, -1, -30])
+def test_cost_tensors_that_are_cut_off_are_made_again(length: int, path: Path, tmp_path: Path) -> None:
+    model = LatencyModel(LatencyTable.read(path))
+    made = Latency(model, cache=tmp_path).on(SPACE)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:length])
+    assert Latency(model, cache=tmp_path).on(SPACE).digest() == made.digest()
 
 
 def test_cost_tensors_of_other_code_are_not_taken(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

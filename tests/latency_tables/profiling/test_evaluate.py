@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
-from latency_tables.profiling.evaluate import MeasuredChild, evaluate, judge, unseen_children
+from latency_tables.profiling.evaluate import MeasuredChild, evaluate, judge, repeatability, unseen_children
 from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plots import plot_evaluation, plot_table
 from latency_tables.profiling.profile import profile_space
@@ -46,12 +47,22 @@ def test_figures_by_hand() -> None:
     assert found.mape == pytest.approx((0 + 0.04 + 0.08 + 0.15) / 4)
     assert (found.within_5, found.within_10) == (0.5, 0.75)
     assert found.coverage_80 == 0.75
-    assert found.noise_floor_mape == pytest.approx((0 + 1 / 10.5 + 0 + 0) / 4)
+    assert found.repeatability_mape == pytest.approx((0 + 1 / 10.5 + 0 + 0) / 4 / 2)
     assert found.mape_sum == pytest.approx((1 + 1.08 + 1.16 + 0.7) / 4)
     assert found.drift == 0.125
     assert found.children[0].error_without_drift == pytest.approx(10 / 9 - 1)  # 10 and 10 / 1.25
     assert found.kendall_tau == pytest.approx(kendalltau([10, 10.4, 21.6, 25.5], [10, 10, 20, 30]).statistic)
     assert [round(child.error, 2) for child in found.worst()[:2]] == [-0.15, 0.08]
+
+
+def test_repeatability_is_the_error_of_a_perfect_table() -> None:
+    """Passes of a known latency with a noise of 3%, and a table that predicts that very latency."""
+    random = np.random.default_rng(0)
+    true_ms = random.uniform(1, 100, 100_000)
+    passes_ms = true_ms[:, None] * (1 + 0.03 * random.standard_normal((len(true_ms), 2)))
+    perfect = float(np.abs(true_ms / passes_ms.mean(1) - 1).mean())
+    assert perfect == pytest.approx(0.03 / np.sqrt(2) * np.sqrt(2 / np.pi), rel=0.01)  # mean of two, normal
+    assert repeatability(passes_ms) == pytest.approx(perfect, rel=0.01)
 
 
 def test_without_children_there_is_nothing_to_judge(tmp_path: Path) -> None:
