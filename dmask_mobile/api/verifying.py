@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from dmask_mobile.run import RunFolder
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
-    from export.verification.verify import Reference
+    from export.verification.reference import Reference
 
 
 class VerifySettings(NamedTuple):
@@ -88,14 +89,15 @@ def verify(
     record = folder.record() if folder else None
     check_custom_costs(record, costs)
     reference: Reference | str = "no run to compare with; give --run RUN"
+    checks: list[Check] = []
     if folder is not None:
-        reference = _reference(folder, data, settings.images)
+        reference, accuracy = _reference(folder, data, settings.images)
+        checks.extend(filter(None, (accuracy,)))
     predictions, external = _predictions(folder, child, tables, progress), _external_measurements(settings.measured)
     for model_format in external:
         check_fits_one(model_format, [artifact for artifact, _ in found], predictions)
     rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
     options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules)
-    checks: list[Check] = []
     for number, (artifact, place) in enumerate(found, start=1):
         checks.extend(verify_artifact(artifact, place, reference, options))
         progress("verify", number, len(found), artifact.label)
@@ -173,27 +175,34 @@ def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
     return artifact_of(path, ModelDescription.from_metadata(model_format.open(path).metadata(), str(path)))
 
 
-def _reference(folder: RunFolder, data: str | None, images: int) -> Reference:
-    """The run's network in PyTorch, and validation images."""
+def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Reference, Check | None]:
+    """The run's network in PyTorch with images, and the line on the accuracy of its weights."""
     import torch
 
     from dmask_mobile.training.data import seen
-    from export.verification.verify import Reference
+    from export.verification.reference import Reference, check_accuracy, random_images
+    from export.verification.verify import MIN_IMAGES
 
     record, child = folder.record(), folder.child()
-    validation = data_of(record, child, data, check_classes=record.accuracy is not None)
     network = trained_network(folder)
-    # Random ones: a folder of images comes class by class.
-    order = torch.randperm(len(validation.val.labels), generator=torch.Generator().manual_seed(0))[:images]
-    return Reference(
+    reference = Reference(
         network.eval(),
         child.digest(),
         hash_path(folder.weights_path),
         record.preprocessing,
         record.class_names,
-        seen(validation.val.images[order], validation),
-        validation.val.labels[order],
+        torch.empty(0),
+        None,
+        record.accuracy,
     )
+    if data is None and record.data is None:
+        return replace(reference, images=random_images(child, MIN_IMAGES)), None
+    known = data_of(record, child, data, check_classes=record.accuracy is not None)
+    # Random ones: a folder of images comes class by class.
+    order = torch.randperm(len(known.val.labels), generator=torch.Generator().manual_seed(0))[:images]
+    labels = known.val.labels[order] if known.classes == child.classes else None
+    reference = replace(reference, images=seen(known.val.images[order], known), labels=labels)
+    return reference, check_accuracy(reference, len(known.val.labels), data not in (None, record.data))
 
 
 def _predictions(

@@ -60,18 +60,22 @@ def limits_of(precision: Precision, overrides: Mapping[str, float]) -> Limits:
 
 
 class Numerics(NamedTuple):
-    """Differences between two sets of class scores (images, classes), named as in `Limits`."""
+    """Differences between two sets of class scores (images, classes), named as in `Limits`.
+
+    ``accuracy`` and ``reference_accuracy``: None without labels; ``worst_image``: the one with the largest error.
+    """
 
     max_error: float
     mean_error: float
     cosine: float
     snr_db: float
     top1_agreement: float
-    accuracy: float
-    reference_accuracy: float
+    accuracy: float | None
+    reference_accuracy: float | None
+    worst_image: int
 
 
-def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor) -> Numerics:
+def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor | None) -> Numerics:
     """The differences; a NaN or an infinity makes errors infinite, and is never the top class.
 
     ``cosine`` is the least of all images.
@@ -97,8 +101,9 @@ def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor) -> Numeric
         -1.0 if broken else float(torch.nn.functional.cosine_similarity(reference_NK, found_NK, dim=1).min()),
         -math.inf if broken else _snr_db(reference_NK, error_NK),
         float((reference_top1 == top1).double().mean()),
-        float((top1 == labels_N).double().mean()),
-        float((reference_top1 == labels_N).double().mean()),
+        None if labels_N is None else float((top1 == labels_N).double().mean()),
+        None if labels_N is None else float((reference_top1 == labels_N).double().mean()),
+        int(error_NK.nan_to_num(nan=math.inf, posinf=math.inf).amax(1).argmax()),
     )
 
 

@@ -13,7 +13,7 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.deployable import Deployable
 from export.formats.protocols import ExportRequest, Format
-from export.verification.verify import Reference
+from export.verification.reference import Reference
 from export.write import export_child
 
 SPACE = SearchSpace.model_validate(
@@ -109,7 +109,9 @@ def writer_of(found: Format, format_name: str, folder: Path) -> Written:
     return write
 
 
-def reference(child: ChildSpec = CHILD, seed: int = 0, images: int = 256) -> Reference:
+def reference(
+    child: ChildSpec = CHILD, seed: int = 0, images: int = 256, recorded_accuracy: float | None = None
+) -> Reference:
     generator = torch.Generator().manual_seed(1)
     return Reference(
         telling_network(child, seed),
@@ -119,6 +121,7 @@ def reference(child: ChildSpec = CHILD, seed: int = 0, images: int = 256) -> Ref
         CLASS_NAMES,
         torch.rand(images, 3, child.resolution, child.resolution, generator=generator),
         torch.randint(0, child.classes, (images,), generator=generator),
+        recorded_accuracy,
     )
 
 

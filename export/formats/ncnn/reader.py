@@ -52,7 +52,7 @@ class NcnnModel:
                 raise ValueError(f"model.bin must have {promised} bytes, found {len(weights)}")
             self._metadata = _strings(parse_json(read_text(path / "description.json", MAX_TEXT_BYTES)))
             labels = read_text(path / "labels.txt", MAX_TEXT_BYTES)
-            if labels.split("\n")[:-1] != parse_json(self._metadata["dmask.class_names"]):
+            if labels != "".join(f"{name}\n" for name in parse_json(self._metadata["dmask.class_names"])):
                 raise ValueError("labels.txt does not hold the class names of description.json")
             self._metadata["labels.txt"] = labels
             self._net = _load(path)

@@ -92,6 +92,40 @@ def test_a_file_of_another_run_is_not_this_runs(run: Path, data: str, tmp_path: 
     assert "it was made from other weights than this run's" in identity.note
 
 
+def test_a_network_without_a_data_set_is_verified_on_random_images(run: Path) -> None:
+    verification = api.verify([run / "exports" / "model.onnx"])
+    found = lines(verification, "onnx")
+    assert verification.passed
+    assert found["max error"].note == "256 images"
+    assert (found["accuracy"].verdict, found["accuracy"].note) == ("not predicted", "the images have no labels")
+    assert all(check.verdict == "passed" for name, check in found.items() if name != "accuracy")
+
+
+def test_images_of_other_classes_serve_without_their_labels(data: str, tmp_path: Path) -> None:
+    child = SPACE.with_classes(7).child(SPACE.smallest(), "seven")
+    api.start_run(child, tmp_path / "run")
+    api.export(tmp_path / "run", ["onnx"])
+    verification = api.verify(tmp_path / "run", data=data)
+    assert verification.passed
+    assert lines(verification, "onnx")["max error"].note == "260 images"
+    assert lines(verification, "onnx")["accuracy"].verdict == "not predicted"
+
+
+def test_weights_without_their_recorded_accuracy_are_caught(run: Path, data: str, tmp_path: Path) -> None:
+    """run.json and the model's metadata name an accuracy that the weights do not have."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    RunFolder(copy).record().model_copy(update={"accuracy": 0.25, "data": data}).write(copy / "run.json")
+    shutil.rmtree(copy / "exports")
+    api.export(copy, ["onnx"])
+    verification = api.verify(copy)
+    assert not verification.passed
+    check = lines(verification, "run")["accuracy of the weights"]
+    assert (check.verdict, check.predicted) == ("failed", 0.25)
+    assert check.note.startswith("260 of 260 validation images; the weights are not those that were trained")
+    assert all(c.verdict in ("passed", "not predicted") for c in lines(verification, "onnx").values())
+
+
 def test_a_measurement_from_elsewhere_is_labelled(run: Path, data: str, tmp_path: Path) -> None:
     output = tmp_path / "perf.txt"
     output.write_text("P50 Latency: 0.002 s\n")
