@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
     from export.verification.reference import Reference
+    from latency_tables.devices.native_output import Measurement
 
 
 class VerifySettings(NamedTuple):
@@ -93,9 +94,8 @@ def verify(
     if folder is not None:
         reference, accuracy = _reference(folder, data, settings.images)
         checks.extend(filter(None, (accuracy,)))
-    predictions, external = _predictions(folder, child, tables, progress), _external_measurements(settings.measured)
-    for model_format in external:
-        check_fits_one(model_format, [artifact for artifact, _ in found], predictions)
+    predictions = _predictions(folder, child, tables, progress)
+    external = _external_measurements(settings.measured, [artifact for artifact, _ in found], predictions)
     rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
     options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules)
     for number, (artifact, place) in enumerate(found, start=1):
@@ -229,8 +229,10 @@ def _predictions(
     )
 
 
-def _external_measurements(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
-    """Latencies that were measured elsewhere, by format."""
+def _external_measurements(
+    paths: Sequence[Path], artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]
+) -> dict[str, MeasuredLatency]:
+    """Latencies that were measured elsewhere, by format; each checked against what it is compared with."""
     if not paths:
         return {}
     our_package("latency_tables")
@@ -242,30 +244,40 @@ def _external_measurements(paths: Sequence[Path]) -> dict[str, MeasuredLatency]:
         found = read_measurement(path)
         if found.model_format in external:
             raise DmaskError(f"two measurements of {found.model_format}", "give one --measured FILE for each format")
-        source = f"measured elsewhere: {found.source}"
+        check_fits_one(found, artifacts, predictions)
+        ran_with = {"runs": found.runs, "threads": found.threads, "delegate": found.delegate}
+        said = [f"{key} {value}" for key, value in {**ran_with, "precision": found.precision}.items() if value]
+        source = "; ".join([f"measured elsewhere: {found.source}", *said])
         noise = None if found.deviation_ms is None else found.deviation_ms / found.ms
         external[found.model_format] = MeasuredLatency(found.ms, noise, 0.0, source, found.runs)
     return external
 
 
-def check_fits_one(model_format: str, artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]) -> None:
-    """Checks that an external measurement belongs to one prediction: a file does not say which device it is from.
+def check_fits_one(
+    measurement: Measurement, artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]
+) -> None:
+    """Checks that an external measurement belongs to one prediction, and was made with that table's settings.
 
     Raises:
-        DmaskError: when several predictions of the format could be meant.
+        DmaskError: when several predictions could be meant (a file does not say which device it is from), and when
+            threads, delegate or precision differ.
     """
     from export.verification.latency_verdict import predictions_for
 
     fitting = [
-        f"{prediction.name} of '{artifact.path}'"
+        (artifact, prediction)
         for artifact in artifacts
-        if artifact.model_format == model_format
+        if artifact.model_format == measurement.model_format
         for prediction in predictions_for(artifact, predictions)
         if prediction.precision == artifact.precision
     ]
     if len(fitting) > 1:
+        names = ", ".join(f"{prediction.name} of '{artifact.path}'" for artifact, prediction in fitting)
         raise DmaskError(
-            f"the measurement of {model_format} fits {len(fitting)} predictions: {', '.join(fitting)}",
+            f"the measurement of {measurement.model_format} fits {len(fitting)} predictions: {names}",
             "verify the file that was measured by itself, with the table of the device that it was measured on:"
             " dmask verify FILE --run RUN --table TABLE --measured MEASUREMENT",
         )
+    for _, prediction in fitting:
+        threads, precision = prediction.predicted.threads, prediction.precision
+        measurement.check_fits(threads=threads, delegate=prediction.delegate, precision=precision)

@@ -1,27 +1,80 @@
-"""A verification as Markdown for pull requests, and as JUnit XML for CI."""
+"""A verification as Markdown for pull requests, and as JUnit XML for CI.
+
+Labels, units and notes may come from files of somebody else: they are escaped for the format.
+"""
 
 from __future__ import annotations
 
+import html
+import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from dmask_mobile.cli.tables import quantity, what_is_allowed
-from dmask_mobile.records.verification import Check, Verification
+from dmask_mobile.errors import MAX_MESSAGE, shown
+from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 
 MARKS = {"passed": "✅", "failed": "❌", "not verified": "⚠️", "not predicted": "➖"}
+COLUMNS = ("artifact", "quantity", "predicted", "measured", "allowed", "verdict", "note")
+ALIGNED = "| --- | --- | ---: | ---: | ---: | --- | --- |"
+MARKDOWN_SIGNS = re.compile(r"([\\`*|\[\]~])")
 
 
 def to_markdown(verification: Verification) -> str:
-    """A heading with the verdict and one table of all checks."""
+    """The verdict in one line, what did not pass, the main figures by artifact; all checks folded below."""
+    wrong = [c for c in verification.checks if c.verdict != "not predicted" and verification.verdict_of(c) != "passed"]
+    lines = [_headline(verification)]
+    if wrong:
+        lines += ["", *_table(verification, wrong)]
+    headline = list(_main_figures(verification))
+    if headline:
+        lines += ["", "| artifact | accuracy | latency | size |", "| --- | ---: | ---: | ---: |", *headline]
+    summary = f"<summary>all {len(verification.checks)} checks</summary>"
+    lines += ["", "<details>", summary, "", *_table(verification, verification.checks), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def to_junit(verification: Verification) -> str:
+    """A test suite for each artifact, a test case for each quantity; what was not looked at is an error."""
+    root = ElementTree.Element("testsuites", name=_plain(f"dmask verify {verification.child_digest}"))
+    for artifact, group in groupby(verification.checks, key=lambda check: check.artifact):
+        checks = list(group)
+        verdicts = [verification.verdict_of(check) for check in checks]
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=_plain(artifact),
+            timestamp=_plain(verification.created),
+            tests=str(len(checks)),
+            failures=str(verdicts.count("failed")),
+            errors=str(verdicts.count("not verified")),
+            skipped=str(verdicts.count("not predicted") + verdicts.count("not verified, allowed")),
+        )
+        for check, verdict in zip(checks, verdicts, strict=True):
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=_plain(f"dmask.{artifact}"), name=_plain(check.quantity)
+            )
+            if verdict != "passed":
+                tag = {"failed": "failure", "not verified": "error"}.get(verdict, "skipped")
+                ElementTree.SubElement(case, tag, message=_plain(_message(check, verdict)))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _headline(verification: Verification) -> str:
+    """The verdict, and how many lines say what."""
+    verdicts = [verification.verdict_of(check) for check in verification.checks]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts)))
     verdict = "verified" if verification.passed else "**NOT verified**"
-    lines = [
-        f"### Child `{verification.child_digest}`: {verdict}",
-        "",
-        "| artifact | quantity | predicted | measured | allowed | verdict | note |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- |",
-    ]
-    for check in verification.checks:
-        cells = (
+    return f"### Child `{verification.child_digest}`: {verdict} ({counts or 'nothing was checked'})"
+
+
+def _table(verification: Verification, checks: Sequence[Check]) -> Iterator[str]:
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield ALIGNED
+    for check in checks:
+        yield _row(
             check.artifact,
             check.quantity,
             quantity(check.predicted, check.unit),
@@ -30,33 +83,20 @@ def to_markdown(verification: Verification) -> str:
             f"{MARKS[check.verdict]} {verification.verdict_of(check)}",
             check.note,
         )
-        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
-    return "\n".join(lines) + "\n"
 
 
-def to_junit(verification: Verification) -> str:
-    """A test suite for each artifact, a test case for each quantity; what was not looked at is an error."""
-    root = ElementTree.Element("testsuites", name=f"dmask verify {verification.child_digest}")
-    for artifact, group in groupby(verification.checks, key=lambda check: check.artifact):
-        checks = list(group)
-        verdicts = [verification.verdict_of(check) for check in checks]
-        suite = ElementTree.SubElement(
-            root,
-            "testsuite",
-            name=artifact,
-            timestamp=verification.created,
-            tests=str(len(checks)),
-            failures=str(verdicts.count("failed")),
-            errors=str(verdicts.count("not verified")),
-            skipped=str(verdicts.count("not predicted") + verdicts.count("not verified, allowed")),
+def _main_figures(verification: Verification) -> Iterator[str]:
+    """A row for each artifact: accuracy, latency and size as they were measured."""
+    artifacts = dict.fromkeys(check.artifact for check in verification.checks if check.artifact != "run")
+    for artifact in artifacts:
+        checks = [check for check in verification.checks if check.artifact == artifact]
+        measured = {check.quantity: quantity(check.measured, check.unit) for check in checks}
+        latency = ", ".join(
+            f"{quantity(c.measured, c.unit)} (predicted {quantity(c.predicted, c.unit)})"
+            for c in checks
+            if c.quantity.startswith("latency") and not c.quantity.endswith(BUDGET_SUFFIX) and c.measured is not None
         )
-        for check, verdict in zip(checks, verdicts, strict=True):
-            case = ElementTree.SubElement(suite, "testcase", classname=f"dmask.{artifact}", name=check.quantity)
-            if verdict != "passed":
-                tag = {"failed": "failure", "not verified": "error"}.get(verdict, "skipped")
-                ElementTree.SubElement(case, tag, message=_message(check, verdict))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        yield _row(artifact, measured.get("accuracy", "-"), latency or "-", measured.get("size", "-"))
 
 
 def _message(check: Check, verdict: str) -> str:
@@ -67,5 +107,15 @@ def _message(check: Check, verdict: str) -> str:
     return f"{found}; {check.note}" if check.note else found
 
 
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Text that Markdown shows as it is, in one cell: no markup, no HTML, no line break."""
+    return html.escape(MARKDOWN_SIGNS.sub(r"\\\1", _plain(" ".join(text.split()))), quote=False)
+
+
+def _plain(text: str) -> str:
+    """Text without what XML cannot hold: control characters, lone surrogates."""
+    return shown(text, MAX_MESSAGE)

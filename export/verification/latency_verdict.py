@@ -51,7 +51,8 @@ class PredictedLatency(NamedTuple):
     """A table's prediction of the child's latency in one format and precision.
 
     ``name``: what its line is called; ``budgets``: the budgets in ms that the search set for it, by their names;
-    ``probe``: what measures, or why nothing can.
+    ``probe``: what measures, or why nothing can; ``delegate``: what the table's runtime computed on, None where that is
+    not known.
     """
 
     name: str
@@ -60,6 +61,7 @@ class PredictedLatency(NamedTuple):
     predicted: LatencyPrediction
     budgets: Mapping[str, float]
     probe: LatencyProbe | str
+    delegate: str | None = None
 
 
 class LatencyRules(NamedTuple):
@@ -170,7 +172,8 @@ def _judge_between(
     varies = "not known" if measured.noise is None else f"{measured.noise:.1%}"
     note = measured.source or f"noise {varies}, drift {measured.drift:+.1%}"
     max_drift = MAX_ALLOWED_DRIFT if rules.allow_drift else MAX_DRIFT
-    if measured.noise is None and (measured.runs is None or measured.runs < MIN_RUNS):
+    known = measured.noise is not None and measured.runs != 1  # one run has no deviation
+    if not known and (measured.runs is None or measured.runs < MIN_RUNS):
         runs = "an unknown number of runs" if measured.runs is None else f"{measured.runs} run(s)"
         return "not verified", f"{note}; {runs} and no deviation: give one with a deviation or at least {MIN_RUNS} runs"
     if measured.noise is None:

@@ -19,11 +19,13 @@ from dmask_mobile.records.artifact import (
     hash_path,
     size_of_path,
 )
-from dmask_mobile.records.verification import Check, judge, line_of
+from dmask_mobile.records.verification import Check, Verdict, judge, line_of
 from export.deployable import Deployable
 from export.formats.coreml.reader import CoreMLModel
 from export.formats.protocols import ExportedModel
 from export.formats.registry import format_named
+from export.golden import FOLDER as GOLDEN_FOLDER
+from export.golden import check_golden
 from export.verification.bisect import first_bad_block
 from export.verification.counts import count_fvcore
 from export.verification.identity import OTHER_FILE, check_identity
@@ -92,6 +94,7 @@ def verify_artifact(
     model = found.open(path)
     yield check_identity(artifact, path, model, reference, other_file)
     yield from _numerics(artifact, model, reference, options)
+    yield from _golden(artifact, model, folder)
     yield from _counts(artifact, model)
     yield _strays(artifact, model)
     yield _size(artifact, path)
@@ -191,6 +194,17 @@ def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Referen
         drop = abs(found.accuracy - found.reference_accuracy)
         kept = drop <= limits.max_accuracy_drop
         yield line("accuracy", "share", found.reference_accuracy, found.accuracy, allowed, kept)
+
+
+def _golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Iterator[Check]:
+    """The line on the golden pair that apps test with; none where the folder has no such pairs."""
+    if not (folder / GOLDEN_FOLDER).is_dir():
+        return
+    found = check_golden(artifact, model, folder)
+    error = found.error if found.error is not None and math.isfinite(found.error) else None
+    kept = not found.problem and error is not None and error <= found.allowed
+    verdict: Verdict = "passed" if kept else "failed"
+    yield line_of(artifact.label, "golden pair", "", 0, error, f"{found.allowed:.2g}", verdict, found.problem)
 
 
 def _counts(artifact: Artifact, model: ExportedModel) -> Iterator[Check]:

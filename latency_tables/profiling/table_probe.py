@@ -48,7 +48,8 @@ def predicted_latency(
     if table.head.emulated:
         probe = "the table was measured on an emulator, its times mean nothing"
     model_format = runtime_named(table.head.runtime).model_format
-    return PredictedLatency(name, model_format, table.head.precision, predict(table, child), budgets, probe)
+    head, predicted = table.head, predict(table, child)
+    return PredictedLatency(name, model_format, head.precision, predicted, budgets, probe, head.delegate)
 
 
 def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:

@@ -22,6 +22,7 @@ from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, RunFolder, RunRecord
 from export.verification.latency_verdict import PredictedLatency
+from latency_tables.devices.native_output import Measurement
 
 SPACE = load_space("demo").with_classes(2)
 CHILD = SPACE.child(SPACE.smallest(), "small")
@@ -146,19 +147,49 @@ def test_a_measurement_must_fit_one_prediction(run: Path) -> None:
     pixel, galaxy = (
         PredictedLatency(f"latency@{name}", "onnx", "fp32", prediction, {}, "") for name in ("pixel", "galaxy")
     )
+    measurement = Measurement(model_format="onnx", ms=1, source="perf_test", threads=1, delegate="cpu")
     with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: latency@pixel of '.*', latency@galaxy of '.*'"):
-        check_fits_one("onnx", [onnx], [pixel, galaxy])
-    check_fits_one("onnx", artifacts, [pixel])
-    check_fits_one("onnx", [onnx], [pixel._replace(precision="int8"), galaxy])
+        check_fits_one(measurement, [onnx], [pixel, galaxy])
+    check_fits_one(measurement, artifacts, [pixel])
+    check_fits_one(measurement, [onnx], [pixel._replace(precision="int8"), galaxy])
     travelling = [
         artifact.model_copy(update={"latency": prediction.model_copy(update={"precision": artifact.precision})})
         for artifact in artifacts
     ]
     with pytest.raises(DmaskError, match=r"onnx fits 2 predictions: latency of '.*int8.*', latency of '.*'"):
-        check_fits_one("onnx", travelling, [])
-    check_fits_one("onnx", artifacts, [])
+        check_fits_one(measurement, travelling, [])
+    check_fits_one(measurement, artifacts, [])
     with pytest.raises(DmaskError, match="onnx fits 2 predictions"):
-        check_fits_one("onnx", artifacts, [pixel._replace(precision="int8"), galaxy])
+        check_fits_one(measurement, artifacts, [pixel._replace(precision="int8"), galaxy])
+
+
+@pytest.mark.parametrize(
+    ("measured", "match"),
+    [
+        ({"threads": 4}, "threads"),
+        ({"delegate": "gpu"}, "delegate"),
+        ({"precision": "int8"}, "precision"),
+        ({"threads": 1, "delegate": "cpu", "precision": "fp32"}, None),
+        ({}, None),  # it does not say
+    ],
+)
+def test_a_measurement_with_other_settings_than_the_tables_is_refused(
+    measured: dict[str, object], match: str | None, run: Path
+) -> None:
+    prediction = LatencyPrediction(
+        ms=1, spread_ms=0, table_digest="t", device="d", runtime="r", precision="fp32", threads=1
+    )
+    predicted = PredictedLatency("latency", "onnx", "fp32", prediction, {}, "", "cpu")
+    measurement = Measurement.model_validate({"model_format": "onnx", "ms": 1, "source": "x", **measured})
+    artifact = Artifact.read(run / "exports" / "onnx.artifact.json")
+    if match is None:
+        check_fits_one(measurement, [artifact], [predicted])
+        return
+    with pytest.raises(DmaskError, match=match):
+        check_fits_one(measurement, [artifact], [predicted])
+    if match == "threads":  # the prediction in the file says the threads as well
+        with pytest.raises(DmaskError, match=match):
+            check_fits_one(measurement, [artifact.model_copy(update={"latency": prediction})], [])
 
 
 def test_exports_are_described_and_files_of_one_name_do_not_collide(run: Path) -> None:

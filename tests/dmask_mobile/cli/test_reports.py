@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dmask_mobile.cli.reports import to_junit, to_markdown
 from dmask_mobile.records.verification import Check, Verdict, Verification
@@ -51,12 +54,72 @@ def test_junit_of_what_is_excused_is_skipped() -> None:
     assert (suite.get("errors"), suite.get("skipped")) == ("0", "1")
 
 
-def test_markdown_has_a_row_a_check_and_escapes_pipes() -> None:
-    lines = to_markdown(verification(*CHECKS)).splitlines()
-    assert lines[0] == f"### Child `{'d' * 16}`: **NOT verified**"
-    assert len(lines) == 4 + len(CHECKS)
-    assert lines[5] == "| onnx | size | 1.50 ms | 2.00 ms | ± 10% | ❌ failed | too \\| big <&> |"
-    assert to_markdown(verification(CHECKS[0])).startswith(f"### Child `{'d' * 16}`: verified")
+def test_markdown_shows_the_verdict_what_failed_and_the_main_figures_first() -> None:
+    accuracy = Check(
+        artifact="onnx", quantity="accuracy", unit="share", predicted=0.9, measured=0.875, allowed="0.05",
+        verdict="passed",
+    )  # fmt: skip
+    before, folded = to_markdown(verification(*CHECKS, accuracy)).split("<details>")
+    assert before.splitlines() == [
+        f"### Child `{'d' * 16}`: **NOT verified** (1 failed, 1 not predicted, 1 not verified, 2 passed)",
+        "",
+        "| artifact | quantity | predicted | measured | allowed | verdict | note |",
+        "| --- | --- | ---: | ---: | ---: | --- | --- |",
+        "| onnx | size | 1.50 ms | 2.00 ms | ± 10% | ❌ failed | too \\| big &lt;&amp;&gt; |",
+        "| onnx | latency | 1.50 ms | - | ± 10% | ⚠️ not verified | no device |",
+        "",
+        "| artifact | accuracy | latency | size |",
+        "| --- | ---: | ---: | ---: |",
+        "| onnx | 87.50% | - | 2.00 ms |",
+        "| coreml | - | - | - |",
+        "",
+    ]
+    lines = folded.splitlines()
+    assert lines[1:3] == ["<summary>all 5 checks</summary>", ""]
+    assert lines[-2:] == ["", "</details>"]
+    assert len(lines) == 5 + len(CHECKS) + 1 + 2
+    passed = to_markdown(verification(check("onnx", "latency", "passed")))
+    assert passed.startswith(f"### Child `{'d' * 16}`: verified (1 passed)\n\n| artifact | accuracy | latency | size |")
+    assert "| onnx | - | 2.00 ms (predicted 1.50 ms) | - |" in passed
+
+
+HOSTILE = "a|b `c` <img src=x onerror=1> [l](http://x) ![i](y) **d** \x1b[31m \x00 \ud800 \uffff\nnew & old \\"
+
+
+def test_markdown_escapes_what_files_say() -> None:
+    hostile = Check(
+        artifact=HOSTILE, quantity=HOSTILE, unit=HOSTILE, predicted=1, measured=2, allowed=HOSTILE, verdict="failed",
+        note=HOSTILE,
+    )  # fmt: skip
+    text = to_markdown(verification(hostile))
+    rows = [line for line in text.splitlines() if line.startswith("| a")]
+    hostile_rows = [row for row in rows if "new &amp; old" in row]
+    assert len(hostile_rows) == 3  # failed, main figures, all
+    for row in hostile_rows:
+        assert not re.search(r"(?<!\\)[`\[\]*]", row)
+        assert "<" not in row
+        assert row.isprintable()
+    assert len(re.findall(r"(?<!\\)\|", hostile_rows[0])) == 8  # seven cells
+    text.encode()
+
+
+def test_junit_is_xml_whatever_files_say() -> None:
+    hostile = check(HOSTILE, HOSTILE, "failed", HOSTILE)
+    text = to_junit(verification(hostile))
+    text.encode()
+    case = ElementTree.fromstring(text).find("testsuite/testcase")
+    assert case is not None
+    name = case.get("name")
+    assert name is not None
+    assert name.startswith("a|b `c` <img src=x onerror=1>")
+    assert r"\x1b[31m \x00 \ud800 \uffff\nnew & old" in name
+
+
+@given(st.text())
+def test_any_note_makes_xml_and_one_row(note: str) -> None:
+    found = verification(check("onnx", "size", "failed", note))
+    assert ElementTree.fromstring(to_junit(found)).find("testsuite/testcase/failure") is not None
+    assert sum(line.startswith("| onnx | size |") for line in to_markdown(found).splitlines()) == 2
 
 
 @pytest.mark.parametrize(

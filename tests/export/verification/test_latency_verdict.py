@@ -143,6 +143,11 @@ def test_an_unknown_deviation_is_not_a_deviation_of_zero(runs: int | None, verdi
     assert check.note.startswith(f"perf_test; {note}")
 
 
+def test_a_deviation_of_one_run_is_none() -> None:
+    assert checks_of(MeasuredLatency(10.0, 0.0, 0.0, "a record", runs=1))["latency"].verdict == "not verified"
+    assert checks_of(MeasuredLatency(10.0, 0.0, 0.0, "a record", runs=2))["latency"].verdict == "passed"
+
+
 def test_a_device_that_is_lost_costs_its_latency_alone(tmp_path: Path) -> None:
     class Lost:
         def measure(self, path: Path) -> MeasuredLatency:
