@@ -29,6 +29,18 @@ def shown(value: object, most: int = MAX_SHOWN) -> str:
     'a\\x1b[3…'
     """
     text = str(value)
-    cut = text[: most + 1]  # a value of 30 MB is not escaped whole
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    safe = printable(text[: most + 1])  # a value of 30 MB is not escaped whole
     return safe if len(text) <= most and len(safe) <= most else f"{safe[: most - 1]}…"
+
+
+def printable(text: str) -> str:
+    r"""``text`` with control characters, line ends among them, escaped.
+
+    >>> printable("a\x1b[31m\n")
+    'a\\x1b[31m\\n'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_noted: list[list[int]] = []  # by each `stop_signals` that is open, the innermost last
 
 
 class StoppedError(Exception):
@@ -26,33 +25,56 @@ class StoppedError(Exception):
         self.signal_number = signal_number
 
 
+class _Noted:
+    """The signal that came while one `stop_signals` was open."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.was_told = False
+
+    def tell(self) -> int | None:
+        self.was_told = self.number is not None
+        return self.number
+
+
+_noted: list[_Noted] = []  # by each `stop_signals` that is open, the innermost last
+
+
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Inside, the first SIGTERM or SIGINT is only noted; the function that comes back says which one, if any.
 
-    A second one acts at once. Outside the main thread, where Python allows no handlers, nothing is ever noted.
+    A second one acts at once. One that nobody asked about before the block ended, because the work was done, acts when
+    the block has ended. Outside the main thread, where Python allows no handlers, nothing is ever noted.
     """
-    received: list[int] = []
+    noted = _Noted()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+        yield noted.tell
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:
+        if noted.number is not None:
             signal.signal(number, before[signal.Signals(number)])
             signal.raise_signal(number)
-        received.append(number)
+        noted.number = number
 
     for number in SIGNALS:
         signal.signal(number, note)
-    _noted.append(received)
+    _noted.append(noted)
     try:
-        yield lambda: received[0] if received else None
+        yield noted.tell
     finally:
         for number in SIGNALS:
             signal.signal(number, before[number])
         _noted.pop()
+    if noted.number is not None and not noted.was_told:
+        signal.raise_signal(noted.number)
+
+
+def is_step_under_way() -> bool:
+    """Whether a `stop_signals` is open, whose step is finished and kept before a signal acts."""
+    return bool(_noted)
 
 
 def check_stopped(what: str) -> None:
@@ -61,6 +83,6 @@ def check_stopped(what: str) -> None:
     Raises:
         StoppedError: when one of those that are open has noted a signal.
     """
-    for received in _noted:
-        if received:
-            raise StoppedError(received[0], what)
+    for noted in _noted:
+        if number := noted.tell():
+            raise StoppedError(number, what)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 
 from dmask_mobile import __version__, api
+from dmask_mobile.cli.console import console, print_json
 from dmask_mobile.cli.deploy_commands import export, show_verification, verify
 from dmask_mobile.cli.device_commands import devices, doctor
 from dmask_mobile.cli.options import (
@@ -27,17 +25,12 @@ from dmask_mobile.cli.options import (
     Run,
     Tables,
     TakeEmulated,
-    console,
     parse_budget,
-    print_json,
 )
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.table_commands import profile, table_app
 from dmask_mobile.cli.tables import search_summary
-from dmask_mobile.errors import DmaskError
-from dmask_mobile.interruption import StoppedError
-from dmask_mobile.records.base import describe_validation_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -224,25 +217,3 @@ def train(
         print_json({"run": str(run), "accuracy": accuracy})
     else:
         console.print(f"accuracy {accuracy:.2%} on the validation images")
-
-
-def main() -> None:
-    """The console script ``dmask``: exit status 0 done, 1 a verification failed, 2 bad input or use.
-
-    After a signal that long work took in order: 128 + its number.
-    """
-    try:
-        app()
-    except StoppedError as stopped:
-        Console(stderr=True).print(str(stopped), style="yellow", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(128 + stopped.signal_number)
-    except (DmaskError, OSError, ValidationError) as error:
-        if os.environ.get("DMASK_DEBUG"):
-            raise
-        reason = str(error)
-        if isinstance(error, ValidationError):
-            reason = f"{error.title}: {describe_validation_error(error)}"
-        elif isinstance(error, OSError):
-            reason += " (what was measured or trained so far is kept)"
-        Console(stderr=True).print(f"error: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dmask_mobile import api
-from dmask_mobile.cli.options import AllowDrift, Json, OptionalData, Tables, console, print_json
+from dmask_mobile.cli.console import console, print_json, tell
+from dmask_mobile.cli.options import AllowDrift, Json, OptionalData, Tables
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.reports import to_junit, to_markdown
 from dmask_mobile.cli.tables import quantity, verification_table
@@ -187,7 +187,7 @@ def _run_of(source: str, output: Path | None) -> Path:
         child = named_child(source)
     run = output or Path("runs") / child.name
     api.start_run(child, run)
-    Console(stderr=True).print(f"{child.name}: random weights (seed 0), run folder {run}")
+    tell(f"{child.name}: random weights (seed 0), run folder {run}")
     return run
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dmask_mobile import api
-from dmask_mobile.cli.options import Json, console, print_json
+from dmask_mobile.cli.console import cell, console, print_json
+from dmask_mobile.cli.options import Json
 from dmask_mobile.cli.progress import ShownProgress
 
 if TYPE_CHECKING:
@@ -38,22 +38,22 @@ def devices(hosts: Hosts = None, python: HostPython = "", as_json: Json = False)
     for device in found.devices:
         console.print(device_table(device))
     for note in found.notes:
-        console.print(note, style=STYLES["note"], markup=False, soft_wrap=True)
+        console.print(note, style=STYLES["note"], soft_wrap=True)
 
 
 def device_table(device: AttachedDevice) -> Table:
     """A device, and a line for each runtime."""
-    shown = Table(title=escape(f"--device {device.at}"), title_justify="left", show_header=False)
+    shown = Table(title=cell(f"--device {device.at}", "table.title"), title_justify="left", show_header=False)
     if device.problem:
-        shown.add_row(f"[{STYLES['problem']}]not ready[/]", escape(f"{device.problem}; {device.fix}"))
+        shown.add_row(cell("not ready", STYLES["problem"]), cell(f"{device.problem}; {device.fix}"))
         return shown
-    shown.add_row("device", escape(", ".join(filter(None, (device.device, device.system, device.soc)))))
+    shown.add_row("device", cell(", ".join(filter(None, (device.device, device.system, device.soc)))))
     if device.emulated:
         shown.add_row("emulator", "its times mean nothing")
     shown.add_row("cores", cores_in_words(device.cores, device.clocks_mhz))
-    shown.add_row("Python", device.python or "none: native programs run the models (--runner)")
+    shown.add_row("Python", cell(device.python) if device.python else "none: native programs run the models (--runner)")
     for state in device.runtimes:
-        shown.add_row(state.name, escape(runtime_in_words(state)))
+        shown.add_row(state.name, cell(runtime_in_words(state)))
     return shown
 
 
@@ -100,6 +100,6 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     """Verdict, what was found and what to do."""
     shown = Table("check", "verdict", "found", "what to do")
     for finding in findings:
-        verdict = f"[{STYLES[finding.verdict]}]{finding.verdict}[/]"
-        shown.add_row(escape(finding.check), verdict, escape(finding.found), escape(finding.fix))
+        verdict = cell(finding.verdict, STYLES[finding.verdict])
+        shown.add_row(cell(finding.check), verdict, cell(finding.found), cell(finding.fix))
     return shown

@@ -1,15 +1,12 @@
-"""What several commands share: options, the console, output as JSON, budgets as users write them."""
+"""What several commands share: options, and cores and budgets as users write them."""
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dmask_mobile.errors import DmaskError
 
@@ -87,14 +84,6 @@ Budgets = Annotated[
 Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
 
 MAX_CORE_DIGITS = 4
-
-# Piped output has no width of its own; a table wants more than the 80 columns that rich assumes then.
-console = Console(width=None if sys.stdout.isatty() else 140)
-
-
-def print_json(content: Any) -> None:
-    """Prints ``content`` for machines."""
-    typer.echo(json.dumps(content, indent=1))
 
 
 def parse_cores(text: str) -> tuple[int, ...]:

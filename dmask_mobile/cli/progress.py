@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from dmask_mobile.cli.console import PlainConsole
+from dmask_mobile.cli.signals import check_signals
+from dmask_mobile.errors import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -15,13 +18,13 @@ class ShownProgress:
     """A `dmask_mobile.progress.Progress` that shows what it is told; use it in a ``with``."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = PlainConsole(stderr=True)
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -39,7 +42,13 @@ class ShownProgress:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Shows ``done`` of ``total``."""
+        """Shows ``done`` of ``total``.
+
+        Raises:
+            SignalError: after a signal that a library swallowed.
+        """
+        check_signals()
+        note = printable(note)
         if self._console.is_terminal:
             self._show_bar(stage, done, total, note)
             return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from dmask_mobile import api
-from dmask_mobile.cli.options import Cost, Json, Tables, console, print_json
+from dmask_mobile.cli.console import console, print_json
+from dmask_mobile.cli.options import Cost, Json, Tables
 from dmask_mobile.cli.tables import quantity, space_table
 
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")

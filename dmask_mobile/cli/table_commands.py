@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmask_mobile import api
+from dmask_mobile.cli.console import console, print_json
 from dmask_mobile.cli.options import (
     Cores,
     Delegate,
@@ -24,9 +25,7 @@ from dmask_mobile.cli.options import (
     TablePrecision,
     TargetError,
     Where,
-    console,
     parse_cores,
-    print_json,
 )
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.tables import evaluation_table, heat_map, latency_table_summary
@@ -136,7 +135,7 @@ def show_table(table: LatencyTable, as_json: bool) -> None:
         return
     console.print(latency_table_summary(table))
     for line in (*describe_failures(table), *filter(None, [stability(table)])):
-        console.print(line, style="yellow", markup=False)
+        console.print(line, style="yellow", soft_wrap=True)
 
 
 def load_space(name: str, classes: int | None) -> SearchSpace:
@@ -314,7 +313,7 @@ def table_import(
 
     imported = read_foreign(source, file_format)
     for finding in imported.findings:
-        console.print(finding, style="yellow", markup=False, soft_wrap=True)
+        console.print(finding, style="yellow", soft_wrap=True)
     if imported.findings and not skip_bad:
         raise DmaskError(
             f"'{source}' has {len(imported.findings)} entries that are wrong or no block of ours",

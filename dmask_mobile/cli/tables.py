@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
+from dmask_mobile.cli.console import cell
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
@@ -64,18 +64,18 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
 
 def verification_table(verification: Verification, title: str) -> Table:
     """Predicted, measured, allowed and verdict of every check."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title, "table.title"), title_justify="left")
     for column in ("artifact", "quantity", "predicted", "measured", "allowed", "verdict", "note"):
         table.add_column(column, justify="right" if column in ("predicted", "measured", "allowed") else "left")
     for check in verification.checks:
         table.add_row(
-            check.artifact,
-            check.quantity,
-            quantity(check.predicted, check.unit),
-            quantity(check.measured, check.unit),
-            what_is_allowed(check),
-            f"[{STYLES[check.verdict]}]{verification.verdict_of(check)}[/]",
-            check.note,
+            cell(check.artifact),
+            cell(check.quantity),
+            cell(quantity(check.predicted, check.unit)),
+            cell(quantity(check.measured, check.unit)),
+            cell(what_is_allowed(check)),
+            cell(verification.verdict_of(check), STYLES[check.verdict]),
+            cell(check.note),
         )
     return table
 
@@ -93,7 +93,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
     from latency_tables.prediction.latency_model import LatencyModel
 
     model = LatencyModel(table)
-    shown = Table(title=escape(f"latency table {table.source}"), title_justify="left", show_header=False)
+    shown = Table(title=cell(f"latency table {table.source}", "table.title"), title_justify="left", show_header=False)
     head = table.head
     if head.emulated:
         shown.add_row("emulated", "measured on an emulator: its times mean nothing")
@@ -101,9 +101,9 @@ def latency_table_summary(table: LatencyTable) -> Table:
         value = getattr(head, name)
         if value not in ("", ()):
             text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            shown.add_row(name.replace("_", " "), escape(text))
-    shown.add_row("reached as", escape(head.reached_at))
-    shown.add_row("made", escape(head.created))
+            shown.add_row(name.replace("_", " "), cell(text))
+    shown.add_row("reached as", cell(head.reached_at))
+    shown.add_row("made", cell(head.created))
     kinds: dict[str, list[float]] = {}
     for (block, _), summary in table.blocks.items():
         kinds.setdefault(block.kind, []).append(summary.typical_ms)
@@ -124,7 +124,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
     shown.add_row("noise between rounds", f"{table.noise():.1%}")
     shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
     for name, value in _said_of_itself(table):
-        shown.add_row(name, escape(value))
+        shown.add_row(name, cell(value))
     if table.failures:
         shown.add_row("failed", str(len(table.failures)))
     return shown
@@ -163,7 +163,7 @@ def heat_map(table: LatencyTable) -> Table:
         shown.add_column(str(width), justify="right")
     highest = max(1, int(counts.max())) if counts.size else 1
     for width, row in zip(ins, counts.tolist(), strict=True):
-        cells = (f"[on rgb(0,{60 + 140 * count // highest},80)]{count}[/]" if count else "" for count in row)
+        cells = (cell(count, f"on rgb(0,{60 + 140 * count // highest},80)") if count else "" for count in row)
         shown.add_row(str(width), *cells)
     return shown
 
@@ -185,15 +185,17 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         shown.add_row(name, value)
     for child in evaluation.worst():
         shown.add_row(
-            f"{child.error:+.1%} {child.child.name} at {child.child.resolution} px",
-            "; ".join(block.describe() for block in child.child.blocks if block.kind == "inverted_residual"),
+            cell(f"{child.error:+.1%} {child.child.name} at {child.child.resolution} px"),
+            cell("; ".join(block.describe() for block in child.child.blocks if block.kind == "inverted_residual")),
         )
     return shown
 
 
 def space_table(space: SearchSpace) -> Table:
     """The decisions of a space and their options."""
-    table = Table(title=f"space {space.name}: {space.num_children():,} children", title_justify="left")
+    table = Table(
+        title=cell(f"space {space.name}: {space.num_children():,} children", "table.title"), title_justify="left"
+    )
     table.add_column("decision")
     table.add_column("options")
     for decision in space.decisions:

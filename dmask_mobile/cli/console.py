@@ -1,0 +1,56 @@
+"""What commands print: text as it is, for people; JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from dmask_mobile.errors import printable
+
+PIPED_WIDTH = 140  # piped output has no width of its own; a table needs more than the 80 columns that rich assumes then
+
+
+class PlainConsole(Console):
+    """A console that shows data as it is: no markup, no emoji codes, control characters escaped."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = PlainConsole(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+_messages = PlainConsole(stderr=True)
+
+
+def cell(value: object, style: str = "") -> Text:
+    """Data as a cell or title of a table, shown as it is by any console."""
+    return Text(printable(str(value)), style)
+
+
+def tell(text: str, style: str = "") -> None:
+    """Prints a message for people on standard error, however long, on one line."""
+    _messages.print(text, style=style, highlight=False, soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """Prints ``content`` for machines: ASCII alone; a number that is not finite, which JSON does not know, is null."""
+    text = json.dumps(_finite(content), indent=1, allow_nan=False)
+    typer.echo(text.replace("\x7f", "\\u007f"))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content

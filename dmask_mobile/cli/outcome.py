@@ -1,0 +1,134 @@
+"""How a command ends: its exit status, and one message for what went wrong.
+
+0 done, 1 a verification failed, 2 bad input or use, 3 a fault of dmask-mobile; 128 + number after a signal; 141 when
+nobody reads standard output any more, as a program has that SIGPIPE ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import platformdirs
+import typer
+from pydantic import ValidationError
+
+from dmask_mobile.cli.app import app
+from dmask_mobile.cli.console import tell
+from dmask_mobile.cli.signals import SignalError, check_signals, raised_signals
+from dmask_mobile.cli.streams import OutputError, discard_output
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.interruption import StoppedError
+from dmask_mobile.records.base import describe_validation_error
+
+BAD_INPUT, OUR_FAULT, SIGNALLED, NOBODY_READS = 2, 3, 128, 141
+KEPT = "what was measured or trained so far is kept"
+FULL = {errno.ENOSPC, errno.EFBIG, *filter(None, [getattr(errno, "EDQUOT", None)])}
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def exit_status_of_command(arguments: Sequence[str]) -> int:
+    """Runs one command; shows what went wrong in one message."""
+    status = OUR_FAULT
+    try:
+        with raised_signals():
+            try:
+                status = _run(arguments)
+                sys.stdout.flush()
+                check_signals()
+            except (Exception, SystemExit) as error:  # a library may call sys.exit
+                check_signals()  # an error may be what a signal looks like from inside a library
+                status = _show_error(error)
+    except SignalError as stopped:
+        tell(f"stopped by {stopped}; {KEPT}", style="yellow")
+        status = SIGNALLED + stopped.number
+    except KeyboardInterrupt:  # of a library that has a handler of its own
+        status = SIGNALLED + signal.SIGINT
+    except OutputError as error:
+        discard_output()
+        if not error.is_closed:
+            tell(f"error: {error}", style="red")
+        status = NOBODY_READS if error.is_closed else BAD_INPUT
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Runs a command as typer does, but lets every exception through: typer ends with 1 for any broken pipe."""
+    try:
+        with typer.main.get_command(app).make_context("dmask", list(arguments)) as context:
+            context.command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
+def _show_error(error: Exception | SystemExit) -> int:
+    """One message; the exit status."""
+    if os.environ.get("DMASK_DEBUG"):
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            tell(line)
+    if isinstance(error, StoppedError):
+        tell(str(error), style="yellow")
+        return SIGNALLED + error.signal_number
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error: typer's versions share no class
+        error.show()
+        return int(error.exit_code)
+    reason = _reason(error)
+    if reason is None:
+        tell(
+            f"this is a fault of dmask-mobile: {type(error).__name__}: {shown(error)}; run the command again as"
+            " 'dmask --debug ...' and report it with the traceback",
+            style="red",
+        )
+        return OUR_FAULT
+    tell(f"error: {reason}", style="red")
+    return BAD_INPUT
+
+
+def _reason(error: Exception | SystemExit) -> str | None:
+    """What to tell the user of bad input or a broken environment; None for a fault of ours."""
+    if isinstance(error, DmaskError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return f"{error.title}: {describe_validation_error(error)}"
+    if isinstance(error, OSError):
+        return _reason_of_system(error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return (
+            f"there is not enough memory: {shown(error) or 'MemoryError'}; take a smaller --batch-size, smaller images"
+            f" or a smaller space, or end other programs; {KEPT}"
+        )
+    return None
+
+
+def _reason_of_system(error: OSError) -> str:
+    """What the operating system refused, where, and what to do."""
+    where = f"'{error.filename}': " if error.filename is not None else ""
+    reason = f"{where}{error.strerror or error}"
+    if error.errno in FULL:
+        return f"{reason}; free some space, or write to another disk ({KEPT})"
+    if error.errno in REFUSED:
+        variable = _variable_of_folder(error.filename)
+        advice = f"let {variable} name a folder that can be written to" if variable else "check the permissions"
+        return f"{reason}; {advice} ({KEPT})"
+    return f"{reason} ({KEPT})"
+
+
+def _variable_of_folder(filename: object) -> str | None:
+    """The environment variable that says where a file or folder of the user's state or cache lies, if it is one."""
+    if not isinstance(filename, str | os.PathLike):
+        return None
+    path = Path(filename)
+    folders = {
+        "XDG_CACHE_HOME": platformdirs.user_cache_path("dmask-mobile"),
+        "XDG_STATE_HOME": platformdirs.user_state_path("dmask-mobile"),
+    }
+    for variable, folder in folders.items():
+        if path.is_relative_to(folder) or folder.is_relative_to(path):
+            return variable
+    return None
