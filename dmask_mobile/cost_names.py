@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
@@ -44,24 +44,31 @@ def load_cost(path: str) -> CostModel:
     import importlib
     import sys
 
+    from dmask_mobile.costs.guard import custom_code
     from dmask_mobile.costs.model import AdditiveCost
 
     module_name, _, class_name = path.partition(":")
     sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module is the user's: importing it may raise anything
         raise DmaskError(
-            f"cannot load cost '{path}': {error}", "give module:Class, for example mycosts:Depth"
+            f"cannot load cost '{path}': {type(error).__name__}: {shown(error)}",
+            "give module:Class, for example mycosts:Depth; --debug shows the traceback",
         ) from error
     finally:
         sys.path.pop()
     if not (isinstance(found, type) and issubclass(found, AdditiveCost)):
         raise DmaskError(
-            f"cost '{path}' must be a subclass of dmask_mobile.costs.model.AdditiveCost, got {found!r}",
+            f"cost '{path}' must be a subclass of dmask_mobile.costs.model.AdditiveCost, got {shown(repr(found))}",
             "see examples/depth_cost.py",
         )
-    return found()
+    with custom_code(class_name, "making it without arguments"):
+        cost = found()
+    for part in ("name", "unit"):
+        if not isinstance(getattr(cost, part, None), str) or not getattr(cost, part):
+            raise DmaskError(f"cost '{path}' must have a {part}, a text", "see examples/depth_cost.py")
+    return cost
 
 
 TABLE_SEPARATOR = "@"

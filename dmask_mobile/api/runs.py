@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ def search(
     Raises:
         DmaskError: for bad input, and for a budget out of reach before anything is trained.
     """
+    from dmask_mobile.costs.guard import custom_code
     from dmask_mobile.run import BudgetRecord, RunFolder
     from dmask_mobile.search.budgets import Budget, check_budgets
     from dmask_mobile.search.result import choose_child
@@ -84,7 +86,11 @@ def search(
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
     find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
-    held = [Budget(find(name, tables, costs).on(space), limit) for name, limit in budgets.items()]
+    held = []
+    for name, limit in budgets.items():
+        model = find(name, tables, costs)
+        with custom_code(name, "on") if model in costs else nullcontext():
+            held.append(Budget(model.on(space), limit))
     check_budgets(held)
     custom = {cost.name for cost in costs}
     record = _new_record(images).model_copy(

@@ -131,6 +131,16 @@ def tabulate(space: SearchSpace, block_cost: Callable[[BlockSpec, int], float]) 
     return tuple(blocks)
 
 
+def free_cost(space: SearchSpace) -> ChainCost:
+    """A cost of 0 for every child."""
+    num_resolutions = len(space.input.resolutions)
+    blocks = []
+    for slot in space.slots:
+        shape = [len(space.decisions[d].options) for d in slot.decisions]
+        blocks.append(BlockCosts(slot.decisions, np.zeros((num_resolutions, *shape))))
+    return ChainCost(space, "", "", (Correction(),) * num_resolutions, tuple(blocks))
+
+
 def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainCost:
     """``sum_k weights_k cost_k`` of costs of the same space, corrections included: its own correction scale is 1."""
     first = costs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,7 +10,9 @@ from typing import Protocol
 from torch import Tensor
 
 from dmask_mobile.costs.chain import ChainCost, tabulate
+from dmask_mobile.costs.guard import checked_number, custom_code
 from dmask_mobile.costs.values import Correction, CostRange
+from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -89,15 +92,47 @@ class AdditiveCost(ABC):
 
     def estimate(self, child: ChildSpec) -> CostEstimate:
         """The cost of one network."""
-        total = sum(self.block_cost(block, in_size) for block, in_size in child.located_blocks())
+        total = sum(self._checked_block_cost(block, in_size) for block, in_size in child.located_blocks())
         return CostEstimate(
             cost=self.name,
-            value=self.correction(child.resolution).apply(total),
+            value=self._checked_correction(child.resolution).apply(total),
             unit=self.unit,
             num_measured=len(child.blocks),
         )
 
     def on(self, space: SearchSpace) -> ChainCost:
         """The cost tensors of every block of ``space`` at every resolution."""
-        corrections = tuple(self.correction(resolution) for resolution in space.input.resolutions)
-        return ChainCost(space, self.name, self.unit, corrections, tabulate(space, self.block_cost))
+        corrections = tuple(self._checked_correction(resolution) for resolution in space.input.resolutions)
+        return ChainCost(space, self.name, self.unit, corrections, tabulate(space, self._checked_block_cost))
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is no custom cost: an error in it is not the user's."""
+        return type(self).__module__.partition(".")[0] == "dmask_mobile"
+
+    def _checked_block_cost(self, block: BlockSpec, in_size: int) -> float:
+        """`block_cost`, whose errors and wrong values are reported as those of whoever wrote it.
+
+        Raises:
+            DmaskError: naming the cost, the block and the exception or the value.
+        """
+        if self._is_ours:
+            return self.block_cost(block, in_size)
+        what = f"block_cost of {block.describe()} at {in_size} px"
+        with custom_code(self.name, what):
+            value = self.block_cost(block, in_size)
+        return checked_number(value, self.name, what)
+
+    def _checked_correction(self, resolution: int) -> Correction:
+        if self._is_ours:
+            return self.correction(resolution)
+        what = f"correction at {resolution} px"
+        with custom_code(self.name, what):
+            offset, scale = self.correction(resolution)
+        if not (math.isfinite(offset) and 0 < scale < math.inf):
+            raise DmaskError(
+                f"custom cost '{self.name}': {what} must have a finite offset and a scale > 0, got"
+                f" {shown((offset, scale))}",
+                "correct the cost",
+            )
+        return Correction(offset, scale)

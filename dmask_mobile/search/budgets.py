@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.costs.chain import ChainCost, free_cost
+from dmask_mobile.costs.custom import CustomSpaceCost, checked_cost
 from dmask_mobile.costs.memory import SpacePeak
 from dmask_mobile.costs.model import SpaceCost
-from dmask_mobile.costs.values import Correction
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.search.derive import Derived, PeakLimit, derive
+from dmask_mobile.search.derive import FLOOR, Derived, PeakLimit, derive
+from dmask_mobile.search.derive_custom import derive_custom
 from dmask_mobile.search.derive_several import derive_within_all
 
 
@@ -23,13 +25,22 @@ class Budget(NamedTuple):
     limit: float
 
 
+def checked_budgets(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    """The budgets, with checks around custom costs.
+
+    Raises:
+        DmaskError: for a custom cost that lacks a part of `SpaceCost`.
+    """
+    return tuple(Budget(checked_cost(budget.cost), budget.limit) for budget in budgets)
+
+
 def check_budgets(budgets: Sequence[Budget]) -> None:
     """Refuses what no child can meet, and what every child meets.
 
     Raises:
         DmaskError: naming the budget and the reachable range.
     """
-    for cost, limit in budgets:
+    for cost, limit in checked_budgets(budgets):
         low, high = cost.reachable()
         if not low <= limit <= high:
             where = "below" if limit < low else "above"
@@ -43,18 +54,27 @@ def check_budgets(budgets: Sequence[Budget]) -> None:
 def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]) -> Derived:
     """The best child within every budget: exact for one sum over blocks, with a stated gap for several.
 
-    A peak is no sum: its budget leaves out the blocks that exceed it, exactly.
+    A peak is no sum: its budget leaves out the blocks that exceed it, exactly. Custom costs that are neither are
+    checked child by child (`search.derive_custom`).
 
     Raises:
         DmaskError: when no child was found.
     """
+    held = checked_budgets(budgets)
+    custom = [(b.cost, b.limit) for b in held if isinstance(b.cost, CustomSpaceCost)]
+
+    if not custom:
+        return _derive_built_in(probabilities, held, FLOOR)
+    best, without_floor = (functools.partial(_derive_built_in, budgets=held, floor=floor) for floor in (FLOOR, 0.0))
+    return derive_custom(best, without_floor, custom, probabilities)
+
+
+def _derive_built_in(probabilities: Sequence[np.ndarray], budgets: Sequence[Budget], floor: float) -> Derived:
+    """The best child within every budget that is a sum or a peak."""
     sums = [(b.cost, b.limit) for b in budgets if isinstance(b.cost, ChainCost)]
     peaks = tuple(PeakLimit(b.cost, b.limit) for b in budgets if isinstance(b.cost, SpacePeak))
     if not sums:  # nothing to add up: the same search with a cost of 0 everywhere
-        peak = peaks[0].cost
-        zeros = tuple(block._replace(values=np.zeros_like(block.values)) for block in peak.blocks)
-        free = ChainCost(peak.space, "", "", (Correction(),) * len(peak.space.input.resolutions), zeros)
-        return derive(free, probabilities, 0.0, floor=0.0, peaks=peaks)
+        return derive(free_cost(budgets[0].cost.space), probabilities, 0.0, floor=0.0, peaks=peaks)
     if len(sums) == 1:
-        return derive(sums[0][0], probabilities, sums[0][1], peaks=peaks)
+        return derive(sums[0][0], probabilities, sums[0][1], floor, peaks)
     return derive_within_all([cost for cost, _ in sums], [limit for _, limit in sums], probabilities, peaks)

@@ -19,7 +19,7 @@ from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search import checkpoint as checkpoints
-from dmask_mobile.search.budgets import Budget, check_budgets
+from dmask_mobile.search.budgets import Budget, check_budgets, checked_budgets
 from dmask_mobile.search.log import SearchLog
 from dmask_mobile.search.losses import BudgetLoss, FbnetLoss, GateLoss, LinearLoss
 from dmask_mobile.search.metrics import SearchMetrics, mean_entropy, warnings_about
@@ -61,7 +61,7 @@ class Searcher:
         check_budgets(budgets)
         self.data = data
         self.settings = settings
-        self.budgets = tuple(budgets)
+        self.budgets = checked_budgets(budgets)
         generator = torch.Generator().manual_seed(settings.seed)
         self.supernet = MaskedSupernet(space, generator)
         self.supernet.to(memory_format=torch.channels_last)
