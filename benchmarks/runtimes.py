@@ -29,7 +29,7 @@ from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation
-from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.table.rows import SentinelRow
 
 SPACE = "mobilenet_small"

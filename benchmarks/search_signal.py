@@ -38,7 +38,7 @@ from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.training.data import ImageData, load_data
 from dmask_mobile.training.train import TrainSettings, train_child
-from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling.settings import ProfileSettings
 
 FONTS = "/usr/share/fonts/truetype/aenigma"
 RESOLUTIONS = (16, 24, 32)

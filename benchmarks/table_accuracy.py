@@ -28,9 +28,9 @@ from dmask_mobile.nets.named import named_child, named_children
 from export.verification.latency_verdict import MAX_DRIFT
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation, evaluate, judge
-from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plots import plot_evaluation
 from latency_tables.profiling.profile import stability
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.table.rows import SentinelRow
 from latency_tables.table.table import LatencyTable
 

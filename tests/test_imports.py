@@ -30,7 +30,7 @@ LAYERS = [
 # Inside a package, from the ground up: a folder imports from its own line and from those above it.
 INSIDE = {
     "latency_tables": [
-        ("processes", "sources", "user_cache"),
+        ("processes", "shortage", "sources", "temporary", "user_cache"),
         ("table", "runtimes"),
         ("devices", "conversion", "prediction"),
         ("profiling",),

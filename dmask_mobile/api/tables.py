@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dmask_mobile.records.child import ChildSpec
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.profiling.evaluate import Evaluation
-    from latency_tables.profiling.measuring import ProfileSettings
+    from latency_tables.profiling.settings import ProfileSettings
     from latency_tables.table.table import LatencyTable
 
 
@@ -50,8 +50,8 @@ def profile(
     """
     our_package("latency_tables")
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.profiling.measuring import ProfileSettings
     from latency_tables.profiling.profile import profile_space
+    from latency_tables.profiling.settings import ProfileSettings
     from latency_tables.profiling.setup import setup_for
 
     setup = setup_for(devices or [DeviceOptions()], runtime, threads, precision, delegate)
@@ -74,8 +74,8 @@ def profile_missing(
         DmaskError: when the device is absent, or is another one, or has another runtime version.
     """
     our_package("latency_tables")
-    from latency_tables.profiling.measuring import ProfileSettings
     from latency_tables.profiling.profile import profile_child
+    from latency_tables.profiling.settings import ProfileSettings
     from latency_tables.profiling.setup import setup_of
     from latency_tables.table.table import LatencyTable
 

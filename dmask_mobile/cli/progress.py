@@ -28,7 +28,7 @@ class ShownProgress:
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}  # when each stage was told first, and what was done by then
         self._last_line = 0.0
 
     def __enter__(self) -> ShownProgress:
@@ -53,12 +53,12 @@ class ShownProgress:
             self._show_bar(stage, done, total, note)
             return
         now = time.monotonic()
-        started = self._started.setdefault(stage, now)
+        started, done_before = self._started.setdefault(stage, (now, done))
         if done < total and now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        left = (now - started) * (total - done) / max(1, done - 1)
-        timing = f", about {left:.0f} s left" if 1 < done < total and now > started else ""
+        left = (now - started) * (total - done) / max(1, done - done_before)
+        timing = f", about {left:.0f} s left" if done_before < done < total else ""
         self._console.print(f"{stage} {done}/{total}{timing} {note}".rstrip(), highlight=False)
 
     def _show_bar(self, stage: str, done: int, total: int, note: str) -> None:

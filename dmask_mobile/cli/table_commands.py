@@ -62,9 +62,15 @@ def profile(
     runner: Runner = "",
     runner_flag: RunnerFlags = None,
     emulated: Emulated = False,
-    minutes: Annotated[float, typer.Option(min=0.01, help="Measure for so long at most; predict the rest.")] = 6.0,
+    minutes: Annotated[
+        float,
+        typer.Option(min=0.01, max=10_080, help="Measure for so long at most, in all runs of a table."),
+    ] = 6.0,
     target_error: TargetError = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each block is measured, apart in time.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How often each block is measured, apart in time.")] = 3,
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="Try again what failed in earlier runs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure blocks and whole networks of a space on a device into a latency table.
@@ -78,14 +84,19 @@ def profile(
     A board: dmask profile demo --device ssh:pi@raspberry --python venv/bin/python -o board.jsonl
     """
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.profiling.measuring import ProfileSettings
+    from latency_tables.profiling.settings import ProfileSettings
 
     if output is None or (space is None) == (missing is None):
         raise DmaskError(
             "a profile needs a table, and a space or --missing child.json",
             "for example: dmask profile demo -o table.jsonl",
         )
-    settings = ProfileSettings(minutes=minutes, target_error=target_error and parse_share(target_error), rounds=rounds)
+    settings = ProfileSettings(
+        minutes=minutes,
+        target_error=parse_share(target_error) if target_error is not None else None,
+        rounds=rounds,
+        retry_failures=retry_failures,
+    )
     options = DeviceOptions(
         python=python,
         runner=str(Path(runner).absolute()) if runner else "",
@@ -93,10 +104,11 @@ def profile(
         cores=parse_cores(cores),
         emulated=emulated,
     )
+    found = None if space is None else load_space(space, classes)
     with ShownProgress() as progress:
-        if space is not None:
+        if found is not None:
             table = api.profile(
-                load_space(space, classes),
+                found,
                 output,
                 devices=[reached_at(at, options) for at in device or ["local"]],
                 runtime=runtime,
@@ -109,9 +121,14 @@ def profile(
         else:
             assert missing is not None
             check_no_others((runtime, threads, precision, delegate), options, device or [])
+            if (classes, minutes, target_error) != (None, 6.0, None):
+                raise DmaskError(
+                    "--missing measures all blocks that the child needs",
+                    "leave out --classes, --minutes, --target-error",
+                )
             at = device[0] if device else None
             table = api.profile_missing(ChildSpec.read(missing), output, at=at, settings=settings, progress=progress)
-    show_table(table, as_json)
+    show_table(table, found, as_json)
 
 
 def check_no_others(how: tuple[str, int, PrecisionName, str], options: DeviceOptions, devices: list[str]) -> None:
@@ -126,22 +143,23 @@ def check_no_others(how: tuple[str, int, PrecisionName, str], options: DeviceOpt
         )
 
 
-def show_table(table: LatencyTable, as_json: bool) -> None:
-    """What was measured, and what to know of it."""
-    from latency_tables.profiling.profile import describe_failures, stability
+def show_table(table: LatencyTable, space: SearchSpace | None, as_json: bool) -> None:
+    """What was measured, and what to know of it; of a table that was made for a space, what it lacks for that."""
+    from latency_tables.profiling.profile import describe_failures, stability, what_is_missing
 
+    missing = None if space is None else what_is_missing(table, space)
     if as_json:
-        print_json(table_json(table))
+        print_json({**table_json(table), "incomplete": missing})
         return
     console.print(latency_table_summary(table))
-    for line in (*describe_failures(table), *filter(None, [stability(table)])):
+    for line in (*describe_failures(table), *filter(None, [stability(table), missing])):
         console.print(line, style="yellow", soft_wrap=True)
 
 
 def load_space(name: str, classes: int | None) -> SearchSpace:
     """The space, with other classes than its own where they are given."""
     space = api.load_space(name)
-    return space.with_classes(classes) if classes else space
+    return space if classes is None else space.with_classes(classes)
 
 
 def reached_at(at: str, options: DeviceOptions) -> DeviceOptions:

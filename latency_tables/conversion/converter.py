@@ -92,6 +92,11 @@ class Converter:
             for done, _ in enumerate(self._convert(missing, may_start), start=1):
                 progress("convert", done, len(missing))
 
+    def start(self, count: int) -> None:
+        """Lets the processes that ``count`` models need start beside other work, where conversion is slow."""
+        if self.slow:
+            self.workers.start(count)
+
     def is_ready(self, subject: Subject) -> bool:
         """Whether `model` answers without a slow conversion."""
         return not self.slow or subject in self._failures or self._path(subject).exists()

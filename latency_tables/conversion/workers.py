@@ -37,6 +37,11 @@ class Workers:
         self.limit = max(1, min(MAX_PROCESSES, os.cpu_count() or 1))
         self._processes: list[ConverterProcess] = []
 
+    def start(self, count: int) -> None:
+        """Starts as many processes as ``count`` models need."""
+        while len(self._processes) < self._most(count):
+            self._new()
+
     def convert(
         self, subjects: Iterable[Subject], may_start: Callable[[Subject], bool] = lambda subject: True
     ) -> Generator[tuple[Subject, Answer, float]]:
@@ -80,8 +85,8 @@ class Workers:
         may_start: Callable[[Subject], bool],
     ) -> bool:
         """Gives idle processes work; whether any process has some."""
-        most = self.limit if len(waiting) + len(busy) >= MIN_FOR_SEVERAL else 1
-        while waiting and len(busy) < most:
+        most = max(self._most(len(waiting) + len(busy)), len(self._processes))
+        while waiting and len(busy) < min(self.limit, most):
             if not may_start(waiting[0]):
                 waiting.clear()
                 break
@@ -89,6 +94,10 @@ class Workers:
             process.start(SUBJECT.dump_python(waiting[0], mode="json"))
             busy[process] = waiting.popleft()
         return bool(busy)
+
+    def _most(self, count: int) -> int:
+        """How many processes pay for ``count`` models."""
+        return self.limit if count >= MIN_FOR_SEVERAL else min(1, count)
 
     def _ready(self, busy: dict[ConverterProcess, Subject]) -> list[ConverterProcess]:
         """Those that have an answer, have ended or have taken too long; often none."""

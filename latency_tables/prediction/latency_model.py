@@ -116,9 +116,14 @@ class LatencyModel:
         return fit_corrections(self.whole_networks())
 
     def whole_networks(self) -> list[WholeNetwork]:
-        """The measured networks whose blocks are known."""
-        unknown = self.table.failures.keys() - self.table.blocks.keys()
-        networks = [child for child in self.table.networks if not any(b in unknown for b in child.located_blocks())]
+        """The measured networks whose blocks are known: measured, or predicted without having failed."""
+
+        def is_known(located: BlockAt) -> bool:
+            kind = located[0].kind
+            predicted = located not in self.table.failures and self.can_predict(kind)
+            return kind == "skip" or located in self.table.blocks or predicted
+
+        networks = [child for child in self.table.networks if all(map(is_known, child.located_blocks()))]
         self.predict(located for child in networks for located in child.located_blocks())
         return [self.whole_network(child, self.table.networks[child].typical_ms) for child in networks]
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion.converter import ConversionError, Converter
 from latency_tables.devices.device import Conditions, EstimatingSession, MeasuringError, Samples, Session
-from latency_tables.table.rows import Subject
+from latency_tables.table.rows import Subject, describe_subject
 
 WAKING_SECONDS = 0.05
+SHARE_OF_LAST = 0.2  # of a request in the running mean
+MAX_FAILURES = 6  # one after the other, before the device itself is suspected
+T = TypeVar("T")
 
 
 class MeasuredDevice:
     """One device's session, and what it has loaded.
+
+    A failure counts only once something has worked after it: on a device on which nothing works any more, every model
+    would fail, and none of them is to blame.
 
     Args:
         index: of the device among those that share a table.
@@ -38,10 +46,34 @@ class MeasuredDevice:
         self.note_failure = note_failure
         self._loaded: set[Subject] = set()
         self._failed: set[Subject] = set()
+        self._doubtful: list[tuple[Subject, DmaskError]] = []
+        self._working: Subject | None = None  # the last one that was measured
         self._shares_asked = False
+        self.request_seconds = 0.0  # the running mean of what loading or sampling a model takes
+
+    def try_out(self, subjects: Sequence[Subject]) -> None:
+        """Measures one of ``subjects`` for a moment, unless something was measured before; keeps nothing.
+
+        Raises:
+            DmaskError: when none of them can be measured.
+        """
+        if self._working is not None or not subjects:
+            return
+        for subject in subjects:
+            failure = self._attempt(subject)
+            if failure is None:
+                self._working, self._doubtful = subject, []
+                return
+            self._doubtful.append((subject, failure))
+            check_stopped("profiling")
+        raise self._nothing_works()
 
     def load(self, subject: Subject) -> bool:
-        """Whether the model is ready. It is loaded if it is not, unless that has failed before."""
+        """Whether the model is ready. It is loaded if it is not, unless that has failed before.
+
+        Raises:
+            DmaskError: when nothing works on the device any more.
+        """
         if subject in self._loaded or subject in self._failed:
             return subject in self._loaded
         failure = self._load_model(subject)
@@ -49,17 +81,34 @@ class MeasuredDevice:
             self._loaded.add(subject)
         else:
             self._failed.add(subject)
-            self.note_failure(subject, failure)
+            self._doubt(subject, failure)
         check_stopped("profiling")
         return failure is None
 
     def sample(self, subject: Subject, seconds: float) -> Samples | None:
-        """One round of a loaded model; None where the runtime failed."""
+        """One round of a loaded model; None where the runtime failed.
+
+        Raises:
+            DmaskError: when nothing works on the device any more.
+        """
         try:
-            return self.session.sample(_key(subject), seconds)
+            samples = self._timed(lambda: self.session.sample(_key(subject), seconds))
         except MeasuringError as error:
-            self.note_failure(subject, error)
+            self._doubt(subject, error)
             return None
+        self._confirm(subject)
+        return samples
+
+    def settle(self) -> None:
+        """Decides on failures after which nothing was measured yet: the models', or the device's.
+
+        Raises:
+            DmaskError: when nothing works on the device any more.
+        """
+        if self._doubtful:
+            if self._working is None or self._attempt(self._working) is not None:
+                raise self._nothing_works()
+            self._confirm(self._working)
 
     def wake(self, child: ChildSpec) -> None:
         """Runs a loaded network for a moment.
@@ -89,13 +138,58 @@ class MeasuredDevice:
             return self.session.shares(_key(child))
         return {}
 
+    def _timed(self, action: Callable[[], T]) -> T:
+        """What ``action`` gives; it was a request to the device."""
+        begin = time.monotonic()
+        found = action()
+        self.request_seconds += SHARE_OF_LAST * (time.monotonic() - begin - self.request_seconds)
+        return found
+
+    def _doubt(self, subject: Subject, failure: DmaskError) -> None:
+        self._doubtful.append((subject, failure))
+        if len(self._doubtful) >= MAX_FAILURES:
+            self.settle()
+
+    def _confirm(self, working: Subject) -> None:
+        """Something works, so that what failed before it has failed by itself."""
+        self._working = working
+        doubtful, self._doubtful = self._doubtful, []
+        for subject, failure in doubtful:
+            self.note_failure(subject, failure)
+
+    def _attempt(self, subject: Subject) -> DmaskError | None:
+        """Why a subject cannot be measured for a moment; None when it can."""
+        failure = None if subject in self._loaded else self._load_model(subject)
+        if failure is not None:
+            return failure
+        self._loaded.add(subject)
+        try:
+            self._timed(lambda: self.session.sample(_key(subject), WAKING_SECONDS))
+        except MeasuringError as error:
+            return error
+        return None
+
+    def _nothing_works(self) -> DmaskError:
+        subject, failure = self._doubtful[0]
+        return DmaskError(
+            f"nothing can be measured on the device: {describe_subject(subject)}: {describe_failure(failure)}",
+            "mend that, then start the same command again: it goes on; 'dmask doctor' looks for causes",
+        )
+
     def _load_model(self, subject: Subject) -> DmaskError | None:
         """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
         try:
-            self.session.load(_key(subject), self.converter.model(subject))
+            model = self.converter.model(subject)
+            self._timed(lambda: self.session.load(_key(subject), model))
         except (ConversionError, MeasuringError) as error:
             return error
         return None
+
+
+def describe_failure(error: DmaskError) -> str:
+    """A failure's reason, as tables keep it."""
+    named = error.problem if isinstance(error, ConversionError) else f"{type(error).__name__}: {error}"
+    return " ".join(named.split())
 
 
 def _key(subject: Subject) -> str:

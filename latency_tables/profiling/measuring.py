@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt
-
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped, stop_signals
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.conversion.converter import ConversionError, Converter, converter_for
+from latency_tables.conversion.converter import Converter, converter_for
 from latency_tables.devices.device import Session
 from latency_tables.devices.device_options_store import save_device_options
-from latency_tables.profiling.measured_device import MeasuredDevice
+from latency_tables.profiling.measured_device import MAX_FAILURES, MeasuredDevice, describe_failure
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup
+from latency_tables.shortage import tells_of_shortage
 from latency_tables.table.rows import (
     BlockAt,
     BlockRow,
@@ -37,23 +39,8 @@ from latency_tables.table.rows import (
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 
+LOADING_SHARE = 0.7  # of a round: the time for loading its blocks
 T = TypeVar("T")
-
-
-class ProfileSettings(Record):
-    """How long and how thoroughly to measure.
-
-    ``minutes`` counts all runs of one table. Rounds lie apart in time, so that a disturbance meets one round of many
-    blocks.
-    """
-
-    minutes: PositiveFloat | None = 6.0
-    target_error: float | None = Field(default=None, gt=0, lt=1)
-    rounds: PositiveInt = 3
-    network_rounds: PositiveInt = 4
-    batch_blocks: PositiveInt = 150
-    seconds_per_block: PositiveFloat = 0.015
-    seconds_per_network: PositiveFloat = 0.1
 
 
 @contextmanager
@@ -79,7 +66,7 @@ class Measuring:
 
     Args:
         sessions: of identical devices, which share the work.
-        settings: how thoroughly.
+        settings: how long and how thoroughly.
         converter: makes the models.
         writer: of the table.
     """
@@ -99,8 +86,14 @@ class Measuring:
         self.head, self.rows = table.head, list(table.rows)
         self.sentinels = tuple(table.sentinels)
         self.done = {(row.subject, row.round) for row in self.rows if isinstance(row, BlockRow | NetworkRow)}
+        self.failed = {
+            subject
+            for subject, reason in table.failures.items()
+            if not (settings.retry_failures or tells_of_shortage(reason))
+        }
         self.before_s = max((row.elapsed_s for row in self.rows if isinstance(row, SentinelRow)), default=0.0)
         self.start = time.monotonic()
+        self.end = math.inf  # of the time that `limit` gives
         self._lock = threading.Lock()
 
     @property
@@ -108,70 +101,133 @@ class Measuring:
         """Seconds of profiling over all runs of this table."""
         return self.before_s + time.monotonic() - self.start
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until the limit; infinite without one, negative after it."""
+        return self.end - time.monotonic()
+
+    def limit(self, minutes: float | None) -> None:
+        """Lets all runs of this table together last for ``minutes``: what is not measured by then is left out."""
+        self.end = math.inf if minutes is None else self.start + 60 * minutes - self.before_s
+
     def table(self) -> LatencyTable:
         """What there is so far."""
         return LatencyTable(self.head, tuple(self.rows), str(self.writer.path))
-
-    def convert(self, subjects: Iterable[Subject], progress: Progress = silent) -> None:
-        """Makes the models ready that are to be measured.
-
-        Raises:
-            StoppedError: when a signal came.
-        """
-
-        def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            progress(stage, done, total, note)
-            check_stopped("profiling")
-
-        self.converter.convert_all(tuple(subjects), tell)
 
     def measure_rounds(
         self,
         blocks: Sequence[BlockAt],
         between: Callable[[], None] = lambda: None,
         progress: Progress = silent,
+        converting_share: float = 1.0,
     ) -> None:
         """All rounds of ``blocks`` that are missing, with the sentinels before each and at the end.
 
+        As many of them as the time left allows: each round gets an equal share of it.
+
+        Args:
+            blocks: what to measure.
+            between: called after each round.
+            progress: told after each model that was converted or measured.
+            converting_share: of the time left, for converting the blocks.
+
         Raises:
+            DmaskError: when nothing can be measured on a device.
             StoppedError: when a signal came.
         """
-        self.convert([*self.sentinels, *blocks], progress)
-        count = 0
-
-        def measure_share(device: MeasuredDevice, round_: int) -> None:
-            nonlocal count
-            # All are loaded first: loading cools the caches.
-            ready = [block for block in self._share(blocks, device) if device.load(block)]
-            self._measure_sentinels(device)
-            for block in ready:
-                self._measure(device, block, round_)
-                with self._lock:
-                    count += 1
-                    progress(f"measure round {round_ + 1}/{self.settings.rounds}", count, len(blocks))
-
+        self._try_out(blocks)
+        self._convert([*self.sentinels, *blocks], converting_share, progress)
+        converted = [block for block in blocks if self.converter.is_ready(block)]
+        reached: set[BlockAt] = set(converted)
         for round_ in range(self.settings.rounds):
-            count = 0
-            self._on_each(lambda device, round_=round_: measure_share(device, round_))  # type: ignore[misc]
+            if self.left_s <= 0:
+                break
+            reached = self._measure_round(converted, reached, round_, progress)
             between()
         self._on_each(self._measure_sentinels)
         for device in self.devices:
+            device.settle()
             device.unload(blocks)
 
-    def measure_networks(self, due: Sequence[tuple[ChildSpec, int]], progress: Progress = silent) -> None:
+    def measure_networks(self, due: Sequence[tuple[ChildSpec, int]], share: float, progress: Progress = silent) -> None:
         """Rounds of whole networks, unless they were measured before.
 
+        Args:
+            due: networks and rounds.
+            share: of the time left that this may take.
+            progress: told after each network that was converted.
+
         Raises:
+            DmaskError: when nothing can be measured on a device.
             StoppedError: when a signal came.
         """
-        self.convert([child for child, _ in due], progress)
+        end = time.monotonic() + share * max(0.0, self.left_s)
+        self._convert([child for child, _ in due], share, progress)
+        converted = [(child, round_) for child, round_ in due if self.converter.is_ready(child)]
 
         def measure_share(device: MeasuredDevice) -> None:
-            ready = [(child, round_) for child, round_ in self._share(due, device) if device.load(child)]
+            ready = []
+            for child, round_ in self._share(converted, device):
+                if time.monotonic() < end and device.load(child):
+                    ready.append((child, round_))
             for child, round_ in ready:
-                self._measure(device, child, round_)
+                if self.left_s > 0:
+                    self._measure(device, child, round_)
 
         self._on_each(measure_share)
+
+    def _try_out(self, blocks: Sequence[BlockAt]) -> None:
+        """Finds out at once when nothing can be measured: before all blocks are converted, and before rows say so."""
+        by_kind: dict[str, list[Subject]] = defaultdict(list)
+        for block in blocks:
+            by_kind[block[0].kind].append(block)
+        few = [block for same in itertools.zip_longest(*by_kind.values()) for block in same if block is not None]
+        subjects = few[:MAX_FAILURES]
+        if any(isinstance(subject, tuple) for subject, _ in self.done) or not blocks:
+            subjects += self.sentinels
+        self.converter.start(len(blocks))
+        self._on_each(lambda device: device.try_out(subjects))
+
+    def _convert(self, subjects: Sequence[Subject], share: float, progress: Progress) -> None:
+        """Converts as many of ``subjects`` as a share of the time left allows, if they are to be measured after it."""
+        end, count = time.monotonic() + share * max(0.0, self.left_s), 0
+        request_s = max(device.request_seconds for device in self.devices)
+        measured_s = (self.settings.rounds + 1) * request_s / len(self.devices)  # it is loaded as well
+        end -= (self.settings.rounds + 1) * (len(self.sentinels) + 1) * request_s
+
+        def may_start(subject: Subject) -> bool:
+            nonlocal count
+            count += 1
+            return time.monotonic() + self.converter.expected_seconds(subject) + count * measured_s < end
+
+        self.converter.convert_all(subjects, progress, may_start)
+
+    def _measure_round(
+        self, blocks: Sequence[BlockAt], among: set[BlockAt], round_: int, progress: Progress
+    ) -> set[BlockAt]:
+        """One round of the ``blocks`` that are ``among`` those of earlier rounds. Returns those that were reached."""
+        begin, count, reached = time.monotonic(), 0, set[BlockAt]()
+        seconds = max(0.0, self.left_s) / (self.settings.rounds - round_)
+        loaded_until, end = begin + LOADING_SHARE * seconds, begin + seconds
+
+        def measure_share(device: MeasuredDevice) -> None:
+            nonlocal count
+            ready = []  # all are loaded first: loading cools the caches
+            for block in self._share(blocks, device):
+                if block in among and time.monotonic() < loaded_until and device.load(block):
+                    ready.append(block)
+            self._measure_sentinels(device)
+            for block in ready:
+                if time.monotonic() >= end:
+                    return
+                self._measure(device, block, round_)
+                with self._lock:
+                    reached.add(block)
+                    count += 1
+                    progress(f"measure round {round_ + 1}/{self.settings.rounds}", count, len(among))
+
+        self._on_each(measure_share)
+        return reached
 
     def _share(self, items: Sequence[T], device: MeasuredDevice) -> Sequence[T]:
         return items[device.index :: len(self.devices)]
@@ -198,6 +254,7 @@ class Measuring:
                 else:
                     self._add(BlockRow(block=subject[0], in_size=subject[1], **common))
                 self.done.add((subject, round_))
+                self.failed.discard(subject)
         check_stopped("profiling")
 
     def _measure_sentinels(self, device: MeasuredDevice) -> None:
@@ -230,8 +287,8 @@ class Measuring:
             self._add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
 
     def _fail(self, subject: Subject, error: DmaskError) -> None:
-        named = error.problem if isinstance(error, ConversionError) else f"{type(error).__name__}: {error}"
-        reason = " ".join(named.split())
+        self.failed.add(subject)
+        reason = describe_failure(error)
         if isinstance(subject, ChildSpec):
             self._add(FailureRow(at=now(), child=subject, reason=reason))
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.prediction.predictor import MIN_BLOCKS
-from latency_tables.table.rows import BlockAt
+from latency_tables.table.rows import BlockAt, Subject
 from latency_tables.table.table import LatencyTable
 
 NETWORKS_PER_RESOLUTION, NUM_NETWORKS = 5, 24
@@ -58,6 +60,15 @@ def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
     return tuple(networks[:NUM_SENTINELS])
 
 
+def alternating(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
+    """The same networks, with the resolutions taking turns: where time is short, each gets some."""
+    by_resolution: dict[int, list[ChildSpec]] = defaultdict(list)
+    for child in networks:
+        by_resolution[child.resolution].append(child)
+    turns = itertools.zip_longest(*by_resolution.values())
+    return tuple(child for turn in turns for child in turn if child is not None)
+
+
 class Planner:
     """Chooses the blocks of a space that a table should get next.
 
@@ -69,19 +80,21 @@ class Planner:
     Args:
         space: the space.
         rounds: how often each block is to be measured.
+        failed: what is not tried again; may grow.
         seed: of the draws.
     """
 
-    def __init__(self, space: SearchSpace, rounds: int = 1, seed: int = 0) -> None:
+    def __init__(self, space: SearchSpace, rounds: int = 1, failed: Collection[Subject] = (), seed: int = 0) -> None:
         self.space = space
         self.rounds = rounds
+        self.failed = failed
         self.generator = random.Random(seed)
         self.all = blocks_of(space)
 
     def missing(self, table: LatencyTable) -> list[BlockAt]:
-        """What has neither failed nor been measured in all rounds."""
-        rounds, failures = table.num_rounds, table.failures
-        return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in failures]
+        """What was not measured in all rounds, without what failed."""
+        rounds = table.num_rounds
+        return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in self.failed]
 
     def next_batch(self, model: LatencyModel, size: int) -> list[BlockAt]:
         """About ``size`` blocks that are missing; none when all of them were measured.

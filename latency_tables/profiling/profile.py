@@ -14,14 +14,20 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.verification.latency_verdict import UNSTABLE_NOISE
 from latency_tables.devices.device import MeasuringError
+from latency_tables.prediction.correction import MIN_NETWORKS
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.measuring import Measuring, ProfileSettings, measuring_into
-from latency_tables.profiling.plan import Planner, networks_of, sentinels_of
+from latency_tables.profiling.measuring import Measuring, measuring_into
+from latency_tables.profiling.plan import Planner, alternating, blocks_of, networks_of, sentinels_of
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup
 from latency_tables.table.rows import describe_subject
 from latency_tables.table.table import LatencyTable
 
 NETWORKS_DONE_AT = 0.8  # of the way: whole networks are spread over so much of it
+NETWORKS_SHARE, CONVERTING_SHARE = (
+    0.3,
+    0.5,
+)  # of the time left: for whole networks between two rounds, for converting blocks
 MIN_BATCH_BLOCKS, FIRST_SLOW_BATCH_BLOCKS = 10, 60
 
 
@@ -31,23 +37,25 @@ def profile_space(
     """Measures ``space`` into ``path``; goes on with what is there. Returns the table.
 
     Stops when every block is measured, when ``target_error`` is reached or when ``minutes`` are over, whichever
-    comes first; the blocks that were not measured are predicted.
+    comes first; the blocks that were not measured are predicted. `what_is_missing` says what there was no time for.
 
     Raises:
         DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to, and when
-            not a single block could be measured.
+            nothing can be measured.
         DeviceLostError: when the device is gone.
         StoppedError: after SIGTERM or Ctrl-C.
     """
     with measuring_into(path, setup, settings) as measuring:
         if measuring.writer.dropped_line:
             progress("profile", 0, 1, "dropped a line that was cut off")
+        measuring.limit(settings.minutes)
         table = _SpaceProfile(space, measuring).run(progress)
     if not table.blocks:
-        subject, reason = next(iter(table.failures.items()))
+        reason = next((f": {failure}" for failure in describe_failures(table)), f" in {settings.minutes:g} minutes")
         raise DmaskError(
-            f"nothing could be measured into '{path}': {describe_subject(subject)}: {reason}",
-            f"mend that, remove '{path}' and profile again; 'dmask doctor' looks for causes",
+            f"no block could be measured into '{path}'{reason}",
+            "give more --minutes, which counts all runs of a table, and start the same command again; where blocks"
+            " failed, 'dmask doctor' looks for causes and --retry-failures tries them again",
         )
     return table
 
@@ -76,66 +84,82 @@ class _SpaceProfile:
     def __init__(self, space: SearchSpace, measuring: Measuring) -> None:
         self.measuring = measuring
         self.settings = measuring.settings
-        self.planner = Planner(space, self.settings.rounds)
-        self.networks = networks_of(space)
-        measuring.sentinels = measuring.sentinels or sentinels_of(self.networks)
-        table = measuring.table()
-        self.num_blocks_before, failed = len(table.blocks), table.failures
-        self.pending = [
+        self.planner = Planner(space, self.settings.rounds, measuring.failed)
+        networks = networks_of(space)
+        measuring.sentinels = measuring.sentinels or sentinels_of(networks)
+        self.networks = alternating(networks)
+        self.num_blocks_before = len(measuring.table().blocks)
+        self.num_network_rounds = len(self.networks) * self.settings.network_rounds
+
+    @property
+    def pending(self) -> list[tuple[ChildSpec, int]]:
+        """Rounds of whole networks that were not measured, without networks that failed."""
+        return [
             (child, round_)
             for round_ in range(self.settings.network_rounds)
             for child in self.networks
-            if (child, round_) not in measuring.done and child not in failed
+            if (child, round_) not in self.measuring.done and child not in self.measuring.failed
         ]
-        self.num_network_rounds = len(self.networks) * self.settings.network_rounds
 
     def run(self, progress: Progress) -> LatencyTable:
         """Batches of blocks, with networks and sentinels between their rounds."""
         model = LatencyModel(self.measuring.table())
         while not self._finished(model):
-            num_blocks = len(model.table.blocks)
-            batch = self.planner.next_batch(model, self._batch_size(num_blocks))
+            num_blocks, num_done = len(model.table.blocks), len(self.measuring.done)
+            size = self._batch_size(num_blocks)
+            batch = self.planner.next_batch(model, size) if size else []
             if not batch and not self.pending:
                 break
-            due = functools.partial(self._measure_networks, num_blocks, not batch, progress)
-            self.measuring.measure_rounds(batch, due, progress if self.measuring.converter.slow else silent)
+            tell = self._in_seconds(progress)
+            due = functools.partial(self._measure_networks, num_blocks, not batch, tell)
+            share = CONVERTING_SHARE if model.can_predict("inverted_residual") else 1.0
+            self.measuring.measure_rounds(batch, due, tell, share)
             model = LatencyModel(self.measuring.table())
             self._report(model, progress)
-            if not model.table.blocks:  # a whole batch failed: the others would as well
+            if len(self.measuring.done) == num_done:  # no time for more
                 break
         return model.table
 
     def _batch_size(self, num_blocks: int) -> int:
-        """How many blocks can be converted and measured in the time that is left, at the pace so far."""
-        size, new = self.settings.batch_blocks, num_blocks - self.num_blocks_before
-        if self.measuring.converter.slow and not new:
-            size = min(size, FIRST_SLOW_BATCH_BLOCKS)
-        elif self.settings.minutes is not None and new:
-            left_s = 60 * self.settings.minutes - self.measuring.elapsed_s
-            pace = new / (self.measuring.elapsed_s - self.measuring.before_s)
-            size = min(size, max(MIN_BATCH_BLOCKS, int(pace * left_s)))
-        return size
+        """How many blocks can be converted and measured in the time that is left, at the pace so far; 0 for too few."""
+        measuring, new = self.measuring, num_blocks - self.num_blocks_before
+        if not new:
+            slow = measuring.converter.slow
+            return min(self.settings.batch_blocks, FIRST_SLOW_BATCH_BLOCKS if slow else self.settings.batch_blocks)
+        if math.isinf(measuring.left_s):
+            return self.settings.batch_blocks
+        size = int(measuring.left_s * new / (measuring.elapsed_s - measuring.before_s))
+        return min(self.settings.batch_blocks, size) if size >= MIN_BATCH_BLOCKS else 0
 
     def _finished(self, model: LatencyModel) -> bool:
-        """Time is up or the error is small enough; not before the first batch and one round of every network."""
-        settings = self.settings
+        """Time is up, or the error is small enough after one round of every network."""
+        if self.measuring.left_s <= 0:
+            return True
         if not model.table.blocks or len(self.pending) > self.num_network_rounds - len(self.networks):
             return False
-        if settings.minutes is not None and self.measuring.elapsed_s >= 60 * settings.minutes:
-            return True
-        return settings.target_error is not None and error_of(model) <= settings.target_error
+        return self.settings.target_error is not None and error_of(model) <= self.settings.target_error
 
     def _measure_networks(self, num_blocks: int, everything: bool, progress: Progress) -> None:
         """As many rounds of whole networks as keep pace with the blocks; all that are left when there are none."""
-        share = num_blocks / len(self.planner.all)
+        share, pending = num_blocks / len(self.planner.all), self.pending
         if self.settings.minutes is not None:
             share = max(share, self.measuring.elapsed_s / 60 / self.settings.minutes)
         due = self.num_network_rounds * (1.0 if everything else min(1.0, share / NETWORKS_DONE_AT))
         if self.settings.target_error is not None:  # an error can be told only once every network was measured
             due = max(due, float(len(self.networks)))
-        count = max(0, math.ceil(due) - (self.num_network_rounds - len(self.pending)))
-        taken, self.pending = self.pending[:count], self.pending[count:]
-        self.measuring.measure_networks(taken, progress)
+        count = max(0, math.ceil(due) - (self.num_network_rounds - len(pending)))
+        self.measuring.measure_networks(pending[:count], 1.0 if everything else NETWORKS_SHARE, progress)
+
+    def _in_seconds(self, progress: Progress) -> Progress:
+        """Progress in seconds of the time limit, with what is done right now; as it is told where there is no limit."""
+        if self.settings.minutes is None:
+            return progress if self.measuring.converter.slow else silent
+        limit = math.ceil(60 * self.settings.minutes)
+
+        def tell(stage: str, done: int, total: int, note: str = "") -> None:
+            progress("profile", min(limit - 1, round(self.measuring.elapsed_s)), limit, f"{stage} {done}/{total}")
+
+        return tell
 
     def _report(self, model: LatencyModel, progress: Progress) -> None:
         """Progress in seconds where time is the limit, else in blocks."""
@@ -147,11 +171,26 @@ class _SpaceProfile:
             note += f", error {error:.1%}" if math.isfinite(error) else ""
         if table.failures:
             note += f", {len(table.failures)} failed"
-        if self.settings.minutes is not None and measured < total:
-            limit = round(60 * self.settings.minutes)
-            progress("profile", min(limit, round(self.measuring.elapsed_s)), limit, note)
-        else:
+        if self.settings.minutes is None:
             progress("profile", measured, total, note)
+        else:
+            limit = math.ceil(60 * self.settings.minutes)
+            is_complete = not self.pending and not self.planner.missing(table)
+            progress("profile", limit if is_complete else min(limit, round(self.measuring.elapsed_s)), limit, note)
+
+
+def what_is_missing(table: LatencyTable, space: SearchSpace) -> str | None:
+    """What a table lacks for predicting the networks of a space, and what to do; None when it lacks nothing."""
+    model, lacking = LatencyModel(table), []
+    blocks = blocks_of(space)
+    unknown = [block for block in blocks if block not in table.blocks and not model.can_predict(block[0].kind)]
+    if unknown:
+        lacking.append(f"{len(unknown)} of {len(blocks)} blocks were not measured and cannot be predicted yet")
+    if len(table.networks) < MIN_NETWORKS:
+        lacking.append(f"{len(table.networks)} whole networks are measured, at least {MIN_NETWORKS} are needed")
+    if not lacking:
+        return None
+    return f"incomplete: {'; '.join(lacking)}; start the same command again, with more --minutes if they are used up"
 
 
 def error_of(model: LatencyModel) -> float:
@@ -188,6 +227,7 @@ def remeasure(
     with stop_signals(), setup.devices[0].open(*setup.how_to_run) as session:
         for key, model in models.items():
             session.load(key, model)
+            check_stopped("measuring")
         for round_ in range(rounds):
             for key in models:
                 samples = session.sample(key, seconds)

@@ -16,9 +16,9 @@ from dmask_mobile.records.child import ChildSpec
 from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency, PredictedLatency
 from latency_tables.conversion.converter import converter_for
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import NUM_SENTINELS
 from latency_tables.profiling.profile import remeasure
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_of
 from latency_tables.runtimes.registry import runtime_named
 from latency_tables.table.statistics import Summary, summarize

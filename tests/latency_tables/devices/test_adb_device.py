@@ -28,9 +28,9 @@ from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.phone_state import Thermometer, WatchedSession, prepared
 from latency_tables.diagnosis.discovery import seen_phone
 from latency_tables.diagnosis.doctor import judge_device
-from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import blocks_of, networks_of
 from latency_tables.profiling.profile import profile_space
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_for
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime

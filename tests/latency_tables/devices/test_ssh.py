@@ -25,9 +25,9 @@ from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import DEVICES
 from latency_tables.devices.ssh import SshDevice
-from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plan import blocks_of, networks_of
 from latency_tables.profiling.profile import profile_space
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_for
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.table.rows import BlockRow, NetworkRow

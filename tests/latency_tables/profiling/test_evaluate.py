@@ -11,9 +11,9 @@ from scipy.stats import kendalltau
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.profiling.evaluate import MeasuredChild, evaluate, judge, repeatability, unseen_children
-from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.plots import plot_evaluation, plot_table
 from latency_tables.profiling.profile import profile_space
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.table.table import LatencyTable
 from tests.latency_tables.factory import write_table
 from tests.latency_tables.profiling.test_profile import setup

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
-from dmask_mobile.records.artifact import LatencyPrediction
+from dmask_mobile.records.artifact import LatencyPrediction, Precision
 from dmask_mobile.records.space import SearchSpace, load_space
 from export.verification.latency_verdict import LatencyRules, MeasuredLatency, PredictedLatency, judge_latencies
+from latency_tables.conversion.converter import Converter
+from latency_tables.conversion.workers import Workers
 from latency_tables.devices.device import (
     Conditions,
     Device,
@@ -29,13 +34,16 @@ from latency_tables.devices.device import (
 from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.measuring import ProfileSettings
+from latency_tables.profiling import measured_device, measuring
+from latency_tables.profiling.measured_device import MAX_FAILURES
 from latency_tables.profiling.plan import blocks_of, networks_of
-from latency_tables.profiling.profile import profile_space, remeasure
+from latency_tables.profiling.profile import profile_space, remeasure, what_is_missing
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_for
+from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.runtime import Runtime
-from latency_tables.table.rows import BlockRow, ConditionsRow, FailureRow, NetworkRow, SentinelRow, SharesRow
+from latency_tables.table.rows import BlockRow, ConditionsRow, FailureRow, NetworkRow, SentinelRow, SharesRow, Subject
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 from tests.export.factory import exported
@@ -166,13 +174,210 @@ class FailingPhone(ScriptedPhone):
             raise error
 
 
-def test_where_nothing_can_be_measured_it_ends_after_a_batch(tmp_path: Path) -> None:
-    phone = FailingPhone(lambda *_: MeasuringError("refused"))
-    with pytest.raises(DmaskError, match=r"nothing could be measured into .*: refused"):
-        profile_space(
-            load_space("demo"), Setup((phone,), OnnxRuntime()), ProfileSettings(batch_blocks=10), tmp_path / "t"
-        )
-    assert sum(phone.asked.values()) < 100  # of 188 blocks and networks
+def test_where_nothing_can_be_measured_it_ends_within_a_few_models(tmp_path: Path) -> None:
+    """No row blames a model, so that the same command measures everything once the cause is mended."""
+    path, phone = tmp_path / "t.jsonl", FailingPhone(lambda *_: MeasuringError("refused"))
+    with pytest.raises(DmaskError, match=r"nothing can be measured on the device: .*: refused; mend that, then start"):
+        profile_space(SPACE, Setup((phone,), OnnxRuntime()), ProfileSettings(), path)
+    assert phone.asked.total() == MAX_FAILURES < len(blocks_of(SPACE))
+    assert LatencyTable.read(path).rows == ()
+    table = profile(path, ScriptedPhone())
+    assert set(table.blocks) == set(blocks_of(SPACE))
+
+
+def test_kinds_that_fail_do_not_end_a_profile_whose_other_kinds_work(tmp_path: Path) -> None:
+    bad = {repr(block) for block in blocks_of(SPACE) if block[0].kind == "conv"}
+    table = profile(tmp_path / "t.jsonl", FailingPhone(lambda what, key, _: refused_if(key in bad)))
+    assert {repr(subject) for subject in table.failures} == bad
+    assert {repr(block) for block in table.blocks} == set(map(repr, blocks_of(SPACE))) - bad
+
+
+def refused_if(failing: bool) -> Exception | None:
+    return MeasuringError("refused") if failing else None
+
+
+def test_a_device_on_which_nothing_works_any_more_ends_the_profile_and_blames_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    phone = FailingPhone(lambda *_: refused_if(phone.asked.total() > 60))
+    with pytest.raises(DmaskError, match=r"nothing can be measured on the device: .*: refused"):
+        profile(path, phone)
+    table = LatencyTable.read(path)
+    assert table.blocks
+    assert table.failures == {}
+    assert set(profile(path, ScriptedPhone()).num_rounds.values()) == {2}
+
+
+def failed_before(path: Path, reason: str) -> None:
+    """A table in which a block failed for ``reason``."""
+    (block, in_size), *_ = blocks_of(SPACE)
+    head = Setup((ScriptedPhone(),), OnnxRuntime()).head()
+    with TableWriter(path, head) as writer:
+        writer.add(FailureRow(at=AT, block=block, in_size=in_size, reason=reason))
+        writer.add(FailureRow(at=AT, child=networks_of(SPACE)[-1], reason=reason))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "MeasuringError: OSError: [Errno 28] No space left on device: '/tmp/dmask-x/3'",
+        "MeasuringError: the runtime crashed (SIGKILL); the session goes on with the next model",
+        "MeasuringError: OSError: [Errno 24] Too many open files",
+        "MeasuringError: RuntimeError: std::bad_alloc",
+        "MemoryError: ",
+    ],
+)
+def test_what_failed_for_want_of_space_or_memory_is_tried_again_by_itself(reason: str, tmp_path: Path) -> None:
+    """As tables have it that were made when such a cause was still held against the model."""
+    failed_before(tmp_path / "t.jsonl", reason)
+    table = profile(tmp_path / "t.jsonl", ScriptedPhone())
+    assert table.failures == {}
+    assert set(table.blocks) == set(blocks_of(SPACE))
+    assert set(table.networks) == set(networks_of(SPACE))
+
+
+def test_a_failure_is_tried_again_when_that_is_wished(tmp_path: Path) -> None:
+    path, first = tmp_path / "t.jsonl", blocks_of(SPACE)[0]
+    failed_before(path, "MeasuringError: no kernel")
+    assert set(profile(path, ScriptedPhone()).failures) == {first, networks_of(SPACE)[-1]}
+    retrying = QUICK.model_copy(update={"retry_failures": True})
+    phone = FailingPhone(lambda what, key, _: refused_if(key == repr(first)))
+    table = profile_space(SPACE, Setup((phone,), OnnxRuntime()), retrying, path)
+    assert table.failures == {first: "MeasuringError: refused"}
+    assert phone.asked["load", repr(first)] <= 2  # tried out, then loaded: not for ever
+    table = profile_space(SPACE, Setup((ScriptedPhone(),), OnnxRuntime()), retrying, path)
+    assert table.failures == {}
+    assert set(table.num_rounds.values()) == {2}
+
+
+class Clock:
+    """Stands for the module `time`: it goes on when something takes time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowConverter(Converter):
+    """A conversion takes so many seconds of the clock, on one process."""
+
+    def __init__(self, clock: Clock, seconds: float, folder: Path) -> None:
+        super().__init__(LiteRTRuntime(), "fp32", folder, Workers("litert", "fp32", folder))
+        self.clock = clock
+        self.seconds_each = seconds
+
+    def start(self, count: int) -> None:
+        return
+
+    def _convert(
+        self, subjects: Sequence[Subject], may_start: Callable[[Subject], bool] = lambda subject: True
+    ) -> Iterator[Subject]:
+        for subject in itertools.takewhile(may_start, subjects):
+            self.clock.now += self.seconds_each
+            self._seconds[type(subject)].append(self.seconds_each)
+            self._keep(self._path(subject), b"model")
+            yield subject
+
+
+class SlowPhone(ScriptedPhone):
+    """A sample takes so many seconds of the clock."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        super().__init__()
+        self.clock = clock
+        self.seconds = seconds
+
+    @contextmanager
+    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
+        phone = self
+
+        class SlowSession(ScriptedSession):
+            def sample(self, key: str, seconds: float) -> Samples:
+                phone.clock.now += phone.seconds
+                return super().sample(key, seconds)
+
+        yield SlowSession(self)
+
+
+def slow_world(monkeypatch: pytest.MonkeyPatch, conversion_s: float, folder: Path) -> Clock:
+    """A clock by which conversions take so long."""
+    clock = Clock()
+
+    @contextmanager
+    def converter_for(runtime: Runtime, precision: Precision) -> Iterator[Converter]:
+        yield SlowConverter(clock, conversion_s, folder)
+
+    monkeypatch.setattr(measuring, "converter_for", converter_for)
+    for module in (measuring, measured_device):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("minutes", "conversion_s", "sample_s"),
+    [(1.2, 1.5, 0.05), (6.0, 1.5, 0.05), (1.2, 6.0, 0.05), (6.0, 0.0, 1.5), (1.0, 0.0, 0.05), (2.0, 8.0, 2.0)],
+)
+def test_minutes_are_a_limit_whatever_takes_the_time(
+    minutes: float, conversion_s: float, sample_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiteRT's conversions, or a phone's samples: 8.5 minutes were taken where 1.2 were allowed."""
+    clock, told = slow_world(monkeypatch, conversion_s, tmp_path), []
+    settings = ProfileSettings(minutes=minutes)
+    table = profile_space(
+        load_space("demo"),
+        Setup((SlowPhone(clock, sample_s),), OnnxRuntime()),
+        settings,
+        tmp_path / "t.jsonl",
+        lambda stage, done, total, note="": told.append((stage, done, total)),
+    )
+    took = clock.now - 1000.0
+    assert took <= 1.2 * 60 * minutes + 3 * conversion_s
+    everything = len(blocks_of(load_space("demo")))
+    assert took >= 0.5 * 60 * minutes or len(table.blocks) == everything
+    assert {stage for stage, *_ in told} == {"profile"}
+    assert {total for *_, total in told} == {60 * minutes}
+    seconds = [done for _, done, _ in told]
+    assert seconds == sorted(seconds)
+
+
+def test_a_second_run_goes_on_with_more_minutes_and_what_is_missing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, path, space = slow_world(monkeypatch, 0.0, tmp_path), tmp_path / "t.jsonl", load_space("demo")
+    setup = Setup((SlowPhone(clock, 1.0),), OnnxRuntime())
+    table = profile_space(space, setup, ProfileSettings(minutes=0.5), path)
+    assert table.blocks
+    incomplete = what_is_missing(table, space)
+    assert incomplete is not None
+    assert re.search(
+        r"incomplete: \d+ of 164 blocks were not measured and cannot be .*; .* with more --minutes", incomplete
+    )
+    again = profile_space(space, setup, ProfileSettings(minutes=0.5), path)
+    assert again.rows == table.rows  # the time of the table is used up
+    table = profile_space(space, setup, ProfileSettings(minutes=60), path)
+    assert what_is_missing(table, space) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"minutes": 0.0},
+        {"minutes": float("nan")},
+        {"minutes": float("inf")},
+        {"minutes": 1e9},
+        {"rounds": 10**9},
+        {"rounds": 0},
+        {"network_rounds": 10**9},
+        {"target_error": float("nan")},
+        {"seconds_per_block": 1e9},
+        {"batch_blocks": 0},
+    ],
+    ids=str,
+)
+def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        ProfileSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_what_is_no_fault_of_a_model_ends_the_profile(tmp_path: Path) -> None:
@@ -187,12 +392,12 @@ def test_a_block_that_fails_later_is_not_tried_for_ever(tmp_path: Path) -> None:
     bad = blocks_of(SPACE)[0]
 
     def fails(what: str, key: str, count: int) -> Exception | None:
-        return MeasuringError("flaky") if (what, key) == ("sample", repr(bad)) and count > 1 else None
+        return MeasuringError("flaky") if (what, key) == ("sample", repr(bad)) and count > 2 else None
 
     settings = QUICK.model_copy(update={"rounds": 3, "minutes": None})
     phone = FailingPhone(fails)
     table = profile_space(SPACE, Setup((phone,), OnnxRuntime()), settings, tmp_path / "t.jsonl")
-    assert phone.asked["sample", repr(bad)] == 3
+    assert phone.asked["sample", repr(bad)] == 1 + 3  # it was tried out as well
     assert table.num_rounds[bad] == 1
     assert table.failures == {bad: "MeasuringError: flaky"}
     assert len(LatencyModel(table).whole_networks()) == len(table.networks)
@@ -300,21 +505,3 @@ def test_a_verification_that_is_told_to_stop_stops(signal_number: int, tmp_path:
     prediction = PredictedLatency("latency", "onnx", "fp32", prediction, {}, Probe())
     with pytest.raises(StoppedError, match=rf"measuring stopped by {signal.Signals(signal_number).name}"):
         list(judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, LatencyRules()))
-
-
-class Refusing(ScriptedSession):
-    def load(self, key: str, model: bytes) -> None:
-        raise MeasuringError("no kernel")
-
-
-class RefusingPhone(ScriptedPhone):
-    @contextmanager
-    def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
-        yield Refusing(self)
-
-
-def test_a_table_of_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match=r"nothing could be measured into .*: MeasuringError: no kernel; mend that"):
-        profile(tmp_path / "t.jsonl", RefusingPhone())
-    failed = [row.subject for row in LatencyTable.read(tmp_path / "t.jsonl").rows if isinstance(row, FailureRow)]
-    assert len(failed) == len(set(failed))  # each one is tried once

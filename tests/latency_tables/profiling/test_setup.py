@@ -12,8 +12,8 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.devices.device import DeviceInfo, Session
 from latency_tables.devices.options import DeviceOptions
-from latency_tables.profiling.measuring import ProfileSettings
 from latency_tables.profiling.profile import profile_space
+from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_for
 from latency_tables.runtimes.litert import LiteRTRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
