@@ -7,7 +7,8 @@ terms of neighbouring choices, so partial chains that end at the same width are 
 Labels are dropped when they cannot end within the bounds, when a Lagrangian bound shows that they cannot beat the
 best child known, and when another label dominates them. What dominates depends on the bounds that are in force:
 with the upper one alone the cheaper and better label, with the lower one alone the dearer and better one. Each of
-these relaxed problems is solved first; when its answer obeys both bounds, it is the answer.
+these relaxed problems is solved first; when its answer obeys both bounds, it is the answer. Where scores are tied so
+that more than `MAX_LABELS` would be needed, `search.derive_milp` solves the same problem.
 
 Array legend: I input widths, J output widths, M variants of a block (expansion, kernel, squeeze-excite, skip).
 """
@@ -26,9 +27,11 @@ from dmask_mobile.costs.model import SpaceCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.derive_milp import best_path
 
 FLOOR = 0.95  # of the budget
 MULTIPLIER_STEPS = 60
+MAX_LABELS = 2_000_000  # in one step, before any is dropped; decided gates need some thousands
 
 
 class Derived(NamedTuple):
@@ -205,6 +208,11 @@ def _search(steps: list[_Step], low: float, high: float, known: float) -> list[t
     incumbent = max(incumbent, known)
     layers = [_Labels(np.zeros(1), np.zeros(1), np.zeros(1, int), np.zeros(1, int), np.zeros(1, int))]
     for k, step in enumerate(steps):
+        if _num_extended(layers[-1], step) > MAX_LABELS:
+            start = layers[0]
+            if min(float(bound.of(start, 0, 0)[0]) for bound in bounds) <= known + 1e-9:
+                return None
+            return best_path([s.costs_IJM for s in steps], [s.scores_IJM for s in steps], low, high)
         arrived = []
         for j in range(step.costs_IJM.shape[1]):
             labels = _extend(layers[-1], step, j)
@@ -224,6 +232,12 @@ def _search(steps: list[_Step], low: float, high: float, known: float) -> list[t
         path.append((int(layer.width[best]), int(layer.variant[best])))
         best = int(layer.parent[best])
     return path[::-1]
+
+
+def _num_extended(labels: _Labels, step: _Step) -> int:
+    """How many labels `_extend` makes for all output widths together."""
+    transitions_I = np.isfinite(step.scores_IJM).sum((1, 2))
+    return int(transitions_I[labels.width].sum())
 
 
 def _extend(labels: _Labels, step: _Step, j: int) -> _Labels:

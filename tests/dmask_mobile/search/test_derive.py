@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dmask_mobile.costs.counts import Macs
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, load_space
+from dmask_mobile.search import derive as derivation
 from dmask_mobile.search.derive import FLOOR, derive, log_scores, score_of
 from tests.strategies import spaces
 
@@ -46,6 +48,45 @@ def test_equals_brute_force(space: SearchSpace, seed: int, place: float) -> None
     assert Macs().estimate(space.child(derived.choice)).value <= budget
     assert derived.lower_bound_relaxed == lower_bound_relaxed
     assert derived.score == pytest.approx(values[inside].max(), abs=1e-9)
+
+
+@given(spaces(), st.integers(0, 2**32), st.floats(0, 1), st.booleans())
+def test_integer_programming_finds_what_labels_find(space: SearchSpace, seed: int, place: float, tied: bool) -> None:
+    """With random probabilities and with few different ones, so that many scores are equal."""
+    cost = Macs().on(space)
+    low, high = cost.reachable()
+    probabilities = random_probabilities(space, seed)
+    if tied:
+        probabilities = [np.ceil(4 * p) / np.ceil(4 * p).sum() for p in probabilities]
+    budget = low + place * (high - low)
+    by_labels = derive(cost, probabilities, budget)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(derivation, "MAX_LABELS", 0)
+        by_milp = derive(cost, probabilities, budget)
+    assert by_milp.score == pytest.approx(by_labels.score, abs=2e-6)
+    assert by_milp.lower_bound_relaxed == by_labels.lower_bound_relaxed
+    assert cost.cost(by_milp.choice) <= budget
+
+
+@pytest.mark.slow
+def test_tied_scores_of_a_large_space_need_a_limited_number_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uniform gates, as before the first gate step: every child scores 0, and any child within the bounds is best."""
+    space = load_space("fbnetv2_f")
+    cost = Macs().on(space)
+    budget = sum(cost.reachable()) / 2
+    extend, counts = derivation._extend, []
+
+    def counting(*arguments: Any) -> Any:
+        labels = extend(*arguments)
+        counts.append(len(labels.cost))
+        return labels
+
+    monkeypatch.setattr(derivation, "_extend", counting)
+    derived = derive(cost, [np.full(len(d.options), 1 / len(d.options)) for d in space.decisions], budget)
+    assert max(counts) <= derivation.MAX_LABELS
+    assert derived.score == 0
+    assert not derived.lower_bound_relaxed
+    assert FLOOR * budget <= cost.cost(derived.choice) <= budget
 
 
 @given(spaces())
