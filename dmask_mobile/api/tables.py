@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmask_mobile.cost_names import our_package
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace
 
@@ -45,15 +46,17 @@ def profile(
         progress: told while converting and measuring.
 
     Raises:
-        DmaskError: for a device or runtime that is absent or unknown, and when ``table`` was measured on another
-            device, runtime or setting.
+        DmaskError: for a device or runtime that is absent or unknown, and when ``table`` is no table or was measured
+            on another device, runtime or setting.
     """
     our_package("latency_tables")
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.profiling.profile import profile_space
     from latency_tables.profiling.settings import ProfileSettings
     from latency_tables.profiling.setup import setup_for
+    from latency_tables.table.writer import check_appendable
 
+    check_appendable(table)  # before any device is asked
     setup = setup_for(devices or [DeviceOptions()], runtime, threads, precision, delegate)
     return profile_space(space, setup, settings or ProfileSettings(), table, progress)
 
@@ -71,7 +74,8 @@ def profile_missing(
     ``at``: how the device is reached now (``local``, ``ssh:HOST``, ``adb[:SERIAL]``), if not as it was then.
 
     Raises:
-        DmaskError: when the device is absent, or is another one, or has another runtime version.
+        DmaskError: when there is no such file, and when the device is absent, or is another one, or has another
+            runtime version.
     """
     our_package("latency_tables")
     from latency_tables.profiling.profile import profile_child
@@ -79,6 +83,8 @@ def profile_missing(
     from latency_tables.profiling.setup import setup_of
     from latency_tables.table.table import LatencyTable
 
+    if not table.exists():  # a table that ships is read by its name, but never written to
+        raise DmaskError(f"no file '{table}' to measure into", "give the path of a table: dmask profile SPACE -o TABLE")
     setup = setup_of(LatencyTable.read(table), at)
     return profile_child(child, setup, settings or ProfileSettings(), table, progress)
 

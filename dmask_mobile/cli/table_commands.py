@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -28,15 +28,18 @@ from dmask_mobile.cli.options import (
     parse_cores,
 )
 from dmask_mobile.cli.progress import ShownProgress
-from dmask_mobile.cli.tables import evaluation_table, heat_map, latency_table_summary
+from dmask_mobile.cli.tables import corrections_of, evaluation_table, heat_map, latency_table_summary
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.block import Activation
 from dmask_mobile.records.child import ChildSpec
 
 if TYPE_CHECKING:
     from dmask_mobile.records.space import SearchSpace
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.table.table import LatencyTable
+
+MAX_FINDINGS = 50  # of an import that are printed
 
 table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
 TableFile = Annotated[Path, typer.Argument(help="A latency table.")]
@@ -198,10 +201,9 @@ def parse_share(text: str) -> float:
 
 def table_json(table: LatencyTable) -> dict[str, Any]:
     """Head, coverage and quality of a table."""
-    from latency_tables.prediction.latency_model import LatencyModel
     from latency_tables.table.rows import describe_subject
 
-    model = LatencyModel(table)
+    corrections = corrections_of(table)
 
     def known(value: float) -> float | None:
         """JSON has no infinity, which stands for an error that nothing is known of."""
@@ -211,9 +213,9 @@ def table_json(table: LatencyTable) -> dict[str, Any]:
         **table.head.to_dict(),
         "num_blocks": len(table.blocks),
         "num_networks": len(table.networks),
-        "relative_spread": known(model.relative_spread()),
+        "relative_spread": corrections and known(corrections.spread),
         "noise": table.noise(),
-        "error": known(model.corrections.error),
+        "error": corrections and known(corrections.error),
         "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     }
 
@@ -249,12 +251,14 @@ def table_evaluate(
 
     Example: dmask table evaluate table.jsonl --space demo --children 100
     """
+    if plot is not None:
+        from latency_tables.profiling.plots import check_picture, plot_evaluation
+
+        check_picture(plot)  # before minutes of measuring
     found = load_space(space, classes)
     with ShownProgress() as progress:
         evaluation = api.evaluate_table(table, found, children=children, seed=seed, at=device, progress=progress)
     if plot is not None:
-        from latency_tables.profiling.plots import plot_evaluation
-
         plot_evaluation(evaluation, plot)
     if as_json:
         print_json(evaluation.model_dump(mode="json", exclude={"children"}))
@@ -272,7 +276,7 @@ def table_plot(table: TableFile, output: Annotated[Path, typer.Option("-o", "--o
     from latency_tables.table.table import LatencyTable
 
     plot_table(LatencyTable.read(table), output)
-    console.print(str(output))
+    console.print(str(output), soft_wrap=True)
 
 
 @table_app.command("merge")
@@ -319,6 +323,9 @@ def table_import(
     device: Annotated[str, typer.Option(help="The device that it was measured on.")],
     runtime: Annotated[str, typer.Option(help="The runtime that it was measured with.")],
     output: NewTable,
+    activation: Annotated[
+        str, typer.Option(help="relu or hswish: of convolutions whose activation the file does not say.")
+    ] = "",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out wrong entries instead of refusing.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
@@ -326,12 +333,16 @@ def table_import(
 
     Example: dmask table import pixel1.yaml --format proxylessnas --device "Pixel 1" --runtime tflite -o pixel1.jsonl
     """
-    from latency_tables.table.importers import read_foreign, write_imported
+    from latency_tables.table.importers import read_foreign
     from latency_tables.table.rows import TableHead
+    from latency_tables.table.writer import check_new, write_new_table
 
-    imported = read_foreign(source, file_format)
-    for finding in imported.findings:
+    check_new(output)
+    imported = read_foreign(source, file_format, parse_activation(activation))
+    for finding in imported.findings[:MAX_FINDINGS]:
         console.print(finding, style="yellow", soft_wrap=True)
+    if len(imported.findings) > MAX_FINDINGS:
+        console.print(f"and {len(imported.findings) - MAX_FINDINGS:,} more", style="yellow")
     if imported.findings and not skip_bad:
         raise DmaskError(
             f"'{source}' has {len(imported.findings)} entries that are wrong or no block of ours",
@@ -339,7 +350,19 @@ def table_import(
         )
     head = TableHead(
         device=device, system="imported", cores=1, runtime=runtime, runtime_version=f"of {source.name}",
-        threads=threads, created=now(),
+        precision=imported.precision, threads=threads, created=now(),
     )  # fmt: skip
-    write_imported(imported, head, output)
-    console.print(f"{len(imported.rows)} blocks in {output}")
+    write_new_table(output, head, imported.rows)
+    console.print(f"{len(imported.rows)} blocks in {output}", soft_wrap=True)
+
+
+def parse_activation(text: str) -> Activation | None:
+    """The activation of this name; None for no text.
+
+    Raises:
+        DmaskError: when there is none of this name.
+    """
+    known: dict[str, Activation] = {name: name for name in get_args(Activation)}
+    if text and text not in known:
+        raise DmaskError(f"no activation '{text}'", f"choose one of {', '.join(known)}")
+    return known.get(text)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from dmask_mobile.cli.console import cell
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
 
 if TYPE_CHECKING:
+    from latency_tables.prediction.correction import Corrections
     from latency_tables.profiling.evaluate import Evaluation
     from latency_tables.table.table import LatencyTable
 
@@ -90,9 +92,6 @@ RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")
 
 def latency_table_summary(table: LatencyTable) -> Table:
     """Head, coverage and quality of a latency table."""
-    from latency_tables.prediction.latency_model import LatencyModel
-
-    model = LatencyModel(table)
     shown = Table(title=cell(f"latency table {table.source}", "table.title"), title_justify="left", show_header=False)
     head = table.head
     if head.emulated:
@@ -111,23 +110,45 @@ def latency_table_summary(table: LatencyTable) -> Table:
         shown.add_row(f"{kind} blocks", f"{len(values)}, {min(values):.4f} to {max(values):.4f} ms")
     networks = table.networks
     shown.add_row("whole networks", str(len(networks)))
-    for resolution, (offset, scale) in model.corrections.lines.items():
-        shown.add_row(f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks")
-    call_ms, moved_ms, weights_ms = model.corrections.context
-    shown.add_row(
-        "a block in a network",
-        f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved + {weights_ms:.4f} ms a MB of weights",
-    )
-    error = f"{model.corrections.error:.1%} (spread {model.relative_spread():.1%})"
-    known = math.isfinite(model.corrections.error)
-    shown.add_row("error on networks left out", error if known else "unknown: too few whole networks")
-    shown.add_row("noise between rounds", f"{table.noise():.1%}")
-    shown.add_row("drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}")
+    for name, value in _quality(table):
+        shown.add_row(name, value)
     for name, value in _said_of_itself(table):
         shown.add_row(name, cell(value))
     if table.failures:
         shown.add_row("failed", str(len(table.failures)))
     return shown
+
+
+def corrections_of(table: LatencyTable) -> Corrections | None:
+    """What a table's whole networks add to sums of blocks; None where their blocks are not known yet."""
+    from latency_tables.prediction.latency_model import LatencyModel
+
+    try:
+        return LatencyModel(table).corrections
+    except DmaskError:  # a profile that ended early
+        return None
+
+
+def _quality(table: LatencyTable) -> Iterator[tuple[str, str]]:
+    """How networks follow from blocks, and how steady the device was."""
+    corrections = corrections_of(table)
+    if corrections is None:
+        yield "error on networks left out", "unknown: too few blocks to predict those of whole networks"
+    else:
+        for resolution, (offset, scale) in corrections.lines.items():
+            yield f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks"
+        call_ms, moved_ms, weights_ms = corrections.context
+        yield (
+            "a block in a network",
+            f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved"
+            f" + {weights_ms:.4f} ms a MB of weights",
+        )
+        known = math.isfinite(corrections.error)
+        error = f"{corrections.error:.1%} (spread {corrections.spread:.1%})"
+        yield "error on networks left out", error if known else "unknown: too few whole networks"
+    if table.rows:
+        yield "noise between rounds", f"{table.noise():.1%}"
+        yield "drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}"
 
 
 def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:

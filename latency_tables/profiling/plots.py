@@ -4,16 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.base import temporary_beside
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation
 from latency_tables.table.table import LatencyTable
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+DRAWN_BY = "dmask-mobile"
+SOFTWARE = b"tEXtSoftware\x00" + DRAWN_BY.encode()  # the chunk of a PNG file that says who made it
+
+
+def check_picture(path: Path) -> None:
+    """Checks that a picture may be written to ``path``: a PNG file that is new, or one that was drawn here before.
+
+    Raises:
+        DmaskError: for another ending, and for a file that something else made.
+    """
+    if path.suffix.lower() != ".png":
+        raise DmaskError(f"pictures are PNG files, got '{path}'", "give FILE.png")
+    if path.exists():
+        ours = False
+        if path.is_file():
+            with path.open("rb") as file:
+                ours = SOFTWARE in file.read(4096)
+        if not ours:
+            raise DmaskError(f"'{path}' exists and is no picture that dmask-mobile drew", "give another file")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    check_picture(path)
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_beside(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": DRAWN_BY})
+
 
 def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None:
-    """Predicted against measured latency of children that the table never saw, one colour a resolution."""
+    """Predicted against measured latency of children that the table never saw, one colour a resolution.
+
+    Raises:
+        DmaskError: as `check_picture`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 6), layout="constrained")
@@ -33,7 +72,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None
         fontsize=10,
     )  # fmt: skip
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def width_grid(table: LatencyTable) -> tuple[list[int], list[int], np.ndarray]:
@@ -47,16 +86,24 @@ def width_grid(table: LatencyTable) -> tuple[list[int], list[int], np.ndarray]:
 
 
 def plot_table(table: LatencyTable, path: Path) -> None:
-    """What a table covers (blocks by width) and how its whole networks lie around their predictions."""
+    """What a table covers (blocks by width) and how its whole networks lie around their predictions.
+
+    Raises:
+        DmaskError: as `check_picture`, for a table without measured blocks, and when blocks of its networks were
+            neither measured nor can be predicted.
+    """
     from matplotlib.figure import Figure
 
+    if not table.blocks:
+        raise DmaskError(f"'{table.source}' holds no measured block to draw", "finish it: dmask profile SPACE -o TABLE")
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     coverage, networks = figure.subplots(1, 2)
     ins, outs, counts = width_grid(table)
-    image = coverage.imshow(np.where(counts > 0, counts, np.nan), aspect="auto", origin="lower", cmap="viridis")
+    if counts.size:
+        image = coverage.imshow(np.where(counts > 0, counts, np.nan), aspect="auto", origin="lower", cmap="viridis")
+        figure.colorbar(image, ax=coverage)
     _label(coverage, outs, ins)
     coverage.set(xlabel="output width", ylabel="input width", title="inverted residuals measured")
-    figure.colorbar(image, ax=coverage)
     model = LatencyModel(table)
     whole = model.whole_networks()
     predicted = [model.corrections.apply(network) for network in whole]
@@ -65,9 +112,14 @@ def plot_table(table: LatencyTable, path: Path) -> None:
     networks.plot([0, highest], [0, highest], color="grey", linewidth=0.8)
     networks.set(
         xlabel="measured (ms)", ylabel="predicted (ms)",
-        title=f"whole networks: mean error {model.corrections.error:.1%} (each left out in turn)",
+        title=f"whole networks: {_error_in_words(model)}",
     )  # fmt: skip
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def _error_in_words(model: LatencyModel) -> str:
+    error = model.corrections.error
+    return f"mean error {error:.1%} (each left out in turn)" if np.isfinite(error) else "too few to tell an error"
 
 
 def _label(axes: object, columns: Sequence[int], rows: Sequence[int]) -> None:
