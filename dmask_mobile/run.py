@@ -22,6 +22,7 @@ from dmask_mobile.records.artifact import Precision, Preprocessing
 from dmask_mobile.records.base import FileRecord, Record, remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.names import ClassNames
 from dmask_mobile.records.space import SearchSpace
 
 RECORDED_PACKAGES = ("dmask-mobile", "torch", "torchvision", "timm", "onnx", "onnxruntime", "coremltools", "numpy")
@@ -55,7 +56,7 @@ class RunRecord(FileRecord):
     created: str
     versions: dict[str, str]
     preprocessing: Preprocessing
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     data: str | None = None
     space: SearchSpace | None = None
     budgets: tuple[BudgetRecord, ...] = ()

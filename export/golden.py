@@ -20,8 +20,9 @@ from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.files import read_bytes
-from dmask_mobile.records.artifact import Artifact, FileName, Precision
+from dmask_mobile.records.artifact import Artifact, Precision
 from dmask_mobile.records.base import FileRecord, temporary_beside
+from dmask_mobile.records.names import FileName
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.training.photos import read_photo
 from export.deployable import as_input

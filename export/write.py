@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, cast, get_args
 
 from torch import Tensor, nn
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path, size_of_path
+from dmask_mobile.records.artifact import Artifact, ModelDescription, Precision, hash_path, size_of_path
+from dmask_mobile.temporary import full_disk_of, temporary_files_in, temporary_folder, try_to_write
 from export.deployable import Deployable
 from export.formats.protocols import ExportRequest
 from export.formats.registry import format_named
 from export.golden import write_golden
 
 MIN_CALIBRATION_IMAGES = 16
+SPACE_FOR_CONVERSION = 4
+"""Times the network's weights, of free disk space: converters keep copies."""
 
 
-def check_request(description: ModelDescription, calibration: Tensor | None) -> None:
-    """Checks what can be told before anything is converted.
+class Wanted(NamedTuple):
+    """The pairs of format and precision that can be exported; ``skipped``: why others cannot, a line each."""
+
+    pairs: tuple[tuple[str, Precision], ...]
+    skipped: tuple[str, ...]
+
+
+def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
+    """What to export in these formats and precisions, each pair once.
+
+    A pair that a format does not have is skipped where others are left.
 
     Raises:
-        DmaskError: for a format that is unknown or not installed, and for what it does not have: the precision, the
-            layout, an open batch; for int8 without images to calibrate on.
+        DmaskError: for a format that is unknown or not installed, an unknown precision, and where no pair is left.
     """
-    name, precision = description.model_format, description.precision
+    if not formats or not precisions:
+        raise DmaskError("nothing to export", "name at least one format and one precision")
+    for precision in precisions:
+        if precision not in get_args(Precision):
+            raise DmaskError(f"no precision '{precision}'", f"choose from {', '.join(get_args(Precision))}")
+    pairs, refusals = [], []
+    for name in dict.fromkeys(formats):
+        found = format_named(name)
+        for precision in cast("tuple[Precision, ...]", tuple(dict.fromkeys(precisions))):
+            if precision in found.refused:
+                refusals.append(f"format {name} has no {precision}: {found.refused[precision]}")
+            else:
+                pairs.append((name, precision))
+    if not pairs:
+        raise DmaskError("; ".join(refusals), "choose another precision or format")
+    return Wanted(tuple(pairs), tuple(refusals))
+
+
+def check_request(description: ModelDescription) -> None:
+    """Checks what can be told of one model before data is read and anything is converted.
+
+    Raises:
+        DmaskError: for what its format does not have: the precision, the layout, an open batch.
+    """
+    name = description.model_format
+    plan_exports([name], [description.precision])
     found = format_named(name)
-    if precision in found.refused:
-        has = ", ".join(p for p in ("fp32", "fp16", "int8") if p not in found.refused)
-        raise DmaskError(f"format {name} has no {precision}: {found.refused[precision]}", f"it has {has}")
     if description.preprocessing.layout not in found.layouts:
         raise DmaskError(
             f"format {name} takes its input as {' or '.join(found.layouts)}, not {description.preprocessing.layout}",
@@ -36,6 +72,14 @@ def check_request(description: ModelDescription, calibration: Tensor | None) -> 
         )
     if description.batch is None and not found.dynamic_batch:
         raise DmaskError(f"format {name} has a fixed batch of 1", "leave --dynamic-batch out")
+
+
+def check_calibration(precision: Precision, calibration: Tensor | None) -> None:
+    """Checks that there are images to calibrate int8 on.
+
+    Raises:
+        DmaskError: when there are too few.
+    """
     if precision == "int8" and (calibration is None or len(calibration) < MIN_CALIBRATION_IMAGES):
         given = 0 if calibration is None else len(calibration)
         raise DmaskError(
@@ -55,9 +99,10 @@ def export_child(
         calibration: images (M, C, R, R) in 0..1 for int8.
 
     Raises:
-        DmaskError: as `check_request`, and when the converter fails.
+        DmaskError: as `check_request` and `check_calibration`, when the converter fails, and when the disk is full.
     """
-    check_request(description, calibration)
+    check_request(description)
+    check_calibration(description.precision, calibration)
     found = format_named(description.model_format)
     variant = "" if description.precision == "fp32" else f"-{description.precision}"
     path = folder / f"model{variant}{found.suffix}"
@@ -65,18 +110,26 @@ def export_child(
     images = model.as_input(calibration) if calibration is not None and description.precision == "int8" else None
     start = time.monotonic()
     try:
-        found.write(ExportRequest(model, description, images), path)
-    except (OSError, DmaskError):  # a full disk is no fault of the converter, and ours explain themselves
-        raise
+        with temporary_folder() as temporary, temporary_files_in(temporary):
+            found.write(ExportRequest(model, description, images), path)
+        artifact = artifact_of(path, description, time.monotonic() - start)
+        write_golden(artifact, found.open(path), folder)
+        artifact.write(folder / f"{description.model_format}{variant}.artifact.json")
     except Exception as error:  # converters raise whatever their parts raise
+        needed = SPACE_FOR_CONVERSION * sum(weight.nbytes for weight in network.state_dict().values())
+        full = full_disk_of(error) or try_to_write(needed, (folder, Path(tempfile.gettempdir())))
+        if full is not None:
+            raise DmaskError(
+                f"{description.model_format} {description.precision} cannot be written: {full}",
+                "free some space in the run's folder and in the system's temporary one; earlier exports are kept",
+            ) from error
+        if isinstance(error, OSError | DmaskError):  # these explain themselves
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise DmaskError(
             f"{description.model_format} {description.precision} does not convert: {reason}",
             "see it whole with dmask --debug export ...; the other formats do not depend on it",
         ) from error
-    artifact = artifact_of(path, description, time.monotonic() - start)
-    write_golden(artifact, found.open(path), folder)
-    artifact.write(folder / f"{description.model_format}{variant}.artifact.json")
     return artifact
 
 

@@ -21,6 +21,7 @@ LAYERS = [
         "dmask_mobile.progress",
     ),
     ("dmask_mobile.records", "dmask_mobile.spaces"),
+    ("dmask_mobile.temporary",),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.supernet", "dmask_mobile.training"),
     ("latency_tables", "dmask_mobile.search"),

@@ -13,7 +13,7 @@ folder may hold an ``export.py`` of its own.
 """
 
 from dmask_mobile.api.devices import examine_installation, list_devices
-from dmask_mobile.api.exporting import ExportSettings, export, start_run
+from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
 from dmask_mobile.api.verifying import VerifySettings, verify
@@ -35,6 +35,7 @@ __all__ = [
     "profile",
     "profile_missing",
     "search",
+    "skipped_exports",
     "start_run",
     "train",
     "verify",

@@ -24,6 +24,7 @@ from dmask_mobile.records.artifact import (
     Preprocessing,
     hash_path,
 )
+from dmask_mobile.records.base import remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.run import RunFolder, RunRecord, installed_versions
 
@@ -101,37 +102,34 @@ def export(
         progress: told after each export.
 
     Raises:
-        DmaskError: before anything is written, for a format that is unknown, not installed or does not have what was
-            asked for; for a child without weights; when a converter fails.
+        DmaskError: before data is read and anything is written, for a format that is unknown, not installed or does not
+            have what was asked for (where other pairs of format and precision are left, such a pair is skipped, see
+            `skipped_exports`); for a child without weights; when a converter fails; when the disk is full.
     """
     our_package("export")
-    from export.formats.registry import format_named
+    from export.golden import FOLDER as GOLDEN_FOLDER
     from export.samples import check_sample, write_sample
-    from export.write import check_request, export_child
+    from export.write import check_calibration, check_request, export_child, plan_exports
 
     settings = settings or ExportSettings()
-    if not formats or not precisions:
-        raise DmaskError("nothing to export", "name at least one format and one precision")
-    for name in formats:
-        format_named(name)
+    pairs = plan_exports(formats, precisions).pairs
     folder = RunFolder(run)
     record, child = folder.record(), folder.child()
     if not folder.weights_path.exists():
         raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
     weights_digest = hash_path(folder.weights_path)
-    descriptions = [
-        _describe(record, child, weights_digest, name, precision, settings)
-        for name in formats
-        for precision in precisions
-    ]
-    calibration = None
-    if "int8" in precisions:
-        calibration = _calibration_images(record, child, data, settings.calibration_images)
+    descriptions = [_describe(record, child, weights_digest, name, precision, settings) for name, precision in pairs]
     for description in descriptions:
-        check_request(description, calibration)
+        check_request(description)
     for platform in settings.samples:
-        check_sample(platform, formats, child.in_channels)
+        check_sample(platform, [name for name, _ in pairs], child.in_channels)
+    calibration = None
+    if any(precision == "int8" for _, precision in pairs):
+        calibration = _calibration_images(record, child, data, settings.calibration_images)
+        check_calibration("int8", calibration)
     predictions = _predictions(child, named_tables(tables) or folder.tables())
+    for place in (folder.exports, folder.exports / GOLDEN_FOLDER):
+        remove_stale_temporaries(place)
     network = trained_network(folder)
     artifacts = []
     for number, description in enumerate(descriptions, start=1):
@@ -144,13 +142,25 @@ def export(
     return tuple(artifacts)
 
 
+def skipped_exports(formats: Sequence[str], precisions: Sequence[str]) -> tuple[str, ...]:
+    """Which pairs of format and precision `export` skips, because the format does not have the precision; a line each.
+
+    Raises:
+        DmaskError: as `export`, for formats and precisions.
+    """
+    our_package("export")
+    from export.write import plan_exports
+
+    return plan_exports(formats, precisions).skipped
+
+
 def _describe(
     record: RunRecord, child: ChildSpec, weights_digest: str, name: str, precision: str, settings: ExportSettings
 ) -> ModelDescription:
     """What the model in one format and precision says of itself, but for its latency.
 
     Raises:
-        ValidationError: for an unknown precision.
+        ValidationError: for what a description refuses, another number of class names than classes, say.
     """
     taken = {"layout": settings.layout, "input_range": settings.input_range}
     return ModelDescription.model_validate(

@@ -79,10 +79,13 @@ def export(
         author=author,
         samples=tuple(platform.value for platform in sample or ()),
     )
+    names, precisions = _words(formats), _words(precision)
+    for skipped in api.skipped_exports(names, precisions):
+        Console(stderr=True).print(f"skipped: {skipped}", markup=False, highlight=False, soft_wrap=True)
     run = _run_of(source, output)
     with ShownProgress() as progress:
         artifacts = api.export(
-            run, _words(formats), _words(precision), data=data, tables=table or [], settings=settings, progress=progress
+            run, names, precisions, data=data, tables=table or [], settings=settings, progress=progress
         )
     if as_json:
         print_json([artifact.to_dict() for artifact in artifacts])

@@ -5,33 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.base import FileRecord, Record, describe_validation_error
+from dmask_mobile.records.base import MAX_RECORD_BYTES, FileRecord, Record, describe_validation_error
 from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.names import ClassNames, FileName, Line
 
 ModelFormat = Literal["onnx", "coreml", "litert", "executorch", "ncnn"]
 Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["logits", "probabilities"]
 Layout = Literal["NCHW", "NHWC"]
 InputRange = tuple[float, float]
-MAX_FILE_NAME = 255  # bytes, of all common file systems
-
-
-def _plain(name: str) -> str:
-    if not name or name in (".", "..") or len(name.encode()) > MAX_FILE_NAME or not name.isprintable():
-        raise ValueError("must be the name of a file")
-    if "/" in name or "\\" in name:
-        raise ValueError("must be the name of a file in the same folder, not a path")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_plain)]
-"""The name of a file beside the record, never a path: a record may come from anybody."""
-
 UNIT_RANGE: InputRange = (0.0, 1.0)
 PIXEL_RANGE: InputRange = (0.0, 255.0)
 
@@ -93,11 +80,17 @@ class ModelDescription(Record):
     preprocessing: Preprocessing
     output: Output = "logits"
     batch: int | None = 1
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     accuracy: float | None = None
     latency: LatencyPrediction | None = None
-    license: str = ""
-    author: str = ""
+    license: Line = ""
+    author: Line = ""
+
+    @model_validator(mode="after")
+    def _check_class_names(self) -> Self:
+        if len(self.class_names) != self.child.classes:
+            raise ValueError(f"{len(self.class_names)} class names for {self.child.classes} classes")
+        return self
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -127,6 +120,11 @@ class ModelDescription(Record):
         text = metadata.get("dmask.description")
         if text is None:
             raise DmaskError(f"'{source}' holds no description by dmask-mobile", "export it with dmask export")
+        if len(text) > MAX_RECORD_BYTES:
+            raise DmaskError(
+                f"the description in '{source}' has {len(text):,} characters, at most {MAX_RECORD_BYTES:,} are read",
+                "export it again",
+            )
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

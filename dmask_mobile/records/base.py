@@ -8,8 +8,8 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,9 +162,9 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
 
     def __enter__(self) -> Path:
         prefix, suffix = temporary_affixes(self.path)
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=self.path.parent)
-        os.close(handle)
-        self.temporary = Path(name)
+        self.temporary = self.path.with_name(f"{prefix}{secrets.token_hex(8)}{suffix}")
+        # Unlike tempfile's, it gets the permissions that the user's umask gives to a new file.
+        os.close(os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         return self.temporary
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
@@ -173,7 +173,6 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
             return
         with self.temporary.open("rb") as file:
             os.fsync(file.fileno())
-        self.temporary.chmod(0o644)
         self.temporary.replace(self.path)
 
 

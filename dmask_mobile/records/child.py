@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dmask_mobile.records.base import FileRecord
 from dmask_mobile.records.block import BlockSpec, Size, Width
+from dmask_mobile.records.names import Name
 
 MAX_BLOCKS = 1_000
 MAX_NAME = 300  # characters
@@ -21,7 +22,7 @@ class ChildSpec(FileRecord):
 
     file_format: ClassVar[str] = "dmask-child"
 
-    name: str = Field(min_length=1, max_length=MAX_NAME)
+    name: Name = Field(min_length=1, max_length=MAX_NAME)
     resolution: Size
     classes: Width
     blocks: tuple[BlockSpec, ...] = Field(min_length=1, max_length=MAX_BLOCKS)

@@ -15,8 +15,9 @@ from pydantic import Field, field_validator, model_validator
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.block import MAX_WEIGHTS, MAX_WIDTH, Activation, BlockSpec, Gate, Kernel, Size, Width, round8
-from dmask_mobile.records.child import MAX_BLOCKS, ChildSpec
+from dmask_mobile.records.child import MAX_BLOCKS, MAX_NAME, ChildSpec
 from dmask_mobile.records.choice import Choice, Decision, DecisionKind
+from dmask_mobile.records.names import Name, as_name
 
 SE_REDUCTION = 4  # squeeze width = round8(hidden width / 4), as in FBNetV2
 
@@ -120,7 +121,7 @@ class SearchSpace(FileRecord):
 
     file_format: ClassVar[str] = "dmask-space"
 
-    name: str = Field(min_length=1, max_length=MAX_SPACE_NAME)
+    name: Name = Field(min_length=1, max_length=MAX_SPACE_NAME)
     classes: Width = 1000
     input: InputOptions
     stem: StemOptions
@@ -215,7 +216,7 @@ class SearchSpace(FileRecord):
     def child(self, choice: Choice, name: str = "") -> ChildSpec:
         """The network that ``choice`` names."""
         return ChildSpec(
-            name=name or f"{self.name}-child",
+            name=as_name(name or f"{self.name}-child", MAX_NAME),
             resolution=self.decisions[0].width(choice[0]),
             classes=self.classes,
             blocks=tuple(self.block(slot, choice) for slot in self.slots),

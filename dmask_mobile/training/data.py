@@ -22,6 +22,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.names import check_class_names
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.training.glyphs import MATPLOTLIB_FONTS, render_glyphs
 from dmask_mobile.training.photos import open_photo, to_square
@@ -120,6 +121,10 @@ def load_data(spec: str, resolution: int) -> ImageData:
     name, _, argument = spec.partition(":")
     loaders: dict[str, Callable[[str, int], ImageData]] = {"glyphs": _glyphs, "fashion-mnist": _fashion_mnist}
     data = loaders[name](argument, resolution) if name in loaders else _folder(spec, resolution)
+    try:
+        check_class_names(data.class_names)
+    except ValueError as error:
+        raise DmaskError(f"data '{spec}': {error}", "rename that folder of images") from None
     if data.classes < 2:
         raise DmaskError(
             f"data '{spec}' has {data.classes} class: {', '.join(data.class_names)}",

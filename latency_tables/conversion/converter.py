@@ -25,13 +25,13 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import remove_stale_temporaries, temporary_beside
+from dmask_mobile.temporary import temporary_folder
 from latency_tables.conversion.subjects import SUBJECT, convert_subject
 from latency_tables.conversion.workers import Workers
 from latency_tables.runtimes.runtime import Runtime
 from latency_tables.shortage import is_shortage, shortage
 from latency_tables.sources import source_digest
 from latency_tables.table.rows import Subject
-from latency_tables.temporary import temporary_folder
 from latency_tables.user_cache import unwritable, user_cache
 
 CACHE_BYTES = 2 * 2**30

@@ -9,12 +9,12 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.temporary import temporary_folder
 from latency_tables.devices import agent
 from latency_tables.devices.agent_session import AgentSession, agent_command
 from latency_tables.devices.device import DeviceInfo, MeasuringError
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.runtime import Runtime
-from latency_tables.temporary import temporary_folder
 
 
 class LocalDevice:

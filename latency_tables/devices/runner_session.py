@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.temporary import temporary_folder
 from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.devices.native_log import Timing
 from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunRequest
 from latency_tables.devices.trouble import killed_twice, lacking_in
 from latency_tables.processes import killed_by
-from latency_tables.temporary import temporary_folder
 
 PATIENCE_SECONDS = 180.0
 DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"

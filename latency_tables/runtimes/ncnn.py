@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from dmask_mobile.records.artifact import ModelFormat, Precision
+from dmask_mobile.temporary import temporary_folder
 from export.formats.ncnn.writer import to_ncnn
 from latency_tables.runtimes.zipped import zipped
-from latency_tables.temporary import temporary_folder
 
 
 class NcnnRuntime:

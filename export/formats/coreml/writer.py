@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from torch import nn
 from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import ModelDescription, Precision
 from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.temporary import folder_beside
 from export.formats.coreml.reader import CoreMLModel, quiet_coremltools
 from export.formats.protocols import ExportedModel, ExportRequest
 
@@ -49,15 +49,8 @@ class CoreML:
                 request.model, description.input_shape, description.precision, dynamic_batch=description.batch is None
             )
             _describe(model, description)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-                fresh = Path(folder) / path.name
+            with folder_beside(path) as fresh:
                 model.save(str(fresh))
-                for part in fresh.rglob("*"):  # coremltools leaves some of them to their owner alone
-                    part.chmod(0o755 if part.is_dir() else 0o644)
-                if path.exists():
-                    path.rename(Path(folder) / "old")
-                fresh.rename(path)
 
     def open(self, path: Path) -> ExportedModel:
         """The package, ready to be evaluated; see `Format`."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from math import prod
-from pathlib import Path
 from typing import Any
 
+from dmask_mobile.temporary import temporary_folder
 from export.formats.protocols import Counts
 
 COUNTED = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNFullyConnected")
@@ -78,11 +77,11 @@ def _read(payload: bytes) -> dict[str, Any]:
     with (
         as_file(files("executorch.data.bin").joinpath("flatc")) as flatc,
         as_file(files("executorch.backends.xnnpack.serialization").joinpath("schema.fbs")) as schema,
-        tempfile.TemporaryDirectory(prefix="dmask-") as folder,
+        temporary_folder() as folder,
     ):
-        binary, text = Path(folder) / "graph.bin", Path(folder) / "graph.json"
+        binary, text = folder / "graph.bin", folder / "graph.json"
         binary.write_bytes(payload[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
-        options = ["--json", "--strict-json", "--defaults-json", "--raw-binary", "-o", folder]
+        options = ["--json", "--strict-json", "--defaults-json", "--raw-binary", "-o", str(folder)]
         subprocess.run([str(flatc), *options, str(schema), "--", str(binary)], check=True, capture_output=True)
         # flatc writes the bounds of an open clamp as inf, Python reads Infinity
         content: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text.read_text(encoding="utf-8")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 import subprocess
 import tempfile
 import warnings
@@ -20,6 +19,7 @@ from dmask_mobile.nets.blocks import Head, PooledInvertedResidual
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.temporary import folder_beside
 from export.formats.ncnn.reader import NcnnModel
 from export.formats.protocols import ExportedModel, ExportRequest
 
@@ -51,16 +51,11 @@ class Ncnn:
         Raises:
             RuntimeError: when pnnx fails, with the end of its log.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-            fresh = Path(temporary) / path.name
-            fresh.mkdir()
+        with folder_beside(path) as fresh:
             to_ncnn(request.model, request.description.input_shape, fresh, fp16=request.description.precision == "fp16")
             (fresh / "labels.txt").write_text("\n".join(request.description.class_names) + "\n", encoding="utf-8")
             metadata = json.dumps(request.description.to_metadata(), indent=1) + "\n"
             (fresh / "description.json").write_text(metadata, encoding="utf-8")
-            shutil.rmtree(path, ignore_errors=True)
-            fresh.rename(path)
 
     def open(self, path: Path) -> ExportedModel:
         """The folder, loaded into ncnn; see `Format`."""
@@ -92,7 +87,8 @@ def _run_pnnx(model: nn.Module, input_shape: Sequence[int], *, fp16: bool, folde
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; pnnx reads it best
         traced = torch.jit.trace(_without_second_pool(model), torch.zeros(*input_shape), check_trace=False)  # type: ignore[no-untyped-call]
-        traced.save(str(folder / "model.pt"))
+        # Not traced.save(path): PyTorch ends the whole process where the disk is full.
+        (folder / "model.pt").write_bytes(traced.save_to_buffer())
     shape = ",".join(str(size) for size in input_shape)
     done = subprocess.run(
         [pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]f32", f"fp16={int(fp16)}"],

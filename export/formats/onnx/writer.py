@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from dmask_mobile.costs.memory import WeightBytes
 from dmask_mobile.records.artifact import PIXEL_RANGE, ModelDescription, Precision
 from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.temporary import temporary_folder
 from export.deployable import InHalf
 from export.formats.onnx.reader import OnnxModel
 from export.formats.protocols import ExportedModel, ExportRequest
@@ -119,6 +119,18 @@ def _customary(description: ModelDescription) -> dict[str, str]:
     }
 
 
+def _with_used_domains(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the operator sets that no node of it uses.
+
+    onnxruntime's quantizer adds all that its own version knows, and older ones then refuse the file.
+    """
+    used = {node.domain for node in model.graph.node}
+    kept = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return model
+
+
 class _Calibration:
     """onnxruntime's `CalibrationDataReader` over images; one by one, as the model's batch is."""
 
@@ -142,8 +154,8 @@ def _to_int8(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
     level = root.level
     root.setLevel(logging.ERROR)  # the quantizer advises on the root logger
     try:
-        with tempfile.TemporaryDirectory(prefix="dmask-") as folder:
-            prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        with temporary_folder() as folder:
+            prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
             quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
             quantize_static(
                 str(prepared),
@@ -157,6 +169,6 @@ def _to_int8(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
                 reduce_range=True,
                 weight_type=QuantType.QInt8,
             )
-            return onnx.load(quantized)
+            return _with_used_domains(onnx.load(quantized))
     finally:
         root.setLevel(level)

@@ -17,7 +17,7 @@ from dmask_mobile.records.space import load_space
 from export.deployable import Deployable
 from export.formats.registry import FORMATS, format_named, format_of
 from export.verification.numerics import LIMITS, compare
-from export.write import artifact_of, check_request, export_child
+from export.write import artifact_of, check_calibration, check_request, export_child
 from tests.export.factory import CHILD, described, exported, images_of, reference, telling_network
 from tests.export.formats_at import ALL_FORMATS, ALL_VARIANTS
 
@@ -133,17 +133,24 @@ def test_format_whose_package_is_missing_says_how_to_get_it(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("format_name", "fields", "message"),
     [
-        ("ncnn", {"precision": "int8"}, "format ncnn has no int8: .*; it has fp32, fp16"),
+        ("ncnn", {"precision": "int8"}, "format ncnn has no int8: .*; choose another precision"),
         ("coreml", {"preprocessing": {"mean": [0], "std": [1], "layout": "NHWC"}}, "coreml takes its input as NCHW"),
         ("ncnn", {"batch": None}, "ncnn has a fixed batch of 1"),
-        ("onnx", {"precision": "int8"}, "int8 is calibrated on at least 16 real images, got 0; give --data"),
     ],
 )
 def test_what_a_format_lacks_is_said_before_anything_is_converted(
     format_name: str, fields: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DmaskError, match=message):
-        check_request(described(format_name, **fields), None)
+        check_request(described(format_name, **fields))
+
+
+@pytest.mark.parametrize("images", [None, torch.zeros(15, 3, 16, 16)])
+def test_int8_needs_images(images: torch.Tensor | None) -> None:
+    count = 0 if images is None else 15
+    with pytest.raises(DmaskError, match=f"calibrated on at least 16 real images, got {count}; give --data"):
+        check_calibration("int8", images)
+    check_calibration("fp16", images)
 
 
 def test_unknown_format() -> None:

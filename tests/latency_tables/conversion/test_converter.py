@@ -20,6 +20,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.temporary import temporary_folder
 from latency_tables import temporary
 from latency_tables.conversion import converter as conversion
 from latency_tables.conversion import workers
@@ -30,7 +31,6 @@ from latency_tables.conversion.workers import MIN_FOR_SEVERAL
 from latency_tables.runtimes.ncnn import NcnnRuntime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.table.rows import Subject
-from latency_tables.temporary import temporary_folder
 from tests.processes import wait_until
 
 

@@ -1,0 +1,99 @@
+"""Temporary folders that do not stay behind, even where a process is killed."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dmask_mobile.records.base import remove_stale_temporaries, temporary_affixes
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share of it, of one file
+CHUNK = bytes(2**20)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder, removed when the block ends.
+
+    The first call in a process also removes the folders of processes that were killed before they could do that.
+    """
+    place = Path(tempfile.gettempdir())
+    _remove_stale(place)
+    prefix, suffix = temporary_affixes(Path("dmask"))
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=place) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Inside, Python's `tempfile` works in ``folder``, whatever library asks it: some leave files behind."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A new empty folder that replaces what lies at ``path`` when the block ends without an error, whole or not at all.
+
+    Its files and folders get the permissions that the user's umask gives to new ones.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix, suffix = temporary_affixes(path)
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=path.parent) as temporary:
+        fresh, old = Path(temporary) / path.name, Path(temporary) / "old"
+        fresh.mkdir()
+        yield fresh
+        allowed = fresh.stat().st_mode & 0o777
+        for part in fresh.rglob("*"):
+            part.chmod(allowed if part.is_dir() else allowed & 0o666)
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+        if not path.exists():
+            fresh.rename(path)
+            return
+        path.rename(old)
+        try:
+            fresh.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+
+
+def full_disk_of(error: BaseException) -> OSError | None:
+    """The error of a full disk, quota or limit on the size of files that led to ``error``; None if there is none."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in FULL:
+            return link
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def try_to_write(size: int, folders: Iterable[Path]) -> OSError | None:
+    """The error of writing ``size`` bytes into one of these folders; None where all of them take it.
+
+    Converters in C++ and other programs do not say why they fail: this looks for a full disk as the reason.
+    """
+    for folder in folders:
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                for _ in range(-(-size // len(CHUNK))):
+                    file.write(CHUNK)
+        except OSError as error:
+            return error if error.errno in FULL else None
+    return None
+
+
+@functools.cache
+def _remove_stale(place: Path) -> None:
+    remove_stale_temporaries(place)
