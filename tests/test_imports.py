@@ -31,7 +31,7 @@ LAYERS = [
 # Inside a package, from the ground up: a folder imports from its own line and from those above it.
 INSIDE = {
     "latency_tables": [
-        ("processes", "shortage", "sources", "temporary", "user_cache"),
+        ("processes", "shortage", "sources", "user_cache"),
         ("table", "runtimes"),
         ("devices", "conversion", "prediction"),
         ("profiling",),

@@ -81,7 +81,7 @@ def export(
     )
     names, precisions = _words(formats), _words(precision)
     for skipped in api.skipped_exports(names, precisions):
-        Console(stderr=True).print(f"skipped: {skipped}", markup=False, highlight=False, soft_wrap=True)
+        tell(f"skipped: {skipped}")
     run = _run_of(source, output)
     with ShownProgress() as progress:
         artifacts = api.export(

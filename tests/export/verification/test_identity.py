@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +123,17 @@ def test_another_accuracy_than_the_runs_is_caught(export_once: Exported, tmp_pat
     check = identity_of(artifact, tmp_path, recorded_accuracy=0.5)
     assert check.verdict == "failed"
     assert check.note == "it names another accuracy than this run"
+
+
+def test_a_description_of_an_earlier_version_is_no_contradiction(export_once: Exported, tmp_path: Path) -> None:
+    """Artifacts of version 2 did not say how a photograph becomes an input."""
+    artifact = export_once("onnx", tmp_path)
+    path = tmp_path / artifact.path
+    model = onnx.load(path)
+    (entry,) = (prop for prop in model.metadata_props if prop.key == "dmask.description")
+    description = json.loads(entry.value)
+    for field in ("orientation", "resize", "interpolation", "crop"):
+        del description["preprocessing"][field]
+    entry.value = json.dumps(description, sort_keys=True)
+    onnx.save(model, path)
+    assert identity_of(recorded_anew(artifact, tmp_path), tmp_path).verdict == "passed"
