@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dmask_mobile.errors import DmaskError, shown
 
 if TYPE_CHECKING:
+    from dmask_mobile.api.arguments import AnyPaths
     from dmask_mobile.costs.model import CostModel
     from dmask_mobile.records.artifact import Precision
 
@@ -74,29 +75,32 @@ def load_cost(path: str) -> CostModel:
 TABLE_SEPARATOR = "@"
 
 
-def named_tables(tables: Sequence[Path]) -> dict[str, Path]:
+def named_tables(tables: AnyPaths) -> dict[str, Path]:
     """The tables by the names that budgets use: their file names without the ending, or the names they ship under.
 
     Raises:
         DmaskError: when two have the same name.
     """
-    if not tables:
+    from dmask_mobile.api.arguments import as_paths
+
+    paths = as_paths(tables)
+    if not paths:
         return {}
     our_package("latency_tables")
     from latency_tables.table.shipped import table_path
 
-    named = {path.stem: table_path(path) for path in tables}
-    if len(named) < len(tables):
+    named = {path.stem: table_path(path) for path in paths}
+    if len(named) < len(paths):
         raise DmaskError(
-            f"two tables of one name: {', '.join(map(str, tables))}", "rename one: budgets name them, latency@NAME"
+            f"two tables of one name: {', '.join(map(str, paths))}", "rename one: budgets name them, latency@NAME"
         )
     return named
 
 
 def cost_model(
     name: str,
-    tables: Sequence[Path] = (),
-    costs: Sequence[CostModel] = (),
+    tables: AnyPaths = (),
+    costs: CostModel | Sequence[CostModel] = (),
     *,
     check: bool = False,
     emulated: bool = False,
@@ -119,7 +123,9 @@ def cost_model(
         DmaskError: for an unknown name, for latency without its table or with one of another precision; with ``check``
             also for a device that is absent, is another one, or has drifted by more than 10% since.
     """
-    known = [*_counted(precision), *costs]
+    from dmask_mobile.api.arguments import as_tuple
+
+    known = [*_counted(precision), *as_tuple(costs)]
     for cost in reversed(known):
         if cost.name == name:
             return cost
@@ -150,12 +156,14 @@ def cost_model(
     return Latency(LatencyModel(read), name, user_cache() / "cost-tensors")
 
 
-def all_costs(tables: Sequence[Path] = (), costs: Sequence[CostModel] = ()) -> list[CostModel]:
+def all_costs(tables: AnyPaths = (), costs: CostModel | Sequence[CostModel] = ()) -> list[CostModel]:
     """Every cost that a budget may name: built in, of each table, of your own."""
+    from dmask_mobile.api.arguments import as_tuple
+
     return [
         *_counted(),
         *(cost_model(name, tables, emulated=True) for name in latency_names(named_tables(tables)).values()),
-        *costs,
+        *as_tuple(costs),
     ]
 
 

@@ -1,27 +1,41 @@
 """The public Python API: the chain from a device to a verified model, one function a step.
 
->>> from pathlib import Path
 >>> from dmask_mobile import api                                        # doctest: +SKIP
 >>> space = api.load_space("demo")                                      # doctest: +SKIP
->>> api.profile(space, Path("table.jsonl"))                             # doctest: +SKIP
->>> run = Path("run")                                                   # doctest: +SKIP
->>> api.search(space, "glyphs", {"latency": 0.07}, run, tables=[Path("table.jsonl")])  # doctest: +SKIP
->>> api.train(run); api.export(run, ["onnx", "coreml"]); api.verify(run).passed     # doctest: +SKIP
+>>> api.profile(space, "table.jsonl")                                   # doctest: +SKIP
+>>> api.search(space, "glyphs", {"latency": 0.07}, "run", tables="table.jsonl")  # doctest: +SKIP
+>>> api.train("run"); api.export("run", "onnx"); api.verify("run").passed        # doctest: +SKIP
+
+A path is a str or a Path; where several formats, tables or the like may be given, one may stand alone.
 
 This package and the command line are the only ones that see all three packages, and only inside functions: a user's
 folder may hold an ``export.py`` of its own.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
 from dmask_mobile.api.verifying import VerifySettings, verify
-from dmask_mobile.cost_names import all_costs, cost_model, load_cost
+from dmask_mobile.cost_names import all_costs, cost_model, load_cost, our_package
 from dmask_mobile.records.space import load_space
 
+if TYPE_CHECKING:
+    from dmask_mobile.search.settings import SearchSettings
+    from dmask_mobile.training.train import TrainSettings
+    from latency_tables.devices.options import DeviceOptions
+    from latency_tables.profiling.measuring import ProfileSettings
+
 __all__ = [
+    "DeviceOptions",
     "ExportSettings",
+    "ProfileSettings",
+    "SearchSettings",
+    "TrainSettings",
     "VerifySettings",
     "all_costs",
     "cost_model",
@@ -40,3 +54,25 @@ __all__ = [
     "train",
     "verify",
 ]
+
+LOADED_WHEN_ASKED_FOR = {
+    "DeviceOptions": "latency_tables.devices.options",
+    "ProfileSettings": "latency_tables.profiling.measuring",
+    "SearchSettings": "dmask_mobile.search.settings",
+    "TrainSettings": "dmask_mobile.training.train",
+}
+"""Settings by their modules, which import PyTorch or another package of ours."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LOADED_WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module = LOADED_WHEN_ASKED_FOR[name]
+    our_package(module.partition(".")[0])
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dmask_mobile.api.arguments import Words, as_words
 from dmask_mobile.cost_names import our_package
 from dmask_mobile.progress import Progress, silent
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from latency_tables.diagnosis.doctor import Finding
 
 
-def list_devices(hosts: Sequence[str] = (), python: str = "") -> Attached:
+def list_devices(hosts: Words = (), python: str = "") -> Attached:
     """This machine, the phones that adb sees, and ``hosts``; what each can run, and what is missing for the rest.
 
     A device that cannot be used is in the list too, with the reason and what to do. Nothing is measured.
@@ -28,12 +28,10 @@ def list_devices(hosts: Sequence[str] = (), python: str = "") -> Attached:
     our_package("latency_tables")
     from latency_tables.diagnosis.discovery import attached, named_hosts
 
-    return attached(named_hosts(hosts, python))
+    return attached(named_hosts(as_words(hosts), python))
 
 
-def examine_installation(
-    hosts: Sequence[str] = (), python: str = "", progress: Progress = silent
-) -> tuple[Finding, ...]:
+def examine_installation(hosts: Words = (), python: str = "", progress: Progress = silent) -> tuple[Finding, ...]:
     """What works here, on the phones that are attached and on ``hosts``, and how to mend the rest.
 
     Every runtime that is installed converts a block and runs it, which takes half a minute in all.
@@ -50,4 +48,4 @@ def examine_installation(
     from latency_tables.diagnosis.discovery import named_hosts
     from latency_tables.diagnosis.doctor import examine
 
-    return examine(named_hosts(hosts, python), progress)
+    return examine(named_hosts(as_words(hosts), python), progress)

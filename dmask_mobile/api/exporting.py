@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_words
 from dmask_mobile.api.run_data import data_of, locks_run, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package
@@ -48,11 +49,11 @@ class ExportSettings(NamedTuple):
     calibration_images: int = 256
     license: str = ""
     author: str = ""
-    samples: tuple[str, ...] = ()
+    samples: Words = ()
 
 
 @locks_run("dmask export", new=True)
-def start_run(child: ChildSpec, run: Path) -> None:
+def start_run(child: ChildSpec, run: AnyPath) -> None:
     """Makes a run folder for a network that no search of ours found, with random weights (seed 0).
 
     Raises:
@@ -61,7 +62,7 @@ def start_run(child: ChildSpec, run: Path) -> None:
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import save_weights
 
-    folder = RunFolder(run)
+    folder = RunFolder(as_path(run))
     if folder.child_path.exists():
         if folder.child().digest() != child.digest():
             raise DmaskError(f"'{run}' holds another child", "choose another folder with -o")
@@ -81,12 +82,12 @@ def start_run(child: ChildSpec, run: Path) -> None:
 
 @locks_run("dmask export")
 def export(
-    run: Path,
-    formats: Sequence[str],
-    precisions: Sequence[str] = ("fp32",),
+    run: AnyPath,
+    formats: Words,
+    precisions: Words = ("fp32",),
     *,
     data: str | None = None,
-    tables: Sequence[Path] = (),
+    tables: AnyPaths = (),
     settings: ExportSettings | None = None,
     progress: Progress = silent,
 ) -> tuple[Artifact, ...]:
@@ -112,8 +113,8 @@ def export(
     from export.write import check_calibration, check_request, export_child, plan_exports
 
     settings = settings or ExportSettings()
-    pairs = plan_exports(formats, precisions).pairs
-    folder = RunFolder(run)
+    pairs = plan_exports(as_words(formats), as_words(precisions)).pairs
+    folder = RunFolder(as_path(run))
     record, child = folder.record(), folder.child()
     if not folder.weights_path.exists():
         raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
@@ -121,7 +122,7 @@ def export(
     descriptions = [_describe(record, child, weights_digest, name, precision, settings) for name, precision in pairs]
     for description in descriptions:
         check_request(description)
-    for platform in settings.samples:
+    for platform in as_words(settings.samples):
         check_sample(platform, [name for name, _ in pairs], child.in_channels)
     calibration = None
     if any(precision == "int8" for _, precision in pairs):
@@ -137,7 +138,7 @@ def export(
         described = description.model_copy(update={"latency": latency})
         artifacts.append(export_child(network, described, folder.exports, calibration))
         progress("export", number, len(descriptions), artifacts[-1].label)
-    for platform in settings.samples:
+    for platform in as_words(settings.samples):
         write_sample(platform, artifacts, folder.exports)
     return tuple(artifacts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -39,9 +40,9 @@ def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Ret
 
             given = signature.bind(*args, **kwargs).arguments
             run = given.get("run") or given.get("target")
-            if not isinstance(run, Path) or not (new or run.is_dir()):
+            if not isinstance(run, str | os.PathLike) or not (new or Path(run).is_dir()):
                 return function(*args, **kwargs)
-            with RunFolder(run).locked(doing):
+            with RunFolder(Path(run)).locked(doing):
                 return function(*args, **kwargs)
 
         return locking

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmask_mobile.api.arguments import AnyPath, AnyPaths, as_path, as_tuple, check_limits
 from dmask_mobile.api.exporting import export
 from dmask_mobile.api.run_data import data_of, locks_run
 from dmask_mobile.api.tables import profile
@@ -38,10 +39,10 @@ def search(
     space: SearchSpace,
     data: str,
     budgets: Mapping[str, float],
-    run: Path,
+    run: AnyPath,
     *,
-    tables: Sequence[Path] = (),
-    costs: Sequence[CostModel] = (),
+    tables: AnyPaths = (),
+    costs: CostModel | Sequence[CostModel] = (),
     samples: int = 1,
     allow_drift: bool = False,
     emulated: bool = False,
@@ -79,8 +80,8 @@ def search(
     from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.data import load_data
 
-    if not budgets:
-        raise DmaskError("a search needs a budget", "give --budget NAME=VALUE, for example latency=8ms")
+    check_limits(budgets)
+    run, costs = as_path(run), as_tuple(costs)
     folder, settings = RunFolder(run), settings or SearchSettings()
     _check_free(folder, restart)
     images = load_data(data, space.resolution)
@@ -141,7 +142,7 @@ def _remove_search(folder: RunFolder) -> None:
     shutil.rmtree(folder.tensorboard_path, ignore_errors=True)
 
 
-def _begin(folder: RunFolder, record: RunRecord, tables: Sequence[Path]) -> None:
+def _begin(folder: RunFolder, record: RunRecord, tables: AnyPaths) -> None:
     """Writes the record of a new search, and copies its tables."""
     copies = {name: table.read_bytes() for name, table in named_tables(tables).items()}  # may lie in this very folder
     if folder.record_path.exists():  # of a start that left no checkpoint, or of a search that begins anew
@@ -154,7 +155,7 @@ def _begin(folder: RunFolder, record: RunRecord, tables: Sequence[Path]) -> None
 
 @locks_run("dmask train")
 def train(
-    run: Path,
+    run: AnyPath,
     *,
     data: str | None = None,
     settings: TrainSettings | None = None,
@@ -181,7 +182,7 @@ def train(
     from dmask_mobile.training.train import TrainSettings, train_child
 
     settings = settings or TrainSettings()
-    folder = RunFolder(run)
+    folder = RunFolder(as_path(run))
     record, child = folder.record(), folder.child()
     images = data_of(record, child, data)
     network = build(child, torch.Generator().manual_seed(settings.seed))
@@ -217,7 +218,7 @@ def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
     return extract_subnet(supernet, result.choice)
 
 
-def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:
+def demo(folder: AnyPath, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:
     """The whole chain on the space ``demo`` and rendered characters, in a new run folder below ``folder``.
 
     The latency budget lies in the middle of what the space can reach on this machine.
@@ -230,7 +231,7 @@ def demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> tuple[P
     from dmask_mobile.training.train import TrainSettings
 
     space = load_space("demo")
-    run = new_run_path(folder, "demo")
+    run = new_run_path(as_path(folder), "demo")
     table = run / "table.jsonl"
     profile(space, table, progress=progress)
     low, high = cost_model("latency", [table]).on(space).reachable()

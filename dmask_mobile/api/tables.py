@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmask_mobile.api.arguments import AnyPath, as_path, as_tuple
 from dmask_mobile.cost_names import our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def profile(
     space: SearchSpace,
-    table: Path,
+    table: AnyPath,
     *,
-    devices: Sequence[DeviceOptions] = (),
+    devices: DeviceOptions | Sequence[DeviceOptions] = (),
     runtime: str = "onnxruntime",
     threads: int = 1,
     precision: Precision = "fp32",
@@ -56,14 +56,15 @@ def profile(
     from latency_tables.profiling.setup import setup_for
     from latency_tables.table.writer import check_appendable
 
+    table = as_path(table)
     check_appendable(table)  # before any device is asked
-    setup = setup_for(devices or [DeviceOptions()], runtime, threads, precision, delegate)
+    setup = setup_for(as_tuple(devices) or [DeviceOptions()], runtime, threads, precision, delegate)
     return profile_space(space, setup, settings or ProfileSettings(), table, progress)
 
 
 def profile_missing(
     child: ChildSpec,
-    table: Path,
+    table: AnyPath,
     *,
     at: str | None = None,
     settings: ProfileSettings | None = None,
@@ -83,6 +84,7 @@ def profile_missing(
     from latency_tables.profiling.setup import setup_of
     from latency_tables.table.table import LatencyTable
 
+    table = as_path(table)
     if not table.exists():  # a table that ships is read by its name, but never written to
         raise DmaskError(f"no file '{table}' to measure into", "give the path of a table: dmask profile SPACE -o TABLE")
     setup = setup_of(LatencyTable.read(table), at)
@@ -90,7 +92,7 @@ def profile_missing(
 
 
 def evaluate_table(
-    table: Path,
+    table: AnyPath,
     space: SearchSpace,
     *,
     children: int = 100,
@@ -109,5 +111,5 @@ def evaluate_table(
     from latency_tables.profiling.evaluate import evaluate, unseen_children
     from latency_tables.table.table import LatencyTable
 
-    read = LatencyTable.read(table)
+    read = LatencyTable.read(as_path(table))
     return evaluate(read, unseen_children(read, space, children, seed), progress, at)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_paths, as_tuple, as_words
 from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
 from dmask_mobile.api.run_data import data_of, locks_run, trained_network
 from dmask_mobile.clock import now
@@ -39,19 +40,19 @@ class VerifySettings(NamedTuple):
     allow_drift: bool = False
     limits: Mapping[str, float] = {}
     bisect: bool = False
-    measured: Sequence[Path] = ()
-    allow_unverified: Sequence[str] = ()
+    measured: AnyPaths = ()
+    allow_unverified: Words = ()
     budget_tolerance: float = BUDGET_TOLERANCE
 
 
 @locks_run("dmask verify")
 def verify(
-    target: Path | Sequence[Path],
+    target: AnyPaths,
     *,
-    run: Path | None = None,
+    run: AnyPath | None = None,
     data: str | None = None,
-    tables: Sequence[Path] = (),
-    costs: Sequence[CostModel] = (),
+    tables: AnyPaths = (),
+    costs: CostModel | Sequence[CostModel] = (),
     settings: VerifySettings | None = None,
     progress: Progress = silent,
 ) -> Verification:
@@ -79,7 +80,8 @@ def verify(
 
     settings = settings or VerifySettings()
     _check_settings(settings)
-    targets = [target] if isinstance(target, Path) else list(target)
+    targets, costs = as_paths(target), as_tuple(costs)
+    run = None if run is None else as_path(run)
     whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
     report = _report_path(targets, whole_run)
     report.unlink(missing_ok=True)  # the last one's verdict must not outlive an error in this one
@@ -95,7 +97,7 @@ def verify(
         reference, accuracy = _reference(folder, data, settings.images)
         checks.extend(filter(None, (accuracy,)))
     predictions = _predictions(folder, child, tables, progress)
-    external = _external_measurements(settings.measured, [artifact for artifact, _ in found], predictions)
+    external = _external_measurements(as_paths(settings.measured), [artifact for artifact, _ in found], predictions)
     rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
     options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules)
     for number, (artifact, place) in enumerate(found, start=1):
@@ -108,14 +110,14 @@ def verify(
         child_digest=child.digest(),
         created=now(),
         checks=tuple(checks),
-        allow_unverified=tuple(settings.allow_unverified),
+        allow_unverified=as_words(settings.allow_unverified),
     )
     verification.write(report)
     return verification
 
 
 def _check_settings(settings: VerifySettings) -> None:
-    if not all(settings.allow_unverified):
+    if not all(as_words(settings.allow_unverified)):
         raise DmaskError("--allow-unverified names a quantity, got ''", "say which, for example latency")
     if not 0 <= settings.budget_tolerance < 1:
         raise DmaskError(
@@ -123,7 +125,7 @@ def _check_settings(settings: VerifySettings) -> None:
         )
 
 
-def _report_path(targets: list[Path], whole_run: bool) -> Path:
+def _report_path(targets: Sequence[Path], whole_run: bool) -> Path:
     """Where the verdict goes: into a run for all of it, beside the first file for files."""
     if not targets:
         raise DmaskError("nothing to verify", "give a run folder or exported models")
@@ -152,7 +154,7 @@ def _all_of_run(folder: RunFolder) -> list[tuple[Artifact, Path]]:
     return [(artifact, folder.exports) for artifact in artifacts]
 
 
-def _files(targets: list[Path], run: Path | None) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
+def _files(targets: Sequence[Path], run: Path | None) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
     """The artifacts in files with their folders, and the run that they belong to, where there is one."""
     above = targets[0].resolve().parent.parent
     if run is None and (above / "run.json").exists():
@@ -206,7 +208,7 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Refere
 
 
 def _predictions(
-    folder: RunFolder | None, child: ChildSpec, tables: Sequence[Path], progress: Progress
+    folder: RunFolder | None, child: ChildSpec, tables: AnyPaths, progress: Progress
 ) -> tuple[PredictedLatency, ...]:
     """What each table predicts of the child's latency, and the budgets that the search set for it."""
     named = named_tables(tables) or (folder.tables() if folder else {})

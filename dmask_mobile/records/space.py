@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import random
 from functools import cached_property
 from importlib import resources
@@ -322,12 +323,13 @@ def shipped_spaces() -> tuple[str, ...]:
     return tuple(sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
-def load_space(name_or_path: str) -> SearchSpace:
+def load_space(name_or_path: str | os.PathLike[str]) -> SearchSpace:
     """The space that ships under this name, or that in the YAML or JSON file at this path.
 
     Raises:
         DmaskError: for an unknown name, an absent file, and a file that breaks a rule.
     """
+    name_or_path = os.fspath(name_or_path)
     if name_or_path in shipped_spaces():
         with resources.as_file(resources.files("dmask_mobile.spaces") / f"{name_or_path}.yaml") as path:
             return SearchSpace.read(path)

@@ -1,0 +1,69 @@
+"""Arguments as users write them, made into what the functions work with."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from dmask_mobile.errors import DmaskError, shown
+
+AnyPath = str | os.PathLike[str]
+AnyPaths = AnyPath | Sequence[AnyPath]
+Words = str | Sequence[str]
+Item = TypeVar("Item")
+
+
+def as_path(value: AnyPath) -> Path:
+    """The path.
+
+    Raises:
+        DmaskError: when it is neither text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise DmaskError(f"a path is a str or a Path, got {shown(repr(value))}")
+    return Path(value)
+
+
+def as_paths(values: AnyPaths) -> tuple[Path, ...]:
+    """The paths, of one or of several.
+
+    >>> len(as_paths("t.jsonl")), len(as_paths(["a", "b"]))
+    (1, 2)
+
+    Raises:
+        DmaskError: when one is neither text nor a path.
+    """
+    return tuple(as_path(value) for value in ([values] if isinstance(values, str | os.PathLike) else values))
+
+
+def as_words(values: Words) -> tuple[str, ...]:
+    """The words, of one or of several.
+
+    >>> as_words("onnx"), as_words(["onnx", "coreml"])
+    (('onnx',), ('onnx', 'coreml'))
+    """
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def as_tuple(values: Item | Iterable[Item]) -> tuple[Item, ...]:
+    """The objects, of one or of several."""
+    return tuple(values) if isinstance(values, Iterable) else (values,)
+
+
+def check_limits(budgets: Mapping[str, float]) -> None:
+    """Checks what budgets allow.
+
+    Raises:
+        DmaskError: when there is none, and for a limit that is not a positive number.
+    """
+    if not budgets:
+        raise DmaskError("a search needs a budget", "give --budget NAME=VALUE, for example latency=8ms")
+    for name, limit in budgets.items():
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:
+            raise DmaskError(
+                f"budget '{shown(name)}' must be a positive number, got {shown(repr(limit))}",
+                "give it in ms, macs, params or bytes",
+            )
