@@ -42,7 +42,7 @@ def test_chain_step_by_step(data: str, classes: int, tmp_path: Path) -> None:
 
     profiled = step("profile", "demo", "--classes", classes, "-o", "table.jsonl", "--rounds", 3)
     assert profiled["num_networks"] == 24
-    low = dmask("search", "demo", "--data", data, "--budget", "latency=0.0001", "--table", "table.jsonl",
+    low = dmask("search", "demo", "--data", data, "--budget", "latency=0.0001ms", "--table", "table.jsonl",
                 "--allow-drift", "-o", run, cwd=tmp_path)  # fmt: skip
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     budget = sum(map(float, reach)) / 2
@@ -72,7 +72,7 @@ def test_a_latency_is_verified_by_the_runtime_that_ships(tmp_path: Path) -> None
     profile = ("profile", space, "--classes", 36, "--runtime", "ncnn", "-o", "t.jsonl", "--rounds", 2)
     assert step(*profile)["runtime"] == "ncnn"
     search = ("search", space, "--data", "glyphs", "--table", "t.jsonl", "-o", run, "--epochs", 1, "--allow-drift")
-    low = dmask(*search, "--budget", "latency=0.0001", cwd=tmp_path)
+    low = dmask(*search, "--budget", "latency=0.0001ms", cwd=tmp_path)
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     step(*search, "--budget", f"latency={sum(map(float, reach)) / 2}ms")
     step("train", run, "--epochs", 1)

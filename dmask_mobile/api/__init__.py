@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.train import TrainSettings
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.profiling.measuring import ProfileSettings
+    from latency_tables.profiling.settings import ProfileSettings
 
 __all__ = [
     "DeviceOptions",
@@ -57,7 +57,7 @@ __all__ = [
 
 LOADED_WHEN_ASKED_FOR = {
     "DeviceOptions": "latency_tables.devices.options",
-    "ProfileSettings": "latency_tables.profiling.measuring",
+    "ProfileSettings": "latency_tables.profiling.settings",
     "SearchSettings": "dmask_mobile.search.settings",
     "TrainSettings": "dmask_mobile.training.train",
 }

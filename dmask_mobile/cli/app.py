@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dmask_mobile import __version__, api
+from dmask_mobile.cli.budgets import parse_budgets
 from dmask_mobile.cli.console import console, print_json
 from dmask_mobile.cli.deploy_commands import export, show_verification, verify
 from dmask_mobile.cli.device_commands import devices, doctor
@@ -25,12 +25,12 @@ from dmask_mobile.cli.options import (
     Run,
     Tables,
     TakeEmulated,
-    parse_budget,
 )
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.table_commands import profile, table_app
 from dmask_mobile.cli.tables import search_summary
+from dmask_mobile.records.setting_names import Expectation, InitialWeights, LossName, ResolutionMode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,35 +47,6 @@ app.command()(devices)
 app.command()(doctor)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
-
-
-class Loss(StrEnum):
-    """The losses of `dmask_mobile.search.losses`."""
-
-    budget = "budget"
-    fbnet = "fbnet"
-    linear = "linear"
-
-
-class Resolutions(StrEnum):
-    """How a search runs several resolutions."""
-
-    sampled = "sampled"
-    exact = "exact"
-
-
-class Expectations(StrEnum):
-    """How the gates see multiply-adds and parameters."""
-
-    exact = "exact"
-    effective_shapes = "effective_shapes"
-
-
-class Initial(StrEnum):
-    """Where a child's training starts."""
-
-    scratch = "scratch"
-    supernet = "supernet"
 
 
 @app.callback(invoke_without_command=True)
@@ -117,18 +88,18 @@ def search(
     table: Tables = None,
     cost: Cost = None,
     loss: Annotated[
-        Loss, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
-    ] = Loss.budget,
+        LossName, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
+    ] = "budget",
     samples: Annotated[
         int, typer.Option(min=1, help="Draw so many children within the budgets and take the most accurate.")
     ] = 1,
     resolution_mode: Annotated[
-        Resolutions, typer.Option(help="One resolution a step, or all of them in every step.")
-    ] = Resolutions.sampled,
+        ResolutionMode, typer.Option(help="One resolution a step, or all of them in every step.")
+    ] = "sampled",
     expectation: Annotated[
-        Expectations,
+        Expectation,
         typer.Option(help="How the gates see macs and params: exactly, or by the paper's effective shapes."),
-    ] = Expectations.exact,
+    ] = "exact",
     precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
     emulated: TakeEmulated = False,
@@ -150,9 +121,9 @@ def search(
     from dmask_mobile.search.settings import SearchSettings
 
     settings = SearchSettings(
-        loss=loss.value,
-        resolution_mode=resolution_mode.value,
-        expectation=expectation.value,
+        loss=loss,
+        resolution_mode=resolution_mode,
+        expectation=expectation,
         epochs=epochs,
         batch_size=batch_size,
         warmup=warmup,
@@ -161,7 +132,7 @@ def search(
         schedule=Schedule(last_temperature=last_temperature),
         seed=seed,
     )
-    found, budgets = api.load_space(space), dict(parse_budget(text) for text in budget)
+    found, budgets = api.load_space(space), parse_budgets(budget)
     with ShownProgress() as progress:
         result = api.search(
             found,
@@ -173,7 +144,7 @@ def search(
             samples=samples,
             allow_drift=allow_drift,
             emulated=emulated,
-            precision=precision.value if precision else None,
+            precision=precision,
             settings=settings,
             restart=restart,
             progress=progress,
@@ -196,8 +167,8 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     learning_rate: float = 0.2,
     init: Annotated[
-        Initial, typer.Option(help="Start from random weights or from the child's slice of the supernet.")
-    ] = Initial.scratch,
+        InitialWeights, typer.Option(help="Start from random weights or from the child's slice of the supernet.")
+    ] = "scratch",
     seed: int = 0,
     restart: Restart = False,
     as_json: Json = False,
@@ -208,9 +179,7 @@ def train(
     """
     from dmask_mobile.training.train import TrainSettings
 
-    settings = TrainSettings(
-        init=init.value, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
-    )
+    settings = TrainSettings(init=init, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     with ShownProgress() as progress:
         accuracy = api.train(run, data=data, settings=settings, restart=restart, progress=progress)
     if as_json:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,31 +14,13 @@ from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.reports import to_junit, to_markdown
 from dmask_mobile.cli.tables import quantity, verification_table
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE
+from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE, Layout
 from dmask_mobile.records.base import write_atomically
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import BUDGET_TOLERANCE, Verification
 
-
-class LayoutName(StrEnum):
-    """The order of an input's axes."""
-
-    NCHW = "NCHW"
-    NHWC = "NHWC"
-
-
-class RangeName(StrEnum):
-    """The values of an input's pixels."""
-
-    unit = "0..1"
-    pixel = "0..255"
-
-
-class SamplePlatform(StrEnum):
-    """Where a sample app's source runs."""
-
-    android = "android"
-    ios = "ios"
+RANGES = {"0..1": UNIT_RANGE, "0..255": PIXEL_RANGE}
+RangeName = Literal["0..1", "0..255"]
 
 
 def export(
@@ -50,14 +31,14 @@ def export(
     precision: Annotated[
         str, typer.Option(help="Comma-separated: fp32, fp16, int8 (calibrated on training images)")
     ] = "fp32",
-    layout: Annotated[LayoutName, typer.Option(help="Of the input.")] = LayoutName.NCHW,
-    input_range: Annotated[RangeName, typer.Option(help="What the input's pixels are.")] = RangeName.unit,
+    layout: Annotated[Layout, typer.Option(help="Of the input.")] = "NCHW",
+    input_range: Annotated[RangeName, typer.Option(help="What the input's pixels are.")] = "0..1",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Softmax in the graph.")] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any batch size instead of 1.")] = False,
     license_: Annotated[str, typer.Option("--license", help="Goes into the model's metadata.")] = "",
     author: Annotated[str, typer.Option(help="Goes into the model's metadata.")] = "",
     sample: Annotated[
-        list[SamplePlatform] | None, typer.Option(help="Also a source file that classifies one image.")
+        list[str] | None, typer.Option(help="Also a source file that classifies one image: android or ios; repeatable.")
     ] = None,
     data: OptionalData = None,
     table: Tables = None,
@@ -71,13 +52,13 @@ def export(
     Example: dmask export runs/a --format onnx,coreml,litert --precision fp32,int8
     """
     settings = api.ExportSettings(
-        layout=layout.value,
-        input_range=PIXEL_RANGE if input_range is RangeName.pixel else UNIT_RANGE,
+        layout=layout,
+        input_range=RANGES[input_range],
         output="probabilities" if probabilities else "logits",
         dynamic_batch=dynamic_batch,
         license=license_,
         author=author,
-        samples=tuple(platform.value for platform in sample or ()),
+        samples=sample or (),
     )
     names, precisions = _words(formats), _words(precision)
     for skipped in api.skipped_exports(names, precisions):
@@ -96,7 +77,7 @@ def export(
             f"{artifact.label}: {run / 'exports' / artifact.path}, {size}, {artifact.convert_seconds:.1f} s to convert"
         )
     for platform in sample or ():
-        console.print(f"{platform.value} sample in {run / 'exports'}")
+        console.print(f"{platform} sample in {run / 'exports'}")
 
 
 def verify(

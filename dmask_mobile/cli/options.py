@@ -1,23 +1,14 @@
-"""What several commands share: options, and cores and budgets as users write them."""
+"""What several commands share: options, and cores as users write them."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dmask_mobile.errors import DmaskError
-
-
-class PrecisionName(StrEnum):
-    """The precisions of models."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-
+from dmask_mobile.records.artifact import Precision
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
@@ -60,10 +51,8 @@ TakeEmulated = Annotated[
     bool, typer.Option("--emulated", help="Take a table whose times mean nothing, as an emulator's.")
 ]
 RuntimeName = Annotated[str, typer.Option(help="onnxruntime, litert, executorch, ncnn, or coreml on a Mac.")]
-TablePrecision = Annotated[PrecisionName, typer.Option(help="Of the models, as the app will ship them.")]
-ChildPrecision = Annotated[
-    PrecisionName | None, typer.Option(help="What the child will ship in: tables must be of it.")
-]
+TablePrecision = Annotated[Precision, typer.Option(help="Of the models, as the app will ship them.")]
+ChildPrecision = Annotated[Precision | None, typer.Option(help="What the child will ship in: tables must be of it.")]
 Delegate = Annotated[
     str,
     typer.Option(
@@ -103,26 +92,3 @@ def parse_cores(text: str) -> tuple[int, ...]:
             raise DmaskError(f"cores are numbers and ranges, got '{text}'", "for example 4-7 or 2,3")
         cores |= set(range(int(numbers[0]), int(numbers[1]) + 1))
     return tuple(sorted(cores))
-
-
-def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=VALUE`` with an optional unit: ms for latency; K, M, G for counts; KiB, MiB for bytes.
-
-    Raises:
-        DmaskError: when it is anything else.
-
-    >>> parse_budget("macs=1.5M")
-    ('macs', 1500000.0)
-    """
-    name, _, value = text.partition("=")
-    factors = {"ms": 1.0} if name.partition("@")[0] == "latency" else {"K": 1e3, "M": 1e6, "G": 1e9}
-    if name.endswith("_bytes"):
-        factors |= {"KiB": 1024.0, "MiB": 1024.0**2}
-    suffix = next((s for s in factors if value.endswith(s)), "")
-    try:
-        number = float(value.removesuffix(suffix)) * factors.get(suffix, 1.0)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise DmaskError(f"a budget is NAME=VALUE with a positive value, got '{text}'", "for example latency=0.08ms")
-    return name, number

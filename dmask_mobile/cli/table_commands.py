@@ -17,7 +17,6 @@ from dmask_mobile.cli.options import (
     Devices,
     Emulated,
     Json,
-    PrecisionName,
     Python,
     Runner,
     RunnerFlags,
@@ -31,6 +30,7 @@ from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.tables import corrections_of, evaluation_table, heat_map, latency_table_summary
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.block import Activation
 from dmask_mobile.records.child import ChildSpec
 
@@ -57,7 +57,7 @@ def profile(
     classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
     device: Devices = None,
     runtime: RuntimeName = "onnxruntime",
-    precision: TablePrecision = PrecisionName.fp32,
+    precision: TablePrecision = "fp32",
     delegate: Delegate = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     cores: Cores = "",
@@ -116,7 +116,7 @@ def profile(
                 devices=[reached_at(at, options) for at in device or ["local"]],
                 runtime=runtime,
                 threads=threads,
-                precision=precision.value,
+                precision=precision,
                 delegate=delegate,
                 settings=settings,
                 progress=progress,
@@ -134,13 +134,13 @@ def profile(
     show_table(table, found, as_json)
 
 
-def check_no_others(how: tuple[str, int, PrecisionName, str], options: DeviceOptions, devices: list[str]) -> None:
+def check_no_others(how: tuple[str, int, Precision, str], options: DeviceOptions, devices: list[str]) -> None:
     """Checks that nothing was given with ``--missing`` that the table decides.
 
     Raises:
         DmaskError: when something was.
     """
-    if how != ("onnxruntime", 1, PrecisionName.fp32, "cpu") or options != type(options)() or len(devices) > 1:
+    if how != ("onnxruntime", 1, "fp32", "cpu") or options != type(options)() or len(devices) > 1:
         raise DmaskError(
             "--missing measures as the table was measured", "give it no other options than --table and --device"
         )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -27,10 +27,9 @@ from torch import Tensor
 
 from dmask_mobile.costs.model import ExpectedCost
 from dmask_mobile.records.base import Record
+from dmask_mobile.records.setting_names import LossName as LossName
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.training.restoring import finite_number, require_keys
-
-LossName = Literal["budget", "fbnet", "linear"]
 
 
 class GateLoss(Protocol):

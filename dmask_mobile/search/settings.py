@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dmask_mobile.records.base import Record
-from dmask_mobile.search.losses import ControlSettings, FixedSettings, LossName
+from dmask_mobile.records.setting_names import Expectation, LossName, ResolutionMode
+from dmask_mobile.search.losses import ControlSettings, FixedSettings
 from dmask_mobile.search.schedule import Schedule
 from dmask_mobile.training.train import BatchSize, Epochs, Seed
-
-ResolutionMode = Literal["sampled", "exact"]
-Expectation = Literal["exact", "effective_shapes"]
 
 
 class SearchSettings(Record):

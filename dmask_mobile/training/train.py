@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
+from dmask_mobile.records.setting_names import InitialWeights
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint, seeded
 from dmask_mobile.training.data import AugmentedImages, ImageData, ImageSet, normalized
 from dmask_mobile.training.restoring import (
@@ -45,7 +46,7 @@ class TrainSettings(Record):
     ``init`` says where the weights came from: ``scratch`` or the child's slice of the ``supernet``.
     """
 
-    init: Literal["scratch", "supernet"] = "scratch"
+    init: InitialWeights = "scratch"
     epochs: Epochs = 30
     batch_size: BatchSize = 128
     learning_rate: PositiveFloat = 0.2

@@ -1,0 +1,69 @@
+"""Budgets as users write them: a name, a number and a unit."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from dmask_mobile.errors import DmaskError, shown
+
+COUNT_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+BYTE_UNITS = COUNT_UNITS | {"KiB": 1024.0, "MiB": 1024.0**2}
+LATENCY_UNITS = {"ms": 1.0}
+NUMBER_AND_UNIT = re.compile(r"([-+0-9.eE]*[0-9.]|[-+]?(?:nan|inf|infinity))\s*([^\W\d_]*)", re.IGNORECASE)
+
+
+def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
+    """The budgets by name.
+
+    Raises:
+        DmaskError: as `parse_budget`, and for a name that is given twice.
+    """
+    budgets: dict[str, float] = {}
+    for text in texts:
+        name, limit = parse_budget(text)
+        if name in budgets:
+            raise DmaskError(f"two budgets for '{shown(name)}'", "give the smaller one alone")
+        budgets[name] = limit
+    return budgets
+
+
+def parse_budget(text: str) -> tuple[str, float]:
+    """``NAME=VALUE`` with a unit: ms for latency; none, K, M or G for counts and bytes; KiB and MiB for bytes.
+
+    Raises:
+        DmaskError: when it is anything else.
+
+    >>> parse_budget("macs=1.5M")
+    ('macs', 1500000.0)
+    """
+    name, _, value = text.partition("=")
+    parts = NUMBER_AND_UNIT.fullmatch(value.strip())
+    number = _number(parts[1]) if parts else math.nan
+    if not name or parts is None or not 0 < number < math.inf:
+        raise DmaskError(
+            f"a budget is NAME=VALUE with a positive value, got '{shown(text)}'", "for example latency=0.08ms"
+        )
+    units = _units_of(name)
+    if parts[2] not in units:
+        known = ", ".join(filter(None, units))
+        if not parts[2]:
+            raise DmaskError(f"budget '{shown(text)}' has no unit", f"say {known}: {shown(name)}={parts[1]}{known}")
+        raise DmaskError(
+            f"budget '{shown(text)}': unit '{shown(parts[2])}' is not known", f"the units of {shown(name)} are {known}"
+        )
+    return name, number * units[parts[2]]
+
+
+def _units_of(name: str) -> dict[str, float]:
+    if name.partition("@")[0] == "latency":
+        return LATENCY_UNITS
+    return BYTE_UNITS if name.endswith("_bytes") else COUNT_UNITS
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,45 @@
+"""The command line offers what the library does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+
+from dmask_mobile import api
+from dmask_mobile.cli import app, table_commands
+from dmask_mobile.records import setting_names
+from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.base import Record
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        (app.search, api.SearchSettings()),
+        (app.train, api.TrainSettings()),
+        (table_commands.profile, api.ProfileSettings()),
+    ],
+)
+def test_defaults_are_those_of_the_library(command: Callable[..., None], settings: Record) -> None:
+    defaults = {name: option.default for name, option in inspect.signature(command).parameters.items()}
+    shared = defaults.keys() & type(settings).model_fields.keys()
+    assert len(shared) >= 2
+    assert {name: defaults[name] for name in shared} == {name: getattr(settings, name) for name in shared}
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        (app.search, "loss", setting_names.LossName),
+        (app.search, "resolution_mode", setting_names.ResolutionMode),
+        (app.search, "expectation", setting_names.Expectation),
+        (app.train, "init", setting_names.InitialWeights),
+        (table_commands.profile, "precision", Precision),
+    ],
+)
+def test_names_are_those_of_the_library(command: Callable[..., None], option: str, names: object) -> None:
+    annotation = inspect.get_annotations(command, eval_str=True)[option]
+    assert get_args(get_args(annotation)[0]) == get_args(names)
