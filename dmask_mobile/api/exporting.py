@@ -143,7 +143,7 @@ def export(
     return tuple(artifacts)
 
 
-def skipped_exports(formats: Sequence[str], precisions: Sequence[str]) -> tuple[str, ...]:
+def skipped_exports(formats: Words, precisions: Words) -> tuple[str, ...]:
     """Which pairs of format and precision `export` skips, because the format does not have the precision; a line each.
 
     Raises:
@@ -152,7 +152,7 @@ def skipped_exports(formats: Sequence[str], precisions: Sequence[str]) -> tuple[
     our_package("export")
     from export.write import plan_exports
 
-    return plan_exports(formats, precisions).skipped
+    return plan_exports(as_words(formats), as_words(precisions)).skipped
 
 
 def _describe(

@@ -22,8 +22,8 @@ def begun():
 
 def waiting():
     import time
-    begun()
     try:
+        begun()
         time.sleep(1000)
     finally:
         print("undone", flush=True)
