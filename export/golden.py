@@ -88,7 +88,7 @@ def write_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> None
     image = _input_without_photo(artifact) if photo is None else _input_of_photo(artifact, place / photo)
     (scores,) = model.run(image).values()
     output = scores.flatten()
-    input_name = f"{_stem(artifact)}.input"
+    input_name = f"{golden_stem(artifact)}.input"
     with temporary_beside(place / input_name) as temporary:
         temporary.write_bytes(image.numpy().astype("<f4").tobytes())
     spread = float(output.max() - output.min())
@@ -102,7 +102,7 @@ def write_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> None
         output=tuple(output.tolist()),
         output_tolerance=max(OUTPUT_TOLERANCE[artifact.precision] * spread, 1e-6),
         label=artifact.class_names[int(output.argmax())],
-    ).write(place / f"{_stem(artifact)}.json")
+    ).write(place / f"{golden_stem(artifact)}.json")
 
 
 def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> GoldenFinding:
@@ -116,7 +116,7 @@ def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Gold
     Raises:
         DmaskError: when a file of the pair is damaged.
     """
-    path = folder / FOLDER / f"{_stem(artifact)}.json"
+    path = folder / FOLDER / f"{golden_stem(artifact)}.json"
     if not path.exists():
         return GoldenFinding(None, 0.0, f"no golden pair '{FOLDER}/{path.name}'; export the model again")
     record = GoldenRecord.read(path)
@@ -148,7 +148,8 @@ def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, pl
     return f"the golden input is not what '{record.photo}' becomes"
 
 
-def _stem(artifact: Artifact) -> str:
+def golden_stem(artifact: Artifact) -> str:
+    """The name of an artifact's golden files, without their endings."""
     return artifact.label.replace(" ", "-")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -12,18 +13,20 @@ from typing import NamedTuple
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.base import write_atomically
+from export.golden import golden_stem
 
 
 class Sample(NamedTuple):
-    """The format that a platform's sample loads, and its template."""
+    """The format that a platform's sample loads, its template, and that of its unit test."""
 
     model_format: str
     template: str
+    test: str
 
 
 SAMPLES: dict[str, Sample] = {
-    "android": Sample("litert", "Classifier.kt"),
-    "ios": Sample("coreml", "Classifier.swift"),
+    "android": Sample("litert", "Classifier.kt", "ClassifierTest.kt"),
+    "ios": Sample("coreml", "Classifier.swift", "ClassifierTests.swift"),
 }
 
 
@@ -43,23 +46,37 @@ def check_sample(platform: str, formats: Sequence[str], channels: int = 3) -> No
 
 
 def write_sample(platform: str, artifacts: Sequence[Artifact], folder: Path) -> Path:
-    """Writes the sample for the first artifact of the platform's format into ``folder``; returns its path."""
+    """Writes the sample for the first artifact of the platform's format into ``folder``; returns its path.
+
+    Beside it goes the unit test that holds the app against the artifact's golden pair (`export.golden`).
+    """
     sample = SAMPLES[platform]
     artifact = next(artifact for artifact in artifacts if artifact.model_format == sample.model_format)
     resolution = artifact.child.resolution
-    text = Template(files("export").joinpath("templates", sample.template).read_text(encoding="utf-8")).substitute(
-        name=artifact.child.name,
-        digest=artifact.child_digest,
-        file=artifact.path,
-        stem=Path(artifact.path).stem,
-        resolution=resolution,
-        source_resolution=max(resolution, artifact.preprocessing.source_resolution or resolution),
-        top_value=f"{artifact.preprocessing.input_range[1]:g}",
-        channels_last="true" if artifact.preprocessing.layout == "NHWC" else "false",
-        output=artifact.output,
-        # A Kotlin string would take $ for the start of an expression; JSON's escapes are Kotlin's otherwise.
-        labels=", ".join(json.dumps(name).replace("$", "\\$") for name in artifact.class_names),
-    )
-    path = folder / sample.template
-    write_atomically(path, text)
-    return path
+    values = {
+        "name": artifact.child.name,
+        "digest": artifact.child_digest,
+        "file": artifact.path,
+        "file_literal": _literal(platform, artifact.path),
+        "stem": Path(artifact.path).stem,
+        "stem_literal": _literal(platform, Path(artifact.path).stem),
+        "golden_literal": _literal(platform, f"{golden_stem(artifact)}.json"),
+        "resolution": resolution,
+        "source_resolution": max(resolution, artifact.preprocessing.source_resolution or resolution),
+        "top_value": f"{artifact.preprocessing.input_range[1]:g}",
+        "channels_last": "true" if artifact.preprocessing.layout == "NHWC" else "false",
+        "output": artifact.output,
+        "labels": ", ".join(_literal(platform, name) for name in artifact.class_names),
+    }
+    for name in (sample.template, sample.test):
+        template = Template(files("export").joinpath("templates", name).read_text(encoding="utf-8"))
+        write_atomically(folder / name, template.substitute(values))
+    return folder / sample.template
+
+
+def _literal(platform: str, text: str) -> str:
+    """``text`` as a string literal of the platform's language, in ASCII: text is never code."""
+    if platform == "android":  # JSON's escapes are Kotlin's, but for $, which would begin an expression
+        return json.dumps(text).replace("$", "\\$")
+    plain = string.ascii_letters + string.digits + " -_."
+    return '"' + "".join(c if c in plain else f"\\u{{{ord(c):x}}}" for c in text) + '"'

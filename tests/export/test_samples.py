@@ -30,6 +30,28 @@ def test_android_sample_speaks_of_the_model(tmp_path: Path) -> None:
     assert r'listOf("a", "quote\"", "\$dollar", "back\\slash", "\u00e9")' in text
     assert found.child_digest in text
     assert "(probabilities)" in text
+    assert 'read("litert.json")' in (tmp_path / "ClassifierTest.kt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "literal"),
+    [('"); exit(1); ("', r'"\"); exit(1); (\""'), ("${exit(1)}", r'"\${exit(1)}"'), ("\\", r'"\\"')],
+)
+def test_a_class_name_is_no_code_in_kotlin(name: str, literal: str, tmp_path: Path) -> None:
+    found = artifact("litert", "model.tflite", class_names=(name, "b", "c", "d", "e"))
+    text = write_sample("android", [found], tmp_path).read_text()
+    assert f'listOf({literal}, "b", "c", "d", "e")' in text
+
+
+@pytest.mark.parametrize("file_name", ["m\\(exit(1)).mlpackage", 'm"; exit(1); ".mlpackage'])
+def test_a_file_name_is_no_code_in_swift(file_name: str, tmp_path: Path) -> None:
+    if "\\" in file_name:  # refused by the record already
+        with pytest.raises(ValueError, match="a name is printable characters without /"):
+            artifact("coreml", file_name)
+        return
+    text = write_sample("ios", [artifact("coreml", file_name)], tmp_path).read_text()
+    (line,) = (line for line in text.splitlines() if "forResource" in line)
+    assert r'forResource: "m\u{22}\u{3b} exit\u{28}1\u{29}\u{3b} \u{22}", withExtension' in line
 
 
 def test_ios_sample_reads_the_class_names_from_the_model(tmp_path: Path) -> None:
@@ -38,8 +60,10 @@ def test_ios_sample_reads_the_class_names_from_the_model(tmp_path: Path) -> None
     assert "private let size = 16" in text
     assert "private let source = 16" in text
     assert 'metadata["dmask.class_names"]' in text
-    assert "scores[$0].floatValue < scores[$1].floatValue" in text
-    assert '["input": pixels(of: image)]' in text
+    assert "scores[$0] < scores[$1]" in text
+    assert '["input": array]' in text
+    test = (tmp_path / "ClassifierTests.swift").read_text()
+    assert 'url("coreml.json")' in test
 
 
 @pytest.mark.parametrize(

@@ -52,3 +52,26 @@ def test_a_program_under_the_name_of_an_image_is_not_run(tmp_path: Path) -> None
     (tmp_path / "a.png").write_text(eps)
     with pytest.raises(UnidentifiedImageError):
         open_photo(tmp_path / "a.png")
+
+
+def triangle(length: int, scaled: int) -> np.ndarray:
+    """The weights (scaled, length) that `Preprocessing` says: apps compute them so."""
+    reach = max(length / scaled, 1.0)
+    centers = (np.arange(scaled)[:, None] + 0.5) * length / scaled
+    weights = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - centers) / reach)
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (301, 500), (90, 64), (50, 30)])
+def test_the_description_says_what_training_does(size: tuple[int, int], tmp_path: Path) -> None:
+    """The steps of `Preprocessing`'s docstring, to one level of 255."""
+    original, resolution = photo(*size), 64
+    original.save(tmp_path / "a.png")
+    width, height = (resolution * side // min(size) for side in size)
+    pixels = np.asarray(original, np.float64)
+    narrow = np.floor(np.einsum("xk,ykc->yxc", triangle(size[0], width), pixels) + 0.5)
+    scaled = np.floor(np.einsum("yk,kxc->yxc", triangle(size[1], height), narrow) + 0.5)
+    left, upper = (round((side - resolution) / 2) for side in (width, height))
+    expected = scaled[upper : upper + resolution, left : left + resolution]
+    found = read_photo(tmp_path / "a.png", resolution).permute(1, 2, 0).numpy()
+    assert np.abs(found - expected).max() <= 1
