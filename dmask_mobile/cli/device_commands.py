@@ -51,6 +51,8 @@ def device_table(device: AttachedDevice) -> Table:
     if device.emulated:
         shown.add_row("emulator", "its times mean nothing")
     shown.add_row("cores", cores_in_words(device.cores, device.clocks_mhz))
+    if device.thermal_unknown:
+        shown.add_row("thermal state", cell(f"unknown: {device.thermal_unknown}"))
     shown.add_row("Python", cell(device.python) if device.python else "none: native programs run the models (--runner)")
     for state in device.runtimes:
         shown.add_row(state.name, cell(runtime_in_words(state)))

@@ -8,12 +8,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from dmask_mobile.errors import DmaskError
 from latency_tables.devices.adb_client import Adb, chosen_phone
 from latency_tables.devices.agent_session import PAUSES_SECONDS, AgentSession, agent_command
 from latency_tables.devices.device import DeviceInfo, MeasuringError, Session
+from latency_tables.devices.emulators import is_emulated
 from latency_tables.devices.local import info_of
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.phone_state import (
@@ -35,11 +38,17 @@ PROPERTIES = (
     "ro.product.cpu.abi",
     "ro.soc.model",
     "ro.build.version.release",
-    "ro.kernel.qemu",
-    "ro.boot.qemu",
 )
 CLOCKS = """for core in /sys/devices/system/cpu/cpu[0-9]*; do
-echo "$core $(cat $core/cpufreq/cpuinfo_max_freq 2>/dev/null)"; done"""
+echo "$core online=$(cat $core/online 2>/dev/null) $(cat $core/cpufreq/cpuinfo_max_freq 2>/dev/null)"; done"""
+SMALL = (1, 3, 32, 32)  # the shape of what a program runs at the start, to see whether it can measure
+
+
+class Core(NamedTuple):
+    """A core of a phone: its highest clock, 0 where it is not told, and whether it is switched off."""
+
+    clock_khz: int
+    offline: bool = False
 
 
 class AdbDevice:
@@ -74,21 +83,22 @@ class AdbDevice:
         with self._agent(adb, runtime, 1, runtime.delegates[0], TEMPORARY) as session:
             return info._replace(runtime_version=info_of(session, runtime, info.device).runtime_version)
 
-    def survey(self, patience: float) -> tuple[DeviceInfo, dict[str, Any] | None]:
-        """What the phone is, and what an agent says of the runtimes there; None where no Python runs it.
+    def survey(self, patience: float) -> tuple[DeviceInfo, str, dict[str, Any] | None]:
+        """What the phone is, why its thermal status is not known (empty where it is), and what an agent says of the
+        runtimes there; None where no Python runs it.
 
         Raises:
             DmaskError: when the phone cannot be used, or is being measured on.
         """
         adb = self._adb()
         with alone(adb.serial):
-            info = _info(adb)
+            info, unknown = _info(adb), Thermometer(adb).unknown()
             with self._agent(adb, OnnxRuntime(), 1, "cpu", TEMPORARY) as session:
                 session.patience = patience
                 try:
-                    return info, session.survey()
+                    return info, unknown, session.survey()
                 except MeasuringError:
-                    return info, None
+                    return info, unknown, None
 
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
@@ -100,9 +110,11 @@ class AdbDevice:
             if native is not None:
                 prefix = on_cores(self._cores(adb, threads))
                 session = RunnerSession(adb, native, folder, prefix, threads, delegate)
+                session.try_out(runtime.convert(nn.Conv2d(SMALL[1], 8, 3).eval(), SMALL, "fp32"))
                 yield WatchedSession(session, thermometer)
                 return
             with self._agent(adb, runtime, threads, delegate, folder) as agent:
+                info_of(agent, runtime, adb.serial)  # before a model is blamed for what the phone refuses
                 yield WatchedSession(agent, thermometer)
 
     def _adb(self) -> Adb:
@@ -138,12 +150,19 @@ class AdbDevice:
 
     def _cores(self, adb: Adb, threads: int) -> tuple[int, ...]:
         """The cores that were asked for, or the fastest ones."""
-        clocks = _clocks_khz(adb)
-        strange = [core for core in self.options.cores if core not in clocks]
+        cores = _cores_of(adb)
+        strange = [core for core in self.options.cores if core not in cores]
         if strange:
-            raise DmaskError(f"the phone has no core {strange[0]}", f"it has {', '.join(map(str, clocks))}")
-        fastest = sorted(clocks, key=lambda core: (clocks[core], core))[-threads:]
-        return self.options.cores or tuple(sorted(fastest))
+            raise DmaskError(f"the phone has no core {strange[0]}", f"it has {', '.join(map(str, cores))}")
+        fastest = sorted(cores, key=lambda core: (cores[core].clock_khz, core))[-threads:]
+        chosen = self.options.cores or tuple(sorted(fastest))
+        for core in chosen:
+            if cores[core].offline:
+                raise DmaskError(
+                    f"core {core} of phone '{adb.serial}' is switched off (offline)",
+                    "switch off its power saving, or choose others with --cores",
+                )
+        return chosen
 
 
 def on_cores(cores: Sequence[int]) -> list[str]:
@@ -157,21 +176,25 @@ def _info(adb: Adb) -> DeviceInfo:
     said = adb.shell("sh", "-c", script)
     if said.status:
         raise DmaskError(f"'{adb.serial}' is no Android phone: {said.tail()}", "reach other machines by ssh")
-    maker, model, abi, soc, release, *emulator = (" ".join(line.split()) for line in said.stdout.split("\n"))
+    maker, model, abi, soc, release, *_ = (" ".join(line.split()) for line in said.stdout.split("\n"))
     name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
-    clocks = list(_clocks_khz(adb).values())
+    cores = _cores_of(adb).values()
     return DeviceInfo(
         device=f"{name} ({abi})",
         system=f"Android {release}",
-        cores=len(clocks),
+        cores=len(cores),
         runtime_version="",
         soc=soc,
-        clocks_mhz=tuple(round(clock / 1000) for clock in clocks) if all(clocks) else (),
-        emulated="1" in emulator,
+        clocks_mhz=tuple(round(core.clock_khz / 1000) for core in cores if core.clock_khz),
+        emulated=is_emulated(adb),
     )
 
 
-def _clocks_khz(adb: Adb) -> dict[int, int]:
-    """The highest clock of each core, 0 where it is not told, in the order of the cores."""
-    found = re.findall(r"/cpu(\d+) (\d*)$", adb.shell("sh", "-c", CLOCKS).stdout, re.M)
-    return dict(sorted((int(core), int(clock or 0)) for core, clock in found))
+def _cores_of(adb: Adb) -> dict[int, Core]:
+    """The cores by their numbers; one that tells nothing of its clock, as those do that are off, has none."""
+    told = adb.shell("sh", "-c", CLOCKS).stdout
+    found = re.findall(r"/cpu(\d+) online=(\S*) ?(.*?)\s*$", told, re.M)
+    return {
+        int(number): Core(int(clock) if clock.isdecimal() else 0, online == "0")
+        for number, online, clock in sorted(found, key=lambda row: int(row[0]))
+    }

@@ -19,6 +19,10 @@ ENDED = re.compile(r"\n@dmask-ended ([0-9]+)\n\Z")
 GOES_ON = "what was measured is kept, and the same command goes on"
 T = TypeVar("T")
 
+EXCEPTION = re.compile(r"^\W*([\w.$]*(?:Exception|Error): .+)$", re.M)
+FRAME = re.compile(r"at [\w.$<>]+\(|\.\.\. \d+ more")
+BOOT = "start Android on it: adb reboot"
+
 ADVICE = {
     "": ("is not attached", "plug it in, switch on USB debugging; 'adb devices' must list it"),
     "unauthorized": ("does not trust this computer (unauthorized)", "unlock it and accept 'Allow USB debugging?'"),
@@ -28,16 +32,31 @@ ADVICE = {
         "is not open to this user (no permissions)",
         "Debian: apt install android-sdk-platform-tools-common, join the group plugdev, plug it in again",
     ),
+    "connecting": ("is still connecting", "wait for some seconds; if that does not help: adb kill-server"),
+    "detached": ("is detached: adb has let go of it", "adb attach, or plug it in again"),
+    "recovery": ("is in state 'recovery'", f"{BOOT} (its recovery system runs)"),
+    "rescue": ("is in state 'rescue': Android could not start", BOOT),
+    "sideload": ("is in state 'sideload': it waits for an update", BOOT),
+    "bootloader": ("is in state 'bootloader': no system runs on it", "start Android on it: fastboot reboot"),
+    "host": ("is in state 'host': it is a computer that debugs others", "leave it out"),
+    "unknown": ("is in a state that adb does not know", "adb kill-server, then plug it in again"),
+    "no device": ("is gone (no device)", "plug it in again"),
 }
 """What is wrong with a phone in a state other than ``device``, and what to do; the empty state: it is gone."""
 
 
 class Phone(NamedTuple):
-    """An attached phone: ``state`` is ``device`` when it can be used."""
+    """An attached phone: ``state`` is ``device`` when it can be used; ``reason``: what adb says of another state."""
 
     serial: str
     state: str
     model: str = ""
+    reason: str = ""
+
+    @property
+    def wireless(self) -> bool:
+        """Whether it is reached over a network: by an address, or by its name there."""
+        return re.search(r":\d+$|\._adb", self.serial) is not None
 
 
 class Output(NamedTuple):
@@ -47,10 +66,15 @@ class Output(NamedTuple):
     stdout: str
     stderr: str
 
+    def exception(self) -> str:
+        """The sentence of a Java exception in what it said; empty when there is none."""
+        found = EXCEPTION.search(f"{self.stderr}\n{self.stdout}")
+        return found[1].strip() if found and FRAME.search(self.stdout + self.stderr) else ""
+
     def tail(self, lines: int = 3) -> str:
-        """The end of what it said, for messages."""
+        """The end of what it said, for messages; the sentence of a Java exception without its frames."""
         said = [line.strip() for line in f"{self.stdout}\n{self.stderr}".splitlines() if line.strip()]
-        return " | ".join(said[-lines:]) or "it said nothing"
+        return self.exception() or " | ".join(said[-lines:]) or "it said nothing"
 
 
 class UnwillingError(DeviceLostError):
@@ -81,10 +105,58 @@ def attached_phones() -> tuple[Phone, ...]:
 
 
 def parse_devices(text: str) -> tuple[Phone, ...]:
-    """The phones in the output of ``adb devices -l``."""
-    _, _, lines = text.partition("List of devices attached\n")
-    rows = re.findall(r"^(\(no serial number\)|\S+) +(no permissions|[a-z]+)\b(?:.* model:(\S+))?", lines, re.M)
-    return tuple(Phone(*row) for row in rows)
+    """The phones in the output of ``adb devices -l``: names may hold spaces, lines may end in CR LF."""
+    lines = iter(line.rstrip() for line in text.splitlines())
+    for line in lines:
+        if line == "List of devices attached":
+            break
+    return tuple(phone for line in lines if (phone := _parse_device(line)) is not None)
+
+
+def _parse_device(line: str) -> Phone | None:
+    """The phone in a line of the list; None for a line that is none of it."""
+    if not line or line.startswith(("*", "adb server")):
+        return None
+    refused = re.match(r"(.+?)\s+no permissions\b(.*?)((?: [\w.-]+:\S+)*)$", line)
+    if refused:
+        reason = refused[2].strip(" ;")
+        return Phone(refused[1], "no permissions", _model(refused[3]), reason)
+    states = "|".join(filter(None, (*ADVICE, "device")))
+    found = re.match(rf"(.+?)\s+({states})((?:\s+[\w.-]+:\S*)*)$", line) or re.match(r"(\S+)\s+(\S+)(.*)$", line)
+    return Phone(found[1], found[2], _model(found[3])) if found else None
+
+
+def _model(rest: str) -> str:
+    found = re.search(r"\bmodel:(\S+)", rest)
+    return found[1] if found else ""
+
+
+def serial_number(adb: Adb) -> str:
+    """The phone's own serial number, by whichever way it is reached; empty where it tells none, or a placeholder."""
+    told = adb.shell("getprop", "ro.serialno").stdout.strip()
+    return "" if told.lower() in ("", "unknown", "0123456789abcdef") else told
+
+
+def distinct_phones(phones: Sequence[Phone]) -> tuple[Phone, ...]:
+    """One entry for each phone: one that is reached by USB and over a network is kept by USB alone.
+
+    Asks those that are ready for their serial numbers, where there are several and one of them is wireless.
+    """
+    ready = [phone for phone in phones if phone.state == "device"]
+    if len(ready) < 2 or not any(phone.wireless for phone in ready):
+        return tuple(phones)
+    kept: dict[tuple[str, str], Phone] = {}
+    others: set[Phone] = set()
+    for phone in sorted(ready, key=lambda phone: phone.wireless):
+        try:
+            number = serial_number(Adb(phone.serial))
+        except DmaskError:  # it is said elsewhere what is wrong with it
+            number = ""
+        key = (number or phone.serial, phone.model if number else "")
+        if number and phone.wireless and key in kept:
+            others.add(phone)
+        kept.setdefault(key, phone)
+    return tuple(phone for phone in phones if phone not in others)
 
 
 def chosen_phone(serial: str = "") -> Phone:
@@ -98,10 +170,14 @@ def chosen_phone(serial: str = "") -> Phone:
         raise DmaskError("no phone is attached", ADVICE[""][1])
     known = ", ".join(f"{phone.serial} ({phone.model or phone.state})" for phone in phones)
     found = [phone for phone in phones if serial in ("", phone.serial)]
+    if len(found) > 1:
+        found = list(distinct_phones(found))
     if not found:
         raise DmaskError(f"no phone {serial!r} is attached", f"attached: {known}")
     if len(found) > 1:
-        raise DmaskError(f"several phones are attached: {known}", f"choose one: --device adb:{found[0].serial}")
+        raise DmaskError(
+            f"several phones are attached: {known}", f"choose one: --device {shlex.quote(f'adb:{found[0].serial}')}"
+        )
     if trouble := trouble_of(found[0]):
         raise trouble
     return found[0]
@@ -112,6 +188,7 @@ def trouble_of(phone: Phone) -> DeviceLostError | None:
     if phone.state == "device":
         return None
     problem, fix = ADVICE.get(phone.state, (f"is in state '{phone.state}'", "start Android on it"))
+    problem += f": {phone.reason}" if phone.reason else ""
     return DeviceLostError(f"phone '{phone.serial}' {problem}", fix)
 
 

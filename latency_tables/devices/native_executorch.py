@@ -11,10 +11,11 @@ TOTAL = rf"Model executed successfully (\d+) time\(s\) in {NUMBER} ms\."
 COLD = 1.5  # times the median: a first run that took longer was cold
 
 
-def parse_executor_runner(text: str) -> Timing | None:
+def parse_executor_runner(text: str, asked: str | None = None) -> Timing | None:
     """The median of the iterations, which one cold run does not change; where they are not told, the average.
 
-    None for anything but a whole log. The oldest versions tell no time at all.
+    None for anything but a whole log. The oldest versions tell no time at all. ``asked``: the delegate, which no log
+    tells: models are delegated when they are exported.
 
     Raises:
         UnfitLogError: for several runs.
@@ -25,9 +26,9 @@ def parse_executor_runner(text: str) -> Timing | None:
     check_one_run([TOTAL], text)
     runs, threads = int(total[1]), whole_number(r"num threads = (\d+)", text)
     each = [float(ms) for ms in re.findall(rf"Iteration \d+ of \d+: {NUMBER} ms{END}", text)]
-    if len(each) != runs:
-        return Timing(float(total[2]) / runs, runs=runs, threads=threads)
+    if not each:
+        return Timing(float(total[2]) / runs, runs=runs, threads=threads, delegate=asked)
     median = statistics.median(each)
     warm = each[1:] if len(each) > 2 and each[0] > COLD * median else each
     deviation = statistics.stdev(warm) if len(warm) > 1 else None
-    return Timing(median, deviation, figure="median", runs=runs, threads=threads)
+    return Timing(median, deviation, figure="median", runs=runs, threads=threads, delegate=asked)

@@ -40,6 +40,7 @@ ASKED = re.compile(
 )
 TAKEN = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \((\w+)\)")
 CPU_DELEGATE = "XNNPack"
+CPU_RAN_IT = "benchmark_model ran it on the CPU: the delegate took no part of it"
 ROUNDING_MS = 0.00501  # of the results of LiteRT 2.x
 FAILED = (
     r"acceleration is unsupported on this platform"
@@ -60,8 +61,10 @@ class Statistics(NamedTuple):
     deviation: float | None
 
 
-def parse_benchmark_model(text: str) -> Timing | None:
+def parse_benchmark_model(text: str, asked: str | None = None) -> Timing | None:
     """The average of the timed runs; None for anything but a whole log.
+
+    ``asked``: the delegate that was asked for, where that is known without the log.
 
     Raises:
         UnfitLogError: for several runs, and when a delegate that was asked for did not run the whole model.
@@ -81,7 +84,7 @@ def parse_benchmark_model(text: str) -> Timing | None:
         runs=statistics.runs if statistics else whole_number(r"Inference \(avg\): .* ms \((\d+) runs\)", text),
         threads=whole_number(r"(?:Num threads ?: |#threads used for CPU inference: )\[(\d+)\]", text)
         or whole_number(r"--num_threads=(\d+)", text),
-        delegate=_delegate(lines),
+        delegate=_delegate(lines, _asked(lines) if asked is None else [asked]),
     )
 
 
@@ -95,13 +98,14 @@ def _statistics(lines: list[str], ms: float) -> Statistics | None:
     return None
 
 
-def _delegate(lines: list[str]) -> str | None:
-    """What the whole model ran on.
+def _delegate(lines: list[str], asked: list[str]) -> str | None:
+    """What the whole model ran on, if that is what was asked for.
 
     Raises:
         UnfitLogError: when that is not what was asked for.
     """
-    asked = _asked(lines)
+    if asked == ["cpu"]:
+        return "cpu"
     if not asked:
         told = first_line(r"STARTING!|XNNPACK delegate|\bUse \w+ ?: ?\[0\]", lines)
         return None if told is None else "cpu"
@@ -112,8 +116,8 @@ def _delegate(lines: list[str]) -> str | None:
     if used == "nnapi" and (reference := first_line(REFERENCE, lines)):
         raise UnfitLogError("NNAPI's own reference runs on the CPU", reference)
     if completely is None:
-        if failed := first_line(FAILED, [line for line in lines if _is_about(asked, line)]):
-            raise UnfitLogError(f"{used} was asked for and did not run the model", failed)
+        if failed := first_line(FAILED, [line for line in _without_cpu(lines) if _is_about(asked, line)]):
+            raise UnfitLogError(CPU_RAN_IT, failed)
         _check_taken(used, lines)
     return used
 
@@ -142,16 +146,16 @@ def _check_taken(asked: str, lines: list[str]) -> None:
     """
     other = _without_cpu(lines)
     if none := first_line(r"model graph will not be executed|is not (?:fully )?accelerated", other):
-        raise UnfitLogError(f"{asked} was asked for and ran nothing of the model", none)
+        raise UnfitLogError(CPU_RAN_IT, none)
     if part := first_line(r"(?:will be |is )partially (?:executed|accelerated)", other):
-        raise UnfitLogError(f"{asked} ran only a part of the model", part)
+        raise UnfitLogError(f"benchmark_model ran only a part of it on the delegate ({asked})", part)
     taken = [(int(n[1]), int(n[2]), n[3], line) for line in lines if (n := TAKEN.search(line))]
     real = [(some, all_, line) for some, all_, name, line in taken if CPU_DELEGATE.lower() not in name.lower()]
     for some, all_, line in real:
         if some < all_:
-            raise UnfitLogError(f"{asked} ran only a part of the model", line)
+            raise UnfitLogError(f"benchmark_model ran only a part of it on the delegate ({asked})", line)
     if taken and not real:
-        raise UnfitLogError(f"{asked} was asked for and the CPU was used", taken[0][3])
+        raise UnfitLogError(CPU_RAN_IT, taken[0][3])
 
 
 def _without_cpu(lines: list[str]) -> list[str]:

@@ -27,8 +27,10 @@ FAILED = (
 VULKAN = r"vulkan|\bvk[A-Z]|\bgpu\b"
 
 
-def parse_benchncnn(text: str) -> Timing | None:
+def parse_benchncnn(text: str, asked: str | None = None) -> Timing | None:
     """The average of its one network; it tells no deviation. None for anything but a whole log.
+
+    ``asked``: cpu, or gpu for the Vulkan device 0, where that is known without the log.
 
     Raises:
         UnfitLogError: for several networks or runs, for what ncnn could not find or load, and for a GPU that was asked
@@ -39,29 +41,35 @@ def parse_benchncnn(text: str) -> Timing | None:
         return None
     check_one_run([RESULT, r"loop_count = "], text)
     lines = whole_lines(text)
-    gpu = re.search(r"gpu_device = (-?\d+)", text)
-    on_cpu = gpu is not None and int(gpu[1]) < 0
+    device = {None: _device(text), "cpu": -1}.get(asked, 0)
+    on_cpu = device is not None and device < 0
     failed = [line for line in lines if re.search(FAILED, line)]
     if failed := [line for line in failed if not (on_cpu and re.search(VULKAN, line, re.I))]:
         raise UnfitLogError("ncnn went on after an error", failed[0])
     if not on_cpu:
-        check_real_gpu(_of_device(gpu[1], lines) if gpu else lines)
-    if gpu and not on_cpu:
-        _check_vulkan(gpu[1], gpu[0], lines)
+        check_real_gpu(lines if device is None else _of_device(device, lines))
+    if device is not None and not on_cpu:
+        _check_vulkan(device, lines)
     return Timing(
         ms=float(found[0][2]),
         runs=whole_number(r"loop_count = (\d+)", text),
         threads=whole_number(r"num_threads = (\d+)", text),
-        delegate=None if gpu is None else "cpu" if on_cpu else "gpu",
+        delegate=None if device is None else "cpu" if on_cpu else "gpu",
     )
 
 
-def _of_device(number: str, lines: list[str]) -> list[str]:
+def _device(text: str) -> int | None:
+    """The Vulkan device that was asked for; negative: none."""
+    found = re.search(r"gpu_device = (-?\d+)", text)
+    return int(found[1]) if found else None
+
+
+def _of_device(number: int, lines: list[str]) -> list[str]:
     """The lines that tell of one Vulkan device, which begin with its number and name, and those of none."""
     return [line for line in lines if not re.match(r"\s*\[\d+ ", line) or re.match(rf"\s*\[{number} ", line)]
 
 
-def _check_vulkan(number: str, asked: str, lines: list[str]) -> None:
+def _check_vulkan(number: int, lines: list[str]) -> None:
     """Checks that ncnn opened the Vulkan device that was asked for: it writes the device's queues.
 
     Raises:
@@ -72,6 +80,6 @@ def _check_vulkan(number: str, asked: str, lines: list[str]) -> None:
     if not any(re.match(rf"\s*\[{number} .*\]\s+queueC=", line) for line in lines):
         raise UnfitLogError(
             f"a GPU was asked for, and no line '[{number} NAME]  queueC=' shows that Vulkan was used",
-            asked,
+            first_line(r"gpu_device = ", lines) or first_line(RESULT, lines) or "",
             "use a benchncnn that was built with Vulkan, and keep its whole log",
         )

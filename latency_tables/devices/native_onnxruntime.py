@@ -29,8 +29,10 @@ NOT_USED = (
 SUPPORTED = re.compile(r"number of nodes in the graph: (\d+),? number of nodes supported by \w+: (\d+)")
 
 
-def parse_onnxruntime_perf_test(text: str) -> Timing | None:
+def parse_onnxruntime_perf_test(text: str, asked: str | None = None) -> Timing | None:
     """The median where it is told, else the average; no version tells a deviation. None for anything but a whole log.
+
+    ``asked``: the execution provider that was asked for, where that is known without the log.
 
     Raises:
         UnfitLogError: for several runs, and when a provider that was asked for did not take the whole model.
@@ -40,7 +42,7 @@ def parse_onnxruntime_perf_test(text: str) -> Timing | None:
         return None
     check_one_run(ONCE, text)
     lines = whole_lines(text)
-    provider = _provider(text)
+    provider = asked or _provider(text)
     _check_assigned(provider, lines)
     return Timing(
         ms=average_ms if median_s is None else median_s * 1e3,  # type: ignore[arg-type]  # one of them is there

@@ -24,7 +24,7 @@ from latency_tables.devices.native_ncnn import parse_benchncnn
 from latency_tables.devices.native_onnxruntime import parse_onnxruntime_perf_test
 
 MAX_LOG_BYTES = 16 * 2**20
-PARSERS: dict[str, tuple[ModelFormat, Callable[[str], Timing | None]]] = {
+PARSERS: dict[str, tuple[ModelFormat, Callable[..., Timing | None]]] = {
     "benchmark_model": ("litert", parse_benchmark_model),
     "onnxruntime_perf_test": ("onnx", parse_onnxruntime_perf_test),
     "executor_runner": ("executorch", parse_executor_runner),

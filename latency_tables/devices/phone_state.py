@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped
-from latency_tables.devices.adb_client import Adb
+from latency_tables.devices.adb_client import Adb, serial_number
 from latency_tables.devices.device import Conditions, Samples, Session
 from latency_tables.user_cache import unwritable, user_cache
 
@@ -32,6 +32,7 @@ FIXED_PERFORMANCE = ("cmd", "power", "set-fixed-performance-mode-enabled")  # a 
 
 COOLING_SECONDS = 600.0
 SURVEY_SECONDS = 10.0  # what 'dmask devices' takes of a phone: so long it is waited for
+POSSIBLE_CELSIUS = (-60.0, 150.0)  # others, INT_MIN say, stand for no sensor
 LOOK_SECONDS = 5.0  # between looks at the thermal status: each one disturbs the phone
 
 
@@ -47,7 +48,7 @@ def prepared(adb: Adb) -> Iterator[str]:
         DmaskError: when it is in use by another session, and when its settings cannot be changed.
         DeviceLostError: when it leaves.
     """
-    with alone(adb.serial, SURVEY_SECONDS):
+    with alone(adb.serial, SURVEY_SECONDS), _alone_by_any_way(adb):
         try:
             _change(adb, PREPARE)
             adb.shell(*FIXED_PERFORMANCE, "true")
@@ -59,6 +60,17 @@ def prepared(adb: Adb) -> Iterator[str]:
         _restore(adb)
 
 
+@contextmanager
+def _alone_by_any_way(adb: Adb) -> Iterator[None]:
+    """Also keeps sessions away that reach the same phone by another way, USB and Wi-Fi say."""
+    serialno = serial_number(adb)
+    if serialno in ("", adb.serial):
+        yield
+        return
+    with alone(serialno, SURVEY_SECONDS):
+        yield
+
+
 def _restore(adb: Adb) -> None:
     adb.shell(*FIXED_PERFORMANCE, "false")
     _change(adb, RESTORE)
@@ -66,7 +78,7 @@ def _restore(adb: Adb) -> None:
 
 def _change(adb: Adb, script: str) -> None:
     done = adb.shell("sh", "-c", script)
-    if done.status:
+    if done.status or done.exception():  # `svc` and `settings` of some phones end with 0 after an exception
         raise DmaskError(
             f"the settings of phone '{adb.serial}' cannot be changed: {done.tail()}",
             "look for 'USB debugging (Security settings)' in its developer options; the former value of "
@@ -146,14 +158,48 @@ class Thermometer:
 
     def conditions(self) -> Conditions:
         """What the phone says of itself now."""
-        text = self.adb.shell("dumpsys", "battery").stdout
-        tenths = _number(r"^\s*temperature: (-?\d+)", text)
-        return Conditions(self.status, _number(r"^\s*level: (\d+)", text), None if tenths is None else tenths / 10)
+        return Conditions(self.status, *battery(self.adb.shell("dumpsys", "battery").stdout))
+
+    def unknown(self) -> str:
+        """Why the thermal status is not known, in words; empty where it is."""
+        return thermal(self.adb.shell("dumpsys", "thermalservice").stdout)[1]
 
     def _look(self) -> None:
-        status = _number(r"^Thermal Status: (\d+)", self.adb.shell("dumpsys", "thermalservice").stdout)
-        self._status = None if status is None else int(status)
+        self._status, _ = thermal(self.adb.shell("dumpsys", "thermalservice").stdout)
         self._looked_at = self.clock()
+
+
+def thermal(text: str) -> tuple[int | None, str]:
+    """The thermal status in the output of ``dumpsys thermalservice``; or None, and why it is not known.
+
+    Android derives it from the sensors of the skin alone (``ThermalManagerService``, type 3): a device without one says
+    0 for ever. So does a service whose sensors are not ready.
+    """
+    found = re.search(r"^\s*Thermal Status: (\d+)\s*$", text, re.M)
+    if found is None:
+        return None, "it has no thermal service that tells a status"
+    if re.search(r"IsStatusOverride: true", text):
+        return None, "its thermal status is overridden ('cmd thermalservice reset' ends that)"
+    if re.search(r"HAL Ready: false", text):
+        return None, "its thermal service is not ready"
+    status = int(found[1])
+    if status == 0 and re.search(r"temperatures.*:", text) and not re.search(r"mType=3\b", text):
+        return None, "its thermal service knows no sensor of the skin"
+    return status, ""
+
+
+def battery(text: str) -> tuple[float | None, float | None]:
+    """Percent and degrees Celsius of the battery in the output of ``dumpsys battery``; None where it is not known."""
+    if re.search(r"^\s*present: false|UPDATES STOPPED", text, re.M):
+        return None, None
+    level, scale = _number(r"^\s*level: (\d+)", text), _number(r"^\s*scale: (\d+)", text)
+    percent = level if scale is None else 100 * level / scale if scale and level is not None else None
+    tenths = _number(r"^\s*temperature: (-?\d+)", text)
+    celsius = None if tenths is None else tenths / 10
+    return (
+        percent if percent is not None and percent <= 100 else None,
+        celsius if celsius is not None and POSSIBLE_CELSIUS[0] < celsius < POSSIBLE_CELSIUS[1] else None,
+    )
 
 
 def _number(pattern: str, text: str) -> float | None:

@@ -15,7 +15,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.temporary import temporary_folder
 from latency_tables.devices.adb_client import Adb, Output, SlowError
 from latency_tables.devices.device import MeasuringError, Samples
-from latency_tables.devices.native_log import Timing
+from latency_tables.devices.native_log import Timing, UnfitLogError, log_text
 from latency_tables.devices.runners import MAX_RUNS, MIN_RUNS, NativeRunner, RunRequest
 from latency_tables.devices.trouble import killed_twice, lacking_in
 from latency_tables.processes import killed_by
@@ -64,8 +64,8 @@ class RunnerSession:
         self.folder = folder
         self.threads = threads
         self.patience = patience
-        self._delegate = native.delegate_flags(delegate)
-        self._fell_back = native.runner.fell_back.get(delegate)
+        self.delegate = delegate
+        self._flags = native.delegate_flags(delegate)
         self._start = [*prefix, f"./{native.name}"]
         self._models: dict[str, _Loaded] = {}
         self._numbers = itertools.count()
@@ -115,9 +115,27 @@ class RunnerSession:
             raise DmaskError(f"'{self.native.path}': {error.problem}", self.native.runner.where) from error
         if output.status in DOES_NOT_START or "CANNOT LINK EXECUTABLE" in output.stderr:
             raise DmaskError(f"the phone cannot run '{self.native.path}': {output.tail()}", self.native.runner.where)
+        if refused := re.search(r"^taskset: .*", output.stderr, re.M):
+            raise DmaskError(
+                f"the phone does not run programs on these cores: {refused[0]}",
+                "one of them may be offline: choose others with --cores",
+            )
+
+    def try_out(self, model: bytes) -> None:
+        """Runs a small model, so that a program whose output cannot be read fails now and not at every model.
+
+        Raises:
+            DmaskError: when it fails.
+        """
+        try:
+            self.load("trial", model)
+        except MeasuringError as error:
+            problem = f"'{self.native.path}' does not measure a small model on '{self.delegate}': {error.problem}"
+            raise DmaskError(problem, self.native.runner.where) from error
+        self.unload("trial")
 
     def _time(self, loaded: _Loaded, runs: int, seconds: float) -> Timing:
-        request = RunRequest(loaded.file, self.threads, self._delegate, self.native.flags, seconds, runs, loaded.shape)
+        request = RunRequest(loaded.file, self.threads, self._flags, self.native.flags, seconds, runs, loaded.shape)
         arguments = self.native.runner.arguments(request)
         output = self._run(arguments)
         if killed_by(output.status):
@@ -128,9 +146,11 @@ class RunnerSession:
             if trouble := lacking_in(output.tail()):
                 raise trouble
             raise MeasuringError(f"{self.native.name} ended with {_cause(output.status)}: {output.tail()}", NEXT)
-        if self._fell_back and re.search(self._fell_back, output.stdout + output.stderr):
-            raise MeasuringError(f"{self.native.name} ran it on the CPU: the delegate took no part of it", NEXT)
-        timing = self.native.runner.parse(_whole_lines(output.stdout) + _whole_lines(output.stderr))
+        text = log_text((_whole_lines(output.stdout) + _whole_lines(output.stderr)).encode())
+        try:
+            timing = self.native.runner.parse(text, self.delegate)
+        except UnfitLogError as error:
+            raise MeasuringError(error.problem, NEXT) from error
         if timing is None or timing.ms <= 0:
             raise MeasuringError(f"{self.native.name} told no time: {output.tail()}", self.native.runner.where)
         return timing

@@ -39,14 +39,14 @@ class Runner(NamedTuple):
 
     ``pins_itself``: to cores of its choice; ``trial``: arguments that make it end at once; ``log_tag``: it writes to
     Android's log under this name; ``where``: to get it from; ``halves``: delegates on which it computes in fp16 what an
-    fp32 model holds, each with the flags that switch that off; ``fell_back``: for other delegates than the CPU, a
-    pattern of what it says when the delegate took no part of a model.
+    fp32 model holds, each with the flags that switch that off; ``parse``: takes the delegate that was asked for as
+    well, and refuses the log of a run on another one.
     """
 
     runtime: str
     model_format: ModelFormat
     suffix: str
-    parse: Callable[[str], Timing | None]
+    parse: Callable[[str, str], Timing | None]
     delegates: Mapping[str, Sequence[str]]
     arguments: Callable[[RunRequest], list[str]]
     pins_itself: bool
@@ -54,7 +54,6 @@ class Runner(NamedTuple):
     log_tag: str
     where: str
     halves: Mapping[str, Sequence[str]] = MappingProxyType({})
-    fell_back: Mapping[str, str] = MappingProxyType({})
 
 
 def _benchmark_model(request: RunRequest) -> list[str]:
@@ -104,12 +103,6 @@ RUNNERS: dict[str, Runner] = {
         log_tag="",
         where="get it for Android from https://ai.google.dev/edge/litert/models/measurement",
         halves={"gpu": ["--gpu_precision_loss_allowed=false", "--gpu_precision_loss_allowed=0"]},
-        # Where there is a delegate that takes nothing; where there is none. Both times it goes on, on the CPU.
-        fell_back={
-            delegate: f"Though {name} delegate is explicitly applied, the model graph will not be executed"
-            f"|{name} acceleration is unsupported on this platform"
-            for delegate, name in (("gpu", "GPU"), ("nnapi", "NNAPI"))
-        },
     ),
     "onnxruntime_perf_test": Runner(
         runtime="onnxruntime",

@@ -11,7 +11,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import Record
 from latency_tables.devices import agent
 from latency_tables.devices.adb import AdbDevice
-from latency_tables.devices.adb_client import Phone, attached_phones, trouble_of
+from latency_tables.devices.adb_client import Phone, attached_phones, distinct_phones, trouble_of
 from latency_tables.devices.device import MeasuringError
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.phone_state import BusyError
@@ -48,7 +48,8 @@ class AttachedDevice(Record):
 
     ``at``: what ``--device`` takes; ``problem`` and ``fix``: why nothing can be measured on it, and what to do;
     ``busy``: the problem is that another command measures on it;
-    ``python``: the version of its Python, empty where there is none; the rest as in `DeviceInfo`.
+    ``python``: the version of its Python, empty where there is none; ``thermal_unknown``: why a phone does not tell
+    whether it is hot; the rest as in `DeviceInfo`.
     """
 
     at: str
@@ -62,6 +63,7 @@ class AttachedDevice(Record):
     clocks_mhz: tuple[int, ...] = ()
     emulated: bool = False
     python: str = ""
+    thermal_unknown: str = ""
     runtimes: tuple[RuntimeState, ...] = ()
 
 
@@ -116,7 +118,7 @@ def seen_phones() -> tuple[Phone, ...]:
         DmaskError: when adb is not installed or does not work.
     """
     try:
-        return attached_phones()
+        return distinct_phones(attached_phones())
     except OSError as error:  # Google's program for another kind of machine
         raise DmaskError(
             f"'adb' does not start: {error.strerror}", "Debian has one for each: apt install adb"
@@ -142,7 +144,7 @@ def seen_phone(phone: Phone, patience: float = PATIENCE_SECONDS) -> AttachedDevi
     try:
         if trouble := trouble_of(phone):
             raise trouble
-        info, survey = AdbDevice(DeviceOptions(at=at), pauses=()).survey(patience)
+        info, unknown, survey = AdbDevice(DeviceOptions(at=at), pauses=()).survey(patience)
     except DmaskError as error:
         return AttachedDevice(at=at, problem=error.problem, fix=error.fix, busy=isinstance(error, BusyError))
 
@@ -157,7 +159,9 @@ def seen_phone(phone: Phone, patience: float = PATIENCE_SECONDS) -> AttachedDevi
 
     identity = {key: value for key, value in info._asdict().items() if key != "runtime_version"}
     python, versions = (survey["python"], survey["versions"]) if survey else ("", {})
-    return AttachedDevice(at=at, **identity, python=python, runtimes=_states(versions, missing))
+    return AttachedDevice(
+        at=at, **identity, python=python, thermal_unknown=unknown, runtimes=_states(versions, missing)
+    )
 
 
 def here_needed(runtime: Runtime) -> tuple[Need, ...]:

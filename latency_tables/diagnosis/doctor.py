@@ -269,4 +269,7 @@ def judge_device(device: AttachedDevice) -> Finding:
     if device.at.startswith("ssh:") and not any(state.version for state in device.runtimes):
         fix = "there: pip install onnxruntime, or give --python another Python there"
         return Finding(device.at, "problem", f"{found}, which has no runtime", fix)
+    if device.thermal_unknown:
+        fix = "watch its temperature yourself: what is measured hot cannot be told"
+        return Finding(device.at, "note", f"{found}; its thermal state is unknown: {device.thermal_unknown}", fix)
     return Finding(device.at, "ok", found)

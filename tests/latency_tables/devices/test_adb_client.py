@@ -6,17 +6,22 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from dmask_mobile.errors import DmaskError
+from latency_tables.devices import adb_client
 from latency_tables.devices.adb_client import (
+    ADVICE,
     Adb,
+    Output,
     Phone,
     SlowError,
     UnwillingError,
     attached_phones,
     chosen_phone,
+    distinct_phones,
     parse_devices,
     trouble_of,
 )
@@ -52,9 +57,92 @@ def test_list_of_phones() -> None:
         Phone("8A1X0ABCD", "device", "Pixel_8"),
         Phone("R58M12ABCDE", "unauthorized"),
         Phone("192.168.1.7:5555", "offline"),
-        Phone("0123456789ABCDEF", "no permissions"),
+        Phone("0123456789ABCDEF", "no permissions", "", NO_PERMISSIONS),
         Phone("(no serial number)", "recovery"),
     )
+    assert parse_devices(text.replace("\n", "\r\n")) == parse_devices(text)  # adb.exe
+    started = "* daemon not running; starting now at tcp:5037\n* daemon started successfully\n"
+    assert parse_devices(started + text) == parse_devices(text)
+    assert parse_devices("error: no devices\n") == parse_devices("List of devices attached\n\n") == ()
+
+
+NO_PERMISSIONS = (
+    "(user in plugdev group; are your udev rules wrong?); see [http://developer.android.com/tools/device.html]"
+)
+WIRELESS = "adb-00000000-AAAAAA (2)._adb-tls-connect._tcp"
+
+
+def test_names_with_spaces() -> None:
+    line = f"{WIRELESS}   device product:dada model:24129PN74G device:dada transport_id:2"
+    assert parse_devices(f"List of devices attached\n{line}\n") == (Phone(WIRELESS, "device", "24129PN74G"),)
+    offline = f"my device (2)._adb-tls-connect._tcp offline transport_id:2\n{WIRELESS} no permissions; see [x] usb:1-1"
+    assert parse_devices(f"List of devices attached\n{offline}\n") == (
+        Phone("my device (2)._adb-tls-connect._tcp", "offline"),
+        Phone(WIRELESS, "no permissions", "", "see [x]"),
+    )
+
+
+@pytest.mark.parametrize("state", [state for state in ADVICE if state] + ["quiescent"])
+def test_every_state_has_its_own_message(state: str) -> None:
+    (phone,) = parse_devices(f"List of devices attached\n00000000               {state} transport_id:1\n")
+    assert phone == Phone("00000000", state)
+    trouble = trouble_of(phone)
+    assert trouble is not None
+    others = {str(trouble_of(Phone("00000000", other))) for other in ADVICE if other != state}
+    assert str(trouble) not in others
+    assert str(trouble_of(phone._replace(reason="because"))).count(": because; ") == 1
+
+
+class Serials(Adb):
+    """Phones by their serial numbers."""
+
+    numbers: ClassVar[dict[str, str]] = {}
+
+    def shell(self, *words: str, seconds: float = 30.0) -> Output:
+        return Output(0, self.numbers.get(self.serial, "") + "\n", "")
+
+
+USB, WIFI = Phone("8A1X0ABCD", "device", "Pixel_8"), Phone("192.0.2.10:5555", "device", "Pixel_8")
+NAMED = Phone("adb-8A1X0ABCD-x._adb-tls-connect._tcp", "device", "Pixel_8")
+
+
+@pytest.mark.parametrize(
+    ("phones", "numbers", "kept"),
+    [
+        ([WIFI, USB, NAMED], {USB: "8A1X0ABCD", WIFI: "8A1X0ABCD", NAMED: "8A1X0ABCD"}, [USB]),
+        ([WIFI, NAMED], {WIFI: "8A1X0ABCD", NAMED: "8A1X0ABCD"}, [WIFI]),
+        ([WIFI, USB], {USB: "8A1X0ABCD", WIFI: "other"}, [WIFI, USB]),
+        ([WIFI, USB], {}, [WIFI, USB]),  # they tell no number
+        ([WIFI, USB], {USB: "0123456789ABCDEF", WIFI: "0123456789ABCDEF"}, [WIFI, USB]),  # a placeholder
+        ([WIFI._replace(model="x"), USB], {USB: "8A1X0ABCD", WIFI: "8A1X0ABCD"}, [WIFI._replace(model="x"), USB]),
+        ([USB, USB._replace(serial="b")], {USB: "same"}, [USB, USB._replace(serial="b")]),
+        ([WIFI._replace(state="offline"), USB], {}, [WIFI._replace(state="offline"), USB]),
+    ],
+)
+def test_one_phone_by_two_ways_is_one(
+    phones: list[Phone], numbers: dict[Phone, str], kept: list[Phone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Serials, "numbers", {phone.serial: number for phone, number in numbers.items()})
+    monkeypatch.setattr(adb_client, "Adb", Serials)
+    assert list(distinct_phones(phones)) == kept
+
+
+MIUI = """
+Exception occurred while executing 'put':
+java.lang.SecurityException: Permission denial: writing to settings requires:android.permission.WRITE_SECURE_SETTINGS
+        at com.android.providers.settings.SettingsProvider.enforceWritePermission(SettingsProvider.java:2562)
+        at android.os.Binder.execTransact(Binder.java:1129)
+"""
+
+
+def test_the_sentence_of_a_java_exception_is_shown_and_no_frames() -> None:
+    sentence = (
+        "java.lang.SecurityException: Permission denial: writing to settings"
+        " requires:android.permission.WRITE_SECURE_SETTINGS"
+    )
+    assert Output(255, "", MIUI).tail() == Output(0, MIUI, "").tail() == Output(0, MIUI, "").exception() == sentence
+    assert Output(1, "one\ntwo: error: three\n", "").tail() == "one | two: error: three"
+    assert Output(1, "Error: no such file\n", "").exception() == ""
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from latency_tables.devices.adb_client import Adb, chosen_phone
 from latency_tables.devices.agent_session import AgentSession
 from latency_tables.devices.device import Conditions, DeviceInfo, DeviceLostError, Samples, Session
 from latency_tables.devices.options import DeviceOptions
-from latency_tables.devices.phone_state import Thermometer, WatchedSession, prepared
+from latency_tables.devices.phone_state import Thermometer, WatchedSession, alone, prepared
 from latency_tables.diagnosis.discovery import seen_phone
 from latency_tables.diagnosis.doctor import judge_device
 from latency_tables.profiling.plan import blocks_of, networks_of
@@ -135,6 +135,53 @@ def test_cores_that_cannot_be_had(phone: FakePhone, program: str, tmp_path: Path
 
     with pytest.raises(DmaskError, match="benchncnn chooses its cores itself; leave out --cores"):
         device.describe(NcnnRuntime())
+
+
+def test_cores_that_are_off_or_tell_nothing(phone: FakePhone, program: str) -> None:
+    """The fastest one is off: that is said at once. One whose clock cannot be read is no crash."""
+    cpus = phone.folder / "sys/devices/system/cpu"
+    (cpus / "cpu3/cpufreq/cpuinfo_max_freq").unlink()
+    (cpus / "cpu4/cpufreq/cpuinfo_max_freq").write_text("<unknown>\n")
+    device = AdbDevice(DeviceOptions(at="adb", runner=program))
+    assert device.describe(LiteRTRuntime()).clocks_mhz == (1704,) * 3 + (2367,) * 3 + (2914,)
+    (cpus / "cpu8/online").write_text("0\n")
+    message = r"core 8 of phone '127.*' is switched off \(offline\); .*--cores"
+    with pytest.raises(DmaskError, match=message), device.open(LiteRTRuntime(), 1, "cpu"):
+        pass
+    with AdbDevice(DeviceOptions(at="adb", runner=program, cores=(7,))).open(LiteRTRuntime(), 1, "cpu"):
+        pass
+
+
+def test_a_program_that_cannot_measure_fails_before_the_first_model(phone: FakePhone, tmp_path: Path) -> None:
+    path = script(tmp_path / "programs", "benchmark_model", "echo 'results: see the file'")
+    with (
+        pytest.raises(DmaskError, match="does not measure a small model on 'cpu': benchmark_model told no time"),
+        AdbDevice(DeviceOptions(at="adb", runner=str(path))).open(LiteRTRuntime(), 1, "cpu"),
+    ):
+        pass
+    assert (phone.read(SETTINGS), list(phone.temporary.iterdir())) == ("1", [])
+
+
+def test_a_phone_by_usb_and_wifi_is_one_phone(phone: FakePhone) -> None:
+    """The second way to a phone that is being measured on."""
+    phone.write("props/ro.serialno", "8A1X0ABCD\n")
+    with (
+        prepared(Adb(phone.serial)),
+        pytest.raises(DmaskError, match="phone '8A1X0ABCD' is being measured on"),
+        alone("8A1X0ABCD"),
+    ):
+        pass
+
+
+def test_an_unknown_thermal_state_is_said(phone: FakePhone) -> None:
+    phone.write("thermal", None)
+    seen = seen_phone(chosen_phone())
+    assert seen.thermal_unknown == "it has no thermal service that tells a status"
+    finding = judge_device(seen)
+    assert finding.verdict == "note"
+    assert "its thermal state is unknown: it has no thermal service" in finding.found
+    phone.write("thermal", "0\n")
+    assert judge_device(seen_phone(chosen_phone())).verdict == "ok"
 
 
 @pytest.mark.parametrize("former", ["1\n", "0\n", None])
@@ -456,8 +503,8 @@ def test_a_profile_by_litert_that_is_cut_off_goes_on(phone: FakePhone, tmp_path:
     options = DeviceOptions(at="adb", runner=str(litert_program(tmp_path / "programs")))
     setup = setup_on(AdbDevice(options, pauses=()), LiteRTRuntime())
     at_command(
-        phone, "--graph", 10, phone.unplug
-    )  # loading starts it once a model, waking once, then comes a sample each
+        phone, "--graph", 11, phone.unplug
+    )  # a small model is tried first, loading starts it once a model, waking once, then comes a sample each
     with pytest.raises(DeviceLostError, match=r"is not attached|is offline|broke"):
         profile_space(TINY, setup, QUICK, path)
     kept = path.read_bytes()

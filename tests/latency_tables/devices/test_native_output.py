@@ -101,7 +101,7 @@ def test_the_deviation_is_that_of_the_timed_runs(line: str, deviation: float | N
         ("Use gpu: [1]", "WARNING: [auto_registration.cc:50] GPU accelerator could not be loaded and registered"),
         (
             "benchmark_model --graph=a --use_gpu=true",
-            "Created TensorFlow Lite XNNPACK delegate for CPU, Falling back to CPU",
+            "GPU delegate: falling back to CPU",
         ),
         (
             "Use gpu: [1]",

@@ -121,6 +121,41 @@ def test_a_delegate_that_takes_nothing_is_no_measurement_of_it(words: str, adb: 
     assert on_cpu.sample("a", 0.01).wall_ms == pytest.approx((79.7609,))
     other = script(tmp_path, "benchmark_model", f"echo '{words.replace('GPU', 'XNNPACK')}' >&2; echo '{GOOD}'")
     session_of(adb, other, delegate="gpu").load("a", b"")  # a second delegate had nothing left to take
+    part = "Explicitly applied GPU delegate, and the model graph will be partially executed by the delegate"
+    path = script(tmp_path, "benchmark_model", f"echo '{part}' >&2; echo '{GOOD}'")
+    with pytest.raises(MeasuringError, match=r"ran only a part of it on the delegate \(gpu\): 'Explicitly applied"):
+        session_of(adb, path, delegate="gpu").load("a", b"")
+
+
+def test_ncnn_on_a_gpu_needs_the_line_of_vulkan(adb: Adb, tmp_path: Path) -> None:
+    model = NcnnRuntime().convert(nn.Conv2d(3, 8, 3).eval(), (1, 3, 24, 20), "fp32")
+    with pytest.raises(MeasuringError, match=r"no line '\[0 NAME\]  queueC=' shows that Vulkan was used: 'model.param"):
+        session_of(adb, script(tmp_path, "benchncnn", COUNTING), "gpu").load("a", model)
+    session = session_of(
+        adb, script(tmp_path, "benchncnn", f"echo '[0 Mali-G710]  queueC=0[2]' >&2; {COUNTING}"), "gpu"
+    )
+    session.load("a", model)
+    session.try_out(model)
+
+
+def test_a_program_whose_output_cannot_be_read_fails_at_the_start(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    session = session_of(adb, script(tmp_path, "benchmark_model", "echo 'INFO: Inference: 0.08 s, as in version 9'"))
+    with pytest.raises(
+        DmaskError, match=r"does not measure a small model on 'cpu': benchmark_model told no time: INFO"
+    ):
+        session.try_out(b"model")
+    assert [path.name for path in (phone.temporary / "x").iterdir()] == ["benchmark_model"]
+
+
+def test_cores_that_are_offline_fail_at_the_start(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
+    taskset = phone.folder / "system/bin/taskset"
+    former = taskset.read_text()
+    taskset.write_text('#!/bin/sh\necho "taskset: failed to set pid 9\'s affinity: Invalid argument" >&2; exit 1\n')
+    try:
+        with pytest.raises(DmaskError, match=r"does not run programs on these cores: taskset: failed .*with --cores"):
+            session_of(adb, script(tmp_path, "benchmark_model", ""))
+    finally:
+        taskset.write_text(former)
 
 
 @pytest.mark.parametrize(
