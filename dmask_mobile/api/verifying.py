@@ -21,9 +21,13 @@ from dmask_mobile.run import RunFolder
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
+    from export.verification.isolation import ModelProcess
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
     from export.verification.reference import Reference
     from latency_tables.devices.native_output import Measurement
+
+
+MAX_SECONDS = 1e6  # a process cannot wait for much longer
 
 
 class VerifySettings(NamedTuple):
@@ -33,7 +37,8 @@ class VerifySettings(NamedTuple):
     more than 10% since its table was made; ``limits``: fields of `export.verification.numerics.Limits` to replace;
     ``bisect``: name the first wrong block; ``measured``: files with latencies measured elsewhere (see
     `latency_tables.devices.native_output.read_measurement`); ``allow_unverified``: quantities that may be 'not
-    verified'; ``budget_tolerance``: the share by which a measured latency may exceed its budget.
+    verified'; ``budget_tolerance``: the share by which a measured latency may exceed its budget;
+    ``time_limit``: seconds that a model may take to open, or to run 16 images.
     """
 
     images: int = 1000
@@ -43,6 +48,7 @@ class VerifySettings(NamedTuple):
     measured: AnyPaths = ()
     allow_unverified: Words = ()
     budget_tolerance: float = BUDGET_TOLERANCE
+    time_limit: float = 600.0
 
 
 @locks_run("dmask verify")
@@ -75,8 +81,7 @@ def verify(
         DmaskError: when there is nothing to verify, or a file is missing or damaged.
     """
     our_package("export")
-    from export.verification.latency_verdict import LatencyRules
-    from export.verification.verify import VerifyOptions, verify_artifact
+    from export.verification.isolation import model_process
 
     settings = settings or VerifySettings()
     _check_settings(settings)
@@ -85,40 +90,66 @@ def verify(
     whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
     report = _report_path(targets, whole_run)
     report.unlink(missing_ok=True)  # the last one's verdict must not outlive an error in this one
-    found, folder = (_all_of_run(RunFolder(targets[0])), RunFolder(targets[0])) if whole_run else _files(targets, run)
-    child = folder.child() if folder else found[0][0].child
-    if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
-        raise DmaskError("these files hold different children", "verify each child by itself")
-    record = folder.record() if folder else None
-    check_custom_costs(record, costs)
-    reference: Reference | str = "no run to compare with; give --run RUN"
-    checks: list[Check] = []
-    if folder is not None:
-        reference, accuracy = _reference(folder, data, settings.images)
-        checks.extend(filter(None, (accuracy,)))
-    predictions = _predictions(folder, child, tables, progress)
-    external = _external_measurements(as_paths(settings.measured), [artifact for artifact, _ in found], predictions)
-    rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
-    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules)
-    for number, (artifact, place) in enumerate(found, start=1):
-        checks.extend(verify_artifact(artifact, place, reference, options))
-        progress("verify", number, len(found), artifact.label)
-    if record is not None:
-        formats = {artifact.model_format for artifact, _ in found}
-        checks.extend(budget_checks(record, child, costs, predictions, formats, tuple(checks)))
+    with model_process(settings.time_limit) as process:
+        if whole_run:
+            folder: RunFolder | None = RunFolder(targets[0])
+            found = _all_of_run(RunFolder(targets[0]))
+        else:
+            found, folder = _files(targets, run, process)
+        child = folder.child() if folder else found[0][0].child
+        if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
+            raise DmaskError("these files hold different children", "verify each child by itself")
+        checks = _checks(found, folder, child, data, tables, costs, settings, process, progress)
     verification = Verification(
         child_digest=child.digest(),
         created=now(),
-        checks=tuple(checks),
+        checks=checks,
         allow_unverified=as_words(settings.allow_unverified),
     )
     verification.write(report)
     return verification
 
 
+def _checks(
+    found: Sequence[tuple[Artifact, Path]],
+    folder: RunFolder | None,
+    child: ChildSpec,
+    data: str | None,
+    tables: AnyPaths,
+    costs: Sequence[CostModel],
+    settings: VerifySettings,
+    process: ModelProcess,
+    progress: Progress,
+) -> tuple[Check, ...]:
+    """The lines on the run's weights, on each artifact, and on the run's budgets."""
+    from export.verification.latency_verdict import LatencyRules
+    from export.verification.verify import VerifyOptions, verify_artifact
+
+    record = folder.record() if folder else None
+    check_custom_costs(record, costs)
+    predictions = _predictions(folder, child, tables, progress)
+    external = _external_measurements(as_paths(settings.measured), [artifact for artifact, _ in found], predictions)
+    reference: Reference | str = "no run to compare with; give --run RUN"
+    checks: list[Check] = []
+    if folder is not None:
+        reference, accuracy = _reference(folder, data, settings.images)
+        checks.extend(filter(None, (accuracy,)))
+    rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
+    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules, process.open)
+    for number, (artifact, place) in enumerate(found, start=1):
+        checks.extend(verify_artifact(artifact, place, reference, options))
+        progress("verify", number, len(found), artifact.label)
+    if record is not None:
+        formats = {artifact.model_format for artifact, _ in found}
+        checks.extend(budget_checks(record, child, costs, predictions, formats, tuple(checks)))
+    return tuple(checks)
+
+
 def _check_settings(settings: VerifySettings) -> None:
     if not all(as_words(settings.allow_unverified)):
         raise DmaskError("--allow-unverified names a quantity, got ''", "say which, for example latency")
+    if not 0 < settings.time_limit <= MAX_SECONDS:
+        raise DmaskError(f"--time-limit is in seconds, above 0, got {settings.time_limit:g}", "for example 600")
     if not 0 <= settings.budget_tolerance < 1:
         raise DmaskError(
             f"--budget-tolerance is a share from 0 to below 1, got {settings.budget_tolerance:g}", "for example 0.05"
@@ -154,27 +185,30 @@ def _all_of_run(folder: RunFolder) -> list[tuple[Artifact, Path]]:
     return [(artifact, folder.exports) for artifact in artifacts]
 
 
-def _files(targets: Sequence[Path], run: Path | None) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
+def _files(
+    targets: Sequence[Path], run: Path | None, process: ModelProcess
+) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
     """The artifacts in files with their folders, and the run that they belong to, where there is one."""
     above = targets[0].resolve().parent.parent
     if run is None and (above / "run.json").exists():
         run = above
     folder = RunFolder(run) if run is not None else None
-    return [(_artifact_in(path, folder), path.parent) for path in targets], folder
+    return [(_artifact_in(path, folder, process), path.parent) for path in targets], folder
 
 
-def _artifact_in(path: Path, folder: RunFolder | None) -> Artifact:
+def _artifact_in(path: Path, folder: RunFolder | None, process: ModelProcess) -> Artifact:
     """The record of an exported model: its run's, where it lies there, else what the file says of itself."""
-    from export.formats.registry import format_of
+    from export.formats.registry import FORMATS, format_of
     from export.write import artifact_of
 
-    model_format = format_of(path)
+    its_format = format_of(path)
     if folder is not None and path.resolve().parent == folder.exports.resolve():
         for record in sorted(folder.exports.glob("*.artifact.json")):
             artifact = Artifact.read(record)
             if artifact.path == path.name:
                 return artifact
-    return artifact_of(path, ModelDescription.from_metadata(model_format.open(path).metadata(), str(path)))
+    (name,) = (name for name, found in FORMATS.items() if found is its_format)
+    return artifact_of(path, ModelDescription.from_metadata(process.open(name, path).metadata(), str(path)))
 
 
 def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Reference, Check | None]:

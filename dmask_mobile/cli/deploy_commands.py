@@ -107,6 +107,9 @@ def verify(
     budget_tolerance: Annotated[
         float, typer.Option(help="The share by which a measured latency may exceed its budget.")
     ] = BUDGET_TOLERANCE,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds that a model may take to open, or to run 16 images.")
+    ] = api.VerifySettings().time_limit,
     allow_drift: AllowDrift = False,
     markdown: Annotated[Path | None, typer.Option(help="Also as Markdown, for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also as JUnit XML, for CI.")] = None,
@@ -126,6 +129,7 @@ def verify(
         measured=measured or [],
         allow_unverified=allow_unverified or [],
         budget_tolerance=budget_tolerance,
+        time_limit=time_limit,
     )
     costs = [api.load_cost(path) for path in cost or []]
     with ShownProgress() as progress:

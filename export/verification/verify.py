@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.records.artifact import (
     Artifact,
+    ModelFormat,
     Precision,
     hash_path,
     size_of_path,
@@ -29,6 +31,7 @@ from export.golden import check_golden
 from export.verification.bisect import first_bad_block
 from export.verification.counts import count_fvcore
 from export.verification.identity import OTHER_FILE, check_identity
+from export.verification.isolation import IsolatedModel, UnresponsiveError
 from export.verification.latency_verdict import (
     DEFAULT_RULES,
     LatencyRules,
@@ -49,11 +52,17 @@ SIZE_EXTRA_BYTES: dict[Precision, int] = {"fp32": 65_536, "fp16": 65_536, "int8"
 """For the graph's own description and metadata; int8 describes the scales of every tensor."""
 
 
+def open_here(model_format: ModelFormat, path: Path) -> ExportedModel:
+    """The model at ``path``, opened in this process."""
+    return format_named(model_format).open(path)
+
+
 class VerifyOptions(NamedTuple):
     """How to verify.
 
     ``limits``: those of `export.verification.numerics.Limits` that replace the precision's own; ``bisect``: name the
-    first block that is wrong when the numbers are; ``predictions`` and ``external``: see `judge_latencies`.
+    first block that is wrong when the numbers are; ``predictions`` and ``external``: see `judge_latencies`;
+    ``open_model``: opens a file, in this process or another (see `export.verification.isolation`).
     """
 
     limits: Mapping[str, float] = {}
@@ -61,6 +70,7 @@ class VerifyOptions(NamedTuple):
     predictions: Sequence[PredictedLatency] = ()
     external: Mapping[str, MeasuredLatency] = {}
     latency_rules: LatencyRules = DEFAULT_RULES
+    open_model: Callable[[ModelFormat, Path], ExportedModel] = open_here
 
 
 def verify_artifact(
@@ -91,12 +101,16 @@ def verify_artifact(
         note = f"{OTHER_FILE}; not opened: {artifact.model_format}'s runtime can crash on a damaged file"
         yield line_of(artifact.label, "identity", "faults", 0, 1, "0", "failed", note)
         return
-    model = found.open(path)
-    yield check_identity(artifact, path, model, reference, other_file)
-    yield from _numerics(artifact, model, reference, options)
-    yield from _golden(artifact, model, folder)
-    yield from _counts(artifact, model)
-    yield _strays(artifact, model)
+    try:
+        model = options.open_model(artifact.model_format, path)
+        yield check_identity(artifact, path, model, reference, other_file)
+        yield from _numerics(artifact, model, reference, options)
+        yield from _golden(artifact, model, folder)
+        yield from _counts(artifact, model)
+        yield _strays(artifact, model)
+    except UnresponsiveError as error:  # nor is it given to a device
+        yield line_of(artifact.label, "answers", "", None, None, "-", "failed", str(error))
+        return
     yield _size(artifact, path)
     yield from judge_latencies(artifact, path, options.predictions, options.external, options.latency_rules)
 
@@ -113,6 +127,8 @@ def _numerics(
     limits = limits_of(artifact.precision, options.limits)
     try:
         computed = (("", _in_batches(model.run, images)), (" (Core ML)", _predicted_on_a_mac(model, images)))
+    except UnresponsiveError:
+        raise
     except Exception as error:  # runtimes raise each their own, for images of another size, say
         reason = f"it does not run on images of {tuple(images.shape[1:])}: {' '.join(str(error).split())[:300]}"
         yield line_of(artifact.label, "outputs", "", 1, None, "0", "failed", reason)
@@ -145,7 +161,7 @@ def _worst_image(outputs: dict[str, Tensor], scores_NK: Tensor) -> int:
 
 
 def _predicted_on_a_mac(model: ExportedModel, images: Tensor) -> dict[str, Tensor] | None:
-    if not isinstance(model, CoreMLModel):
+    if sys.platform != "darwin" or not isinstance(model, CoreMLModel | IsolatedModel):
         return None
     return model.predict(images)  # one image after the other
 
