@@ -204,6 +204,7 @@ def table_json(table: LatencyTable) -> dict[str, Any]:
     from latency_tables.table.rows import describe_subject
 
     corrections = corrections_of(table)
+    fitted = None if isinstance(corrections, DmaskError) else corrections
 
     def known(value: float) -> float | None:
         """JSON has no infinity, which stands for an error that nothing is known of."""
@@ -213,9 +214,9 @@ def table_json(table: LatencyTable) -> dict[str, Any]:
         **table.head.to_dict(),
         "num_blocks": len(table.blocks),
         "num_networks": len(table.networks),
-        "relative_spread": corrections and known(corrections.spread),
+        "relative_spread": fitted and known(fitted.spread),
         "noise": table.noise(),
-        "error": corrections and known(corrections.error),
+        "error": fitted and known(fitted.error),
         "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     }
 
@@ -233,7 +234,8 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
         print_json(table_json(read))
     else:
         console.print(latency_table_summary(read))
-        console.print(heat_map(read))
+        if any(block.kind == "inverted_residual" for block, _ in read.blocks):
+            console.print(heat_map(read))
 
 
 @table_app.command("evaluate")

@@ -111,7 +111,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
     networks = table.networks
     shown.add_row("whole networks", str(len(networks)))
     for name, value in _quality(table):
-        shown.add_row(name, value)
+        shown.add_row(name, cell(value))
     for name, value in _said_of_itself(table):
         shown.add_row(name, cell(value))
     if table.failures:
@@ -119,30 +119,31 @@ def latency_table_summary(table: LatencyTable) -> Table:
     return shown
 
 
-def corrections_of(table: LatencyTable) -> Corrections | None:
-    """What a table's whole networks add to sums of blocks; None where their blocks are not known yet."""
+def corrections_of(table: LatencyTable) -> Corrections | DmaskError:
+    """What a table's whole networks add to sums of blocks, or why that cannot be told."""
     from latency_tables.prediction.latency_model import LatencyModel
 
     try:
         return LatencyModel(table).corrections
-    except DmaskError:  # a profile that ended early
-        return None
+    except DmaskError as error:
+        return error
 
 
 def _quality(table: LatencyTable) -> Iterator[tuple[str, str]]:
     """How networks follow from blocks, and how steady the device was."""
     corrections = corrections_of(table)
-    if corrections is None:
-        yield "error on networks left out", "unknown: too few blocks to predict those of whole networks"
+    if isinstance(corrections, DmaskError):
+        yield "error on networks left out", f"unknown: {corrections.problem}"
     else:
         for resolution, (offset, scale) in corrections.lines.items():
             yield f"line at {resolution} px", f"latency = {offset:+.4f} ms + {scale:.3f} * sum of blocks"
         call_ms, moved_ms, weights_ms = corrections.context
-        yield (
-            "a block in a network",
-            f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved"
-            f" + {weights_ms:.4f} ms a MB of weights",
-        )
+        if corrections.lines:
+            yield (
+                "a block in a network",
+                f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved"
+                f" + {weights_ms:.4f} ms a MB of weights",
+            )
         known = math.isfinite(corrections.error)
         error = f"{corrections.error:.1%} (spread {corrections.spread:.1%})"
         yield "error on networks left out", error if known else "unknown: too few whole networks"

@@ -30,6 +30,9 @@ MAKES_PREDICTIONS = (
 )
 
 
+MAX_RATIO = 10_000  # of a network's latency to the sum of its blocks', either way; it is near 1 on every device
+
+
 class LatencyModel:
     """Predicts latencies from a table; satisfies `dmask_mobile.costs.latency.BlockLatencies`.
 
@@ -116,7 +119,11 @@ class LatencyModel:
         return fit_corrections(self.whole_networks())
 
     def whole_networks(self) -> list[WholeNetwork]:
-        """The measured networks whose blocks are known: measured, or predicted without having failed."""
+        """The measured networks whose blocks are known: measured, or predicted without having failed.
+
+        Raises:
+            DmaskError: when a network and the sum of its blocks are so far apart that one of them must be wrong.
+        """
 
         def is_known(located: BlockAt) -> bool:
             kind = located[0].kind
@@ -125,7 +132,15 @@ class LatencyModel:
 
         networks = [child for child in self.table.networks if all(map(is_known, child.located_blocks()))]
         self.predict(located for child in networks for located in child.located_blocks())
-        return [self.whole_network(child, self.table.networks[child].typical_ms) for child in networks]
+        found = [self.whole_network(child, self.table.networks[child].typical_ms) for child in networks]
+        for child, network in zip(networks, found, strict=True):
+            if not 1 / MAX_RATIO <= network.measured_ms / network.sum_ms <= MAX_RATIO:
+                raise DmaskError(
+                    f"'{self.table.source}': {describe_subject(child)} took {network.measured_ms:.3g} ms, its blocks"
+                    f" alone {network.sum_ms:.3g} ms: one of them is wrong",
+                    "remove those rows, or profile again",
+                )
+        return found
 
     def whole_network(self, child: ChildSpec, measured_ms: float) -> WholeNetwork:
         """A network's parts beside its latency."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -38,6 +39,7 @@ from latency_tables.table.shipped import table_path
 from latency_tables.table.statistics import Summary, smooth, summarize
 
 LINE_END = b"\n"
+FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()  # of every table that was begun
 MAX_LINE_BYTES = 8 * 2**20  # the longest line of ours, a large network's, has some thousands
 OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
 
@@ -72,7 +74,10 @@ class LatencyTable:
             raise DmaskError(
                 f"cannot read table '{path}': {error}", "make one: dmask profile SPACE -o TABLE"
             ) from error
-        if content and not content.endswith(b"\n"):
+        first = content[: content.find(LINE_END) + 1]
+        if first or not content.startswith(FIRST_BYTES):  # else a head that was cut off
+            parse_head(first or content, path)
+        if not content.endswith(LINE_END):
             raise DmaskError(
                 f"table '{path}': line {content.count(LINE_END) + 1}, the last one, is cut off",
                 "run 'dmask profile' with the same table again: it drops that line and goes on",

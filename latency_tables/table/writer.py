@@ -14,9 +14,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.files import locked, read_bytes
 from dmask_mobile.records.base import write_atomically
 from latency_tables.table.rows import TableHead, TableRow
-from latency_tables.table.table import LINE_END, MAX_LINE_BYTES, LatencyTable, parse_head
-
-FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()
+from latency_tables.table.table import FIRST_BYTES, LINE_END, MAX_LINE_BYTES, LatencyTable, parse_head
 
 
 class TableWriter:

@@ -58,7 +58,7 @@ def test_a_table_whose_profile_ended_early_is_shown(how: str, tmp_path: Path) ->
     write_new_table(early, local_head(), EARLY_ENDS[how])
     text = shown_by("table", "show", early)
     assert "whole networks" in text
-    assert "unknown: too few" in text
+    assert "unknown: too few whole networks" in text
     told = json.loads(shown_by("table", "show", early, "--json"))
     assert (told["num_blocks"], told["error"]) == (0, None)
     assert shown_by("table", "merge", early, early, "-o", tmp_path / "both.jsonl")

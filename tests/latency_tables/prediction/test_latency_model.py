@@ -140,3 +140,17 @@ def test_cost_tensors_of_other_code_are_not_taken(path: Path, tmp_path: Path, mo
     monkeypatch.setattr(latency_model, "source_digest", lambda *places: "of changed code")
     Latency(LatencyModel(LatencyTable.read(path)), cache=tmp_path).on(SPACE)
     assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+@pytest.mark.parametrize(("block_ms", "child_ms"), [(1e7, 1e-6), (1e-6, 1e7)])
+def test_a_network_far_from_the_sum_of_its_blocks_is_refused(block_ms: float, child_ms: float, path: Path) -> None:
+    table = LatencyTable.read(path)
+    rows = [
+        row.model_copy(update={"wall_ms": (child_ms if isinstance(row, NetworkRow) else block_ms,)})
+        for row in table.rows
+    ]
+    model = LatencyModel(LatencyTable(table.head, tuple(rows), "odd"))
+    with pytest.raises(
+        DmaskError, match=r"'odd': network demo-0 at 32 px took .* ms, its blocks alone .* one of them is"
+    ):
+        model.relative_spread()

@@ -228,6 +228,9 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
         with pytest.raises(DmaskError, match="is not a regular file"):
             LatencyTable.read(path)
+    (tmp_path / "notes.txt").write_bytes(b"no line end, so nothing that was cut off")
+    with pytest.raises(DmaskError, match=r"notes.txt': line 1 is not JSON: Expecting value"):
+        LatencyTable.read(tmp_path / "notes.txt")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(DmaskError, match=r"line 1 is not JSON.*give a table that 'dmask profile' made"):
         LatencyTable.read(tmp_path / "empty.jsonl")
