@@ -21,6 +21,7 @@ from tests.latency_tables.factory import AT, edit_head, local_head, write_table
 
 SPACE = load_space("demo")
 CHILD = networks_of(SPACE)[0]
+MARKUP = "[bold] :smile: [red]x"  # a name may hold it
 EVIL = "[/x] [bold] \x1b[31m :smile:"
 MEASURED = {"round": 0, "at": AT, "wall_ms": (1.0,), "cpu_ms": ()}
 EARLY_ENDS = {
@@ -87,13 +88,17 @@ def test_what_files_say_is_shown_as_it_is(table: Path, tmp_path: Path) -> None:
     first, second, both = folder / "a[red].jsonl", folder / "b.jsonl", folder / "c[x].jsonl"
     first.write_bytes(table.read_bytes())
     edit_head(first, device=EVIL, soc=EVIL)
-    evil = NetworkRow(child=CHILD.model_copy(update={"name": EVIL}), **MEASURED)
+    evil = NetworkRow(child=CHILD.model_copy(update={"name": MARKUP}), **MEASURED)
     write_new_table(second, LatencyTable.read(first).head, [evil])
     escaped = EVIL.replace("\x1b", "\\x1b")
-    for arguments in (("show", first), ("merge", first, second, "-o", both), ("diff", second, second)):
+    for word, *arguments in (
+        (escaped, "show", first),
+        (escaped, "merge", first, second, "-o", both),
+        (MARKUP, "diff", second, second),
+    ):
         text = shown_by("table", *arguments)
         assert "\x1b" not in text
-        assert escaped in text
+        assert word in text
     assert "c[x].jsonl" in shown_by("table", "show", both)
     assert "p[x].png" in shown_by("table", "plot", first, "-o", folder / "p[x].png")
 
