@@ -7,7 +7,16 @@ import os
 
 from dmask_mobile.errors import DmaskError
 
-ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+ERRNOS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+)
 SIGNS = (
     *map(os.strerror, ERRNOS),
     "No usable temporary directory",  # what Python's tempfile makes of a full disk

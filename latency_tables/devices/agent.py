@@ -67,6 +67,9 @@ TROUBLES = {
     "EMFILE": "file handles",
     "ENFILE": "file handles",
     "ENOMEM": "memory",
+    "EFBIG": "room for files of that size",
+    "EROFS": "disk that it may write to",
+    "EIO": "disk that works",
 }
 """What a machine may be short of, whichever model it runs, by the names of the errors."""
 SIGNS = {

@@ -222,6 +222,7 @@ def failed_before(path: Path, reason: str) -> None:
         "MeasuringError: OSError: [Errno 28] No space left on device: '/tmp/dmask-x/3'",
         "MeasuringError: the runtime crashed (SIGKILL); the session goes on with the next model",
         "MeasuringError: OSError: [Errno 24] Too many open files",
+        "MeasuringError: OSError: [Errno 27] File too large",
         "MeasuringError: RuntimeError: std::bad_alloc",
         "MemoryError: ",
     ],
