@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from pathlib import Path
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.temporary import try_to_write
 
+TRIED_BYTES = 2**20  # as large as the model of a block
 ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -38,13 +42,23 @@ def tells_of_shortage(reason: str) -> bool:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the machine is at fault for ``error``, itself or by what it was raised from; converters wrap errors."""
+    """Whether the machine is at fault for ``error``, itself or by what it was raised from; converters wrap errors.
+
+    Libraries in C++ often say no more than that a file could not be written: so the temporary folder is tried as well.
+    """
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno in ERRNOS):
             return True
         link = link.__cause__ or link.__context__
-    return isinstance(error, OSError) or tells_of_shortage(str(error))
+    return isinstance(error, OSError) or tells_of_shortage(str(error)) or not _can_write()
+
+
+def _can_write() -> bool:
+    try:
+        return try_to_write(TRIED_BYTES, [Path(tempfile.gettempdir())]) is None
+    except OSError:
+        return False
 
 
 def shortage(reason: str) -> DmaskError:

@@ -35,7 +35,7 @@ from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 from tests.latency_tables import factory
 from tests.latency_tables.factory import write_table
-from tests.processes import DMASK, HANG_SECONDS, wait_until
+from tests.processes import DMASK, HANG_SECONDS, dmask, wait_until
 
 SPACE = SearchSpace.read(Path(__file__).parents[2] / "golden" / "space_v1.yaml")
 QUICK = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001)
@@ -302,3 +302,10 @@ def test_measuring_leaves_this_process_on_all_its_cores() -> None:
         session.load("a", convert_subject(NETWORKS[0], OnnxRuntime(), "fp32"))
         session.sample("a", 0.001)
     assert os.sched_getaffinity(0) == before
+
+
+def test_options_that_say_nothing_about_a_childs_missing_blocks_are_refused(tmp_path: Path) -> None:
+    arguments = ("--missing", tmp_path / "child.json", "--table", tmp_path / "t.jsonl", "--minutes", 3)
+    done = dmask("profile", *arguments)
+    assert done.returncode == 2
+    assert "--missing measures all blocks that the child needs; leave out" in done.stderr
