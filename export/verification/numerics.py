@@ -59,6 +59,12 @@ def limits_of(precision: Precision, overrides: Mapping[str, float]) -> Limits:
     return Limits.model_validate({**LIMITS[precision].model_dump(), **overrides})
 
 
+COSINE_QUANTILE = 0.05
+"""Of a trained int8 child, good: 0.998 here, 0.992 at the least image, which falls to 0.6 where all else is fine. With
+one weight scale doubled, all activations clipped to half, one zero point off by 128, or weights of one scale with
+outliers, SNR (below 15 dB) or this (below 0.9) fail, and mostly both."""
+
+
 class Numerics(NamedTuple):
     """Differences between two sets of class scores (images, classes), named as in `Limits`.
 
@@ -78,7 +84,7 @@ class Numerics(NamedTuple):
 def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor | None) -> Numerics:
     """The differences; a NaN or an infinity makes errors infinite, and is never the top class.
 
-    ``cosine`` is the least of all images.
+    ``cosine`` is the 5th percentile over the images: one odd image of a small output has nearly any angle.
 
     Raises:
         DmaskError: when there is nothing to compare or the shapes differ.
@@ -98,7 +104,7 @@ def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor | None) -> 
     return Numerics(
         math.inf if broken else float(error_NK.max()) / spread,
         math.inf if broken else float(error_NK.mean()) / spread,
-        -1.0 if broken else float(torch.nn.functional.cosine_similarity(reference_NK, found_NK, dim=1).min()),
+        -1.0 if broken else _low_cosine(reference_NK, found_NK),
         -math.inf if broken else _snr_db(reference_NK, error_NK),
         float((reference_top1 == top1).double().mean()),
         None if labels_N is None else float((top1 == labels_N).double().mean()),
@@ -113,6 +119,11 @@ def relative_error(reference: Tensor, found: Tensor) -> float:
         return math.inf
     spread = float(reference.max() - reference.min())
     return float((reference - found).abs().max()) / max(spread, 1e-12)
+
+
+def _low_cosine(reference_NK: Tensor, found_NK: Tensor) -> float:
+    cosines_N = torch.nn.functional.cosine_similarity(reference_NK, found_NK, dim=1)
+    return float(torch.quantile(cosines_N, COSINE_QUANTILE))
 
 
 def _snr_db(reference: Tensor, error: Tensor) -> float:

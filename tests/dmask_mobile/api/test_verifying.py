@@ -221,6 +221,22 @@ def test_nothing_to_verify(tmp_path: Path) -> None:
         api.verify(tmp_path)
 
 
+@pytest.mark.parametrize("path", ["../../other/exports/model.onnx", "/dev/zero", "sub/model.onnx", "..", ""])
+def test_a_record_that_names_a_path_elsewhere_is_refused(path: str, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record = copy / "exports" / "onnx.artifact.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "path": path}))
+    with pytest.raises(DmaskError, match=r"onnx\.artifact\.json': path"):
+        api.verify(copy)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_limit_is_a_time(seconds: float, run: Path) -> None:
+    with pytest.raises(DmaskError, match="--time-limit is in seconds, above 0"):
+        api.verify(run, settings=api.VerifySettings(time_limit=seconds))
+
+
 def test_a_model_without_a_record_is_not_passed_over(run: Path, data: str, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

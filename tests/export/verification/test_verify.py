@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, hash_path
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Check
+from export.formats.onnx.reader import OnnxModel
 from export.formats.registry import FORMATS
 from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
 from export.verification.verify import VerifyOptions, verify_artifact
@@ -95,6 +97,26 @@ def test_a_flipped_weight_is_caught_and_its_block_named(tmp_path: Path) -> None:
     assert {"identity", "max error", "first bad block"} <= failed(checks)
     assert "block 2 (InvertedResidual)" in checks["first bad block"].note
     assert "first bad block" not in checks_of(exported("onnx", tmp_path), tmp_path, VerifyOptions(bisect=True))
+
+
+def test_bisecting_looks_at_the_image_with_the_largest_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outputs are off for one image alone."""
+    artifact, expected = exported("onnx", tmp_path), reference()
+    looked_at: list[torch.Tensor] = []
+
+    def off_for_one(self: OnnxModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = run(self, images)["output"]
+        same = (images == expected.images[200]).flatten(1).all(1)
+        return {"output": outputs + same[:, None] * torch.linspace(0, 1, outputs.shape[1])}
+
+    run = OnnxModel.run
+    monkeypatch.setattr(OnnxModel, "run", off_for_one)
+    monkeypatch.setattr(
+        "export.verification.verify.first_bad_block",
+        lambda _model, _plain, image, _limit: looked_at.append(image) or "",
+    )
+    assert "first bad block" in checks_of(artifact, tmp_path, VerifyOptions(bisect=True))
+    assert torch.equal(looked_at[0], expected.images[200:201])
 
 
 def test_a_removed_block_is_caught(tmp_path: Path) -> None:
@@ -198,7 +220,7 @@ def test_a_quantizer_that_did_nothing_is_caught(
     checks = checks_of(exported("onnx", tmp_path, precision=precision), tmp_path)
     assert "precision shows" in failed(checks)
     assert f"it is not {precision}" in checks["precision shows"].note
-    assert checks["cosine"].note == "256 images"
+    assert checks["SNR"].note == "256 images"
 
 
 def test_a_file_that_does_not_run_on_the_images_fails(tmp_path: Path) -> None:
