@@ -24,8 +24,8 @@ from tests.export.factory import CHILD, SPACE, exported, reference
 from tests.export.formats_at import ALL_FORMATS
 
 QUANTITIES = {
-    "identity", "golden pair", "max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy", "macs (graph)",
-    "macs (fvcore)", "params (graph)", "params (fvcore)", "stray transposes, casts", "size",
+    "identity", "golden pair", "max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy",
+    "macs (graph)", "macs (fvcore)", "params (graph)", "params (fvcore)", "stray transposes, casts", "size",
 }  # fmt: skip
 PREDICTION = LatencyPrediction(
     ms=2.0, spread_ms=0.1, table_digest="t", device="phone", runtime="onnxruntime 1", precision="fp32", threads=1
