@@ -24,7 +24,8 @@ def as_path(value: AnyPath) -> Path:
     """
     if not isinstance(value, str | os.PathLike):
         raise DmaskError(f"a path is a str or a Path, got {shown(repr(value))}")
-    return Path(value)
+    path = Path(value)
+    return path if path.name else path.resolve()  # the current folder has no name of its own
 
 
 def as_paths(values: AnyPaths) -> tuple[Path, ...]:

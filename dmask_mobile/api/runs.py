@@ -84,12 +84,13 @@ def search(
     run, costs = as_path(run), as_tuple(costs)
     folder, settings = RunFolder(run), settings or SearchSettings()
     _check_free(folder, restart)
+    find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
+    models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take long
     images = load_data(data, space.resolution)
     space = space.with_classes(images.classes)
-    find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
     held = []
     for name, limit in budgets.items():
-        model = find(name, tables, costs)
+        model = models[name]
         with custom_code(name, "on") if model in costs else nullcontext():
             held.append(Budget(model.on(space), limit))
     check_budgets(held)

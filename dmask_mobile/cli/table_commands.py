@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from dmask_mobile import api
-from dmask_mobile.cli.console import console, print_json
+from dmask_mobile.cli.console import console, print_json, tell
 from dmask_mobile.cli.options import (
     Cores,
     Delegate,
@@ -269,7 +269,11 @@ def table_evaluate(
 
 
 @table_app.command("plot")
-def table_plot(table: TableFile, output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png")]) -> None:
+def table_plot(
+    table: TableFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png")],
+    as_json: Json = False,
+) -> None:
     """Draw what a table covers and how its whole networks lie around their predictions.
 
     Example: dmask table plot table.jsonl -o table.png
@@ -278,11 +282,18 @@ def table_plot(table: TableFile, output: Annotated[Path, typer.Option("-o", "--o
     from latency_tables.table.table import LatencyTable
 
     plot_table(LatencyTable.read(table), output)
-    console.print(str(output), soft_wrap=True)
+    if as_json:
+        print_json({"picture": str(output)})
+    else:
+        console.print(str(output), soft_wrap=True)
 
 
 @table_app.command("merge")
-def table_merge(tables: Annotated[list[Path], typer.Argument(help="Tables of one device.")], output: NewTable) -> None:
+def table_merge(
+    tables: Annotated[list[Path], typer.Argument(help="Tables of one device.")],
+    output: NewTable,
+    as_json: Json = False,
+) -> None:
     """Put tables of the same device, runtime and settings together.
 
     Example: dmask table merge a.jsonl b.jsonl -o both.jsonl
@@ -290,7 +301,11 @@ def table_merge(tables: Annotated[list[Path], typer.Argument(help="Tables of one
     from latency_tables.table.compare import merge
     from latency_tables.table.table import LatencyTable
 
-    console.print(latency_table_summary(merge([LatencyTable.read(path) for path in tables], output)))
+    merged = merge([LatencyTable.read(path) for path in tables], output)
+    if as_json:
+        print_json(table_json(merged))
+    else:
+        console.print(latency_table_summary(merged))
 
 
 @table_app.command("diff")
@@ -330,6 +345,7 @@ def table_import(
     ] = "",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out wrong entries instead of refusing.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Json = False,
 ) -> None:
     """Take over a table of ProxylessNAS, Once-for-All or mobile-vision; every entry is checked.
 
@@ -341,10 +357,14 @@ def table_import(
 
     check_new(output)
     imported = read_foreign(source, file_format, parse_activation(activation))
-    for finding in imported.findings[:MAX_FINDINGS]:
-        console.print(finding, style="yellow", soft_wrap=True)
+    findings = list(imported.findings[:MAX_FINDINGS])
     if len(imported.findings) > MAX_FINDINGS:
-        console.print(f"and {len(imported.findings) - MAX_FINDINGS:,} more", style="yellow")
+        findings.append(f"and {len(imported.findings) - MAX_FINDINGS:,} more")
+    for finding in findings:
+        if as_json:  # which has standard output to itself
+            tell(finding, style="yellow")
+        else:
+            console.print(finding, style="yellow", soft_wrap=True)
     if imported.findings and not skip_bad:
         raise DmaskError(
             f"'{source}' has {len(imported.findings)} entries that are wrong or no block of ours",
@@ -355,7 +375,10 @@ def table_import(
         precision=imported.precision, threads=threads, created=now(),
     )  # fmt: skip
     write_new_table(output, head, imported.rows)
-    console.print(f"{len(imported.rows)} blocks in {output}", soft_wrap=True)
+    if as_json:
+        print_json({"table": str(output), "num_blocks": len(imported.rows), "findings": imported.findings})
+    else:
+        console.print(f"{len(imported.rows)} blocks in {output}", soft_wrap=True)
 
 
 def parse_activation(text: str) -> Activation | None:

@@ -21,6 +21,7 @@ from dmask_mobile.errors import MAX_SHOWN, DmaskError, shown
 from dmask_mobile.files import parse_json, parse_yaml, read_text
 
 MAX_RECORD_BYTES = 16 * 2**20
+MAX_YAML_RECORD_BYTES = 2**19  # PyYAML takes a second for each 100 KB; the largest space of ours has 3 KB
 MAX_FINDINGS = 5  # of one record that are told
 TEMPORARY_NAME = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,9})\..+\.tmp", re.DOTALL)
 SECONDS_UNTIL_STALE = 24 * 3600.0
@@ -90,8 +91,9 @@ class FileRecord(Record):
             DmaskError: when the file is absent, does not parse or breaks a rule of the record.
         """
         try:
-            text = read_text(path, MAX_RECORD_BYTES)
-            content = parse_yaml(text) if path.suffix in (".yaml", ".yml") else parse_json(text)
+            is_yaml = path.suffix in (".yaml", ".yml")
+            text = read_text(path, MAX_YAML_RECORD_BYTES if is_yaml else MAX_RECORD_BYTES)
+            content = parse_yaml(text) if is_yaml else parse_json(text)
         except FileNotFoundError:
             raise DmaskError(f"no file '{path}'", f"give the path of a {cls.file_format} file") from None
         except (OSError, ValueError) as error:

@@ -73,3 +73,16 @@ def test_settings_are_exported_and_load_when_they_are_asked_for() -> None:
     assert done.stdout == expected, done.stderr
     with pytest.raises(AttributeError, match="no attribute 'Settings'"):
         _ = api.Settings
+
+
+def test_a_wrong_table_is_refused_before_the_data_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("{}\n")
+    with pytest.raises(DmaskError, match=r"t\.jsonl"):
+        api.search(SPACE, "no such data", {"latency": 1.0}, tmp_path / "run", tables=tmp_path / "t.jsonl")
+
+
+def test_the_current_folder_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_path(".") == tmp_path
+    with pytest.raises(DmaskError):
+        api.verify(".")

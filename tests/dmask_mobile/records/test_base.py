@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import (
     SECONDS_UNTIL_STALE,
     remove_stale_temporaries,
@@ -17,6 +18,7 @@ from dmask_mobile.records.base import (
     temporary_beside,
     write_atomically,
 )
+from dmask_mobile.records.space import SearchSpace
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -71,3 +73,10 @@ def test_those_of_another_host_stay_for_a_day(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
     remove_stale_temporaries(tmp_path / "nowhere")
+
+
+def test_yaml_that_would_take_long_is_not_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("a: " + "b" * 2**19)
+    with pytest.raises(DmaskError, match=r"space\.yaml' has 524,291 bytes, at most 524,288 are read"):
+        SearchSpace.read(path)
