@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,27 +29,47 @@ class SearchLog:
         self.history = history
 
     def __enter__(self) -> SearchLog:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
+        # Not SummaryWriter: it writes in a thread, and once the disk is full its flush() never comes back.
+        folder = self.folder / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._events: Any = RecordWriter(self._file)
         first_epoch = max(0, len(self.history) - 1)
-        self._writer: Any = SummaryWriter(str(self.folder / "tensorboard"), purge_step=first_epoch)
-        if self.history:
-            self.write(self.history)
+        try:
+            self._add(Event(step=first_epoch, file_version="brain.Event:2"))
+            self._add(Event(step=first_epoch, session_log=SessionLog(status=SessionLog.START)))
+            if self.history:
+                self.write(self.history)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()
+        with contextlib.suppress(OSError):  # what could not be written has been reported when it was
+            self._file.close()
 
     def write(self, history: list[dict[str, Any]]) -> None:
         """Writes the whole history to ``metrics.jsonl`` and its last epoch to TensorBoard."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         lines = "".join(json.dumps(line) + "\n" for line in history)
         write_atomically(self.folder / "metrics.jsonl", lines)
         last = history[-1]
-        for tag, value in _scalars(last):
-            self._writer.add_scalar(tag, value, last["epoch"])
-        self._writer.flush()
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(last)]
+        self._add(Event(step=last["epoch"], summary=Summary(value=values)))
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._events.write(event.SerializeToString())
+        self._events.flush()
 
 
 def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

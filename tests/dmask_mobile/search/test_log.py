@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_a_resumed_log_forgets_what_came_after_its_checkpoint_and_writes_the_las
     with SearchLog(tmp_path, history):
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2  # also when it was killed before
     assert scalars(tmp_path, "value") == [(0, 1.0), (1, 2.0)]
+
+
+def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
+    """No file may grow beyond 1,000 bytes, which stands for a full disk; TensorBoard's own writer would wait forever."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with SearchLog(tmp_path, []) as log:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                for epoch in range(100):
+                    log.write([{"epoch": epoch, "value": 1.0}])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(scalars(tmp_path, "value")) > 5
 
 
 def test_collapse_to_all_skip_is_warned_of(tmp_path: Path) -> None:
