@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import selectors
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,6 +18,7 @@ from latency_tables.devices.retry import retried
 
 SECONDS = 30.0  # for what takes a moment
 PUSH_SECONDS_PER_MB = 5.0  # far slower than USB 2
+MAX_SAID_BYTES = 16 * 2**20  # of a command's output; a program that writes without an end must not fill the memory
 ENDED = re.compile(r"\n@dmask-ended ([0-9]+)\n\Z")
 GOES_ON = "what was measured is kept, and the same command goes on"
 T = TypeVar("T")
@@ -82,10 +86,11 @@ class UnwillingError(DeviceLostError):
 
 
 class SlowError(UnwillingError):
-    """A command that has not ended in its time; ``stdout`` is what it said until then."""
+    """A command that has not ended in its time, or says too much; ``stdout`` is what it said until then."""
 
     def __init__(self, serial: str, words: Sequence[str], seconds: float, stdout: str) -> None:
-        super().__init__(f"phone '{serial}': no end of '{words[0]}' after {seconds:g} s", GOES_ON)
+        self.how = f"after {seconds:g} s" if len(stdout) <= MAX_SAID_BYTES else f"after {MAX_SAID_BYTES:,} bytes"
+        super().__init__(f"phone '{serial}': no end of '{words[0]}' {self.how}", GOES_ON)
         self.stdout = stdout
 
 
@@ -275,19 +280,47 @@ class Adb:
 def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
     try:
         # A session of its own: Ctrl-C in the terminal must not look like a phone that left.
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-            start_new_session=True,
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
     except FileNotFoundError:
         raise DmaskError(
             "the program 'adb' is not installed",
             "Debian: apt install adb; macOS: brew install android-platform-tools",
         ) from None
+    with process:
+        try:
+            stdout, stderr = _said(process, seconds)
+            return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
+        except BaseException:  # Ctrl-C as well
+            process.kill()
+            raise
+
+
+def _said(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
+    """What a process writes until it closes its outputs.
+
+    Raises:
+        TimeoutExpired: when it has not done so within ``seconds``, and when it writes more than any command does.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    end, said = time.monotonic() + seconds, {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for number in said:
+            selector.register(number, selectors.EVENT_READ)
+        while selector.get_map():
+            left = end - time.monotonic()
+            ready = selector.select(left) if left > 0 else []
+            if not ready or max(map(len, said.values())) > MAX_SAID_BYTES:
+                raise subprocess.TimeoutExpired(process.args, seconds, bytes(said[process.stdout.fileno()]))
+            for key, _ in ready:
+                chunk = os.read(key.fd, 65536)
+                said[key.fd] += chunk
+                if not chunk:
+                    selector.unregister(key.fd)
+    stdout, stderr = said.values()
+    return bytes(stdout), bytes(stderr)
 
 
 def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:

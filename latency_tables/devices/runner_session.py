@@ -167,9 +167,7 @@ class RunnerSession:
             if not pid:  # it has not even begun: the phone was away
                 raise
             self.adb.shell("kill", "-9", pid)
-            raise MeasuringError(
-                f"{self.native.name} has not ended after {self.patience:g} s: it hangs", "it was killed"
-            ) from None
+            raise MeasuringError(f"{self.native.name} has not ended {error.how}: it hangs", "it was killed") from None
         pid, _, stdout = output.stdout.partition("\n")
         if tag := self.native.runner.log_tag:
             log = self.adb.shell("logcat", "-d", "-v", "raw", f"--pid={pid}", "-s", f"{tag}:V").stdout

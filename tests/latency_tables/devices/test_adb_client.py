@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -306,3 +307,17 @@ def test_unplugged_for_a_moment(phone: FakePhone, tmp_path: Path) -> None:
     phone.on_data = replug
     adb.push(path, "/data/local/tmp/model")
     assert (phone.temporary / "model").read_bytes() == path.read_bytes()
+
+
+def test_output_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_client, "MAX_SAID_BYTES", 100_000)
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        adb_client._run(["sh", "-c", "yes x | tr -d '\\n'"], 600.0)
+    assert 100_000 < len(caught.value.stdout) < 300_000
+    error = SlowError("S", ["program"], 600.0, caught.value.stdout.decode())
+    assert error.problem == "phone 'S': no end of 'program' after 100,000 bytes"
+    monkeypatch.setattr(adb_client, "MAX_SAID_BYTES", 2**40)
+    with pytest.raises(subprocess.TimeoutExpired):
+        adb_client._run(["sh", "-c", "while :; do echo x; sleep 0.1; done"], 0.5)
+    done = adb_client._run(["sh", "-c", "echo out; echo err >&2; exit 7"], 60.0)
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
