@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 from latency_tables.devices.adb_client import Adb, chosen_phone
 from latency_tables.devices.agent_session import PAUSES_SECONDS, AgentSession, agent_command
 from latency_tables.devices.device import DeviceInfo, MeasuringError, Session
@@ -176,7 +176,7 @@ def _info(adb: Adb) -> DeviceInfo:
     said = adb.shell("sh", "-c", script)
     if said.status:
         raise DmaskError(f"'{adb.serial}' is no Android phone: {said.tail()}", "reach other machines by ssh")
-    maker, model, abi, soc, release, *_ = (" ".join(line.split()) for line in said.stdout.split("\n"))
+    maker, model, abi, soc, release, *_ = (shown(" ".join(line.split())) for line in said.stdout.split("\n"))
     name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
     cores = _cores_of(adb).values()
     return DeviceInfo(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.temporary import temporary_folder
 from latency_tables.devices import agent
 from latency_tables.devices.agent_session import AgentSession, agent_command
@@ -69,7 +69,8 @@ def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceI
 
 def described(answer: dict[str, Any]) -> DeviceInfo:
     """The record of what an agent answers to ``describe``."""
-    return DeviceInfo(**{**answer, "clocks_mhz": tuple(answer["clocks_mhz"])})
+    words = {key: shown(answer[key]) for key in ("device", "system", "runtime_version")}
+    return DeviceInfo(**{**answer, **words, "clocks_mhz": tuple(answer["clocks_mhz"])})
 
 
 def lacks_runtime(runtime: Runtime, reason: str, cause: str, where: str = "") -> DmaskError:

@@ -39,6 +39,7 @@ from latency_tables.table.rows import (
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 
+THERMAL_UNKNOWN = "the phone's thermal state is unknown"
 LOADING_SHARE = 0.7  # of a round: the time for loading its blocks
 T = TypeVar("T")
 
@@ -95,6 +96,7 @@ class Measuring:
         self.start = time.monotonic()
         self.end = math.inf  # of the time that `limit` gives
         self._lock = threading.Lock()
+        self._note = ""  # of the device, for whoever watches the progress
 
     @property
     def elapsed_s(self) -> float:
@@ -224,7 +226,7 @@ class Measuring:
                 with self._lock:
                     reached.add(block)
                     count += 1
-                    progress(f"measure round {round_ + 1}/{self.settings.rounds}", count, len(among))
+                    progress(f"measure round {round_ + 1}/{self.settings.rounds}", count, len(among), self._note)
 
         self._on_each(measure_share)
         return reached
@@ -261,6 +263,7 @@ class Measuring:
         """One round of each sentinel, and what the device says of itself."""
         conditions = device.conditions()
         if conditions is not None:
+            self._note = THERMAL_UNKNOWN if conditions.thermal_status is None else self._note
             self._add(ConditionsRow(at=now(), device_index=device.index, **conditions._asdict()))
         ours = sum(isinstance(row, SentinelRow) and row.device_index == device.index for row in self.rows)
         ready = [child for child in self.sentinels if device.load(child)]

@@ -157,7 +157,8 @@ class _SpaceProfile:
         limit = math.ceil(60 * self.settings.minutes)
 
         def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            progress("profile", min(limit - 1, round(self.measuring.elapsed_s)), limit, f"{stage} {done}/{total}")
+            said = ", ".join(filter(None, (f"{stage} {done}/{total}", note)))
+            progress("profile", min(limit - 1, round(self.measuring.elapsed_s)), limit, said)
 
         return tell
 

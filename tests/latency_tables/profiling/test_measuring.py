@@ -132,6 +132,22 @@ def test_different_devices_are_refused(tmp_path: Path) -> None:
         setup_for([DeviceOptions(), DeviceOptions()], "onnxruntime")
 
 
+def test_an_unknown_thermal_state_is_said_and_kept(tmp_path: Path) -> None:
+    class Silent(ScriptedPhone):
+        def conditions(self) -> Conditions:
+            return Conditions(thermal_status=None, battery_percent=None, battery_celsius=None)
+
+    notes: list[str] = []
+
+    def progress(stage: str, done: int, total: int, note: str = "") -> None:
+        notes.extend([note] if "measure round" in note else [])
+
+    table = profile_space(SPACE, Setup((Silent(),), OnnxRuntime()), QUICK, tmp_path / "t.jsonl", progress=progress)
+    assert notes
+    assert all(note.endswith(", the phone's thermal state is unknown") for note in notes)
+    assert {row.thermal_status for row in table.rows if isinstance(row, ConditionsRow)} == {None}
+
+
 def test_what_a_phone_says_of_itself_is_kept(tmp_path: Path) -> None:
     table = profile(tmp_path / "t.jsonl", ScriptedPhone())
     assert (table.head.soc, table.head.clocks_mhz) == ("SM8650", (2000, 3000))
