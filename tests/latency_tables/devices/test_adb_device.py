@@ -502,8 +502,8 @@ def test_a_profile_by_litert_that_is_cut_off_goes_on(phone: FakePhone, tmp_path:
     path = tmp_path / "t.jsonl"
     options = DeviceOptions(at="adb", runner=str(litert_program(tmp_path / "programs")))
     setup = setup_on(AdbDevice(options, pauses=()), LiteRTRuntime())
-    # The program runs once for a small model, once for a block that is tried out, once for each model that is loaded and
-    # once to wake the phone; then come the samples.
+    # The program runs once for a small model, once for a block that is tried out, once for each model that is loaded
+    # and once to wake the phone; then come the samples.
     at_command(phone, "--graph", 12, phone.unplug)
     with pytest.raises(DeviceLostError, match=r"is not attached|is offline|broke"):
         profile_space(TINY, setup, QUICK, path)
