@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,17 +58,26 @@ def test_a_resumed_log_forgets_what_came_after_its_checkpoint_and_writes_the_las
     assert scalars(tmp_path, "value") == [(0, 1.0), (1, 2.0)]
 
 
-def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
-    """No file may grow beyond 1,000 bytes, which stands for a full disk; TensorBoard's own writer would wait forever."""
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 1,000 bytes, which stands for a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with SearchLog(tmp_path, []) as log:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-        try:
-            with pytest.raises(OSError, match="File too large"):
-                for epoch in range(100):
-                    log.write([{"epoch": epoch, "value": 1.0}])
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
+    """TensorBoard's own writer would wait for its thread, which has ended."""
+
+    def fill() -> None:
+        with SearchLog(tmp_path, []) as log:
+            for epoch in range(100):
+                log.write([{"epoch": epoch, "value": 1.0}])
+
+    with pytest.raises(OSError, match="File too large"):
+        fill()
     assert len(scalars(tmp_path, "value")) > 5
 
 
