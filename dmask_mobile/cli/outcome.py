@@ -112,10 +112,10 @@ def _reason_of_system(error: OSError) -> str:
     reason = f"{where}{error.strerror or error}"
     if error.errno in FULL:
         return f"{reason}; free some space, or write to another disk ({KEPT})"
+    if variable := _variable_of_folder(error.filename):
+        return f"{reason}; let {variable} name a folder that can be written to ({KEPT})"
     if error.errno in REFUSED:
-        variable = _variable_of_folder(error.filename)
-        advice = f"let {variable} name a folder that can be written to" if variable else "check the permissions"
-        return f"{reason}; {advice} ({KEPT})"
+        return f"{reason}; check the permissions ({KEPT})"
     return f"{reason} ({KEPT})"
 
 

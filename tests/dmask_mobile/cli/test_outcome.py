@@ -77,19 +77,21 @@ def test_debug_shows_the_traceback_and_its_cause(
 
 @pytest.mark.parametrize(("variable", "kind"), [("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state")])
 @pytest.mark.parametrize("below", ["", "dmask-mobile", "dmask-mobile/devices/x.json"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR])
 def test_a_folder_of_the_user_is_named_with_its_variable(
     variable: str,
     kind: str,
     below: str,
+    number: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path / kind))
     path = str(tmp_path / kind / below)
-    found, said = ended(PermissionError(errno.EACCES, "Permission denied", path), monkeypatch, capsys)
+    found, said = ended(OSError(number, os.strerror(number), path), monkeypatch, capsys)
     assert found == 2
-    assert f"'{path}': Permission denied; let {variable} name a folder that can be written to" in said
+    assert f"'{path}': {os.strerror(number)}; let {variable} name a folder that can be written to" in said
 
 
 @pytest.mark.parametrize("words", [["nope"], ["space", "show"], ["space", "show", "demo", "--x"], ["space"], []])
