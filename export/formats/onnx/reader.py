@@ -155,7 +155,10 @@ def _session(model: onnx.ModelProto):  # type: ignore[no-untyped-def]  # onnxrun
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1  # idle pools of several open models would spin beside the one that runs
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # The fallback to another provider, of which there is none, prints to standard output.
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=False
+    )
 
 
 def _stored_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -147,3 +147,12 @@ def test_a_file_beyond_the_limit_is_not_read(format_name: str, copy_of: Exported
         file.truncate(2**30 + 1)  # a hole: it takes no place
     with pytest.raises(DmaskError, match=r"has 1,073,741,825 bytes, at most [\d,]+ are read"):
         FORMATS[format_name].open(path)
+
+
+def test_a_damaged_name_prints_nothing(copy_of: Exported, capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime would announce on standard output that it tries again; that is where --json goes."""
+    path = copy_of("onnx")
+    path.write_bytes(path.read_bytes().replace(b"HardSwish", b"\xfeardSwish"))
+    with pytest.raises(DmaskError, match="does not load as an ONNX model"):
+        FORMATS["onnx"].open(path)
+    assert capfd.readouterr().out == ""
