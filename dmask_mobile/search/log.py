@@ -32,7 +32,7 @@ class SearchLog:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        # Not SummaryWriter: it writes in a thread, and once the disk is full its flush() never comes back.
+        # Not SummaryWriter: it writes in a thread, which prints a traceback of its own when the disk is full.
         folder = self.folder / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"

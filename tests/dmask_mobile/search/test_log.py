@@ -69,7 +69,7 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
-    """TensorBoard's own writer would wait for its thread, which has ended."""
+    """With the error of the write, and no traceback of a thread (pytest would make that an error)."""
 
     def fill() -> None:
         with SearchLog(tmp_path, []) as log:
