@@ -141,6 +141,8 @@ class RunFolder:
     def locked(self, doing: str) -> Iterator[None]:
         """Inside, no other command works in this folder; what killed ones left half written is removed.
 
+        A folder that is made for it is removed again when nothing was written into it.
+
         Args:
             doing: the command, for whoever is refused: ``dmask search``.
 
@@ -149,11 +151,22 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise DmaskError(f"'{self.path}' is not a folder", "give the path of a run folder")
+        is_new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path, doing):
-            for folder in (self.path, self.search_checkpoint.parent, self.train_checkpoint.parent, self.exports):
-                remove_stale_temporaries(folder)
-            yield
+        try:
+            with locked(self.path, doing):
+                for folder in (self.path, self.search_checkpoint.parent, self.train_checkpoint.parent, self.exports):
+                    remove_stale_temporaries(folder)
+                yield
+        finally:
+            if is_new:
+                self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        """Removes a folder in which a command that was refused has left nothing but its lock."""
+        if [path.name for path in self.path.iterdir()] in ([], [".lock"]):
+            (self.path / ".lock").unlink(missing_ok=True)
+            self.path.rmdir()
 
     def record(self) -> RunRecord:
         """``run.json``.

@@ -86,3 +86,14 @@ def test_the_current_folder_is_no_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert as_path(".") == tmp_path
     with pytest.raises(DmaskError):
         api.verify(".")
+
+
+def test_a_refused_search_leaves_no_run_folder(tmp_path: Path) -> None:
+    for run in (tmp_path / "run", str(tmp_path / "run")):
+        with pytest.raises(DmaskError, match="no cost 'flops'"):
+            api.search(SPACE, "no such data", {"flops": 1.0}, run)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    with pytest.raises(DmaskError, match="no cost 'flops'"):
+        api.search(SPACE, "no such data", {"flops": 1.0}, tmp_path / "run")
+    assert (tmp_path / "run").is_dir()  # the user's own
