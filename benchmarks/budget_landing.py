@@ -22,12 +22,12 @@ import torch
 from record import keep
 
 from dmask_mobile.costs.counts import Macs
+from dmask_mobile.data.load import load_data
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
-from dmask_mobile.training.data import load_data
 
 PLACES = (0.25, 0.50, 0.75)
 NUM_IMAGES = 2000

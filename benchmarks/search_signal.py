@@ -28,6 +28,8 @@ from record import keep
 
 from dmask_mobile import api
 from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.data.images import ImageData
+from dmask_mobile.data.load import load_data
 from dmask_mobile.nets.build import build
 from dmask_mobile.records.base import write_atomically
 from dmask_mobile.records.choice import Choice
@@ -36,7 +38,6 @@ from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
-from dmask_mobile.training.data import ImageData, load_data
 from dmask_mobile.training.train import TrainSettings, train_child
 from latency_tables.profiling.settings import ProfileSettings
 

@@ -19,6 +19,7 @@ from dmask_mobile.errors import DmaskError, shown
 MAX_BYTES = 256 * 2**20  # of a file that is read whole; the largest table of ours had 40 MB
 MAX_YAML_BYTES = 16 * 2**20  # PyYAML takes a second for each 100 KB
 MAX_YAML_NODES = 200_000  # with every alias written out
+LOCK_NAME = ".lock"  # in a folder that is being written to
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -106,7 +107,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
         DmaskError: when another process holds it; says which one.
     """
     real = path.resolve()
-    place = real / ".lock" if real.is_dir() else real.with_name(f".{real.name}.lock")
+    place = real / LOCK_NAME if real.is_dir() else real.with_name(f".{real.name}.lock")
     lock = FileLock(place)
     try:
         lock.acquire(timeout=0)

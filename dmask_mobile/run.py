@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from dmask_mobile.errors import DmaskError, shown
-from dmask_mobile.files import locked
+from dmask_mobile.files import LOCK_NAME, locked
 from dmask_mobile.records.artifact import Precision, Preprocessing
 from dmask_mobile.records.base import FileRecord, Record, remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.names import ClassNames
 from dmask_mobile.records.space import SearchSpace
 
@@ -44,13 +45,16 @@ class BudgetRecord(Record):
 class RunRecord(FileRecord):
     """``run.json``: everything that a later command needs to know of the earlier ones.
 
-    ``precision``: what the child was to be exported in when its budgets were set; None where nobody said. ``accuracy``:
-    top-1 in 0..1 of the trained child. ``weights_sha256``: of ``checkpoints/child.safetensors``, so that another
-    file in its place is found.
+    ``data``: with absolute paths; ``data_digest`` names its content; ``data_notes``: what a user must know of how it
+    was read. ``precision``: what the child was to be exported in when its budgets were set; None where nobody said.
+    ``accuracy``: top-1 in 0..1 of the trained child on the validation images. ``weights_sha256``: of
+    ``checkpoints/child.safetensors``, so that another file in its place is found.
     """
 
     file_format: ClassVar[str] = "dmask-run"
-    file_version: ClassVar[int] = 2  # 1 had no precision and no checksum, and did not say which costs were custom
+    file_version: ClassVar[int] = (
+        2  # 1 had no precision, no checksum, no digest of the data, and did not say which costs were custom
+    )
     oldest_version: ClassVar[int | None] = 1
 
     created: str
@@ -58,6 +62,9 @@ class RunRecord(FileRecord):
     preprocessing: Preprocessing
     class_names: ClassNames
     data: str | None = None
+    data_digest: str | None = None
+    data_options: DataOptions = DataOptions()
+    data_notes: tuple[str, ...] = ()
     space: SearchSpace | None = None
     budgets: tuple[BudgetRecord, ...] = ()
     precision: Precision | None = None
@@ -136,6 +143,7 @@ class RunFolder:
         self.weights_path = path / "checkpoints" / "child.safetensors"
         self.exports = path / "exports"
         self.verification_path = path / "verification.json"
+        self.test_path = path / "test.json"
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:
@@ -164,8 +172,8 @@ class RunFolder:
 
     def _remove_if_empty(self) -> None:
         """Removes a folder in which a command that was refused has left nothing but its lock."""
-        if [path.name for path in self.path.iterdir()] in ([], [".lock"]):
-            (self.path / ".lock").unlink(missing_ok=True)
+        if [path.name for path in self.path.iterdir()] in ([], [LOCK_NAME]):
+            (self.path / LOCK_NAME).unlink(missing_ok=True)
             self.path.rmdir()
 
     def record(self) -> RunRecord:

@@ -6,7 +6,6 @@ rule makes of the photograph (raw float32, little-endian), and ``LABEL.json``, t
 
 from __future__ import annotations
 
-import io
 import math
 from math import prod
 from pathlib import Path
@@ -18,13 +17,13 @@ from PIL import Image
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from dmask_mobile.data.decoding import BadImageError, read_square
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.files import read_bytes
 from dmask_mobile.records.artifact import Artifact, Precision
 from dmask_mobile.records.base import FileRecord, temporary_beside
 from dmask_mobile.records.names import FileName
 from dmask_mobile.supernet.resolution import subsample
-from dmask_mobile.training.photos import read_photo
 from export.deployable import as_input
 from export.formats.limits import MAX_TENSOR_VALUES
 from export.formats.protocols import ExportedModel
@@ -143,7 +142,7 @@ def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, pl
     try:
         if record.photo is None or torch.equal(image, _input_of_photo(artifact, place / record.photo)):
             return ""
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, BadImageError) as error:
         return f"'{record.photo}' does not open: {error}"
     return f"the golden input is not what '{record.photo}' becomes"
 
@@ -159,7 +158,7 @@ def _source_resolution(artifact: Artifact) -> int:
 
 def _input_of_photo(artifact: Artifact, path: Path) -> Tensor:
     """What training's rule makes of a photograph, as the artifact takes it (1, ...)."""
-    square = read_photo(io.BytesIO(read_bytes(path, MAX_PHOTO_BYTES)), _source_resolution(artifact))
+    square = torch.from_numpy(read_square(read_bytes(path, MAX_PHOTO_BYTES), _source_resolution(artifact)))
     image = subsample(square[None], artifact.child.resolution).float() / 255
     return as_input(image, artifact.preprocessing)
 

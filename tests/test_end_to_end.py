@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dmask_mobile.data.fashion_mnist import FASHION_MNIST_FOLDER
 from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.training.data import FASHION_MNIST_FOLDER
 from tests.processes import dmask
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,7 @@ LAYERS = [
     ("dmask_mobile.records", "dmask_mobile.spaces"),
     ("dmask_mobile.temporary",),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
-    ("export", "dmask_mobile.supernet", "dmask_mobile.training"),
+    ("export", "dmask_mobile.data", "dmask_mobile.supernet", "dmask_mobile.training"),
     ("latency_tables", "dmask_mobile.search"),
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
     ("dmask_mobile.cli",),

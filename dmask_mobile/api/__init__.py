@@ -20,8 +20,10 @@ from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
+from dmask_mobile.api.testing import measure_accuracy
 from dmask_mobile.api.verifying import VerifySettings, verify
 from dmask_mobile.cost_names import all_costs, cost_model, load_cost, our_package
+from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.space import load_space
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from latency_tables.profiling.settings import ProfileSettings
 
 __all__ = [
+    "DataOptions",
     "DeviceOptions",
     "ExportSettings",
     "ProfileSettings",
@@ -46,6 +49,7 @@ __all__ = [
     "list_devices",
     "load_cost",
     "load_space",
+    "measure_accuracy",
     "profile",
     "profile_missing",
     "search",

@@ -186,11 +186,11 @@ def _calibration_images(record: RunRecord, child: ChildSpec, data: str | None, c
     """Random training images (M, C, R, R) in 0..1, the same ones every time."""
     import torch
 
-    from dmask_mobile.training.data import seen
+    from dmask_mobile.data.images import seen
 
     images = data_of(record, child, data, check_classes=record.accuracy is not None)
-    order = torch.randperm(len(images.train.images), generator=torch.Generator().manual_seed(0))
-    return seen(images.train.images[order[:count]], images)
+    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(0))
+    return seen(images.train.pixels(order[:count]), images)
 
 
 def _predictions(

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.data import DataOptions
 
 if TYPE_CHECKING:
+    from dmask_mobile.data.images import ImageData
     from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.run import RunFolder, RunRecord
-    from dmask_mobile.training.data import ImageData
 
 Taken = ParamSpec("Taken")
 Returned = TypeVar("Returned")
@@ -50,24 +52,40 @@ def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Ret
     return decorate
 
 
-def data_of(record: RunRecord, child: ChildSpec, data: str | None, check_classes: bool = True) -> ImageData:
-    """The run's images, or those of ``data``, as its child sees them.
+def data_of(
+    record: RunRecord,
+    child: ChildSpec,
+    data: str | None,
+    check_classes: bool = True,
+    options: DataOptions | None = None,
+    progress: Progress = silent,
+) -> ImageData:
+    """The run's training and validation images, or those of ``data``, as its child sees them.
 
     Raises:
-        DmaskError: when no data is known, or it has another number of classes.
+        DmaskError: when no data is known, it has another number of classes, or it has changed since the run was made.
     """
-    from dmask_mobile.training.data import load_data
+    from dmask_mobile.data.load import load_data
+    from dmask_mobile.data.registry import HOW_TO_NAME
 
     source = data or record.data
     if source is None:
-        raise DmaskError("this run names no data", "give --data glyphs, fashion-mnist or a folder")
-    resolution = record.space.resolution if record.space else child.resolution
-    images = load_data(source, resolution).at(child.resolution)
+        raise DmaskError("this run names no data", f"{HOW_TO_NAME}, with --data")
+    images = load_data(source, decoded_at(record, child), options or record.data_options, progress).at(child.resolution)
+    if data is None and record.data_digest not in (None, images.digest):
+        raise DmaskError(
+            f"data '{source}' has changed since the run was made", "restore it, or name it again: --data DATA"
+        )
     if check_classes and images.classes != child.classes:
         raise DmaskError(
             f"data '{source}' has {images.classes} classes, the child {child.classes}", "give the data of the search"
         )
     return images
+
+
+def decoded_at(record: RunRecord, child: ChildSpec) -> int:
+    """The resolution, in pixels, that a run's images are decoded at."""
+    return record.space.resolution if record.space else child.resolution
 
 
 def trained_network(folder: RunFolder) -> ChildNetwork:

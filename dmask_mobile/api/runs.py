@@ -19,18 +19,20 @@ from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.artifact import hash_path
+from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.data.images import ImageData
     from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.verification import Verification
     from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
     from dmask_mobile.search.settings import SearchSettings
-    from dmask_mobile.training.data import ImageData
     from dmask_mobile.training.train import TrainSettings
 
+OF_DATA = {"preprocessing", "class_names", "data", "data_digest", "data_options", "data_notes"}  # of a run's record
 DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
 
 
@@ -49,13 +51,14 @@ def search(
     precision: Precision | None = None,
     settings: SearchSettings | None = None,
     restart: bool = False,
+    data_options: DataOptions | None = None,
     progress: Progress = silent,
 ) -> SearchResultRecord:
     """Searches ``space`` and writes ``child.json`` into the run folder; goes on with an unfinished search there.
 
     Args:
         space: the space; its classes become the data's.
-        data: see `dmask_mobile.training.data.load_data`.
+        data: see `dmask_mobile.data.registry.open_source`.
         budgets: cost names (see `cost_model`) and the most of each, in ms, macs, params, bytes.
         run: the run folder.
         tables: the latency tables that latency budgets need.
@@ -67,18 +70,19 @@ def search(
         precision: what the child will be exported in: tables must be of it, and ``weight_bytes`` counts so.
         settings: length and rates of the search.
         restart: forget an earlier search in this folder, finished or not, once everything here has been checked.
-        progress: told after each epoch.
+        data_options: memory, workers, mirroring.
+        progress: told while images are read and after each epoch.
 
     Raises:
         DmaskError: for bad input, and for a budget out of reach before anything is trained.
     """
     from dmask_mobile.costs.guard import custom_code
+    from dmask_mobile.data.load import load_data
     from dmask_mobile.run import BudgetRecord, RunFolder
     from dmask_mobile.search.budgets import Budget, check_budgets
     from dmask_mobile.search.result import choose_child
     from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
-    from dmask_mobile.training.data import load_data
 
     check_limits(budgets)
     run, costs = as_path(run), as_tuple(costs)
@@ -86,7 +90,7 @@ def search(
     _check_free(folder, restart)
     find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
     models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take long
-    images = load_data(data, space.resolution)
+    images = load_data(data, space.resolution, data_options or DataOptions(), progress)
     space = space.with_classes(images.classes)
     held = []
     for name, limit in budgets.items():
@@ -95,9 +99,8 @@ def search(
             held.append(Budget(model.on(space), limit))
     check_budgets(held)
     custom = {cost.name for cost in costs}
-    record = _new_record(images).model_copy(
+    record = _new_record(images, data_options or DataOptions()).model_copy(
         update={
-            "data": data,
             "space": space,
             "budgets": tuple(
                 BudgetRecord(cost=b.cost.name, limit=b.limit, unit=b.cost.unit, custom=b.cost.name in custom)
@@ -161,6 +164,7 @@ def train(
     data: str | None = None,
     settings: TrainSettings | None = None,
     restart: bool = False,
+    data_options: DataOptions | None = None,
     progress: Progress = silent,
 ) -> float:
     """Trains the run's child; returns its top-1 accuracy. Goes on after an interruption.
@@ -168,6 +172,7 @@ def train(
     Args:
         run: the run folder.
         data: other data than the run's own.
+        data_options: memory, workers, mirroring, if not as the search had them.
         settings: the recipe, and whether to start from random weights or from the child's slice of the supernet.
         restart: forget an earlier training; its weights are kept until this one ends.
         progress: told after each epoch.
@@ -185,7 +190,7 @@ def train(
     settings = settings or TrainSettings()
     folder = RunFolder(as_path(run))
     record, child = folder.record(), folder.child()
-    images = data_of(record, child, data)
+    images = data_of(record, child, data, options=data_options, progress=progress)
     network = build(child, torch.Generator().manual_seed(settings.seed))
     if settings.init == "supernet":
         network.load_state_dict(_slice_of_supernet(folder).state_dict())
@@ -195,8 +200,7 @@ def train(
     accuracy = train_child(network, images, settings, folder.train_checkpoint, progress, child_digest=digest)
     save_weights(folder.weights_path, network, digest)
     update = {
-        **_new_record(images).model_dump(include={"preprocessing", "class_names"}),
-        "data": data or record.data,
+        **_new_record(images, data_options or record.data_options).model_dump(include=OF_DATA),
         "train_settings": settings.model_dump(mode="json"),
         "accuracy": accuracy,
         "weights_sha256": hash_path(folder.weights_path),
@@ -244,13 +248,23 @@ def demo(folder: AnyPath, *, seed: int = 0, progress: Progress = silent) -> tupl
     return run, verify(run, settings=VerifySettings(allow_drift=True), progress=progress)
 
 
-def _new_record(images: ImageData) -> RunRecord:
+def _new_record(images: ImageData, options: DataOptions) -> RunRecord:
     from dmask_mobile.records.artifact import Preprocessing
     from dmask_mobile.run import RunRecord, installed_versions
 
     return RunRecord(
         created=now(),
         versions=installed_versions(),
-        preprocessing=Preprocessing(mean=images.mean, std=images.std, source_resolution=images.train.images.shape[-1]),
+        preprocessing=Preprocessing(
+            orientation="EXIF applied",
+            transparency="on white",
+            mean=images.mean,
+            std=images.std,
+            source_resolution=images.decoded_at,
+        ),
         class_names=images.class_names,
+        data=images.spec,
+        data_digest=images.digest,
+        data_options=options,
+        data_notes=images.notes,
     )

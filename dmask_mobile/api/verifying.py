@@ -215,7 +215,7 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Refere
     """The run's network in PyTorch with images, and the line on the accuracy of its weights."""
     import torch
 
-    from dmask_mobile.training.data import seen
+    from dmask_mobile.data.images import seen
     from export.verification.reference import Reference, check_accuracy, random_images
     from export.verification.verify import MIN_IMAGES
 
@@ -235,10 +235,10 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Refere
         return replace(reference, images=random_images(child, MIN_IMAGES)), None
     known = data_of(record, child, data, check_classes=record.accuracy is not None)
     # Random ones: a folder of images comes class by class.
-    order = torch.randperm(len(known.val.labels), generator=torch.Generator().manual_seed(0))[:images]
+    order = torch.randperm(len(known.val), generator=torch.Generator().manual_seed(0))[:images]
     labels = known.val.labels[order] if known.classes == child.classes else None
-    reference = replace(reference, images=seen(known.val.images[order], known), labels=labels)
-    return reference, check_accuracy(reference, len(known.val.labels), data not in (None, record.data))
+    reference = replace(reference, images=seen(known.val.pixels(order), known), labels=labels)
+    return reference, check_accuracy(reference, len(known.val), data not in (None, record.data))
 
 
 def _predictions(

@@ -19,17 +19,22 @@ from dmask_mobile.cli.options import (
     ChildPrecision,
     Cost,
     Data,
+    Flip,
     Json,
+    Memory,
     OptionalData,
     Restart,
     Run,
+    SkipBad,
     Tables,
     TakeEmulated,
+    Workers,
+    data_options,
 )
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.table_commands import profile, table_app
-from dmask_mobile.cli.tables import search_summary
+from dmask_mobile.cli.tables import accuracy_summary, search_summary
 from dmask_mobile.records.setting_names import Expectation, InitialWeights, LossName, ResolutionMode
 
 app = typer.Typer(
@@ -108,6 +113,10 @@ def search(
     warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.25,
     weight_learning_rate: Annotated[float, typer.Option(help="Of the supernet's weights, at first.")] = 0.1,
     gate_learning_rate: Annotated[float, typer.Option(help="Of the gates.")] = 0.05,
+    flip: Flip = None,
+    skip_bad: SkipBad = False,
+    memory: Memory = None,
+    workers: Workers = None,
     last_temperature: Annotated[float, typer.Option(help="Of the Gumbel softmax, in the last epoch.")] = 0.087,
     seed: int = 0,
     restart: Restart = False,
@@ -145,6 +154,7 @@ def search(
             allow_drift=allow_drift,
             emulated=emulated,
             precision=precision,
+            data_options=data_options(flip, skip_bad, memory, workers),
             settings=settings,
             restart=restart,
             progress=progress,
@@ -166,6 +176,10 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     learning_rate: float = 0.2,
+    flip: Flip = None,
+    skip_bad: SkipBad = False,
+    memory: Memory = None,
+    workers: Workers = None,
     init: Annotated[
         InitialWeights, typer.Option(help="Start from random weights or from the child's slice of the supernet.")
     ] = "scratch",
@@ -180,9 +194,29 @@ def train(
     from dmask_mobile.training.train import TrainSettings
 
     settings = TrainSettings(init=init, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    read = data_options(flip, skip_bad, memory, workers)
     with ShownProgress() as progress:
-        accuracy = api.train(run, data=data, settings=settings, restart=restart, progress=progress)
+        accuracy = api.train(run, data=data, settings=settings, restart=restart, data_options=read, progress=progress)
     if as_json:
         print_json({"run": str(run), "accuracy": accuracy})
     else:
         console.print(f"accuracy {accuracy:.2%} on the validation images")
+
+
+@app.command("test")
+def open_test_split(run: Run, as_json: Json = False) -> None:
+    """Measure the trained child's accuracy on the test split, which nothing else opens.
+
+    The result is kept in test.json: the same weights are never tested twice. Data without a test split is measured on
+    its validation images, and the result says so.
+
+    Example: dmask test runs/a
+    """
+    with ShownProgress() as progress:
+        found = api.measure_accuracy(run, progress=progress)
+    if as_json:
+        print_json({"num_images": found.num_images, "class_accuracies": found.class_accuracies(), **found.to_dict()})
+        return
+    for line in accuracy_summary(found):
+        console.print(line)
+    console.print(f"confusion matrix in {run / 'test.json'}")

@@ -9,13 +9,32 @@ import typer
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.data import GIB, DataOptions
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Begin anew: forget what an earlier start of this command left in the run.")
 ]
-Data = Annotated[str, typer.Option(help="glyphs[:FONTS], fashion-mnist[:FOLDER] or a folder of images by class.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="folder:DIR, torchvision:NAME:DIR, hf:DIR, wds:PATTERN, fashion-mnist[:DIR], glyphs[:FONTS] or your own"
+        " module:Class."
+    ),
+]
+Flip = Annotated[
+    bool | None,
+    typer.Option("--flip/--no-flip", help="Whether training mirrors images. Default: as the data says; not for text."),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(min=0, help="GiB of decoded images kept in memory, 2 by default; the rest is decoded when needed."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that decode images. Default: one a core, at most 4, where it pays.")
+]
 OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
 Tables = Annotated[
     list[Path] | None, typer.Option("--table", help="A latency table made with 'dmask profile'; may be repeated.")
@@ -92,3 +111,13 @@ def parse_cores(text: str) -> tuple[int, ...]:
             raise DmaskError(f"cores are numbers and ranges, got '{text}'", "for example 4-7 or 2,3")
         cores |= set(range(int(numbers[0]), int(numbers[1]) + 1))
     return tuple(sorted(cores))
+
+
+def data_options(
+    flip: bool | None, skip_bad: bool, memory_gib: float | None, workers: int | None
+) -> DataOptions | None:
+    """How data is read, from the options of a command; None where none was given."""
+    given = {"flip": flip, "skip_bad": skip_bad or None, "workers": workers}
+    given["memory_bytes"] = None if memory_gib is None else round(memory_gib * GIB)
+    said = {name: value for name, value in given.items() if value is not None}
+    return DataOptions.model_validate(said) if said else None

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
@@ -223,3 +224,15 @@ def space_table(space: SearchSpace) -> Table:
     for decision in space.decisions:
         table.add_row(decision.name, ", ".join(f"{option:g}" for option in decision.options))
     return table
+
+
+def accuracy_summary(found: AccuracyRecord) -> Iterator[str]:
+    """What a test found, in lines."""
+    images = "test images" if found.split == "test" else "validation images (the data has no test split)"
+    low, high = found.interval
+    yield f"accuracy {found.accuracy:.2%} on {found.num_images:,} {images}, 95% interval {low:.2%} to {high:.2%}"
+    rates = zip(found.class_accuracies(), found.class_names, strict=True)
+    worst = sorted((rate, name) for rate, name in rates if rate is not None)[:3]
+    yield f"hardest classes: {', '.join(f'{name} {rate:.0%}' for rate, name in worst)}"
+    if found.times_opened > 1:
+        yield f"the test split was opened {found.times_opened} times for this run: choose nothing by it"

@@ -26,8 +26,9 @@ PIXEL_RANGE: InputRange = (0.0, 255.0)
 class Preprocessing(Record):
     """What an app does to a photograph, in the order of training, and what the graph does to the result.
 
-    1. ``orientation``: the pixels are taken as they are stored; an orientation in EXIF data is not applied.
-    2. ``colors``: they become RGB, 8 bits a channel; transparency is dropped.
+    1. ``orientation``: that of the EXIF data is applied, or the pixels are taken as they are stored.
+    2. ``colors``, ``transparency``: they become RGB, 8 bits a channel; what is transparent lies on white, or its
+       transparency is dropped.
     3. ``resize``: the shorter side becomes ``source_resolution`` pixels (where that is None: R, the child's
        resolution), the longer one ``floor(source_resolution * longer / shorter)``.
     4. ``interpolation``: by a triangle (bilinear) filter that spans, where it scales down, all pixels below it: half
@@ -42,8 +43,9 @@ class Preprocessing(Record):
     """
 
     layout: Layout = "NCHW"
-    orientation: Literal["as stored"] = "as stored"
+    orientation: Literal["as stored", "EXIF applied"] = "as stored"
     colors: Literal["RGB"] = "RGB"
+    transparency: Literal["dropped", "on white"] = "dropped"
     resize: Literal["shorter side"] = "shorter side"
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     crop: Literal["center"] = "center"

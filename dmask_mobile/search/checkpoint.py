@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dmask_mobile.data.images import ImageData
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import Budget
@@ -19,12 +20,13 @@ IDENTITY = "settings"  # the key that says which search a checkpoint belongs to
 
 
 def identity_of(
-    space: SearchSpace, data_name: str, budgets: Sequence[Budget], settings: SearchSettings
+    space: SearchSpace, data: ImageData, budgets: Sequence[Budget], settings: SearchSettings
 ) -> dict[str, Any]:
     """What two searches must have in common for one to go on with the other's checkpoint."""
     return {
         "space": space.digest(),
-        "data": data_name,
+        "data": data.digest,
+        "flip": data.flip,
         "budgets": [[budget.cost.name, budget.cost.digest(), budget.limit] for budget in budgets],
         "settings": settings.model_dump(),
     }

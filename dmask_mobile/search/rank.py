@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import update_bn
 
+from dmask_mobile.data.batches import batches
+from dmask_mobile.data.images import ImageData, ImageSet
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget, derive_within
 from dmask_mobile.search.derive import log_scores, score_of
 from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.data import ImageData, ImageSet
-from dmask_mobile.training.train import batches, evaluate
+from dmask_mobile.training.train import evaluate
 
 ATTEMPTS_PER_CHILD, GROWTH, MAX_SCALE = 8, 1.5, 64.0
 RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.costs.model import ExpectedCost, SpaceCost
+from dmask_mobile.data.batches import batches, num_batches
+from dmask_mobile.data.images import ImageData, ImageSet, split_for_search
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
@@ -27,8 +29,7 @@ from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.state import Position, StepRecord, new_state
 from dmask_mobile.supernet.gates import GateLogits, Gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.data import ImageData, ImageSet, split_for_search
-from dmask_mobile.training.train import batches, check_loss, check_weights, num_batches
+from dmask_mobile.training.train import check_loss, check_weights
 
 Stopped = Callable[[], int | None]
 
@@ -82,7 +83,7 @@ class Searcher:
             StoppedError: after SIGTERM or Ctrl-C, with the step under way finished and kept.
         """
         state, epochs = self.state, self.settings.epochs
-        identity = checkpoints.identity_of(self.supernet.space, self.data.name, self.budgets, self.settings)
+        identity = checkpoints.identity_of(self.supernet.space, self.data, self.budgets, self.settings)
         if checkpoint.exists():
             checkpoints.restore(checkpoint, identity, state, self._last_position)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +204,7 @@ class Searcher:
 
 def _check_split(for_weights: ImageSet, for_gates: ImageSet, share: float) -> None:
     """Checks that weights and gates have images to learn from."""
-    counts = len(for_weights.labels), len(for_gates.labels)
+    counts = len(for_weights), len(for_gates)
     if not all(counts):
         raise DmaskError(
             f"a search needs images for its weights and for its gates; of {sum(counts)} training images a share of"

@@ -13,7 +13,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +185,3 @@ def _write(path: Path, content: bytes | memoryview) -> None:
             f"cannot write {len(content):,} bytes to '{path}': {os.strerror(error.errno)}",
             "make room and start the same command again; what was trained up to the last checkpoint is kept",
         ) from error
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """A block in which libraries that draw from torch's own generator draw from ``seed``; it is restored after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

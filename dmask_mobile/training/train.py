@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +12,15 @@ from pydantic import Field, PositiveFloat
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from dmask_mobile.data.batches import MAX_SEED, batches, num_batches
+from dmask_mobile.data.images import ImageData, ImageSet, Normalization, normalized
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.setting_names import InitialWeights
-from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint, seeded
-from dmask_mobile.training.data import AugmentedImages, ImageData, ImageSet, normalized
+from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
 from dmask_mobile.training.restoring import (
     finite_number,
     first_difference,
@@ -31,7 +30,6 @@ from dmask_mobile.training.restoring import (
     whole_number,
 )
 
-MAX_SEED = 2**63  # torch takes no larger one; seeds that are made from seeds wrap around
 EXPLODED = 100  # times the loss of guessing
 _CALMER = "lower the learning rate and begin anew: --learning-rate (dmask search: --weight-learning-rate) and --restart"
 
@@ -55,37 +53,27 @@ class TrainSettings(Record):
     seed: Seed = 0
 
 
-def num_batches(images: ImageSet, batch_size: int) -> int:
-    """Batches of an epoch: full ones only, or one that is smaller."""
-    return max(1, len(images.labels) // batch_size)
-
-
-def batches(
-    images: ImageSet, data: ImageData, batch_size: int, seed: int, start: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented, normalized training batches from number ``start`` on.
-
-    ``seed`` fixes their order and augmentation, whatever ``start`` is.
-    """
-    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(seed % MAX_SEED))
-    wanted = [chunk.tolist() for chunk in torch.split(order, batch_size)][start : num_batches(images, batch_size)]
-    with seeded(seed % MAX_SEED):
-        loaded = iter(DataLoader(AugmentedImages(images, data), batch_sampler=wanted))
-    for number in range(start, start + len(wanted)):
-        with seeded((seed * 1_000_003 + number) % MAX_SEED):  # each batch by itself, so that nobody else's draws matter
-            images_N3RR, labels_N = next(loaded)
-        yield normalized(images_N3RR, data), labels_N
+def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: int = 500) -> float:
+    """Top-1 accuracy in 0..1 of ``network`` in evaluation mode."""
+    confusion_KK = confusion_of(network, images, data, data.classes, batch_size)
+    return int(confusion_KK.diagonal().sum()) / len(images)
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: int = 500) -> float:
-    """Top-1 accuracy in 0..1 of ``network`` in evaluation mode."""
+def confusion_of(
+    network: nn.Module, images: ImageSet, data: Normalization, classes: int, batch_size: int = 500
+) -> Tensor:
+    """How often each class (rows) was taken for each class (columns) by ``network`` in evaluation mode, (K, K) int64.
+
+    Every image counts once.
+    """
     network.eval()
-    correct = 0
-    for start in range(0, len(images.labels), batch_size):
-        pixels, labels = images.subset(torch.arange(len(images.labels))[start : start + batch_size])
-        correct += int((network(normalized(pixels, data)).argmax(1) == labels).sum())
-    return correct / len(images.labels)
+    confusion_KK = torch.zeros(classes, classes, dtype=torch.int64)
+    chunks = [range(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+    for pixels, labels in images.batches(chunks):
+        predicted = network(normalized(pixels, data)).argmax(1)
+        confusion_KK += torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+    return confusion_KK
 
 
 def check_loss(cross_entropy: Tensor, classes: int, stage: str, epoch: int, step: int) -> float:
@@ -179,7 +167,13 @@ def train_child(
     schedule = CosineLRScheduler(
         optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
     )
-    identity = {**settings.model_dump(), "data": data.name, "mean": list(data.mean), "child": child_digest}
+    identity = {
+        **settings.model_dump(),
+        "data": data.digest,
+        "flip": data.flip,
+        "mean": list(data.mean),
+        "child": child_digest,
+    }
     state = TrainState(network, optimizer)
     if checkpoint.exists():
         _restore(checkpoint, identity, state, steps)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from dmask_mobile.data.images import ImageData
+from dmask_mobile.data.load import load_data
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.training.data import ImageData, load_data
 
 SPACE = SearchSpace.model_validate(
     {

@@ -136,7 +136,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     SPACE.write(space)
     data = tmp_path / "data"
     images = few_images(256).train
-    for number, (image, label) in enumerate(zip(images.images, (images.labels % 3).tolist(), strict=True)):
+    for number, (image, label) in enumerate(zip(images.pixels(), (images.labels % 3).tolist(), strict=True)):
         (data / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(data / str(label) / f"{number}.png")
     budget = f"macs={sum(MACS.reachable()) / 2:.0f}"

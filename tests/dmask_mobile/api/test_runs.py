@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class InterruptedRunError(Exception):
 
 
 def stop(stage: str, done: int, total: int, note: str = "") -> None:
-    raise InterruptedRunError
+    if stage in ("search", "train"):
+        raise InterruptedRunError
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of 256 images in three classes."""
     folder = tmp_path_factory.mktemp("data")
     images = few_images(256).train
-    for number, (image, label) in enumerate(zip(images.images, (images.labels % 3).tolist(), strict=True)):
+    for number, (image, label) in enumerate(zip(images.pixels(), (images.labels % 3).tolist(), strict=True)):
         (folder / str(label)).mkdir(exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / str(label) / f"{number}.png")
     return str(folder)
@@ -74,6 +76,16 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def middle_of_a_tensor(path: Path) -> int:
+    """A place in the largest member of a checkpoint; between members lies padding, which nothing reads."""
+    with zipfile.ZipFile(path) as checkpoint:
+        tensors = [info for info in checkpoint.infolist() if "/data/" in info.filename]
+    member = max(tensors, key=lambda info: info.file_size)
+    start = path.read_bytes().index(member.filename.encode(), member.header_offset)
+    extra = int.from_bytes(path.read_bytes()[member.header_offset + 28 : member.header_offset + 30], "little")
+    return start + len(member.filename) + extra + member.file_size // 2
 
 
 def flip(path: Path, position: int) -> None:
@@ -191,7 +203,7 @@ def test_a_flipped_bit_in_weights_is_found_by_export_and_verify(run: Path) -> No
 def test_a_flipped_bit_in_a_checkpoint_is_found_at_resume_and_by_the_slice(run: Path, data: str) -> None:
     folder = RunFolder(run)
     for path in (folder.search_checkpoint, folder.train_checkpoint):
-        flip(path, path.stat().st_size // 2)
+        flip(path, middle_of_a_tensor(path))
     with pytest.raises(DmaskError, match=r"train\.pt' is damaged: its content does not match its checksum"):
         api.train(run, settings=TRAINING)
     with pytest.raises(DmaskError, match=r"search/checkpoint\.pt' is damaged"):

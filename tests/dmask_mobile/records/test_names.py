@@ -122,10 +122,10 @@ def test_a_description_of_30_mb_is_refused_in_one_line() -> None:
 def test_a_folder_of_images_with_a_bad_name_is_refused(tmp_path: Path) -> None:
     from PIL import Image
 
-    from dmask_mobile.training.data import load_data
+    from dmask_mobile.data.load import load_data
 
     for name in ("a", "b\nc"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
-    with pytest.raises(DmaskError, match=r"the name of class 1 must be one line.*; rename that folder of images"):
+    with pytest.raises(DmaskError, match=r"the name of class 1 must be one line.*; rename that class"):
         load_data(str(tmp_path), 8)

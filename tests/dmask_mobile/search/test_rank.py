@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dmask_mobile.costs.counts import Macs, Params
+from dmask_mobile.data.images import normalized
 from dmask_mobile.search.budgets import Budget, derive_within
 from dmask_mobile.search.rank import draw_within, rank, recalibrated_accuracy
 from dmask_mobile.search.result import choose_child
@@ -16,7 +17,6 @@ from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.supernet.gates import one_hot_gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.data import normalized
 from tests.dmask_mobile.search.test_derive import random_probabilities
 from tests.dmask_mobile.small import SPACE, few_images
 
@@ -54,7 +54,7 @@ def test_recalibration_gives_batch_norms_the_childs_own_statistics() -> None:
     assert supernet.blocks[0].norm.running_mean[0] == 123
     supernet.eval()
     with torch.no_grad():
-        scores = supernet(normalized(data.val.images, data), one_hot_gates(SPACE, choice))
+        scores = supernet(normalized(data.val.pixels(), data), one_hot_gates(SPACE, choice))
     assert scores.std(0).max() < 1e-3  # without recalibration all images look alike
 
 

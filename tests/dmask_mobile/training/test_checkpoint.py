@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dmask_mobile.data.images import ImageData
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.training.checkpoint import (
@@ -23,7 +24,6 @@ from dmask_mobile.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from dmask_mobile.training.data import ImageData
 from dmask_mobile.training.train import TrainSettings, train_child
 from tests.dmask_mobile.small import SPACE, few_images
 

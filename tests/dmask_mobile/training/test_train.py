@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dmask_mobile.data.images import ImageData, ImageSet
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.training.checkpoint import load_checkpoint, load_weights, save_weights
-from dmask_mobile.training.data import ImageData, ImageSet
 from dmask_mobile.training.train import TrainSettings, train_child
 from tests.dmask_mobile.small import SPACE, few_images
 
@@ -44,8 +44,8 @@ def test_training_learns(tmp_path: Path) -> None:
     images = torch.randint(0, 100, (800, 3, 16, 16), dtype=torch.uint8, generator=generator)
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, 8 * (label // 2) :][:, :8, 8 * (label % 2) :][:, :, :8] += 120
-    examples = ImageSet(images, labels)
-    data = ImageData("quadrants", tuple("abcd"), examples, examples, (0.3,) * 3, (0.2,) * 3, flip=False)
+    examples = ImageSet.in_memory(images, labels)
+    data = ImageData("quadrants", "digest", tuple("abcd"), examples, examples, (0.3,) * 3, (0.2,) * 3, flip=False)
     child = SPACE.with_classes(4).child(SPACE.largest())
     settings = TrainSettings(epochs=4, batch_size=32, learning_rate=0.05)
     assert train_child(build(child), data, settings, tmp_path / "t.pt") > 0.9

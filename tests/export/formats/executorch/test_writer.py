@@ -13,6 +13,7 @@ import torch
 
 from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs, Params
+from dmask_mobile.data.load import load_data
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.nets.named import named_child
@@ -21,7 +22,6 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.run import RunFolder
 from dmask_mobile.training.checkpoint import load_weights
-from dmask_mobile.training.data import load_data
 from dmask_mobile.training.train import TrainSettings
 from export.deployable import Deployable
 from export.formats.executorch import writer as to_executorch
@@ -120,9 +120,9 @@ def test_int8_of_a_trained_network_agrees_with_fp32(tmp_path: Path) -> None:
         preprocessing=record.preprocessing, class_names=record.class_names,
     )  # fmt: skip
     chosen = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(0))[:128]
-    calibration = model.as_input(data.train.images[chosen].float() / 255)
+    calibration = model.as_input(data.train.pixels(chosen).float() / 255)
     ExecuTorch().write(ExportRequest(model, description, calibration), tmp_path / "net.pte")
-    images = model.as_input(data.val.images[:500].float() / 255)
+    images = model.as_input(data.val.pixels(torch.arange(500)).float() / 255)
     with torch.no_grad():
         expected = model(images)
     found = ExecuTorch().open(tmp_path / "net.pte").run(images)["output"]

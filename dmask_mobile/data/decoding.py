@@ -1,0 +1,146 @@
+"""Images as a person sees them: upright, RGB, whatever the file's mode."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Formats whose decoders are part of Pillow; MPO is a kind of JPEG there. Not EPS, which Pillow hands to Ghostscript.
+Image.init()
+FORMATS = tuple(
+    name
+    for name in (
+        "JPEG",
+        "PNG",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "DIB",
+        "TIFF",
+        "PPM",
+        "AVIF",
+        "HEIF",
+        "JPEG2000",
+        "TGA",
+        "QOI",
+        "ICO",
+    )
+    if name in Image.OPEN
+)
+SUFFIXES = frozenset(
+    f".{word}"
+    for words in (
+        "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff",
+        "pbm pgm ppm pnm avif avifs jp2 tga qoi ico heic heif hif",
+    )
+    for word in words.split()
+)
+MAX_PIXELS = (
+    100_000_000  # of an image; a phone's largest photographs have 200 million and are better made smaller first
+)
+MAX_RATIO = 50  # of an image's sides: more of the longer one is cut off before it is scaled
+PAPER = (255, 255, 255)  # behind what is transparent
+
+
+class BadImageError(Exception):
+    """An image that cannot be decoded, and why; the caller adds its name."""
+
+
+def open_image(file: Path | bytes) -> Image.Image:
+    """The image in a file or in the content of one, not yet decoded.
+
+    Raises:
+        BadImageError: when it is not an image of `FORMATS`, or has more than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit on pixels is another one
+            image = Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadImageError(f"a decompression bomb: {error}") from error
+    except Exception as error:  # Pillow's parsers raise many kinds of errors on damaged files
+        raise BadImageError(_reason(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are decoded")
+    return image
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """The image upright and in RGB.
+
+    EXIF orientation is applied, 16 bits of grey become 8, what is transparent lies on white paper, and of an animation
+    the first frame counts.
+
+    Raises:
+        BadImageError: when it does not decode.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata that is damaged while the pixels are not
+            return _rgb(ImageOps.exif_transpose(image))
+    except BadImageError:
+        raise
+    except Exception as error:  # as in `open_image`
+        raise BadImageError(_reason(error)) from error
+
+
+def square(image: Image.Image, resolution: int) -> np.ndarray:
+    """An upright RGB image as a square (3, resolution, resolution) uint8: the one rule of training and of apps.
+
+    Its shorter side is scaled to ``resolution`` by Pillow's bilinear filter, which averages over all pixels below where
+    it scales down, and its middle is cut out. `dmask_mobile.records.artifact.Preprocessing` tells apps the same.
+    """
+    shorter, longer = sorted(image.size)
+    if longer > MAX_RATIO * shorter:  # scaled whole, 1 x 1,000,000 pixels would take gigabytes
+        image = _middle(image, min(image.width, MAX_RATIO * shorter), min(image.height, MAX_RATIO * shorter))
+        longer = MAX_RATIO * shorter
+    long_side = int(resolution * longer / shorter)
+    size = (long_side, resolution) if image.width > image.height else (resolution, long_side)
+    scaled = image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image
+    return np.asarray(_middle(scaled, resolution, resolution)).transpose(2, 0, 1).copy()
+
+
+def read_square(file: Path | bytes, resolution: int) -> np.ndarray:
+    """The image in a file, or in the content of one, as `square` makes it of what a person sees.
+
+    Raises:
+        BadImageError: when it does not decode.
+    """
+    return square(as_seen(open_image(file)), resolution)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of an image; where it cannot be exact, halves of a pixel are rounded to even."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
+        values = np.asarray(image, np.float64)
+        if values.max(initial=0) > 255:
+            values = values / 257  # 65535 / 255
+        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        values = np.asarray(image, np.float64)
+        if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            raise BadImageError("its pixels are floating-point numbers outside 0 to 255")
+        return Image.fromarray((values * (255 if values.max(initial=0) <= 1 else 1)).round().astype(np.uint8)).convert(
+            "RGB"
+        )
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        paper = Image.new("RGBA", layered.size, (*PAPER, 255))
+        return Image.alpha_composite(paper, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if "cannot identify image file" in words:
+        return f"not an image in a format that is read ({', '.join(FORMATS)})"
+    return words or type(error).__name__

@@ -1,0 +1,111 @@
+"""``folder:DIR``: a folder of images for each class, below folders of splits or not."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dmask_mobile.data.decoding import SUFFIXES
+from dmask_mobile.data.source import Examples, FileExamples
+from dmask_mobile.data.splits import split_names
+from dmask_mobile.errors import DmaskError
+
+NOT_CLASSES = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}  # and whatever begins with a dot
+
+
+class FolderSource:
+    """The images of a folder. Nothing is decoded until it is asked for.
+
+    Args:
+        root: holds one folder of images for each class, or folders of such folders named train, val (or valid,
+            validation) and test, in any case.
+
+    Raises:
+        DmaskError: when there is no such folder, or it holds no images by class.
+    """
+
+    flip = True
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root).resolve()
+        if not self.root.is_dir():
+            raise DmaskError(f"no folder of images '{root}'", "give a folder with one folder of images for each class")
+        self.skipped: Counter[str] = Counter()
+        folders = self._folders(self.root)
+        names = split_names([folder.name for folder in folders])
+        self._splits = (
+            {names[f.name]: self._classes(f) for f in folders} if names else {"train": self._classes(self.root)}
+        )
+        self.class_names = self._class_names()
+
+    def splits(self) -> Mapping[str, Examples]:
+        """The splits that the folder has; see `DataSource`."""
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        found = {}
+        for split, classes in self._splits.items():
+            pairs = [(file, numbers[name]) for name, files in classes.items() for file in files]
+            found[split] = FileExamples([file for file, _ in pairs], [label for _, label in pairs], self.root)
+        return found
+
+    def _class_names(self) -> tuple[str, ...]:
+        train = self._splits["train"]
+        for split, classes in self._splits.items():
+            unknown = sorted(classes.keys() - train.keys())
+            if unknown:
+                raise DmaskError(
+                    f"'{self.root}': the {split} split has the class '{unknown[0]}', which the train split lacks",
+                    "give the splits the same classes",
+                )
+        return tuple(sorted(train))
+
+    def _classes(self, root: Path) -> dict[str, list[Path]]:
+        """The image files of each class folder in ``root``, sorted."""
+        found = {folder.name: sorted(self._images(folder)) for folder in self._folders(root)}
+        empty = [name for name, files in found.items() if not files]
+        if empty:
+            raise DmaskError(
+                f"'{root / empty[0]}' holds no image", "put the images of that class into it, or take the folder away"
+            )
+        if not found:
+            raise DmaskError(f"'{root}' holds no images by class", "put the images of each class into a folder")
+        return found
+
+    def _folders(self, root: Path) -> list[Path]:
+        """The folders in ``root`` that people made for images."""
+        found = []
+        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+            if not entry.is_dir():
+                continue
+            if entry.name.startswith(".") or entry.name.lower() in NOT_CLASSES:
+                self.skipped["hidden folder"] += 1
+            else:
+                found.append(root / entry.name)
+        return found
+
+    def _images(self, folder: Path) -> Iterator[Path]:
+        """The image files in a class folder and below, each file once, whatever links lead to it."""
+        known: set[tuple[int, int]] = set()
+        waiting = [folder]
+        while waiting:
+            place = waiting.pop()
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in known:  # a link to a folder above it, say
+                self.skipped["link to a folder that is there already"] += 1
+                continue
+            known.add((status.st_dev, status.st_ino))
+            for entry in os.scandir(place):
+                if entry.name.startswith(".") or entry.name.lower() in NOT_CLASSES:
+                    self.skipped["hidden file or folder"] += 1
+                elif entry.is_dir():
+                    waiting.append(place / entry.name)
+                elif not entry.is_file():
+                    self.skipped["broken link or special file"] += 1
+                elif (suffix := Path(entry.name).suffix.lower()) not in SUFFIXES:
+                    self.skipped[f"no image file ({suffix or 'no suffix'})"] += 1
+                elif (identity := (entry.stat().st_dev, entry.stat().st_ino)) in known:
+                    self.skipped["link to an image that is there already"] += 1
+                else:
+                    known.add(identity)
+                    yield place / entry.name

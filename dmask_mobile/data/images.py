@@ -1,0 +1,250 @@
+"""Labelled images as networks get them: square, RGB, uint8, in memory as far as a limit allows, else decoded on demand.
+
+One rule gives every network its images: all are decoded at the space's largest resolution, and a network of a lower
+resolution sees their nearest-neighbour subsample (`ImageData.at`), in the supernet, in ranking, training and
+verification.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dmask_mobile.data.arrays import ArrayExamples
+from dmask_mobile.data.decoding import BadImageError, as_seen, square
+from dmask_mobile.data.source import Examples
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.supernet.resolution import subsample
+
+CHANNELS = 3
+BATCHES_BETWEEN_TRIMS = 20
+
+
+class Undecodable(NamedTuple):
+    """An image that does not decode, and why."""
+
+    name: str
+    reason: str
+
+
+class Pictures(Dataset[Tensor | Undecodable]):
+    """All images of one split at one resolution, by number.
+
+    Args:
+        examples: where they come from.
+        resolution: pixels of their sides.
+        workers: processes that decode what is not in memory; 0 decodes in this one.
+    """
+
+    def __init__(self, examples: Examples, resolution: int, workers: int = 0) -> None:
+        self.examples = examples.at(resolution) if hasattr(examples, "at") else examples
+        self.resolution = resolution
+        self.workers = workers
+        self.kept = torch.empty((0, CHANNELS, resolution, resolution), dtype=torch.uint8)
+        self.place = torch.full((len(examples.labels),), -1)  # of each image in `kept`; -1: not in memory
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitem__(self, number: int) -> Tensor | Undecodable:
+        if (place := int(self.place[number])) >= 0:
+            return self.kept[place]
+        try:
+            return torch.from_numpy(square(as_seen(self.examples.image(number)), self.resolution))
+        except BadImageError as error:
+            return Undecodable(self.examples.name(number), str(error))
+
+    @property
+    def image_bytes(self) -> int:
+        """Memory of one decoded image."""
+        return CHANNELS * self.resolution**2
+
+    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """The images (N, 3, R, R) uint8 of each batch of numbers, the next ones being decoded meanwhile.
+
+        Raises:
+            DmaskError: naming an image that does not decode.
+        """
+        if all(bool((self.place[list(batch)] >= 0).all()) for batch in batches):
+            yield from (self.kept[self.place[list(batch)]] for batch in batches)
+            return
+        for number, (images, bad) in enumerate(self.decode(batches)):
+            if number % BATCHES_BETWEEN_TRIMS == 0:
+                _trim_memory()
+            for picture in bad.values():
+                raise DmaskError(
+                    f"image '{picture.name}' does not decode: {picture.reason}",
+                    "take it away or repair it; --skip-bad leaves such images out",
+                )
+            yield images
+
+    def decode(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, dict[int, Undecodable]]]:
+        """The images of each batch that decode, and what does not, by its position in the batch."""
+        yield from DataLoader(
+            self,
+            batch_sampler=[list(batch) for batch in batches],
+            num_workers=self.workers,
+            collate_fn=_together,
+            worker_init_fn=_ignore_interrupts,
+            generator=torch.Generator(),  # which workers are seeded from; nobody else's draws are touched
+        )
+
+    def keep(self, numbers: Sequence[int], images: Tensor) -> None:
+        """Holds decoded images in memory from now on."""
+        self.place[list(numbers)] = torch.arange(len(numbers)) + len(self.kept)
+        self.kept = torch.cat([self.kept, images]) if len(self.kept) else images
+
+
+def _trim_memory() -> None:
+    """Gives freed memory back to the system, where the C library can (glibc).
+
+    Batches that come from other processes leave holes in the heap: without this, a process at 160 px grew by 300 MB in
+    25 batches, and by as much again in each further epoch.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _together(pictures: list[Tensor | Undecodable]) -> tuple[Tensor, dict[int, Undecodable]]:
+    """One tensor for all that decoded: each tensor that a worker sends takes a file descriptor."""
+    bad = {place: picture for place, picture in enumerate(pictures) if isinstance(picture, Undecodable)}
+    good = [picture for picture in pictures if isinstance(picture, Tensor)]
+    return torch.stack(good) if good else torch.empty(0), bad
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the main process alone, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Some of the images of a split, and the labels (N,) int64 of these."""
+
+    pictures: Pictures
+    numbers: Tensor
+    labels: Tensor
+
+    @classmethod
+    def in_memory(cls, images_N3RR: Tensor, labels_N: Tensor) -> ImageSet:
+        """Decoded images (N, 3, R, R) uint8 and their labels (N,)."""
+        examples = ArrayExamples(images_N3RR.permute(0, 2, 3, 1).numpy(), labels_N.tolist(), "in memory")
+        pictures = Pictures(examples, images_N3RR.shape[-1])
+        pictures.keep(range(len(labels_N)), images_N3RR)
+        return cls(pictures, torch.arange(len(labels_N)), labels_N)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images at ``indices``; nothing is copied."""
+        return ImageSet(self.pictures, self.numbers[indices], self.labels[indices])
+
+    def pixels(self, indices: Tensor | None = None) -> Tensor:
+        """The images (N, 3, R, R) uint8 at ``indices``, or all of them.
+
+        Raises:
+            DmaskError: naming an image that does not decode.
+        """
+        numbers = self.numbers if indices is None else self.numbers[indices]
+        if not len(numbers):
+            return self.pictures.kept[:0]
+        return next(self.pictures.read([numbers.tolist()]))
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (N, 3, R, R) uint8 and labels (N,) of each batch of indices."""
+        numbers = [self.numbers[list(batch)].tolist() for batch in batches]
+        for batch, images in zip(batches, self.pictures.read(numbers), strict=True):
+            yield images, self.labels[list(batch)]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: training and validation images, class names, normalization (of images in 0..1).
+
+    ``spec``: as users name it, with absolute paths; ``digest``: of its content; ``flip``: whether training mirrors
+    images; ``resolution``: what networks see of the images, in pixels, None for all of it; ``notes``: what a user must
+    know of how it was read.
+    """
+
+    spec: str
+    digest: str
+    class_names: tuple[str, ...]
+    train: ImageSet
+    val: ImageSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+    resolution: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def at(self, resolution: int) -> ImageData:
+        """The same images, of which networks see the subsample at ``resolution`` pixels."""
+        return replace(self, resolution=resolution)
+
+    @property
+    def decoded_at(self) -> int:
+        """The resolution, in pixels, that the images are decoded at."""
+        return self.train.pictures.resolution
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+
+class Normalization(Protocol):
+    """What turns pixels into what networks see; `ImageData` has it."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, of pixels in 0..1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The standard deviation of each channel."""
+        ...
+
+    @property
+    def resolution(self) -> int | None:
+        """What networks see of the images, in pixels; None for all of it."""
+        ...
+
+
+class KnownNormalization(NamedTuple):
+    """That of a run, without its images."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resolution: int | None
+
+
+def seen(images_N3RR: Tensor, data: Normalization) -> Tensor:
+    """Float images in 0..1 at the resolution that networks see."""
+    return subsample(images_N3RR, data.resolution or images_N3RR.shape[-1]).float() / 255
+
+
+def normalized(images_N3RR: Tensor, data: Normalization) -> Tensor:
+    """Float images as networks are trained on them: `seen`, then per-channel normalization.
+
+    In channels-last memory format: depthwise convolutions on a CPU take half the time with it.
+    """
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    return ((seen(images_N3RR, data) - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def split_for_search(images: ImageSet, share: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
+    """Two random parts of ``images``: 1 - ``share`` for the weights and ``share`` for the gates."""
+    order = torch.randperm(len(images), generator=generator)
+    cut = round(len(order) * (1 - share))
+    return images.subset(order[:cut]), images.subset(order[cut:])

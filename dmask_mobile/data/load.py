@@ -1,0 +1,203 @@
+"""From a source to `ImageData`: splits, checks, what is kept in memory, normalization."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from dmask_mobile.data.images import ImageData, ImageSet, Pictures, Undecodable
+from dmask_mobile.data.registry import absolute_spec, open_source
+from dmask_mobile.data.source import Examples, digest_of
+from dmask_mobile.data.splits import SPLITS, with_validation
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.data import DataOptions
+from dmask_mobile.records.names import check_class_names
+
+BATCH = 64  # images that a worker decodes at a time
+MAX_WORKERS = 4
+MIN_FOR_WORKERS = 500  # images: fewer are decoded before workers have started
+MAX_STATISTICS = 20_000  # images that mean and deviation are computed from, where not all are in memory
+MIN_DEVIATION = 1e-3  # of a channel that is constant
+
+
+DEFAULTS = DataOptions()
+
+
+def load_data(
+    spec: str, resolution: PositiveInt, options: DataOptions = DEFAULTS, progress: Progress = silent
+) -> ImageData:
+    """The training and validation images that ``spec`` names; the test split stays closed.
+
+    Args:
+        spec: see `open_source`.
+        resolution: the images become ``resolution`` x ``resolution`` pixels: the largest centred square, scaled.
+        options: memory, workers, mirroring.
+        progress: told while images are decoded.
+
+    Raises:
+        DmaskError: for data that is not there, has fewer than two classes, or too few images; and naming an image that
+            does not decode.
+    """
+    source = open_source(spec)
+    own = source.splits()
+    check_splits(spec, source.class_names, own)
+    splits, note = with_validation(own)
+    left = options.memory_bytes
+    sets, notes = {}, [note] if note else []
+    for split in ("train", "val"):
+        sets[split], bad = _image_set(splits[split], resolution, left, options, progress)
+        left -= len(sets[split].pictures.kept) * sets[split].pictures.image_bytes
+        notes += [f"{split}: left out {len(bad)} that do not decode, the first '{bad[0].name}'"] if bad else []
+    if "test" not in own:
+        notes.append("no test split: accuracies are those of the val split")
+    train = sets["train"]
+    mean, std, sampled = _statistics(train)
+    if sampled < len(train):
+        notes.append(f"mean and deviation are those of {sampled:,} random training images")
+    flip = source.flip if options.flip is None else options.flip
+    digest = digest_of(source.class_names, own)
+    return ImageData(
+        absolute_spec(spec), digest, source.class_names, train, sets["val"], mean, std, flip, notes=tuple(notes)
+    )
+
+
+def load_test(
+    spec: str, data_digest: str | None, resolution: int, options: DataOptions = DEFAULTS, progress: Progress = silent
+) -> ImageSet | None:
+    """The images of the test split; None where the data has none.
+
+    Raises:
+        DmaskError: as `load_data`; and where the data is no longer what ``data_digest`` names.
+    """
+    source = open_source(spec)
+    own = source.splits()
+    if data_digest is not None and digest_of(source.class_names, own) != data_digest:
+        raise DmaskError(f"data '{spec}' has changed since the run was made", "restore it, or train again")
+    if "test" not in own:
+        return None
+    return _image_set(own["test"], resolution, options.memory_bytes, options, progress)[0]
+
+
+def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Examples]) -> None:
+    """Checks what can be checked before an image is decoded.
+
+    Raises:
+        DmaskError: for fewer than two classes, an unknown split, labels out of range, a class that ``train`` lacks, and
+            for fewer than two training images.
+    """
+    try:
+        check_class_names(class_names)
+    except ValueError as error:
+        raise DmaskError(f"data '{spec}': {error}", "rename that class") from None
+    if len(class_names) < 2:
+        raise DmaskError(
+            f"data '{spec}' has {len(class_names)} class: {', '.join(class_names)}",
+            "a classifier needs at least two classes of images",
+        )
+    unknown = sorted(splits.keys() - set(SPLITS))
+    if unknown or "train" not in splits:
+        raise DmaskError(
+            f"data '{spec}' has the splits {', '.join(splits)}", "it needs train, and may have val and test"
+        )
+    counts = {split: np.bincount(_labels(spec, examples, len(class_names))) for split, examples in splits.items()}
+    present = {split: set(np.flatnonzero(count).tolist()) for split, count in counts.items()}
+    for split in splits:
+        lacking = sorted(present[split] - present["train"])
+        if lacking:
+            raise DmaskError(
+                f"data '{spec}': the {split} split has the class '{class_names[lacking[0]]}', which train lacks",
+                "give the splits the same classes",
+            )
+        if not len(splits[split].labels):
+            raise DmaskError(f"data '{spec}': the {split} split is empty", "put images into it, or take it away")
+    if "val" not in splits and max(counts["train"]) < 2:
+        raise DmaskError(
+            f"data '{spec}' has one image a class and no val split", "give two images of a class or a val split"
+        )
+
+
+def _labels(spec: str, examples: Examples, classes: int) -> np.ndarray:
+    labels = np.asarray(examples.labels, dtype=np.int64)
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise DmaskError(
+            f"data '{spec}': labels must be 0 to {classes - 1}, found {labels.min()} to {labels.max()}",
+            "give as many class names as there are classes",
+        )
+    return labels
+
+
+def _image_set(
+    examples: Examples, resolution: int, memory_bytes: int, options: DataOptions, progress: Progress
+) -> tuple[ImageSet, list[Undecodable]]:
+    """A split with what fits ``memory_bytes`` in memory, and what was left out of it."""
+    count = len(examples.labels)
+    workers = options.workers
+    if workers is None:
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if count >= MIN_FOR_WORKERS else 0
+    pictures = Pictures(examples, resolution, workers)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    kept = order[: memory_bytes // pictures.image_bytes].sort().values
+    bad = _keep(pictures, kept, options.skip_bad, progress)
+    if options.skip_bad and len(kept) < count:
+        rest = order[len(kept) :].sort().values
+        bad |= _undecodable(pictures, rest, progress)
+    good = torch.tensor([number for number in range(count) if number not in bad], dtype=torch.int64)
+    labels = torch.as_tensor(np.asarray(examples.labels, dtype=np.int64))
+    return ImageSet(pictures, good, labels[good]), [bad[number] for number in sorted(bad)]
+
+
+def _chunks(numbers: Tensor) -> list[list[int]]:
+    return [numbers[start : start + BATCH].tolist() for start in range(0, len(numbers), BATCH)]
+
+
+def _keep(pictures: Pictures, numbers: Tensor, skip_bad: bool, progress: Progress) -> dict[int, Undecodable]:
+    """Decodes images into memory; what does not decode, by number, where that is wanted."""
+    chunks = _chunks(numbers)
+    bad: dict[int, Undecodable] = {}
+    images = torch.empty((len(numbers), *pictures.kept.shape[1:]), dtype=torch.uint8)
+    good: list[int] = []
+    for done, (chunk, (read, failed)) in enumerate(zip(chunks, pictures.decode(chunks), strict=True), start=1):
+        if failed and not skip_bad:
+            list(pictures.read([chunk]))  # raises the error that names it
+        bad |= {chunk[place]: picture for place, picture in failed.items()}
+        images[len(good) : len(good) + len(read)] = read
+        good += [number for place, number in enumerate(chunk) if place not in failed]
+        progress("read images", min(done * BATCH, len(numbers)), len(numbers))
+    pictures.keep(good, images[: len(good)])
+    return bad
+
+
+def _undecodable(pictures: Pictures, numbers: Tensor, progress: Progress) -> dict[int, Undecodable]:
+    """What does not decode of images that are not kept, by number."""
+    chunks = _chunks(numbers)
+    bad: dict[int, Undecodable] = {}
+    for done, (chunk, (_, failed)) in enumerate(zip(chunks, pictures.decode(chunks), strict=True), start=1):
+        bad |= {chunk[place]: picture for place, picture in failed.items()}
+        progress("check images", min(done * BATCH, len(numbers)), len(numbers))
+    return bad
+
+
+def _statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Mean and standard deviation of each channel, of pixels in 0..1, and of how many images.
+
+    Summed in float64 over one batch after the other.
+    """
+    in_memory = len(images.pictures.kept) == len(images.pictures)
+    chosen = torch.arange(len(images))
+    if not in_memory and len(images) > MAX_STATISTICS:
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:MAX_STATISTICS]
+    sums, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
+    for pixels, _ in images.batches(_chunks(chosen)):
+        values = pixels.double() / 255
+        sums += values.sum((0, 2, 3))
+        squares += values.square().sum((0, 2, 3))
+        count += values[:, 0].numel()
+    mean = sums / count
+    variance = (squares - count * mean.square()).clamp_min(0) / max(1, count - 1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(MIN_DEVIATION).tolist()), len(chosen)

@@ -1,0 +1,81 @@
+"""Data by the words that users give: ``folder:DIR``, ``fashion-mnist``, ``mymodule:MyClass``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dmask_mobile.data.fashion_mnist import FashionMnistSource
+from dmask_mobile.data.folder import FolderSource
+from dmask_mobile.data.glyphs import GlyphSource
+from dmask_mobile.data.hugging_face import HuggingFaceSource
+from dmask_mobile.data.shards import ShardSource
+from dmask_mobile.data.source import DataSource
+from dmask_mobile.data.torchvision_sets import TorchvisionSource
+from dmask_mobile.errors import DmaskError
+
+SOURCES: dict[str, Callable[[str], DataSource]] = {
+    "folder": FolderSource,
+    "torchvision": TorchvisionSource,
+    "hf": HuggingFaceSource,
+    "wds": ShardSource,
+    "fashion-mnist": FashionMnistSource,
+    "glyphs": GlyphSource,
+}
+NEEDS_ARGUMENT = ("folder", "torchvision", "hf", "wds")
+HOW_TO_NAME = (
+    "give folder:DIR, torchvision:NAME:DIR, hf:DIR, wds:PATTERN, fashion-mnist, glyphs, or your own module:Class"
+)
+
+
+def open_source(spec: str) -> DataSource:
+    """The source that ``spec`` names; no image is decoded.
+
+    Args:
+        spec: ``SOURCE[:ARGUMENT]`` with a key of `SOURCES`, the path of a folder, or ``module:Class``, your own class,
+            imported from the current folder or the Python path and made without arguments.
+
+    Raises:
+        DmaskError: when there is no such source, or what it names is not there.
+    """
+    name, _, argument = spec.partition(":")
+    if name in SOURCES:
+        if name in NEEDS_ARGUMENT and not argument:
+            raise DmaskError(f"data '{spec}' does not say where it lies", HOW_TO_NAME)
+        return SOURCES[name](argument)
+    if Path(spec).is_dir():
+        return FolderSource(spec)
+    if argument and name.replace(".", "").isidentifier() and argument.isidentifier():
+        return _own(name, argument)
+    raise DmaskError(f"no data '{spec}'", HOW_TO_NAME)
+
+
+def absolute_spec(spec: str) -> str:
+    """``spec`` with its paths made absolute, so that it names the same data from any folder."""
+    name, _, argument = spec.partition(":")
+    if name == "torchvision":
+        kind, _, folder = argument.partition(":")
+        return f"{name}:{kind}:{Path(folder).resolve()}"
+    if name in SOURCES:
+        return f"{name}:{Path(argument).resolve()}" if argument else name
+    return f"folder:{Path(spec).resolve()}" if Path(spec).is_dir() else spec
+
+
+def _own(module_name: str, class_name: str) -> DataSource:
+    sys.path.append(str(Path.cwd()))
+    try:
+        source: DataSource = getattr(importlib.import_module(module_name), class_name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise DmaskError(
+            f"cannot load data '{module_name}:{class_name}': {error}", "see dmask_mobile.data.source.DataSource"
+        ) from error
+    finally:
+        sys.path.pop()
+    missing = [name for name in ("class_names", "flip", "splits") if not hasattr(source, name)]
+    if missing:
+        raise DmaskError(
+            f"data '{module_name}:{class_name}' has no '{missing[0]}'", "see dmask_mobile.data.source.DataSource"
+        )
+    return source

@@ -1,0 +1,162 @@
+"""``wds:PATTERN``: WebDataset shards, tar files in which the files of one example lie beside each other.
+
+The shards are indexed once, and then read at any place: the order of training is ours, and a resumed run goes on in the
+middle of an epoch. (The library webdataset reads shards as streams, which cannot be resumed: webdataset#271.)
+"""
+
+from __future__ import annotations
+
+import glob
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from dmask_mobile.data.decoding import SUFFIXES, open_image
+from dmask_mobile.data.source import Examples
+from dmask_mobile.data.splits import WORDS
+from dmask_mobile.errors import DmaskError
+
+MAX_LABEL_BYTES = 200
+MAX_SHARDS = 100_000
+
+
+class Member(NamedTuple):
+    """Where an image lies in a shard, and its class as the shard names it."""
+
+    shard: Path
+    key: str
+    start: int
+    size: int
+    label: str
+
+
+@dataclass(frozen=True)
+class ShardExamples:
+    """One split; see `Examples`."""
+
+    members: tuple[Member, ...]
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def labels(self) -> list[int]:
+        """One for each example."""
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        return [numbers[member.label] for member in self.members]
+
+    def image(self, index: int) -> Image.Image:
+        """See `Examples`."""
+        member = self.members[index]
+        with member.shard.open("rb") as file:
+            file.seek(member.start)
+            return open_image(file.read(member.size))
+
+    def name(self, index: int) -> str:
+        """Shard, key and size; see `Examples`."""
+        member = self.members[index]
+        return f"{member.key} in {member.shard.name} ({member.size} bytes)"
+
+
+class ShardSource:
+    """The examples of shards: an image and a ``.cls`` file each.
+
+    Args:
+        pattern: paths of tar files, with ``{000..123}`` and ``*``. A file name that begins with train, val or test
+            belongs to that split; without such names all are training images.
+
+    Raises:
+        DmaskError: when no file fits, and for a shard that ends early or lacks labels.
+    """
+
+    flip = True
+
+    def __init__(self, pattern: str) -> None:
+        shards = [Path(found).resolve() for part in expand(pattern) for found in sorted(glob.glob(part))]
+        if not shards:
+            raise DmaskError(
+                f"no shard fits '{pattern}'", "give a pattern of tar files, for example 'data/train-*.tar'"
+            )
+        by_split: dict[str, list[Member]] = {}
+        for shard in shards:
+            by_split.setdefault(split_of(shard), []).extend(index_shard(shard))
+        if "train" not in by_split:
+            raise DmaskError(f"'{pattern}' has no training shards", "give a pattern that fits train shards as well")
+        names = sorted({member.label for members in by_split.values() for member in members})
+        if all(name.isdecimal() for name in names):
+            names = list(map(str, range(max(map(int, names)) + 1)))
+        self.class_names = tuple(names)
+        self._splits = {split: ShardExamples(tuple(found), self.class_names) for split, found in by_split.items()}
+
+    def splits(self) -> Mapping[str, Examples]:
+        """The splits that the files' names tell; see `DataSource`."""
+        return self._splits
+
+
+def expand(pattern: str) -> list[str]:
+    """Every ``{A..B}`` written out, A padded with zeros to the digits that it has.
+
+    Raises:
+        DmaskError: for a range of more than 100,000 shards.
+
+    >>> expand("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    before, brace, rest = pattern.partition("{")
+    inside, closing, after = rest.partition("}")
+    first, dots, last = inside.partition("..")
+    if not brace or not closing or not dots or not (first.isdecimal() and last.isdecimal()):
+        return [pattern]
+    if len(last) > 9 or int(last) - int(first) >= MAX_SHARDS:
+        raise DmaskError(f"'{pattern}' names more than {MAX_SHARDS:,} shards", "give a smaller range")
+    ends = expand(after)
+    return [f"{before}{n:0{len(first)}}{end}" for n in range(int(first), int(last) + 1) for end in ends]
+
+
+def split_of(shard: Path) -> str:
+    """The split that a shard's name tells."""
+    word = next((word for word in sorted(WORDS, key=len, reverse=True) if shard.name.lower().startswith(word)), "train")
+    return WORDS[word]
+
+
+def index_shard(shard: Path) -> list[Member]:
+    """Where the images of a shard lie.
+
+    Raises:
+        DmaskError: for a shard that ends early, and for an example without an image or a class.
+    """
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, str] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for info in tar:
+                key, suffix = _parts(info.name)
+                if not info.isfile():
+                    continue
+                if f".{suffix.lower()}" in SUFFIXES:
+                    images[key] = (info.offset_data, info.size)
+                elif suffix.lower() == "cls":
+                    content = tar.extractfile(info)
+                    assert content is not None
+                    labels[key] = content.read(MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
+            end = tar.offset
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DmaskError(f"shard '{shard}' is damaged: {error}", "copy it again") from error
+    size = shard.stat().st_size
+    if size < end or any(start + length > size for start, length in images.values()):
+        raise DmaskError(f"shard '{shard}' ends early, after {size:,} bytes", "copy it again")
+    lacking = sorted(images.keys() ^ labels.keys())
+    if lacking or not images:
+        what = f"'{lacking[0]}' has no {'image' if lacking[0] in labels else '.cls file'}" if lacking else "it is empty"
+        raise DmaskError(f"shard '{shard}': {what}", "each example needs an image and a .cls file of the same name")
+    return [Member(shard, key, *images[key], labels[key]) for key in images]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """A member's key, and its suffix: what follows the first dot of its file name."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return f"{folder}{slash}{stem}", suffix

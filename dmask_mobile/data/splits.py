@@ -1,0 +1,71 @@
+"""Which folders are splits, and the splits that data lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from dmask_mobile.data.source import Examples
+
+SPLITS = ("train", "val", "test")
+WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+AUTOMATIC_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of the examples of another split."""
+
+    examples: Examples
+    indices: Sequence[int]
+
+    @cached_property
+    def labels(self) -> Sequence[int]:
+        """One for each example; see `Examples`."""
+        return [self.examples.labels[index] for index in self.indices]
+
+    def image(self, index: int) -> Image.Image:
+        """See `Examples`."""
+        return self.examples.image(self.indices[index])
+
+    def name(self, index: int) -> str:
+        """See `Examples`."""
+        return self.examples.name(self.indices[index])
+
+
+def split_names(folders: Sequence[str]) -> dict[str, str] | None:
+    """The split that each folder stands for, if all of them are named as splits and one is a train split; else None."""
+    found = {name: WORDS[name.lower()] for name in folders if name.lower() in WORDS}
+    if len(found) < len(folders) or "train" not in found.values() or len(set(found.values())) < len(found):
+        return None
+    return found
+
+
+def with_validation(splits: Mapping[str, Examples], seed: int = 0) -> tuple[dict[str, Examples], str]:
+    """The splits with a ``val`` cut out of ``train`` where there is none, and a sentence that says so.
+
+    The cut is stratified: a fifth of each class, rounded, but never the last image of a class; seeded.
+    """
+    if "val" in splits:
+        return dict(splits), ""
+    train = splits["train"]
+    labels, random = np.asarray(train.labels), np.random.default_rng(seed)
+    held_out: list[int] = []
+    for label in np.unique(labels):
+        of_class = random.permutation(np.flatnonzero(labels == label))
+        held_out += of_class[: min(max(1, round(len(of_class) * AUTOMATIC_SHARE)), len(of_class) - 1)].tolist()
+    kept = np.setdiff1d(np.arange(len(labels)), held_out)
+    found = {**splits, "train": Chosen(train, kept.tolist()), "val": Chosen(train, sorted(held_out))}
+    return found, f"no val split: {len(held_out)} of {len(labels)} training images, a fifth of each class, serve as one"
