@@ -64,7 +64,7 @@ def the_space() -> SearchSpace:
 
 
 def the_data() -> ImageData:
-    """One image of each character of each font; every fifth family is for validation."""
+    """One image of each character of each font; a fifth of the families is for validation, a fifth for testing."""
     return load_data(f"glyphs:{FONTS}", RESOLUTIONS[-1])
 
 
