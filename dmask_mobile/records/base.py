@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -134,7 +134,7 @@ def describe_validation_error(error: ValidationError) -> str:
     told = details[:MAX_FINDINGS]
     findings = []
     for detail in told:
-        field = shown(".".join(str(part) for part in detail["loc"]))
+        field = shown(field_name(detail["loc"]))
         if detail["type"] == "extra_forbidden":
             findings.append(f"unknown key '{field}'")
         elif detail["type"] == "missing":
@@ -147,6 +147,15 @@ def describe_validation_error(error: ValidationError) -> str:
     if len(details) > len(told):
         findings.append(f"and {len(details) - len(told):,} more")
     return "; ".join(findings)
+
+
+def field_name(location: Sequence[int | str]) -> str:
+    """A field as ``dmask space show`` names it: ``stages.0.kernels`` is that of ``stage1``, the others by their path.
+
+    >>> field_name(("stages", 0, "kernels", 2)), field_name(("blocks", 3, "kernel"))
+    ('stage1.kernels.2', 'blocks.3.kernel')
+    """
+    return re.sub(r"\bstages\.(\d+)", lambda found: f"stage{int(found[1]) + 1}", ".".join(map(str, location)))
 
 
 def write_atomically(path: Path, text: str) -> None:

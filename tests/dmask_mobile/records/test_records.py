@@ -138,6 +138,7 @@ def test_golden_files_of_version_1_still_read() -> None:
         ({"last": {"widths": []}}, r"last\.widths: an option list must name at least one option"),
         ({"last": {"widths": [16, 8]}}, r"last\.widths: options must rise strictly"),
         ({"stages": []}, r"stages"),
+        ({"stages": [{"blocks": 1, "widths": [16, 8]}]}, r"': stage1\.widths: options must rise strictly"),
     ],
 )
 def test_space_refuses(change: dict[str, object], message: str, tmp_path: Path) -> None:
