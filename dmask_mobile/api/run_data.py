@@ -71,7 +71,9 @@ def data_of(
     source = data or record.data
     if source is None:
         raise DmaskError("this run names no data", f"{HOW_TO_NAME}, with --data")
-    images = load_data(source, decoded_at(record, child), options or record.data_options, progress).at(child.resolution)
+    images = load_data(source, decoded_at(record, child), record.data_options.with_said(options), progress).at(
+        child.resolution
+    )
     if data is None and record.data_digest not in (None, images.digest):
         raise DmaskError(
             f"data '{source}' has changed since the run was made", "restore it, or name it again: --data DATA"

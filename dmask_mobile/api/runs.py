@@ -200,7 +200,7 @@ def train(
     accuracy = train_child(network, images, settings, folder.train_checkpoint, progress, child_digest=digest)
     save_weights(folder.weights_path, network, digest)
     update = {
-        **_new_record(images, data_options or record.data_options).model_dump(include=OF_DATA),
+        **_new_record(images, record.data_options.with_said(data_options)).model_dump(include=OF_DATA),
         "train_settings": settings.model_dump(mode="json"),
         "accuracy": accuracy,
         "weights_sha256": hash_path(folder.weights_path),

@@ -47,22 +47,24 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
     kept = AccuracyRecord.read(folder.test_path) if folder.test_path.exists() else None
     if kept is not None and (kept.weights_sha256, kept.data_digest) == (record.weights_sha256, record.data_digest):
         return kept
-    images = load_test(record.data, record.data_digest, decoded_at(record, child), record.data_options, progress)
-    split = "val" if images is None else "test"
-    if images is None:
-        images = load_data(record.data, decoded_at(record, child), record.data_options, progress).val
+    found = load_test(record.data, record.data_digest, decoded_at(record, child), record.data_options, progress)
+    if found is None:
+        images, num_skipped = load_data(record.data, decoded_at(record, child), record.data_options, progress).val, 0
+    else:
+        images, num_skipped = found
     normalization = KnownNormalization(record.preprocessing.mean, record.preprocessing.std, child.resolution)
     confusion_KK = confusion_of(network, images, normalization, child.classes)
     correct, count = int(confusion_KK.diagonal().sum()), int(confusion_KK.sum())
     interval = binomtest(correct, count).proportion_ci(CONFIDENCE, "wilson")
     result = AccuracyRecord(
-        split=split,
+        split="val" if found is None else "test",
         data_digest=record.data_digest,
         weights_sha256=record.weights_sha256,
         class_names=record.class_names,
         confusion=tuple(map(tuple, confusion_KK.tolist())),
         accuracy=correct / count,
         interval=(interval.low, interval.high),
+        num_skipped=num_skipped,
         times_opened=1 if kept is None else kept.times_opened + 1,
     )
     result.write(folder.test_path)

@@ -114,7 +114,7 @@ def search(
     weight_learning_rate: Annotated[float, typer.Option(help="Of the supernet's weights, at first.")] = 0.1,
     gate_learning_rate: Annotated[float, typer.Option(help="Of the gates.")] = 0.05,
     flip: Flip = None,
-    skip_bad: SkipBad = False,
+    skip_bad: SkipBad = None,
     memory: Memory = None,
     workers: Workers = None,
     last_temperature: Annotated[float, typer.Option(help="Of the Gumbel softmax, in the last epoch.")] = 0.087,
@@ -177,7 +177,7 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     learning_rate: float = 0.2,
     flip: Flip = None,
-    skip_bad: SkipBad = False,
+    skip_bad: SkipBad = None,
     memory: Memory = None,
     workers: Workers = None,
     init: Annotated[

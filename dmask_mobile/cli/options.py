@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,9 @@ Flip = Annotated[
     bool | None,
     typer.Option("--flip/--no-flip", help="Whether training mirrors images. Default: as the data says; not for text."),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
+SkipBad = Annotated[
+    bool | None, typer.Option("--skip-bad/--no-skip-bad", help="Leave out images that do not decode, and count them.")
+]
 Memory = Annotated[
     float | None,
     typer.Option(min=0, help="GiB of decoded images kept in memory, 2 by default; the rest is decoded when needed."),
@@ -114,10 +117,12 @@ def parse_cores(text: str) -> tuple[int, ...]:
 
 
 def data_options(
-    flip: bool | None, skip_bad: bool, memory_gib: float | None, workers: int | None
+    flip: bool | None, skip_bad: bool | None, memory_gib: float | None, workers: int | None
 ) -> DataOptions | None:
     """How data is read, from the options of a command; None where none was given."""
-    given = {"flip": flip, "skip_bad": skip_bad or None, "workers": workers}
+    if memory_gib is not None and not math.isfinite(memory_gib):
+        raise DmaskError(f"--memory must be a number of GiB, got {memory_gib}", "for example --memory 2")
+    given = {"flip": flip, "skip_bad": skip_bad, "workers": workers}
     given["memory_bytes"] = None if memory_gib is None else round(memory_gib * GIB)
     said = {name: value for name, value in given.items() if value is not None}
     return DataOptions.model_validate(said) if said else None

@@ -234,5 +234,7 @@ def accuracy_summary(found: AccuracyRecord) -> Iterator[str]:
     rates = zip(found.class_accuracies(), found.class_names, strict=True)
     worst = sorted((rate, name) for rate, name in rates if rate is not None)[:3]
     yield f"hardest classes: {', '.join(f'{name} {rate:.0%}' for rate, name in worst)}"
-    if found.times_opened > 1:
+    if found.num_skipped:
+        yield f"left out {found.num_skipped:,} test images that do not decode"
+    if found.times_opened > 1 and found.split == "test":
         yield f"the test split was opened {found.times_opened} times for this run: choose nothing by it"

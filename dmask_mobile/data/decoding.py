@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -43,7 +44,11 @@ MAX_PIXELS = (
     100_000_000  # of an image; a phone's largest photographs have 200 million and are better made smaller first
 )
 MAX_RATIO = 50  # of an image's sides: more of the longer one is cut off before it is scaled
+MAX_GREY = 65535
 PAPER = (255, 255, 255)  # behind what is transparent
+
+
+NO_FAULT_OF_DISKS = (None, errno.ENOENT, errno.EACCES, errno.EISDIR)  # Pillow's own errors have no number
 
 
 class BadImageError(Exception):
@@ -62,8 +67,12 @@ def open_image(file: Path | bytes) -> Image.Image:
             image = Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImageError(f"a decompression bomb: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's parsers raise many kinds of errors on damaged files
-        raise BadImageError(_reason(error)) from error
+        if isinstance(error, OSError) and error.errno not in NO_FAULT_OF_DISKS:
+            raise  # a disk that stumbles makes no image bad
+        raise BadImageError(reason_of(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are decoded")
     return image
@@ -82,10 +91,12 @@ def as_seen(image: Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata that is damaged while the pixels are not
             return _rgb(ImageOps.exif_transpose(image))
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except Exception as error:  # as in `open_image`
-        raise BadImageError(_reason(error)) from error
+        if isinstance(error, OSError) and error.errno not in NO_FAULT_OF_DISKS:
+            raise
+        raise BadImageError(reason_of(error)) from error
 
 
 def square(image: Image.Image, resolution: int) -> np.ndarray:
@@ -120,11 +131,13 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if not image.width or not image.height:
+        raise BadImageError("it has no pixels")
     if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
         values = np.asarray(image, np.float64)
-        if values.max(initial=0) > 255:
-            values = values / 257  # 65535 / 255
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        if values.min() < 0 or values.max() > MAX_GREY:
+            raise BadImageError(f"its grey levels are outside 0 to {MAX_GREY}")
+        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")  # 65535 / 255
     if image.mode == "F":
         values = np.asarray(image, np.float64)
         if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 255:
@@ -139,7 +152,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image does not decode, in a line."""
     words = " ".join(str(error).split())
     if "cannot identify image file" in words:
         return f"not an image in a format that is read ({', '.join(FORMATS)})"

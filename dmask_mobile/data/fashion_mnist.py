@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class FashionMnistSource:
             count, height, width = struct.unpack(">3I", images[4:16])
             pixels = np.frombuffer(images, np.uint8, count * height * width, 16).reshape(count, height, width)
             numbers = np.frombuffer(labels, np.uint8, count, 8)
-        except (OSError, EOFError, ValueError, struct.error) as error:
+        except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
             raise DmaskError(
                 f"'{self._images(start)}' is damaged: {error}", "install or download Fashion-MNIST again"
             ) from error

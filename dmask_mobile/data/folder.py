@@ -29,11 +29,14 @@ class FolderSource:
     flip = True
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root).resolve()
+        self.root = Path(os.path.realpath(root.replace("\0", "")))
         if not self.root.is_dir():
             raise DmaskError(f"no folder of images '{root}'", "give a folder with one folder of images for each class")
         self.skipped: Counter[str] = Counter()
+        self._known: dict[tuple[int, int], tuple[Path, Path]] = {}
+        self._roots = {_identity(self.root)}  # of classes and splits
         folders = self._folders(self.root)
+        self._roots |= set(map(_identity, folders))
         names = split_names([folder.name for folder in folders])
         self._splits = (
             {names[f.name]: self._classes(f) for f in folders} if names else {"train": self._classes(self.root)}
@@ -62,7 +65,9 @@ class FolderSource:
 
     def _classes(self, root: Path) -> dict[str, list[Path]]:
         """The image files of each class folder in ``root``, sorted."""
-        found = {folder.name: sorted(self._images(folder)) for folder in self._folders(root)}
+        folders = self._folders(root)
+        self._roots |= {_identity(root), *map(_identity, folders)}
+        found = {folder.name: sorted(self._images(folder)) for folder in folders}
         empty = [name for name, files in found.items() if not files]
         if empty:
             raise DmaskError(
@@ -86,16 +91,15 @@ class FolderSource:
 
     def _images(self, folder: Path) -> Iterator[Path]:
         """The image files in a class folder and below, each file once, whatever links lead to it."""
-        known: set[tuple[int, int]] = set()
+        known = self._roots - {_identity(folder)}  # a link may lead to them, which holds no more images
         waiting = [folder]
         while waiting:
             place = waiting.pop()
-            status = place.stat()
-            if (status.st_dev, status.st_ino) in known:  # a link to a folder above it, say
+            if _identity(place) in known:
                 self.skipped["link to a folder that is there already"] += 1
                 continue
-            known.add((status.st_dev, status.st_ino))
-            for entry in os.scandir(place):
+            known.add(_identity(place))
+            for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name.lower() in NOT_CLASSES:
                     self.skipped["hidden file or folder"] += 1
                 elif entry.is_dir():
@@ -104,8 +108,25 @@ class FolderSource:
                     self.skipped["broken link or special file"] += 1
                 elif (suffix := Path(entry.name).suffix.lower()) not in SUFFIXES:
                     self.skipped[f"no image file ({suffix or 'no suffix'})"] += 1
-                elif (identity := (entry.stat().st_dev, entry.stat().st_ino)) in known:
-                    self.skipped["link to an image that is there already"] += 1
                 else:
-                    known.add(identity)
-                    yield place / entry.name
+                    yield from self._once(place / entry.name, entry.stat(), folder)
+
+    def _once(self, file: Path, status: os.stat_result, folder: Path) -> Iterator[Path]:
+        """The file of a class folder, unless a link has led to it before.
+
+        Raises:
+            DmaskError: when that was in another class or split: it would be trained as one thing and judged as another.
+        """
+        first, first_folder = self._known.setdefault((status.st_dev, status.st_ino), (file, folder))
+        if first is file:
+            yield file
+        elif first_folder == folder:
+            self.skipped["link to an image that is there already"] += 1
+        else:
+            raise DmaskError(f"'{file}' and '{first}' are one file in two classes or splits", "keep one of them")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What names a folder whatever links lead to it."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino

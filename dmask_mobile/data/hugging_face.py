@@ -44,13 +44,20 @@ class HuggingFaceSource:
                 "save it again, or give folder:DIR for images in class folders",
             ) from error
         parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-        self._splits = {}
+        self._splits: dict[str, HuggingFaceExamples] = {}
+        self.class_names: tuple[str, ...] = ()
         for name, part in parts.items():
             if name.lower() not in WORDS:
                 raise DmaskError(f"'{folder}' has a split '{name}'", "name the splits train, validation and test")
             image = _column(part, datasets.Image, folder)
             label = _column(part, datasets.ClassLabel, folder)
-            self.class_names = tuple(part.features[label].names)
+            names = tuple(part.features[label].names)
+            if self.class_names not in ((), names) or WORDS[name.lower()] in self._splits:
+                raise DmaskError(
+                    f"'{folder}': the split '{name}' has other classes than one before it, or is there twice",
+                    "save the data set with the same ClassLabel in all splits, and one split of each kind",
+                )
+            self.class_names = names
             raw = part.cast_column(image, datasets.Image(decode=False))
             self._splits[WORDS[name.lower()]] = HuggingFaceExamples(raw, image, part[label])
         if "train" not in self._splits:

@@ -12,14 +12,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dmask_mobile.data.arrays import ArrayExamples
-from dmask_mobile.data.decoding import BadImageError, as_seen, square
+from dmask_mobile.data.decoding import NO_FAULT_OF_DISKS, as_seen, reason_of, square
 from dmask_mobile.data.source import Examples
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.supernet.resolution import subsample
@@ -59,8 +59,14 @@ class Pictures(Dataset[Tensor | Undecodable]):
             return self.kept[place]
         try:
             return torch.from_numpy(square(as_seen(self.examples.image(number)), self.resolution))
-        except BadImageError as error:
-            return Undecodable(self.examples.name(number), str(error))
+        except (MemoryError, DmaskError):
+            raise
+        except OSError as error:
+            if error.errno not in NO_FAULT_OF_DISKS:
+                raise
+            return Undecodable(self.examples.name(number), reason_of(error))
+        except Exception as error:  # parsers, and sources of users' own, raise many kinds
+            return Undecodable(self.examples.name(number), reason_of(error))
 
     @property
     def image_bytes(self) -> int:
@@ -88,7 +94,7 @@ class Pictures(Dataset[Tensor | Undecodable]):
 
     def decode(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, dict[int, Undecodable]]]:
         """The images of each batch that decode, and what does not, by its position in the batch."""
-        yield from DataLoader(
+        loader = DataLoader(
             self,
             batch_sampler=[list(batch) for batch in batches],
             num_workers=self.workers,
@@ -96,6 +102,15 @@ class Pictures(Dataset[Tensor | Undecodable]):
             worker_init_fn=_ignore_interrupts,
             generator=torch.Generator(),  # which workers are seeded from; nobody else's draws are touched
         )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DmaskError(
+                f"a process that decodes images has ended: {str(error).partition(chr(10))[0]}",
+                "give --workers 0, or a lower --memory",
+            ) from error
 
     def keep(self, numbers: Sequence[int], images: Tensor) -> None:
         """Holds decoded images in memory from now on."""
@@ -200,6 +215,16 @@ class ImageData:
     def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
+
+
+def normalization_of(data: ImageData) -> dict[str, Any]:
+    """How data is used: what a checkpoint must have in common with it beside its content."""
+    return {
+        "flip": data.flip,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "images": [len(data.train), len(data.val)],
+    }
 
 
 class Normalization(Protocol):

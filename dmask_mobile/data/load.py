@@ -22,7 +22,7 @@ from dmask_mobile.records.names import check_class_names
 BATCH = 64  # images that a worker decodes at a time
 MAX_WORKERS = 4
 MIN_FOR_WORKERS = 500  # images: fewer are decoded before workers have started
-MAX_STATISTICS = 20_000  # images that mean and deviation are computed from, where not all are in memory
+MAX_STATISTICS = 100_000  # images that mean and deviation are computed from
 MIN_DEVIATION = 1e-3  # of a channel that is constant
 
 
@@ -53,6 +53,7 @@ def load_data(
     for split in ("train", "val"):
         sets[split], bad = _image_set(splits[split], resolution, left, options, progress)
         left -= len(sets[split].pictures.kept) * sets[split].pictures.image_bytes
+        _check_left(spec, split, splits[split], sets[split])
         notes += [f"{split}: left out {len(bad)} that do not decode, the first '{bad[0].name}'"] if bad else []
     if "test" not in own:
         notes.append("no test split: accuracies are those of the val split")
@@ -62,15 +63,33 @@ def load_data(
         notes.append(f"mean and deviation are those of {sampled:,} random training images")
     flip = source.flip if options.flip is None else options.flip
     digest = digest_of(source.class_names, own)
-    return ImageData(
+    notes += [f"skipped {count} x {reason}" for reason, count in sorted(getattr(source, "skipped", {}).items())]
+    data = ImageData(
         absolute_spec(spec), digest, source.class_names, train, sets["val"], mean, std, flip, notes=tuple(notes)
+    )
+    progress("data", 1, 1, summary_of(data))
+    return data
+
+
+def summary_of(data: ImageData) -> str:
+    """What was read, in a line: images, classes, memory, mirroring, and what a user must know of it."""
+    parts = (data.train.pictures, data.val.pictures)
+    in_memory = sum(len(pictures.kept) * pictures.image_bytes for pictures in parts)
+    rest = sum(len(pictures) - len(pictures.kept) for pictures in parts)
+    return "; ".join(
+        [
+            f"{len(data.train):,} training and {len(data.val):,} validation images of {data.classes} classes",
+            f"{in_memory / 2**20:,.0f} MiB in memory" + (f", {rest:,} images decoded when needed" if rest else ""),
+            f"training {'mirrors' if data.flip else 'does not mirror'} images",
+            *data.notes,
+        ]
     )
 
 
 def load_test(
     spec: str, data_digest: str | None, resolution: int, options: DataOptions = DEFAULTS, progress: Progress = silent
-) -> ImageSet | None:
-    """The images of the test split; None where the data has none.
+) -> tuple[ImageSet, int] | None:
+    """The images of the test split and how many were left out; None where the data has no test split.
 
     Raises:
         DmaskError: as `load_data`; and where the data is no longer what ``data_digest`` names.
@@ -81,7 +100,9 @@ def load_test(
         raise DmaskError(f"data '{spec}' has changed since the run was made", "restore it, or train again")
     if "test" not in own:
         return None
-    return _image_set(own["test"], resolution, options.memory_bytes, options, progress)[0]
+    images, bad = _image_set(own["test"], resolution, options.memory_bytes, options, progress)
+    _check_left(spec, "test", own["test"], images)
+    return images, len(bad)
 
 
 def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Examples]) -> None:
@@ -122,8 +143,31 @@ def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Exa
         )
 
 
+def _check_left(spec: str, split: str, examples: Examples, images: ImageSet) -> None:
+    """Checks that leaving out what does not decode left enough.
+
+    Raises:
+        DmaskError: when a split is empty, or ``train`` has lost a class or holds one image.
+    """
+    lost = set(np.unique(np.asarray(examples.labels)).tolist()) - set(images.labels.tolist())
+    if not len(images) or (split == "train" and (lost or len(images) < 2)):
+        what = "no image" if not len(images) else f"no image of class {min(lost)}" if lost else "one image"
+        raise DmaskError(f"data '{spec}': the {split} split has {what} that decodes", "repair or add images")
+
+
 def _labels(spec: str, examples: Examples, classes: int) -> np.ndarray:
-    labels = np.asarray(examples.labels, dtype=np.int64)
+    """The labels (N,) int64.
+
+    Raises:
+        DmaskError: when they are anything else than the numbers of classes.
+    """
+    given = np.asarray(examples.labels)
+    if given.ndim != 1 or (len(given) and not np.issubdtype(given.dtype, np.integer)):
+        raise DmaskError(
+            f"data '{spec}': labels must be a list of whole numbers, found {given.dtype} of shape {given.shape}",
+            "give the number of each image's class",
+        )
+    labels = given.astype(np.int64)
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         raise DmaskError(
             f"data '{spec}': labels must be 0 to {classes - 1}, found {labels.min()} to {labels.max()}",
@@ -166,7 +210,8 @@ def _keep(pictures: Pictures, numbers: Tensor, skip_bad: bool, progress: Progres
         if failed and not skip_bad:
             list(pictures.read([chunk]))  # raises the error that names it
         bad |= {chunk[place]: picture for place, picture in failed.items()}
-        images[len(good) : len(good) + len(read)] = read
+        if len(read):
+            images[len(good) : len(good) + len(read)] = read
         good += [number for place, number in enumerate(chunk) if place not in failed]
         progress("read images", min(done * BATCH, len(numbers)), len(numbers))
     pictures.keep(good, images[: len(good)])
@@ -188,9 +233,8 @@ def _statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...],
 
     Summed in float64 over one batch after the other.
     """
-    in_memory = len(images.pictures.kept) == len(images.pictures)
     chosen = torch.arange(len(images))
-    if not in_memory and len(images) > MAX_STATISTICS:
+    if len(images) > MAX_STATISTICS:  # whatever is in memory: that must change no result
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:MAX_STATISTICS]
     sums, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
     for pixels, _ in images.batches(_chunks(chosen)):

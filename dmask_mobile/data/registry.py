@@ -64,15 +64,16 @@ def absolute_spec(spec: str) -> str:
 
 
 def _own(module_name: str, class_name: str) -> DataSource:
-    sys.path.append(str(Path.cwd()))
+    here = str(Path.cwd())
+    if here not in sys.path:  # it stays: processes that decode import the module again
+        sys.path.append(here)
     try:
         source: DataSource = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever the user's own code raises
         raise DmaskError(
-            f"cannot load data '{module_name}:{class_name}': {error}", "see dmask_mobile.data.source.DataSource"
+            f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {error}",
+            "see dmask_mobile.data.source.DataSource",
         ) from error
-    finally:
-        sys.path.pop()
     missing = [name for name in ("class_names", "flip", "splits") if not hasattr(source, name)]
     if missing:
         raise DmaskError(

@@ -7,6 +7,7 @@ middle of an epoch. (The library webdataset reads shards as streams, which canno
 from __future__ import annotations
 
 import glob
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dmask_mobile.errors import DmaskError
 
 MAX_LABEL_BYTES = 200
 MAX_SHARDS = 100_000
+MAX_CLASSES = 65_536
 
 
 class Member(NamedTuple):
@@ -75,7 +77,9 @@ class ShardSource:
     flip = True
 
     def __init__(self, pattern: str) -> None:
-        shards = [Path(found).resolve() for part in expand(pattern) for found in sorted(glob.glob(part))]
+        # Not resolved: a link's own name tells the split. Once each, however many parts of the pattern fit it.
+        found = [Path(name).absolute() for part in expand(pattern) for name in sorted(glob.glob(part))]
+        shards = list(dict.fromkeys(found))
         if not shards:
             raise DmaskError(
                 f"no shard fits '{pattern}'", "give a pattern of tar files, for example 'data/train-*.tar'"
@@ -85,10 +89,13 @@ class ShardSource:
             by_split.setdefault(split_of(shard), []).extend(index_shard(shard))
         if "train" not in by_split:
             raise DmaskError(f"'{pattern}' has no training shards", "give a pattern that fits train shards as well")
-        names = sorted({member.label for members in by_split.values() for member in members})
+        names = {member.label for members in by_split.values() for member in members}
         if all(name.isdecimal() for name in names):
-            names = list(map(str, range(max(map(int, names)) + 1)))
-        self.class_names = tuple(names)
+            largest = max(map(int, names))
+            if largest >= MAX_CLASSES:
+                raise DmaskError(f"'{pattern}' has the class {largest}, at most {MAX_CLASSES - 1}", "check .cls")
+            names = set(map(str, range(largest + 1)))
+        self.class_names = tuple(sorted(names, key=lambda name: (int(name) if name.isdecimal() else 0, name)))
         self._splits = {split: ShardExamples(tuple(found), self.class_names) for split, found in by_split.items()}
 
     def splits(self) -> Mapping[str, Examples]:
@@ -117,9 +124,9 @@ def expand(pattern: str) -> list[str]:
 
 
 def split_of(shard: Path) -> str:
-    """The split that a shard's name tells."""
-    word = next((word for word in sorted(WORDS, key=len, reverse=True) if shard.name.lower().startswith(word)), "train")
-    return WORDS[word]
+    """The split that a word of a shard's name tells, or else its folder's."""
+    words = re.split(r"[^a-z]+", shard.name.lower())
+    return next((WORDS[word] for word in words if word in WORDS), WORDS.get(shard.parent.name.lower(), "train"))
 
 
 def index_shard(shard: Path) -> list[Member]:
@@ -130,18 +137,25 @@ def index_shard(shard: Path) -> list[Member]:
     """
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, str] = {}
+    strange = ""
     try:
         with tarfile.open(shard, "r:") as tar:
             for info in tar:
                 key, suffix = _parts(info.name)
                 if not info.isfile():
                     continue
-                if f".{suffix.lower()}" in SUFFIXES:
+                last = suffix.lower().rpartition(".")[2]
+                if last != suffix.lower() and (f".{last}" in SUFFIXES or last == "cls"):
+                    strange = f"'{info.name}' has a dot in its key"
+                elif key in (images if f".{last}" in SUFFIXES else labels if last == "cls" else ()):
+                    strange = f"'{key}' stands twice"
+                elif f".{last}" in SUFFIXES:
                     images[key] = (info.offset_data, info.size)
-                elif suffix.lower() == "cls":
+                elif last == "cls":
                     content = tar.extractfile(info)
                     assert content is not None
-                    labels[key] = content.read(MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
+                    label = content.read(MAX_LABEL_BYTES).decode("utf-8", "replace").strip()
+                    labels[key] = str(int(label)) if label.isdecimal() else label
             end = tar.offset
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DmaskError(f"shard '{shard}' is damaged: {error}", "copy it again") from error
@@ -149,9 +163,13 @@ def index_shard(shard: Path) -> list[Member]:
     if size < end or any(start + length > size for start, length in images.values()):
         raise DmaskError(f"shard '{shard}' ends early, after {size:,} bytes", "copy it again")
     lacking = sorted(images.keys() ^ labels.keys())
-    if lacking or not images:
-        what = f"'{lacking[0]}' has no {'image' if lacking[0] in labels else '.cls file'}" if lacking else "it is empty"
-        raise DmaskError(f"shard '{shard}': {what}", "each example needs an image and a .cls file of the same name")
+    if lacking:
+        strange = strange or f"'{lacking[0]}' has no {'image' if lacking[0] in labels else '.cls file'}"
+    if strange or not images:
+        raise DmaskError(
+            f"shard '{shard}': {strange or 'it is empty'}",
+            "each example is KEY.jpg (or so) and KEY.cls",
+        )
     return [Member(shard, key, *images[key], labels[key]) for key in images]
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from PIL import Image
 
 from dmask_mobile.data.decoding import open_image
+from dmask_mobile.errors import DmaskError
 
 
 class Examples(Protocol):
@@ -69,6 +70,12 @@ class FileExamples:
     labels: Sequence[int]
     root: Path = field(default_factory=Path)
 
+    def __post_init__(self) -> None:
+        if len(self.files) != len(self.labels):
+            raise DmaskError(
+                f"{len(self.files)} image files have {len(self.labels)} labels", "give one label for each file"
+            )
+
     def image(self, index: int) -> Image.Image:
         """The file's image; see `Examples`."""
         return open_image(self.files[index])
@@ -77,7 +84,10 @@ class FileExamples:
         """The file's path below ``root`` and its size in bytes."""
         file = self.files[index]
         shown = file.relative_to(self.root) if file.is_relative_to(self.root) else file
-        return f"{shown} ({file.stat().st_size} bytes)"
+        try:
+            return f"{shown} ({file.stat().st_size} bytes)"
+        except OSError:
+            return f"{shown} (missing)"
 
 
 def digest_of(class_names: Sequence[str], splits: Mapping[str, Examples]) -> str:

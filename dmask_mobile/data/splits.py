@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dmask_mobile.data.source import Examples
+from dmask_mobile.errors import DmaskError
 
 SPLITS = ("train", "val", "test")
 WORDS = {
@@ -46,10 +47,18 @@ class Chosen:
 
 
 def split_names(folders: Sequence[str]) -> dict[str, str] | None:
-    """The split that each folder stands for, if all of them are named as splits and one is a train split; else None."""
+    """The split that each folder stands for, if all of them are named as splits and one is a train split; else None.
+
+    Raises:
+        DmaskError: when two folders stand for one split.
+    """
     found = {name: WORDS[name.lower()] for name in folders if name.lower() in WORDS}
-    if len(found) < len(folders) or "train" not in found.values() or len(set(found.values())) < len(found):
+    if len(found) < len(folders) or "train" not in found.values():
         return None
+    for split in SPLITS:
+        named = sorted(name for name, other in found.items() if other == split)
+        if len(named) > 1:
+            raise DmaskError(f"the folders {', '.join(named)} are all named as the {split} split", "keep one of them")
     return found
 
 

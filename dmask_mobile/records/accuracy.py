@@ -14,7 +14,8 @@ class AccuracyRecord(FileRecord):
     """``test.json``: the accuracy of a run's weights on the test split, or on ``val`` where the data has none.
 
     ``confusion``: images by true class (rows) and by predicted class; ``interval``: of the accuracy, 95%, by Wilson's
-    score; ``times_opened``: how often the test split was read for this run, with other weights each time.
+    score; ``num_skipped``: test images that do not decode and were left out; ``times_opened``: how often the test split
+    was read for this run, with other weights each time.
     """
 
     file_format: ClassVar[str] = "dmask-test"
@@ -26,6 +27,7 @@ class AccuracyRecord(FileRecord):
     confusion: tuple[tuple[NonNegativeInt, ...], ...]
     accuracy: float = Field(ge=0, le=1)
     interval: tuple[float, float]
+    num_skipped: NonNegativeInt = 0
     times_opened: PositiveInt
 
     @property

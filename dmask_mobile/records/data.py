@@ -22,3 +22,7 @@ class DataOptions(Record):
     workers: NonNegativeInt | None = Field(default=None, le=MAX_WORKERS)
     flip: bool | None = None
     skip_bad: bool = False
+
+    def with_said(self, others: DataOptions | None) -> DataOptions:
+        """These with what ``others`` says explicitly in their place."""
+        return self if others is None else self.model_copy(update=others.model_dump(exclude_unset=True))

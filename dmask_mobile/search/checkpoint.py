@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dmask_mobile.data.images import ImageData
+from dmask_mobile.data.images import ImageData, normalization_of
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import Budget
@@ -26,7 +26,7 @@ def identity_of(
     return {
         "space": space.digest(),
         "data": data.digest,
-        "flip": data.flip,
+        **normalization_of(data),
         "budgets": [[budget.cost.name, budget.cost.digest(), budget.limit] for budget in budgets],
         "settings": settings.model_dump(),
     }

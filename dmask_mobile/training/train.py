@@ -14,7 +14,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from dmask_mobile.data.batches import MAX_SEED, batches, num_batches
-from dmask_mobile.data.images import ImageData, ImageSet, Normalization, normalized
+from dmask_mobile.data.images import ImageData, ImageSet, Normalization, normalization_of, normalized
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
@@ -167,13 +167,8 @@ def train_child(
     schedule = CosineLRScheduler(
         optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
     )
-    identity = {
-        **settings.model_dump(),
-        "data": data.digest,
-        "flip": data.flip,
-        "mean": list(data.mean),
-        "child": child_digest,
-    }
+    of_data = {"data": data.digest, **normalization_of(data)}
+    identity = {**settings.model_dump(), **of_data, "child": child_digest}
     state = TrainState(network, optimizer)
     if checkpoint.exists():
         _restore(checkpoint, identity, state, steps)

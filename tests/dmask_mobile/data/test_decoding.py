@@ -57,6 +57,17 @@ def test_sixteen_bits_of_grey_become_eight() -> None:
         assert found[0, :, 0].tolist() == [0, 1, 100, 255]
 
 
+def test_dark_images_of_sixteen_bits_stay_dark() -> None:
+    assert rgb_of(saved(Image.fromarray(np.full((2, 2), 200, np.uint16)), "PNG")).max() == 1
+    with pytest.raises(BadImageError, match="grey levels are outside 0 to 65535"):
+        as_seen(Image.fromarray(np.full((2, 2), 2**30, np.int32)))
+
+
+def test_an_image_without_pixels_is_bad() -> None:
+    with pytest.raises(BadImageError, match="has no pixels"):
+        as_seen(Image.new("RGB", (0, 4)))
+
+
 def test_transparent_pixels_lie_on_white() -> None:
     layered = Image.fromarray(np.array([[[10, 20, 30, 255], [0, 0, 0, 0], [0, 0, 0, 128]]], np.uint8))
     assert rgb_of(saved(layered, "PNG"))[0].tolist() == [[10, 20, 30], [255, 255, 255], [127, 127, 127]]

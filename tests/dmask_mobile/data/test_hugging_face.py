@@ -37,7 +37,7 @@ def test_saved_splits_are_read(tmp_path: Path) -> None:
     assert data.val.labels.tolist() == [1, 0]
     assert data.train.pixels()[:, 0, 0, 0].tolist() == [0, 101, 102, 3, 4]
     assert test is not None
-    assert test.labels.tolist() == [1]
+    assert test[0].labels.tolist() == [1]
     assert np.isclose(data.mean[1], 0)
 
 

@@ -83,7 +83,7 @@ def test_fashion_mnist() -> None:
         ("torchvision:Nothing:{tmp}", "no torchvision data set 'Nothing:"),
         ("torchvision:CIFAR10:{tmp}", r"torchvision's CIFAR10 is not in '.*': Dataset not found or corrupted"),
         ("wds:{tmp}/*.tar", "no shard fits"),
-        ("no_such_module:Class", r"cannot load data 'no_such_module:Class': No module named"),
+        ("no_such_module:Class", r"cannot load data 'no_such_module:Class': ModuleNotFoundError: No module named"),
         ("json:JSONDecoder", r"data 'json:JSONDecoder' has no 'class_names'"),
     ],
 )
@@ -109,7 +109,7 @@ def test_folders_of_splits_are_no_classes(
     spec = str(folder_of_images(tmp_path, folders))
     data, test = load_data(spec, 16), load_test(spec, None, 16)
     assert data.class_names == TWO_CLASSES
-    assert (len(data.train), len(data.val), test and len(test)) == sizes
+    assert (len(data.train), len(data.val), test and len(test[0])) == sizes
     assert ("no test split: accuracies are those of the val split" in data.notes) == (sizes[2] is None)
     automatic = [note for note in data.notes if "no val split: 4 of 20 training images, a fifth of each class" in note]
     assert bool(automatic) == (sizes[1] == 4)
@@ -313,3 +313,78 @@ def test_images_in_memory_are_an_image_set() -> None:
     found = ImageSet.in_memory(images, labels).subset(torch.tensor([3, 1]))
     assert torch.equal(found.pixels(), images[[3, 1]])
     assert found.pixels(torch.tensor([], dtype=torch.int64)).shape == (0, 3, 8, 8)
+
+
+def test_bad_images_that_are_a_chunk_of_their_own_are_left_out(tmp_path: Path) -> None:
+    folder_of_images(tmp_path, ["train", "val"], count=33)  # chunks of 64 and of 2
+    for name in ("31.png", "32.png"):
+        (tmp_path / "train" / "dog" / name).write_bytes(b"")
+    (tmp_path / "train" / "dog" / "9.png").write_bytes(b"")
+    assert len(load_data(str(tmp_path), 8, DataOptions(skip_bad=True)).train) == 63
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 2**30])
+@pytest.mark.parametrize(
+    ("split", "message"), [("val", "val split has no image that"), ("train/dog", "train split has no image of class 1")]
+)
+def test_a_split_or_class_that_does_not_decode_at_all(
+    split: str, message: str, memory_bytes: int, tmp_path: Path
+) -> None:
+    folder_of_images(tmp_path, ["train", "val"], count=3)
+    for file in (tmp_path / split).rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DmaskError, match=message):
+        load_data(str(tmp_path), 8, DataOptions(skip_bad=True, memory_bytes=memory_bytes))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_is_gone_is_named(workers: int, tmp_path: Path) -> None:
+    data = load_data(str(folder_of_images(tmp_path, ["train", "val"])), 8, DataOptions(memory_bytes=0, workers=workers))
+    (tmp_path / "train" / "cat" / "3.png").unlink()
+    with pytest.raises(DmaskError, match=r"image 'train/cat/3.png \(missing\)' does not decode: .*No such file"):
+        data.train.pixels()
+
+
+def test_what_sources_of_others_raise_is_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's folders decode by themselves, and Pillow's error is none of ours."""
+    folder_of_images(tmp_path / "all", [""], count=4)
+    (tmp_path / "all" / "dog" / "2.png").write_bytes(b"x")
+    spec = f"torchvision:ImageFolder:{tmp_path / 'all'}"
+    with pytest.raises(DmaskError, match=r"image 'ImageFolder train \d' does not decode: not an image"):
+        load_data(spec, 8)
+    data = load_data(spec, 8, DataOptions(skip_bad=True))
+    assert len(data.train) + len(data.val) == 7
+
+
+@pytest.mark.parametrize("labels", [[0.9, 1.7], ["cat", "dog"], [[0, 1], [1, 0]], [None, 1]])
+def test_labels_are_whole_numbers(labels: list[object], tmp_path: Path) -> None:
+    from dmask_mobile.data.load import check_splits
+    from dmask_mobile.data.source import FileExamples
+
+    examples = FileExamples([tmp_path / "a", tmp_path / "b"], labels)  # type: ignore[arg-type]
+    with pytest.raises(DmaskError, match="labels must be a list of whole numbers"):
+        check_splits("mine", TWO_CLASSES, {"train": examples})
+    with pytest.raises(DmaskError, match="2 image files have 1 labels"):
+        FileExamples([tmp_path / "a", tmp_path / "b"], [0])
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DmaskError, match="the folders val, validation are all named as the val split"):
+        load_data(str(folder_of_images(tmp_path, ["train", "val", "validation"])), 8)
+
+
+def test_options_that_are_not_said_stay_as_they_were() -> None:
+    before = DataOptions(flip=False, skip_bad=True)
+    assert before.with_said(DataOptions(memory_bytes=5)) == DataOptions(flip=False, skip_bad=True, memory_bytes=5)
+    assert before.with_said(None) == before
+
+
+def test_what_was_read_and_skipped_is_told(tmp_path: Path) -> None:
+    spec = str(folder_of_images(tmp_path, ["train", "val"]))
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("x")
+    told: list[str] = []
+    load_data(spec, 16, progress=lambda stage, done, total, note="": told.append(note) if stage == "data" else None)
+    assert told == [
+        "20 training and 20 validation images of 2 classes; 0 MiB in memory; training mirrors images;"
+        " no test split: accuracies are those of the val split; skipped 1 x no image file (.txt)"
+    ]

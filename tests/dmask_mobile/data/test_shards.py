@@ -12,7 +12,7 @@ from PIL import Image
 
 from dmask_mobile.data.decoding import as_seen
 from dmask_mobile.data.load import load_data
-from dmask_mobile.data.shards import ShardSource, expand
+from dmask_mobile.data.shards import ShardSource, expand, split_of
 from dmask_mobile.errors import DmaskError
 
 
@@ -71,6 +71,8 @@ def test_a_shard_that_ends_early(cut: float, tmp_path: Path) -> None:
     [
         ({"z.png": b"\x89PNG"}, "'z' has no .cls file"),
         ({"z.cls": b"1"}, "'z' has no image"),
+        ({"a.cls": b"1"}, "'a' stands twice"),
+        ({"z.1.png": b"\x89PNG", "z.1.cls": b"1"}, "'z.1.cls' has a dot in its key"),
     ],
 )
 def test_half_an_example_is_refused(extra: dict[str, bytes], message: str, tmp_path: Path) -> None:
@@ -92,3 +94,35 @@ def test_ranges_are_written_out() -> None:
     assert expand("{a,b}.tar") == ["{a,b}.tar"]
     with pytest.raises(DmaskError, match="more than 100,000 shards"):
         expand("{0..999999999}")
+
+
+def test_links_and_overlapping_patterns(tmp_path: Path) -> None:
+    """The layout of caches that name files by their content: the link's name tells the split."""
+    (tmp_path / "blobs").mkdir()
+    write_shard(tmp_path / "blobs" / "aaa", [("a", "00"), ("b", "01")])
+    write_shard(tmp_path / "blobs" / "bbb", [("c", 0), ("d", 1)])
+    (tmp_path / "train-1.tar").symlink_to(tmp_path / "blobs" / "aaa")
+    (tmp_path / "test-1.tar").symlink_to(tmp_path / "blobs" / "bbb")
+    splits = ShardSource(f"{tmp_path}/{{1..1}}*.tar".replace("/{1..1}", "/*-{1..10}")).splits()
+    assert {name: list(found.labels) for name, found in splits.items()} == {"train": [0, 1], "test": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-000.tar", "train"),
+        ("imagenet1k-validation-00.tar", "val"),
+        ("valley-0.tar", "train"),
+        ("testimonials-0.tar", "train"),
+        ("x/test/0000.tar", "test"),
+        ("0000.tar", "train"),
+    ],
+)
+def test_the_split_of_a_shard(name: str, split: str) -> None:
+    assert split_of(Path(name)) == split
+
+
+def test_an_endless_number_of_classes_is_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x.tar", [("a", 0), ("b", 100_000_000_000)])
+    with pytest.raises(DmaskError, match="has the class 100000000000, at most 65535"):
+        ShardSource(str(tmp_path / "x.tar"))

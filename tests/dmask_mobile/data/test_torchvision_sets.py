@@ -36,8 +36,8 @@ def test_a_set_of_two_splits(tmp_path: Path) -> None:
     assert data.class_names[3] == "3 - three"
     assert (len(data.train), len(data.val), data.flip) == (10, 10, False)
     assert test is not None
-    assert test.labels.tolist() == list(range(10))
-    assert test.pixels()[0, 0].flatten().tolist() == [number % 256 for number in range(784)]
+    assert test[0].labels.tolist() == list(range(10))
+    assert test[0].pixels()[0, 0].flatten().tolist() == [number % 256 for number in range(784)]
 
 
 def test_a_set_with_named_splits(tmp_path: Path) -> None:
