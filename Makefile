@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+# A process a core, one thread each: more would wait for each other.
+PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder -q
 
 .PHONY: demo test check lint types clean
 
@@ -10,7 +11,7 @@ demo: $(VENV)/.demo
 	$(BIN)/dmask demo -o runs
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: lint types test
 
