@@ -128,14 +128,14 @@ def test_budget_that_is_no_budget(folder: Path, table: Path, tmp_path: Path) -> 
 def test_data_without_images(folder: Path, table: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     done = search(folder, table, tmp_path / "run", data=str(tmp_path / "empty"))
-    assert_refused(done, "holds no images by class", "put the images of each class into a folder of its own")
+    assert_refused(done, "holds no image", "put the images of each class into a folder of its own")
 
 
 def test_data_with_one_class(folder: Path, table: Path, tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "one" / "cat" / "a.png")
     done = search(folder, table, tmp_path / "run", data=str(tmp_path / "one"))
-    assert_refused(done, "has 1 class: cat", "at least two folders")
+    assert_refused(done, "has 1 class: cat", "at least two classes")
 
 
 def test_corrupt_child(folder: Path, tmp_path: Path) -> None:
