@@ -43,12 +43,14 @@ def foreign_files(home: Path) -> list[str]:
     return [str(path) for path in files if not set(path.parts) & set(OURS)]
 
 
+@pytest.mark.slow
 def test_importing_onnxruntime_after_us_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import dmask_mobile, onnxruntime"]
     subprocess.run(command, env=home_environment(tmp_path), check=True, timeout=HANG_SECONDS)
     assert foreign_files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_agent_leaves_nothing_where_none_of_our_packages_is(tmp_path: Path) -> None:
     """As over ssh: the source goes down its stdin."""
     model = tmp_path / "model"

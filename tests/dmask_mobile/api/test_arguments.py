@@ -61,6 +61,7 @@ def test_text_and_single_values_are_taken(tmp_path: Path) -> None:
     assert api.load_space(tmp_path / "space.json") == space
 
 
+@pytest.mark.slow
 def test_settings_are_exported_and_load_when_they_are_asked_for() -> None:
     code = (
         "import sys; from dmask_mobile import api;"

@@ -40,6 +40,7 @@ def test_an_export_needs_no_images_for_an_int8_that_is_skipped(run: Path) -> Non
     assert [artifact.label for artifact in artifacts] == ["ncnn"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_export_left_is_removed(run: Path) -> None:
     exports = RunFolder(run).exports
     exports.mkdir()

@@ -277,6 +277,7 @@ def test_a_number_beyond_floats_in_a_record_is_refused(run: Path) -> None:
         api.train(run, settings=TRAINING)
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_is_repaired_by_the_next_start(tmp_path: Path, data: str) -> None:
     """Killed between checkpoint and log; a temporary file of the killed process lies there."""
     run = tmp_path / "run"

@@ -38,6 +38,7 @@ def shown(table: Table) -> str:
     return capture.get()
 
 
+@pytest.mark.slow
 def test_devices_for_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +50,7 @@ def test_devices_for_people(
     assert "no phone can be seen: the program 'adb' is not installed; Debian: apt install adb" in said
 
 
+@pytest.mark.slow
 def test_devices_for_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +65,7 @@ def test_devices_for_machines(
     assert found["notes"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["devices", "doctor"])
 def test_words_that_are_no_host(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -71,6 +74,7 @@ def test_words_that_are_no_host(
     assert "error: no host 'pi@raspberry'; give ssh:HOST" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_exit_status_is_documented(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert dmask("doctor", "--help", monkeypatch=monkeypatch) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -95,6 +99,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
     assert "examine 12/12" in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_ends_with_1_when_something_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +149,7 @@ def test_a_runtime_that_is_ready_is_its_version() -> None:
     assert runtime_in_words(RuntimeState(name="ncnn", version="1.0")) == "1.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["benchmark_model (1)", "it's benchmark_model", "./benchmark_model"])
 def test_a_runner_is_a_path_and_no_command(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

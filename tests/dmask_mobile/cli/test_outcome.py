@@ -63,6 +63,7 @@ def test_one_message_and_the_exit_status(
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "status"), [(ValueError("bad"), 3), (DmaskError("bad"), 2)])
 def test_debug_shows_the_traceback_and_its_cause(
     error: Exception, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -105,6 +106,7 @@ def test_wrong_use_is_bad_input(
     assert "Usage: dmask" in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "shell", "status", "message"),
     [
@@ -131,6 +133,7 @@ def test_streams_that_are_closed_or_full(words: str, shell: str, status: int, me
     assert "ignored" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1:strict"])
 def test_characters_that_the_encoding_does_not_have_are_replaced(encoding: str, tmp_path: Path) -> None:
     variables = os.environ | {"PYTHONIOENCODING": encoding}

@@ -111,6 +111,7 @@ def assert_stopped(process: subprocess.Popen[str], number: signal.Signals, reply
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_work_is_undone_and_the_status_says_which_signal(number: signal.Signals) -> None:
     process = started("waiting")
@@ -118,6 +119,7 @@ def test_work_is_undone_and_the_status_says_which_signal(number: signal.Signals)
     assert assert_stopped(process, number) == "undone\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "work", ["swallowing", "taking_it_for_a_failure", "swallowing_between_steps", "never_returning", "finalizing"]
 )
@@ -127,6 +129,7 @@ def test_a_signal_that_a_library_swallows_ends_the_command(work: str) -> None:
     assert "went on" not in assert_stopped(process, signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_a_signal_inside_an_import_ends_the_process_before_an_exception_can_abort_it(tmp_path: Path) -> None:
     (tmp_path / "slow_module.py").write_text(
         "import time\nprint('begun', flush=True)\ntry:\n    time.sleep(1000)\nfinally:\n    print('raised')\n"
@@ -136,12 +139,14 @@ def test_a_signal_inside_an_import_ends_the_process_before_an_exception_can_abor
     assert assert_stopped(process, signal.SIGTERM) == ""
 
 
+@pytest.mark.slow
 def test_a_step_that_must_be_kept_takes_the_signal_itself() -> None:
     process = started("taking_a_step")
     process.send_signal(signal.SIGTERM)
     assert_stopped(process, signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_signal_that_came_too_late_for_a_step_stops_what_follows() -> None:
     """As between the stages of ``dmask demo``."""
     process = started("done_before_it_could_stop")

@@ -212,6 +212,7 @@ def test_kill_minus_nine_loses_at_most_the_line_under_way(tmp_path: Path) -> Non
     assert set(BLOCKS) == set(table.blocks)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_terminal_blames_no_block(tmp_path: Path) -> None:
     """A terminal signals the whole process group; the process that runs the models must not take part in that."""
     path = tmp_path / "t.jsonl"
@@ -304,6 +305,7 @@ def test_measuring_leaves_this_process_on_all_its_cores() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.slow
 def test_options_that_say_nothing_about_a_childs_missing_blocks_are_refused(tmp_path: Path) -> None:
     arguments = ("--missing", tmp_path / "child.json", "--table", tmp_path / "t.jsonl", "--minutes", 3)
     done = dmask("profile", *arguments)
