@@ -236,9 +236,7 @@ def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Refere
     known = data_of(record, child, data, check_classes=record.accuracy is not None)
     # Random ones: a folder of images comes class by class.
     order = torch.randperm(len(known.val), generator=torch.Generator().manual_seed(0))[:images]
-    # A network from elsewhere has numbers for names; one that was trained here has those of its data.
-    same = known.class_names == record.class_names or (record.accuracy is None and known.classes == child.classes)
-    labels = known.val.labels[order] if same else None
+    labels = known.val.labels[order] if known.classes == child.classes else None
     reference = replace(reference, images=seen(known.val.pixels(order), known), labels=labels)
     return reference, check_accuracy(reference, len(known.val), data not in (None, record.data))
 

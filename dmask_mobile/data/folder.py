@@ -80,7 +80,7 @@ class FolderSource:
     def _folders(self, root: Path) -> list[Path]:
         """The folders in ``root`` that people made for images."""
         found = []
-        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        for entry in _entries(root):
             if not entry.is_dir():
                 continue
             if entry.name.startswith(".") or entry.name.lower() in NOT_CLASSES:
@@ -99,7 +99,7 @@ class FolderSource:
                 self.skipped["link to a folder that is there already"] += 1
                 continue
             known.add(_identity(place))
-            for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            for entry in _entries(place):
                 if entry.name.startswith(".") or entry.name.lower() in NOT_CLASSES:
                     self.skipped["hidden file or folder"] += 1
                 elif entry.is_dir():
@@ -130,3 +130,9 @@ def _identity(folder: Path) -> tuple[int, int]:
     """What names a folder whatever links lead to it."""
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name: the same order on every file system."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
