@@ -67,11 +67,9 @@ def open_image(file: Path | bytes) -> Image.Image:
             image = Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImageError(f"a decompression bomb: {error}") from error
-    except MemoryError:
-        raise
     except Exception as error:  # Pillow's parsers raise many kinds of errors on damaged files
-        if isinstance(error, OSError) and error.errno not in NO_FAULT_OF_DISKS:
-            raise  # a disk that stumbles makes no image bad
+        if is_fault_of_machine(error):
+            raise
         raise BadImageError(reason_of(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are decoded")
@@ -91,10 +89,10 @@ def as_seen(image: Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata that is damaged while the pixels are not
             return _rgb(ImageOps.exif_transpose(image))
-    except (BadImageError, MemoryError):
+    except BadImageError:
         raise
     except Exception as error:  # as in `open_image`
-        if isinstance(error, OSError) and error.errno not in NO_FAULT_OF_DISKS:
+        if is_fault_of_machine(error):
             raise
         raise BadImageError(reason_of(error)) from error
 
@@ -150,6 +148,11 @@ def _rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", layered.size, (*PAPER, 255))
         return Image.alpha_composite(paper, layered).convert("RGB")
     return image.convert("RGB")
+
+
+def is_fault_of_machine(error: Exception) -> bool:
+    """Whether memory or a disk failed: that makes no image bad."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in NO_FAULT_OF_DISKS)
 
 
 def reason_of(error: Exception) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dmask_mobile.data.arrays import ArrayExamples
-from dmask_mobile.data.decoding import NO_FAULT_OF_DISKS, as_seen, reason_of, square
+from dmask_mobile.data.decoding import as_seen, is_fault_of_machine, reason_of, square
 from dmask_mobile.data.source import Examples
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.supernet.resolution import subsample
@@ -59,13 +59,11 @@ class Pictures(Dataset[Tensor | Undecodable]):
             return self.kept[place]
         try:
             return torch.from_numpy(square(as_seen(self.examples.image(number)), self.resolution))
-        except (MemoryError, DmaskError):
+        except DmaskError:
             raise
-        except OSError as error:
-            if error.errno not in NO_FAULT_OF_DISKS:
-                raise
-            return Undecodable(self.examples.name(number), reason_of(error))
         except Exception as error:  # parsers, and sources of users' own, raise many kinds
+            if is_fault_of_machine(error):
+                raise
             return Undecodable(self.examples.name(number), reason_of(error))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ MAX_WORKERS = 4
 MIN_FOR_WORKERS = 500  # images: fewer are decoded before workers have started
 MAX_STATISTICS = 100_000  # images that mean and deviation are computed from
 MIN_DEVIATION = 1e-3  # of a channel that is constant
-
-
 DEFAULTS = DataOptions()
 
 
@@ -200,32 +198,36 @@ def _chunks(numbers: Tensor) -> list[list[int]]:
     return [numbers[start : start + BATCH].tolist() for start in range(0, len(numbers), BATCH)]
 
 
+def _decoded(
+    pictures: Pictures, numbers: Tensor, stage: str, progress: Progress
+) -> Iterator[tuple[list[int], Tensor, dict[int, Undecodable]]]:
+    """The numbers of some images at a time, those that decode, and by number what does not."""
+    chunks = _chunks(numbers)
+    for done, (chunk, (images, failed)) in enumerate(zip(chunks, pictures.decode(chunks), strict=True), start=1):
+        yield chunk, images, {chunk[place]: picture for place, picture in failed.items()}
+        progress(stage, min(done * BATCH, len(numbers)), len(numbers))
+
+
 def _keep(pictures: Pictures, numbers: Tensor, skip_bad: bool, progress: Progress) -> dict[int, Undecodable]:
     """Decodes images into memory; what does not decode, by number, where that is wanted."""
-    chunks = _chunks(numbers)
     bad: dict[int, Undecodable] = {}
     images = torch.empty((len(numbers), *pictures.kept.shape[1:]), dtype=torch.uint8)
     good: list[int] = []
-    for done, (chunk, (read, failed)) in enumerate(zip(chunks, pictures.decode(chunks), strict=True), start=1):
+    for chunk, read, failed in _decoded(pictures, numbers, "read images", progress):
         if failed and not skip_bad:
             list(pictures.read([chunk]))  # raises the error that names it
-        bad |= {chunk[place]: picture for place, picture in failed.items()}
+        bad |= failed
         if len(read):
             images[len(good) : len(good) + len(read)] = read
-        good += [number for place, number in enumerate(chunk) if place not in failed]
-        progress("read images", min(done * BATCH, len(numbers)), len(numbers))
+        good += [number for number in chunk if number not in failed]
     pictures.keep(good, images[: len(good)])
     return bad
 
 
 def _undecodable(pictures: Pictures, numbers: Tensor, progress: Progress) -> dict[int, Undecodable]:
     """What does not decode of images that are not kept, by number."""
-    chunks = _chunks(numbers)
-    bad: dict[int, Undecodable] = {}
-    for done, (chunk, (_, failed)) in enumerate(zip(chunks, pictures.decode(chunks), strict=True), start=1):
-        bad |= {chunk[place]: picture for place, picture in failed.items()}
-        progress("check images", min(done * BATCH, len(numbers)), len(numbers))
-    return bad
+    found = _decoded(pictures, numbers, "check images", progress)
+    return {number: picture for _, _, failed in found for number, picture in failed.items()}
 
 
 def _statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...], int]:

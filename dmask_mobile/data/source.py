@@ -39,6 +39,7 @@ class DataSource(Protocol):
     """A set of labelled images. A source of your own has these two attributes and this one method.
 
     ``class_names``: by label. ``flip``: whether a mirror image keeps its class (False for text, left and right).
+    A source may also have ``skipped``: files that are no images of the data, counted by the reason why.
     """
 
     class_names: tuple[str, ...]
@@ -47,13 +48,6 @@ class DataSource(Protocol):
     def splits(self) -> Mapping[str, Examples]:
         """The splits that the data itself has: ``train``, and where they exist ``val`` and ``test``."""
         ...
-
-
-class ReportsSkipped(Protocol):
-    """A source that also tells what it left out."""
-
-    skipped: Mapping[str, int]
-    """Files that are no images of the data, counted by the reason why."""
 
 
 @dataclass(frozen=True)
