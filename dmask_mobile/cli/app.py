@@ -1,41 +1,18 @@
-"""One function a command."""
+"""The command line: which commands there are, in the order in which they are used."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dmask_mobile import __version__, api
-from dmask_mobile.cli.budgets import parse_budgets
-from dmask_mobile.cli.console import console, print_json
-from dmask_mobile.cli.deploy_commands import export, show_verification, verify
+from dmask_mobile import __version__
+from dmask_mobile.cli.deploy_commands import export, verify
 from dmask_mobile.cli.device_commands import devices, doctor
-from dmask_mobile.cli.options import (
-    AllowDrift,
-    Budgets,
-    ChildPrecision,
-    Cost,
-    Data,
-    Flip,
-    Json,
-    Memory,
-    OptionalData,
-    Restart,
-    Run,
-    SkipBad,
-    Tables,
-    TakeEmulated,
-    Workers,
-    data_options,
-)
-from dmask_mobile.cli.progress import ShownProgress
+from dmask_mobile.cli.run_commands import demo, open_test_split, search, train
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.table_commands import profile, table_app
-from dmask_mobile.cli.tables import accuracy_summary, search_summary
-from dmask_mobile.records.setting_names import Expectation, InitialWeights, LossName, ResolutionMode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,11 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Profile a device, search a network under its budget, train it, export it, verify it.",
 )
-app.command()(profile)
-app.command()(export)
-app.command()(verify)
-app.command()(devices)
-app.command()(doctor)
+for command in (devices, doctor, demo, profile, search, train):
+    app.command()(command)
+app.command("test")(open_test_split)
+for command in (export, verify):
+    app.command()(command)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 
@@ -65,158 +42,3 @@ def common(
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder that gets the new run folder.")] = Path(
-        "runs"
-    ),
-    seed: int = 0,
-    as_json: Json = False,
-) -> None:
-    """The whole chain on this machine, in minutes: profile, search, train, export, verify.
-
-    Example: dmask demo
-    """
-    with ShownProgress() as progress:
-        run, verification = api.demo(output, seed=seed, progress=progress)
-    show_verification(verification, str(run), as_json)
-
-
-@app.command()
-def search(
-    space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
-    data: Data,
-    budget: Budgets,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
-    table: Tables = None,
-    cost: Cost = None,
-    loss: Annotated[
-        LossName, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
-    ] = "budget",
-    samples: Annotated[
-        int, typer.Option(min=1, help="Draw so many children within the budgets and take the most accurate.")
-    ] = 1,
-    resolution_mode: Annotated[
-        ResolutionMode, typer.Option(help="One resolution a step, or all of them in every step.")
-    ] = "sampled",
-    expectation: Annotated[
-        Expectation,
-        typer.Option(help="How the gates see macs and params: exactly, or by the paper's effective shapes."),
-    ] = "exact",
-    precision: ChildPrecision = None,
-    allow_drift: AllowDrift = False,
-    emulated: TakeEmulated = False,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.25,
-    weight_learning_rate: Annotated[float, typer.Option(help="Of the supernet's weights, at first.")] = 0.1,
-    gate_learning_rate: Annotated[float, typer.Option(help="Of the gates.")] = 0.05,
-    flip: Flip = None,
-    skip_bad: SkipBad = None,
-    memory: Memory = None,
-    workers: Workers = None,
-    last_temperature: Annotated[float, typer.Option(help="Of the Gumbel softmax, in the last epoch.")] = 0.087,
-    seed: int = 0,
-    restart: Restart = False,
-    as_json: Json = False,
-) -> None:
-    """Search a space under a budget and derive the child. Started again, it goes on where it stopped.
-
-    Example: dmask search demo --data fashion-mnist --budget latency=0.07ms --table table.jsonl -o runs/a
-    """
-    from dmask_mobile.search.schedule import Schedule
-    from dmask_mobile.search.settings import SearchSettings
-
-    settings = SearchSettings(
-        loss=loss,
-        resolution_mode=resolution_mode,
-        expectation=expectation,
-        epochs=epochs,
-        batch_size=batch_size,
-        warmup=warmup,
-        weight_learning_rate=weight_learning_rate,
-        gate_learning_rate=gate_learning_rate,
-        schedule=Schedule(last_temperature=last_temperature),
-        seed=seed,
-    )
-    found, budgets = api.load_space(space), parse_budgets(budget)
-    with ShownProgress() as progress:
-        result = api.search(
-            found,
-            data,
-            budgets,
-            output,
-            tables=table or [],
-            costs=[api.load_cost(cost)] if cost else [],
-            samples=samples,
-            allow_drift=allow_drift,
-            emulated=emulated,
-            precision=precision,
-            data_options=data_options(flip, skip_bad, memory, workers),
-            settings=settings,
-            restart=restart,
-            progress=progress,
-        )
-    if as_json:
-        print_json(result.to_dict())
-        return
-    from dmask_mobile.run import RunFolder
-
-    console.print(f"child in {output / 'child.json'}")
-    for line in search_summary(result, RunFolder(output).record().budgets):
-        console.print(line)
-
-
-@app.command()
-def train(
-    run: Run,
-    data: OptionalData = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    learning_rate: float = 0.2,
-    flip: Flip = None,
-    skip_bad: SkipBad = None,
-    memory: Memory = None,
-    workers: Workers = None,
-    init: Annotated[
-        InitialWeights, typer.Option(help="Start from random weights or from the child's slice of the supernet.")
-    ] = "scratch",
-    seed: int = 0,
-    restart: Restart = False,
-    as_json: Json = False,
-) -> None:
-    """Train the run's child. Started again, it goes on where it stopped.
-
-    Example: dmask train runs/a --epochs 30
-    """
-    from dmask_mobile.training.train import TrainSettings
-
-    settings = TrainSettings(init=init, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    read = data_options(flip, skip_bad, memory, workers)
-    with ShownProgress() as progress:
-        accuracy = api.train(run, data=data, settings=settings, restart=restart, data_options=read, progress=progress)
-    if as_json:
-        print_json({"run": str(run), "accuracy": accuracy})
-    else:
-        console.print(f"accuracy {accuracy:.2%} on the validation images")
-
-
-@app.command("test")
-def open_test_split(run: Run, as_json: Json = False) -> None:
-    """Measure the trained child's accuracy on the test split, which nothing else opens.
-
-    The result is kept in test.json: the same weights are never tested twice. Data without a test split is measured on
-    its validation images, and the result says so.
-
-    Example: dmask test runs/a
-    """
-    with ShownProgress() as progress:
-        found = api.measure_accuracy(run, progress=progress)
-    if as_json:
-        print_json({"num_images": found.num_images, "class_accuracies": found.class_accuracies(), **found.to_dict()})
-        return
-    for line in accuracy_summary(found):
-        console.print(line)
-    console.print(f"confusion matrix in {run / 'test.json'}")

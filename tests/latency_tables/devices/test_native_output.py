@@ -360,7 +360,7 @@ RIGHT: dict[str, tuple[float, float | None] | str] = {
     "a18_ort17313_latency_is_sec": (58.7108, None),
     "a25_ncnn1996_blob_not_found": "find_blob_index_by_name data failed",
     "a27_ncnn4111_llvmpipe": "llvmpipe",
-    "a32_litert7858_cpu_although_npu": "npu was asked for",
+    "a32_litert7858_cpu_although_npu": "No usable Dispatch runtime found",
     "a35_ncnn_no_vulkan_small": "no vulkan device",
 }
 
