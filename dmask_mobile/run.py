@@ -143,7 +143,9 @@ class RunFolder:
         self.weights_path = path / "checkpoints" / "child.safetensors"
         self.exports = path / "exports"
         self.verification_path = path / "verification.json"
+        self.val_path = path / "val.json"
         self.test_path = path / "test.json"
+        self.test_openings_path = path / "test_openings.json"
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:

@@ -19,6 +19,7 @@ LAYERS = [
         "dmask_mobile.files",
         "dmask_mobile.interruption",
         "dmask_mobile.progress",
+        "dmask_mobile.quantities",
     ),
     ("dmask_mobile.records", "dmask_mobile.spaces"),
     ("dmask_mobile.temporary",),

@@ -15,6 +15,7 @@ from dmask_mobile.records.data import DataOptions
 
 if TYPE_CHECKING:
     from dmask_mobile.data.images import ImageData
+    from dmask_mobile.data.load import OpenedData
     from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.run import RunFolder, RunRecord
@@ -66,11 +67,8 @@ def data_of(
         DmaskError: when no data is known, it has another number of classes, or it has changed since the run was made.
     """
     from dmask_mobile.data.load import load_data
-    from dmask_mobile.data.registry import HOW_TO_NAME
 
-    source = data or record.data
-    if source is None:
-        raise DmaskError("this run names no data", f"{HOW_TO_NAME}, with --data")
+    source = _source(record, data)
     images = load_data(source, decoded_at(record, child), record.data_options.with_said(options), progress).at(
         child.resolution
     )
@@ -78,11 +76,39 @@ def data_of(
         raise DmaskError(
             f"data '{source}' has changed since the run was made", "restore it, or name it again: --data DATA"
         )
-    if check_classes and images.classes != child.classes:
-        raise DmaskError(
-            f"data '{source}' has {images.classes} classes, the child {child.classes}", "give the data of the search"
-        )
+    if check_classes:
+        _check_classes(source, images.classes, child)
     return images
+
+
+def opened_data(record: RunRecord, child: ChildSpec, data: str | None, check_classes: bool = True) -> OpenedData:
+    """The splits of the run's data, or of ``data``, all of them closed.
+
+    Raises:
+        DmaskError: as `data_of`.
+    """
+    from dmask_mobile.data.load import open_data
+
+    source = _source(record, data)
+    found = open_data(source, record.data_digest if data is None else None)
+    if check_classes:
+        _check_classes(source, len(found.class_names), child)
+    return found
+
+
+def _source(record: RunRecord, data: str | None) -> str:
+    from dmask_mobile.data.registry import HOW_TO_NAME
+
+    if source := data or record.data:
+        return source
+    raise DmaskError("this run names no data", f"{HOW_TO_NAME}, with --data")
+
+
+def _check_classes(source: str, classes: int, child: ChildSpec) -> None:
+    if classes != child.classes:
+        raise DmaskError(
+            f"data '{source}' has {classes} classes, the child {child.classes}", "give the data of the search"
+        )
 
 
 def decoded_at(record: RunRecord, child: ChildSpec) -> int:

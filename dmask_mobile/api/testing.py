@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyPath, as_path
-from dmask_mobile.api.run_data import decoded_at, locks_run, trained_network
+from dmask_mobile.api.run_data import decoded_at, locks_run, opened_data, trained_network
+from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from dmask_mobile.records.accuracy import AccuracyRecord
-
-CONFIDENCE = 0.95
+    from dmask_mobile.records.accuracy import AccuracyRecord, Split
+    from dmask_mobile.records.openings import OpenedBy
+    from dmask_mobile.run import RunFolder
 
 
 @locks_run("dmask test")
@@ -29,10 +30,7 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
     Raises:
         DmaskError: when the run has no trained weights or names no data, and when its data has changed.
     """
-    from scipy.stats import binomtest
-
     from dmask_mobile.data.images import KnownNormalization
-    from dmask_mobile.data.load import load_data, load_test
     from dmask_mobile.records.accuracy import AccuracyRecord
     from dmask_mobile.run import RunFolder
     from dmask_mobile.training.train import confusion_of
@@ -47,25 +45,33 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
     kept = AccuracyRecord.read(folder.test_path) if folder.test_path.exists() else None
     if kept is not None and (kept.weights_sha256, kept.data_digest) == (record.weights_sha256, record.data_digest):
         return kept
-    found = load_test(record.data, record.data_digest, decoded_at(record, child), record.data_options, progress)
-    if found is None:
-        images, num_skipped = load_data(record.data, decoded_at(record, child), record.data_options, progress).val, 0
-    else:
-        images, num_skipped = found
+    data = opened_data(record, child, None)
+    split: Split = "test" if "test" in data.splits else "val"
+    times = 0
+    if split == "test":
+        earlier = 0 if kept is None else kept.times_opened
+        times = max(note_opening(folder, record.weights_sha256, "dmask test"), earlier + 1)
+    images, num_skipped = data.read(split, decoded_at(record, child), record.data_options, progress)
     normalization = KnownNormalization(record.preprocessing.mean, record.preprocessing.std, child.resolution)
-    confusion_KK = confusion_of(network, images, normalization, child.classes)
-    correct, count = int(confusion_KK.diagonal().sum()), int(confusion_KK.sum())
-    interval = binomtest(correct, count).proportion_ci(CONFIDENCE, "wilson")
-    result = AccuracyRecord(
-        split="val" if found is None else "test",
+    result = AccuracyRecord.from_confusion(
+        confusion_of(network, images, normalization, child.classes).tolist(),
+        split=split,
         data_digest=record.data_digest,
         weights_sha256=record.weights_sha256,
         class_names=record.class_names,
-        confusion=tuple(map(tuple, confusion_KK.tolist())),
-        accuracy=correct / count,
-        interval=(interval.low, interval.high),
         num_skipped=num_skipped,
-        times_opened=1 if kept is None else kept.times_opened + 1,
+        times_opened=times,
     )
     result.write(folder.test_path)
     return result
+
+
+def note_opening(folder: RunFolder, weights_sha256: str, by: OpenedBy) -> int:
+    """Writes down that the test split is about to be opened for these weights; how often it was opened by then."""
+    from dmask_mobile.records.openings import Opening, SplitOpenings
+
+    path = folder.test_openings_path
+    earlier = SplitOpenings.read(path) if path.exists() else SplitOpenings()
+    openings = earlier.with_opening(Opening(weights_sha256=weights_sha256, by=by, created=now()))
+    openings.write(path)
+    return openings.count

@@ -25,8 +25,8 @@ app = typer.Typer(
 for command in (devices, doctor, demo, profile, search, train):
     app.command()(command)
 app.command("test")(open_test_split)
-for command in (export, verify):
-    app.command()(command)
+app.command()(export)
+app.command()(verify)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 

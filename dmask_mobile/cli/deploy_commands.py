@@ -12,8 +12,9 @@ from dmask_mobile.cli.console import console, print_json, tell
 from dmask_mobile.cli.options import AllowDrift, Json, OptionalData, Tables
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.reports import to_junit, to_markdown
-from dmask_mobile.cli.tables import quantity, verification_table
+from dmask_mobile.cli.tables import verification_table
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.quantities import quantity
 from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE, Layout
 from dmask_mobile.records.base import write_atomically
 from dmask_mobile.records.child import ChildSpec

@@ -11,8 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from dmask_mobile.cli.tables import quantity, what_is_allowed
+from dmask_mobile.cli.tables import what_is_allowed
 from dmask_mobile.errors import MAX_MESSAGE, shown
+from dmask_mobile.quantities import quantity
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 
 MARKS = {"passed": "✅", "failed": "❌", "not verified": "⚠️", "not predicted": "➖"}

@@ -7,7 +7,8 @@ import typer
 from dmask_mobile import api
 from dmask_mobile.cli.console import console, print_json
 from dmask_mobile.cli.options import Cost, Json, Tables
-from dmask_mobile.cli.tables import quantity, space_table
+from dmask_mobile.cli.tables import space_table
+from dmask_mobile.quantities import quantity
 
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.quantities import quantity
 from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.verification import Check, Verification
@@ -21,23 +22,6 @@ if TYPE_CHECKING:
     from latency_tables.table.table import LatencyTable
 
 STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow", "not predicted": "dim"}
-
-
-def quantity(value: float | None, unit: str) -> str:
-    """A number with its unit, as people write it."""
-    if value is None:
-        return "-"
-    if unit in ("macs", "params"):
-        return f"{value:,.0f}"
-    if unit == "bytes":
-        return f"{value / 1024:,.1f} KiB"
-    if unit == "ms":
-        return f"{value:.4f} ms" if value < 1 else f"{value:.2f} ms"
-    if unit == "share":
-        return f"{value:.2%}"
-    if unit == "dB":
-        return f"{value:.1f} dB"
-    return f"{value:.2g} {unit}" if unit else f"{value:.7g}"
 
 
 def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) -> Iterator[str]:

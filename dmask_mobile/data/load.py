@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -84,23 +85,42 @@ def summary_of(data: ImageData) -> str:
     )
 
 
-def load_test(
-    spec: str, data_digest: str | None, resolution: int, options: DataOptions = DEFAULTS, progress: Progress = silent
-) -> tuple[ImageSet, int] | None:
-    """The images of the test split and how many were left out; None where the data has no test split.
+@dataclass(frozen=True)
+class OpenedData:
+    """Data of which no image is read yet: ``splits`` with a ``val`` cut out of ``train`` where there was none."""
+
+    spec: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Examples]
+
+    def read(
+        self, split: str, resolution: int, options: DataOptions = DEFAULTS, progress: Progress = silent
+    ) -> tuple[ImageSet, int]:
+        """The images of one split, those that `load_data` gives, and how many were left out; the others stay closed.
+
+        Raises:
+            DmaskError: as `load_data`.
+        """
+        images, bad = _image_set(self.splits[split], resolution, options.memory_bytes, options, progress)
+        _check_left(self.spec, split, self.splits[split], images)
+        return images, len(bad)
+
+
+def open_data(spec: str, data_digest: str | None) -> OpenedData:
+    """The splits that ``spec`` names, all of them closed.
 
     Raises:
-        DmaskError: as `load_data`; and where the data is no longer what ``data_digest`` names.
+        DmaskError: as `check_splits`; and where the data is no longer what ``data_digest`` names.
     """
     source = open_source(spec)
     own = source.splits()
     if data_digest is not None and digest_of(source.class_names, own) != data_digest:
-        raise DmaskError(f"data '{spec}' has changed since the run was made", "restore it, or train again")
-    if "test" not in own:
-        return None
-    images, bad = _image_set(own["test"], resolution, options.memory_bytes, options, progress)
-    _check_left(spec, "test", own["test"], images)
-    return images, len(bad)
+        raise DmaskError(
+            f"data '{spec}' has changed since the run was made",
+            "restore it, or train again on it: dmask train RUN --data DATA --restart",
+        )
+    check_splits(spec, source.class_names, own)
+    return OpenedData(spec, source.class_names, with_validation(own)[0])
 
 
 def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Examples]) -> None:

@@ -1,26 +1,34 @@
-"""`AccuracyRecord`: what a trained child does on images that nothing was chosen by."""
+"""`AccuracyRecord`: what a trained child does on validation or test images, class by class."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dmask_mobile.records.base import FileRecord
 from dmask_mobile.records.names import ClassNames
 
+Split = Literal["test", "val"]
+CONFIDENCE = 0.95
+
 
 class AccuracyRecord(FileRecord):
-    """``test.json``: the accuracy of a run's weights on the test split, or on ``val`` where the data has none.
+    """``val.json``: the accuracy of a run's weights on the validation images; ``test.json``: on the test split, or on
+    ``val`` where the data has none.
 
     ``confusion``: images by true class (rows) and by predicted class; ``interval``: of the accuracy, 95%, by Wilson's
-    score; ``num_skipped``: test images that do not decode and were left out; ``times_opened``: how often the test split
-    was read for this run, with other weights each time.
+    score; ``num_skipped``: images of the split that do not decode and were left out; ``num_training_images``: how many
+    the weights were trained on, where that is known; ``times_opened``: how often the test split had been opened for
+    this run, 0 for ``val`` (see `SplitOpenings`).
     """
 
     file_format: ClassVar[str] = "dmask-test"
+    max_bytes: ClassVar[int] = 256 * 2**20  # a matrix of 1,000 classes has 2 MB
+    indent: ClassVar[int | None] = None
 
-    split: Literal["test", "val"]
+    split: Split
     data_digest: str
     weights_sha256: str
     class_names: ClassNames
@@ -28,7 +36,27 @@ class AccuracyRecord(FileRecord):
     accuracy: float = Field(ge=0, le=1)
     interval: tuple[float, float]
     num_skipped: NonNegativeInt = 0
-    times_opened: PositiveInt
+    num_training_images: PositiveInt | None = None
+    times_opened: NonNegativeInt = 0
+
+    @classmethod
+    def from_confusion(cls, confusion: Sequence[Sequence[int]], **fields: Any) -> Self:
+        """The record with the accuracy and the interval that follow from ``confusion``.
+
+        Args:
+            confusion: images by true class (rows) and by predicted class; at least one image.
+            fields: the others.
+        """
+        from scipy.stats import binomtest
+
+        correct, count = sum(row[k] for k, row in enumerate(confusion)), sum(map(sum, confusion))
+        interval = binomtest(correct, count).proportion_ci(CONFIDENCE, "wilson")
+        return cls(
+            confusion=tuple(map(tuple, confusion)),
+            accuracy=correct / count,
+            interval=(interval.low, interval.high),
+            **fields,
+        )
 
     @property
     def num_images(self) -> int:

@@ -38,12 +38,15 @@ class FileRecord(Record):
 
     ``file_version`` is what is written; ``oldest_version`` up to that are read. ``old_names``: what fields were called
     in the older versions. Digests keep the old names, so that a name of ours changes no digest in anybody's file.
+    ``max_bytes``: of a JSON file that is read; ``indent``: of the JSON that is written.
     """
 
     file_format: ClassVar[str]
     file_version: ClassVar[int] = 1
     oldest_version: ClassVar[int | None] = None
     old_names: ClassVar[Mapping[str, str]] = {}
+    max_bytes: ClassVar[int] = MAX_RECORD_BYTES
+    indent: ClassVar[int | None] = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The file's content: the head, then the fields."""
@@ -59,7 +62,7 @@ class FileRecord(Record):
 
     def write(self, path: Path) -> None:
         """Writes the record to ``path`` in one step: a reader sees the old file or the new one."""
-        write_atomically(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        write_atomically(path, json.dumps(self.to_dict(), indent=self.indent) + "\n")
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Self:
@@ -92,7 +95,7 @@ class FileRecord(Record):
         """
         try:
             is_yaml = path.suffix in (".yaml", ".yml")
-            text = read_text(path, MAX_YAML_RECORD_BYTES if is_yaml else MAX_RECORD_BYTES)
+            text = read_text(path, MAX_YAML_RECORD_BYTES if is_yaml else cls.max_bytes)
             content = parse_yaml(text) if is_yaml else parse_json(text)
         except FileNotFoundError:
             raise DmaskError(f"no file '{path}'", f"give the path of a {cls.file_format} file") from None

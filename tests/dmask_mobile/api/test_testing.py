@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -31,16 +35,16 @@ def coloured_images(root: Path, splits: dict[str, int]) -> Path:
     return root
 
 
-def trained(tmp_path: Path, splits: dict[str, int]) -> Path:
-    data, run = coloured_images(tmp_path / "data", splits), tmp_path / "run"
+def trained(folder: Path, splits: dict[str, int]) -> Path:
+    data, run = coloured_images(folder / "data", splits), folder / "run"
     settings = SearchSettings(epochs=2, batch_size=16, warmup=0.5)
     api.search(SPACE, str(data), {"macs": 93_600}, run, settings=settings, data_options=DataOptions(flip=False))
     api.train(run, settings=TrainSettings(epochs=4, batch_size=16, learning_rate=0.05))
     return run
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@contextmanager
+def noting_opened_images() -> Iterator[list[str]]:
     names: list[str] = []
     open_ = Image.open
 
@@ -48,51 +52,88 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(str(file))
         return open_(file, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Image, "open", noted)
-    return names
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", noted)
+        yield names
 
 
-def test_the_test_split_is_read_once(tmp_path: Path, opened: list[str]) -> None:
-    run = trained(tmp_path, {"train": 40, "val": 10, "test": 20})
-    assert not [name for name in opened if "/test/" in name]
-    found = api.measure_accuracy(run)
-    assert len([name for name in opened if "/test/" in name]) == 40
-    assert (found.split, found.num_images, found.times_opened) == ("test", 40, 1)
-    assert found.accuracy > 0.9
-    assert [sum(row) for row in found.confusion] == [20, 20]
-    assert found.class_accuracies() == tuple(found.confusion[k][k] / 20 for k in range(2))
-    assert AccuracyRecord.read(RunFolder(run).test_path) == found
-    assert api.measure_accuracy(str(run)) == found
-    assert len([name for name in opened if "/test/" in name]) == 40
-    api.train(run, settings=TrainSettings(epochs=1, batch_size=16), restart=True)
+def of_test(names: list[str]) -> list[str]:
+    return [name for name in names if "/test/" in name]
+
+
+class Trained(NamedTuple):
+    """A run of data with all splits, and the images that its search and its training opened."""
+
+    run: Path
+    data: Path
+    opened: list[str]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("whole")
+    with noting_opened_images() as opened:
+        run = trained(folder, {"train": 40, "val": 10, "test": 20})
+    return Trained(run, folder / "data", opened)
+
+
+@pytest.fixture
+def run(whole: Trained, tmp_path: Path) -> Path:
+    shutil.copytree(whole.run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_test_split_is_read_once(whole: Trained, run: Path) -> None:
+    assert not of_test(whole.opened)
+    with noting_opened_images() as opened:
+        found = api.measure_accuracy(run)
+        assert len(of_test(opened)) == len(opened) == 40
+        assert (found.split, found.num_images, found.times_opened) == ("test", 40, 1)
+        assert found.accuracy > 0.9
+        assert [sum(row) for row in found.confusion] == [20, 20]
+        assert found.class_accuracies() == tuple(found.confusion[k][k] / 20 for k in range(2))
+        assert AccuracyRecord.read(RunFolder(run).test_path) == found
+        assert api.measure_accuracy(str(run)) == found
+        api.train(run, settings=TrainSettings(epochs=1, batch_size=16), restart=True)
+        assert len(of_test(opened)) == 40
     assert api.measure_accuracy(run).times_opened == 2
 
 
-def test_the_interval_is_wilsons(tmp_path: Path) -> None:
-    """Its ends solve (p - k/n)^2 = z^2 p (1 - p) / n (Wilson, 1927)."""
-    found = api.measure_accuracy(trained(tmp_path, {"train": 20, "test": 15}))
-    count, share = found.num_images, found.accuracy
-    for end in found.interval:
-        if 0 < end < 1:
-            assert (end - share) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / count, rel=1e-4)
-    assert found.interval[0] <= share <= found.interval[1]
+def test_an_interrupted_opening_counts(run: Path) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            api.measure_accuracy(run)
+    assert not RunFolder(run).test_path.exists()
+    assert api.measure_accuracy(run).times_opened == 2
 
 
 def test_without_a_test_split_it_is_a_validation_figure(tmp_path: Path) -> None:
     run = trained(tmp_path, {"train": 20, "val": 10})
     record = RunFolder(run).record()
     assert "no test split: accuracies are those of the val split" in record.data_notes
-    found = api.measure_accuracy(run)
+    with noting_opened_images() as opened:
+        found = api.measure_accuracy(run)
     assert (found.split, found.num_images, found.accuracy) == ("val", 20, record.accuracy)
+    assert found.times_opened == 0
+    assert len(opened) == 20
+    assert not [name for name in opened if "/train/" in name]
 
 
-def test_data_that_has_changed_is_refused(tmp_path: Path) -> None:
-    run = trained(tmp_path, {"train": 20, "val": 10, "test": 10})
+def test_data_that_has_changed_is_refused(whole: Trained, run: Path) -> None:
     assert RunFolder(run).record().preprocessing.orientation == "EXIF applied"
-    (tmp_path / "data" / "train" / "red" / "0.png").unlink()
-    for use in (lambda: api.measure_accuracy(run), lambda: api.train(run, restart=True)):
-        with pytest.raises(DmaskError, match="has changed since the run was made"):
-            use()
+    image = whole.data / "train" / "red" / "0.png"
+    content = image.read_bytes()
+    image.unlink()
+    try:
+        for use in (lambda: api.measure_accuracy(run), lambda: api.train(run, restart=True)):
+            with pytest.raises(DmaskError, match="has changed since the run was made"):
+                use()
+    finally:
+        image.write_bytes(content)
 
 
 def test_a_run_without_data_has_nothing_to_test(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmask_mobile.data.load import load_data, load_test
+from dmask_mobile.data.load import load_data, open_data
 from dmask_mobile.errors import DmaskError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # dill, of a type of pyarrow
@@ -31,13 +31,13 @@ def saved(folder: Path, splits: dict[str, list[int]], labels: str = "label") -> 
 
 def test_saved_splits_are_read(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", {"train": [0, 1, 1, 0, 0], "validation": [1, 0], "test": [1]})
-    data, test = load_data(f"hf:{folder}", 16), load_test(f"hf:{folder}", None, 16)
+    data = load_data(f"hf:{folder}", 16)
+    test, _ = open_data(data.spec, data.digest).read("test", 16)
     assert data.class_names == ("cat", "dog")
     assert data.train.labels.tolist() == [0, 1, 1, 0, 0]
     assert data.val.labels.tolist() == [1, 0]
     assert data.train.pixels()[:, 0, 0, 0].tolist() == [0, 101, 102, 3, 4]
-    assert test is not None
-    assert test[0].labels.tolist() == [1]
+    assert test.labels.tolist() == [1]
     assert np.isclose(data.mean[1], 0)
 
 

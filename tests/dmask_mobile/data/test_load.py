@@ -13,7 +13,7 @@ from PIL import Image
 from dmask_mobile.data.batches import augmented, batches
 from dmask_mobile.data.fashion_mnist import FASHION_MNIST_FOLDER
 from dmask_mobile.data.images import ImageData, ImageSet, normalized, split_for_search
-from dmask_mobile.data.load import load_data, load_test
+from dmask_mobile.data.load import load_data, open_data
 from dmask_mobile.data.registry import absolute_spec, open_source
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.data import DataOptions
@@ -107,9 +107,10 @@ def test_folders_of_splits_are_no_classes(
     folders: list[str], sizes: tuple[int, int, int | None], tmp_path: Path
 ) -> None:
     spec = str(folder_of_images(tmp_path, folders))
-    data, test = load_data(spec, 16), load_test(spec, None, 16)
+    data, opened = load_data(spec, 16), open_data(spec, None)
+    test = opened.read("test", 16)[0] if "test" in opened.splits else None
     assert data.class_names == TWO_CLASSES
-    assert (len(data.train), len(data.val), test and len(test[0])) == sizes
+    assert (len(data.train), len(data.val), test and len(test)) == sizes
     assert ("no test split: accuracies are those of the val split" in data.notes) == (sizes[2] is None)
     automatic = [note for note in data.notes if "no val split: 4 of 20 training images, a fifth of each class" in note]
     assert bool(automatic) == (sizes[1] == 4)
@@ -137,7 +138,11 @@ def test_only_asking_for_the_test_split_opens_it(tmp_path: Path, monkeypatch: py
     data.val.pixels()
     assert len(opened) == 40
     assert not [path for path in opened if "/test/" in path]
-    assert load_test(spec, data.digest, 16) is not None
+    closed = open_data(spec, data.digest)
+    assert torch.equal(closed.read("val", 16)[0].pixels(), data.val.pixels())
+    assert len(opened) == 60
+    assert not [path for path in opened if "/test/" in path]
+    closed.read("test", 16)
     assert len([path for path in opened if "/test/" in path]) == 20
 
 
@@ -145,7 +150,7 @@ def test_the_test_split_of_other_data_is_refused(tmp_path: Path) -> None:
     data = load_data(str(folder_of_images(tmp_path, ["train", "test"])), 16)
     write_images(tmp_path / "test" / "cat", 3, seed=99, size=(50, 50))
     with pytest.raises(DmaskError, match="has changed since the run was made"):
-        load_test(data.spec, data.digest, 16)
+        open_data(data.spec, data.digest)
 
 
 def test_data_is_named_by_its_content(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmask_mobile.data.load import load_data, load_test
+from dmask_mobile.data.load import load_data, open_data
 from dmask_mobile.data.torchvision_sets import TorchvisionSource
 from dmask_mobile.errors import DmaskError
 
@@ -32,12 +32,12 @@ def test_a_set_of_two_splits(tmp_path: Path) -> None:
         sizes = np.array([count, 28, 28], ">u4").tobytes()
         (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
-    data, test = load_data(f"torchvision:MNIST:{tmp_path}", 28), load_test(f"torchvision:MNIST:{tmp_path}", None, 28)
+    data = load_data(f"torchvision:MNIST:{tmp_path}", 28)
+    test, _ = open_data(data.spec, data.digest).read("test", 28)
     assert data.class_names[3] == "3 - three"
     assert (len(data.train), len(data.val), data.flip) == (10, 10, False)
-    assert test is not None
-    assert test[0].labels.tolist() == list(range(10))
-    assert test[0].pixels()[0, 0].flatten().tolist() == [number % 256 for number in range(784)]
+    assert test.labels.tolist() == list(range(10))
+    assert test.pixels()[0, 0].flatten().tolist() == [number % 256 for number in range(784)]
 
 
 def test_a_set_with_named_splits(tmp_path: Path) -> None:

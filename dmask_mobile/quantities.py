@@ -1,0 +1,20 @@
+"""Numbers with their units, as people write them."""
+
+from __future__ import annotations
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A number with its unit, as people write it."""
+    if value is None:
+        return "-"
+    if unit in ("macs", "params"):
+        return f"{value:,.0f}"
+    if unit == "bytes":
+        return f"{value / 1024:,.1f} KiB"
+    if unit == "ms":
+        return f"{value:.4f} ms" if value < 1 else f"{value:.2f} ms"
+    if unit == "share":
+        return f"{value:.2%}"
+    if unit == "dB":
+        return f"{value:.1f} dB"
+    return f"{value:.2g} {unit}" if unit else f"{value:.7g}"
