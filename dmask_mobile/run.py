@@ -1,7 +1,7 @@
 """The run folder: where one search keeps everything.
 
 ``run.json`` settings, ``search/`` tables, checkpoint, log and result, ``child.json`` the network, ``checkpoints/`` its
-weights, ``exports/`` its artifacts, ``verification.json``.
+weights, ``exports/`` its artifacts, ``verification.json``, and ``report.html``, which shows all of it.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ class RunFolder:
         self.val_path = path / "val.json"
         self.test_path = path / "test.json"
         self.test_openings_path = path / "test_openings.json"
+        self.report_path = path / "report.html"
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:

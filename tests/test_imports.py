@@ -25,7 +25,7 @@ LAYERS = [
     ("dmask_mobile.temporary",),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.data", "dmask_mobile.supernet", "dmask_mobile.training"),
-    ("latency_tables", "dmask_mobile.search"),
+    ("latency_tables", "dmask_mobile.search", "dmask_mobile.report"),
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
     ("dmask_mobile.cli",),
 ]

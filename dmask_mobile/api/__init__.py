@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
+from dmask_mobile.api.reporting import report
 from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
 from dmask_mobile.api.testing import measure_accuracy
@@ -52,6 +53,7 @@ __all__ = [
     "measure_accuracy",
     "profile",
     "profile_missing",
+    "report",
     "search",
     "skipped_exports",
     "start_run",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_paths, as_tuple, as_words
 from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
+from dmask_mobile.api.reporting import write_report_of_run
 from dmask_mobile.api.run_data import data_of, locks_run, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import latency_names, named_tables, our_package
@@ -64,7 +65,8 @@ def verify(
 ) -> Verification:
     """Compares exported models with what was predicted, and the run's child with every budget of its search.
 
-    Writes ``verification.json`` into the run folder, or for files ``FILE.verification.json`` beside the first.
+    Writes ``verification.json`` and the page ``report.html`` into the run folder, or for files
+    ``FILE.verification.json`` beside the first.
 
     Args:
         target: a run folder, whose artifacts are all verified, or exported models of one child. A model's own metadata
@@ -107,6 +109,8 @@ def verify(
         allow_unverified=as_words(settings.allow_unverified),
     )
     verification.write(report)
+    if whole_run:
+        write_report_of_run(RunFolder(targets[0]), progress)
     return verification
 
 

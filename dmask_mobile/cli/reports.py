@@ -11,7 +11,6 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from dmask_mobile.cli.tables import what_is_allowed
 from dmask_mobile.errors import MAX_MESSAGE, shown
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
@@ -80,7 +79,7 @@ def _table(verification: Verification, checks: Sequence[Check]) -> Iterator[str]
             check.quantity,
             quantity(check.predicted, check.unit),
             quantity(check.measured, check.unit),
-            what_is_allowed(check),
+            check.what_is_allowed,
             f"{MARKS[check.verdict]} {verification.verdict_of(check)}",
             check.note,
         )
@@ -103,7 +102,7 @@ def _main_figures(verification: Verification) -> Iterator[str]:
 def _message(check: Check, verdict: str) -> str:
     found = (
         f"{verdict}: predicted {quantity(check.predicted, check.unit)}, measured"
-        f" {quantity(check.measured, check.unit)}, allowed {what_is_allowed(check)}"
+        f" {quantity(check.measured, check.unit)}, allowed {check.what_is_allowed}"
     )
     return f"{found}; {check.note}" if check.note else found
 

@@ -13,7 +13,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.records.verification import Check, Verification
+from dmask_mobile.records.verification import Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
 
 if TYPE_CHECKING:
@@ -60,16 +60,11 @@ def verification_table(verification: Verification, title: str) -> Table:
             cell(check.quantity),
             cell(quantity(check.predicted, check.unit)),
             cell(quantity(check.measured, check.unit)),
-            cell(what_is_allowed(check)),
+            cell(check.what_is_allowed),
             cell(verification.verdict_of(check), STYLES[check.verdict]),
             cell(check.note),
         )
     return table
-
-
-def what_is_allowed(check: Check) -> str:
-    """The largest difference, with its sign where it is a number."""
-    return f"± {check.allowed}" if check.allowed[0].isdigit() else check.allowed
 
 
 RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")

@@ -30,6 +30,11 @@ class Check(Record):
     verdict: Verdict
     note: str = ""
 
+    @property
+    def what_is_allowed(self) -> str:
+        """The largest difference, with its sign where it is a number."""
+        return f"± {self.allowed}" if self.allowed[:1].isdigit() else self.allowed
+
 
 class Verification(FileRecord):
     """All checks of one child's artifacts.

@@ -92,12 +92,19 @@ def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
     fitted = _fit(networks, with_context)
     if len(networks) < MIN_NETWORKS:
         return fitted._replace(spread=np.inf, error=np.inf)
-    residuals = []
-    for index, left_out in enumerate(networks):
-        others = [*networks[:index], *networks[index + 1 :]]
-        residuals.append(_fit(others, with_context).apply(left_out) / left_out.measured_ms - 1)
+    predicted = predicted_by_others(networks)
+    residuals = [ms / network.measured_ms - 1 for ms, network in zip(predicted, networks, strict=True)]
     spread = float(np.sqrt(np.mean(np.square(residuals))))
     return fitted._replace(spread=spread, error=float(np.mean(np.abs(residuals))))
+
+
+def predicted_by_others(networks: Sequence[WholeNetwork]) -> list[float]:
+    """The latency of each network in milliseconds, predicted by corrections that were fitted to all the others."""
+    with_context = len(networks) >= MIN_NETWORKS_FOR_CONTEXT
+    return [
+        _fit([*networks[:index], *networks[index + 1 :]], with_context).apply(left_out)
+        for index, left_out in enumerate(networks)
+    ]
 
 
 def common_line(networks: Sequence[WholeNetwork]) -> Correction:

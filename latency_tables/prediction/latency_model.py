@@ -127,8 +127,9 @@ class LatencyModel:
 
         def is_known(located: BlockAt) -> bool:
             kind = located[0].kind
-            predicted = located not in self.table.failures and self.can_predict(kind)
-            return kind == "skip" or located in self.table.blocks or predicted
+            if kind == "skip" or located in self.table.blocks:
+                return True
+            return located not in self.table.failures and self.can_predict(kind)  # which fits for seconds
 
         networks = [child for child in self.table.networks if all(map(is_known, child.located_blocks()))]
         self.predict(located for child in networks for located in child.located_blocks())

@@ -58,6 +58,7 @@ def test_a_run_with_two_precisions(run: Path, data: str) -> None:
     assert {check.artifact for check in verification.checks} == {"onnx", "onnx int8"}
     assert all(check.verdict == "passed" for check in lines(verification, "onnx").values())
     assert Verification.read(run / "verification.json") == verification
+    assert f"child <code>{CHILD.digest()}</code>" in (run / "report.html").read_text()
 
 
 def test_a_file_in_its_run_finds_all_it_needs(run: Path, data: str) -> None:

@@ -1,0 +1,66 @@
+"""`AccuracyView`: what a network takes for what, as far as a page has room."""
+
+from __future__ import annotations
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.accuracy import AccuracyRecord
+from dmask_mobile.report.records import AccuracyView, ClassAccuracy, Confusion
+
+MAX_MATRIX_CLASSES = 40  # a picture of more has cells that nobody can point at
+MAX_CLASSES = 100  # hardest classes that are listed
+MAX_CONFUSIONS = 30
+
+
+def accuracy_view(found: AccuracyRecord, source: str, note: str = "") -> AccuracyView:
+    """The accuracy of each class, hardest first, and the pairs that are confused most often.
+
+    Args:
+        found: the record.
+        source: what errors call it.
+        note: what to know of it.
+
+    Raises:
+        DmaskError: when its matrix does not have one row and one column for each class.
+    """
+    names = found.class_names
+    if {len(names)} != {len(found.confusion), *map(len, found.confusion)}:
+        raise DmaskError(
+            f"{source}: confusion must have a row and a column for each of {len(names)} classes, it has"
+            f" {len(found.confusion)} rows",
+            "remove the file and test again: dmask test RUN",
+        )
+    rates, drawn = found.class_accuracies(), len(names) <= MAX_MATRIX_CLASSES
+    classes = sorted(
+        (
+            ClassAccuracy(name=name, num_images=sum(row), accuracy=rate)
+            for name, row, rate in zip(names, found.confusion, rates, strict=True)
+        ),
+        key=lambda of_class: (of_class.accuracy is None, of_class.accuracy),
+    )
+    wrong = sorted(
+        (-count, true, predicted)
+        for true, row in enumerate(found.confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    )[:MAX_CONFUSIONS]
+    return AccuracyView(
+        split=found.split,
+        accuracy=found.accuracy,
+        interval=found.interval,
+        num_images=found.num_images,
+        num_skipped=found.num_skipped,
+        note=note,
+        classes=tuple(classes[:MAX_CLASSES]),
+        class_names=names if drawn else (),
+        matrix=found.confusion if drawn else (),
+        confusions=tuple(
+            Confusion(
+                true=names[true],
+                predicted=names[predicted],
+                count=-negative,
+                share=-negative / sum(found.confusion[true]),
+            )
+            for negative, true, predicted in wrong
+        ),
+        num_classes=len(names),
+    )

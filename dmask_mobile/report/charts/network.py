@@ -1,0 +1,117 @@
+"""The child as a row of blocks beside the widest child of its space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from dmask_mobile.quantities import quantity
+from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.report.charts.marks import Chart, Legend, Mark, short
+from dmask_mobile.report.records import BlockLatency, BlockView
+
+ROOM = 1060  # pixels that a page has on a desk
+NARROWEST, WIDEST = 58, 118  # of a block
+MIDDLE, HALF = 96, 74  # of the height: the middle line, and how far the widest block reaches from it
+HEIGHT = 262
+KERNEL_COLOURS = {1: "k1", 3: "k3", 5: "k5"}
+
+
+def network_chart(blocks: Sequence[BlockView], latencies: Sequence[BlockLatency]) -> Chart:
+    """Each block as the outline of its widths (in, hidden, out); behind it, that of the space's widest block.
+
+    Heights are square roots of channels, so that narrow blocks can be seen beside wide ones.
+    """
+    pitch = min(WIDEST, max(NARROWEST, ROOM / len(blocks)))
+    highest = max(max(_widths(b)) for view in blocks for b in (view.block, view.widest) if b is not None)
+    marks: list[Mark] = []
+    for place, view in enumerate(blocks):
+        left = place * pitch
+        marks += _outline(view.widest, left, pitch, highest, "ghost")
+        tip = block_tip(view, latencies[place] if latencies else None)
+        if view.block.kind == "skip":
+            line = {"x1": short(left + 2), "x2": short(left + pitch - 2), "y1": MIDDLE, "y2": MIDDLE}
+            marks.append(Mark("line", "skipped", line, tip=tip))
+        else:
+            colour = "head" if view.block.kind == "head" else KERNEL_COLOURS.get(view.block.kernel, "k7")
+            marks += [mark._replace(tip=tip) for mark in _outline(view.block, left, pitch, highest, f"block {colour}")]
+        marks += _inside(view.block, left + pitch / 2)
+        marks += _captions(view, left + pitch / 2, place)
+    has_widest = any(view.widest is not None for view in blocks)
+    legend = (*([Legend("ghost", "widest block of the space")] if has_widest else []), *_kernels(blocks))
+    description = f"{len(blocks)} blocks from the image to the class scores: " + "; ".join(
+        f"{view.name}, {view.block.describe()}" for view in blocks[:60]
+    )
+    return Chart("The network, block by block", description, short(pitch * len(blocks)), HEIGHT, tuple(marks), legend)
+
+
+def _widths(block: BlockSpec) -> tuple[int, ...]:
+    """The widths along a block. A head's classes are no channels of a map, and would dwarf everything."""
+    if block.kind == "head":
+        return (block.in_width, min(block.in_width, block.out_width))
+    return (block.in_width, *([block.hidden_width] if block.hidden_width else []), block.out_width)
+
+
+def _outline(block: BlockSpec | None, left: float, pitch: float, highest: int, css: str) -> Iterator[Mark]:
+    if block is None or block.kind == "skip":
+        return
+    widths, right = _widths(block), left + pitch - 4
+    halves = [max(3.0, HALF * math.sqrt(width / highest)) for width in widths]
+    if len(halves) == 3:
+        ins, hidden, outs = halves
+        shape = [(left + 4, ins), (left + 0.3 * pitch, hidden), (left + 0.7 * pitch, hidden), (right, outs)]
+    else:
+        shape = [(left + 4, halves[0]), (right, halves[1])]
+    upper = "L".join(f"{short(x)} {short(MIDDLE - half)}" for x, half in shape)
+    lower = "L".join(f"{short(x)} {short(MIDDLE + half)}" for x, half in reversed(shape))
+    yield Mark("path", css, {"d": f"M{upper}L{lower}Z"})
+
+
+def _inside(block: BlockSpec, middle: float) -> Iterator[Mark]:
+    """Kernel and squeeze-excite on the block."""
+    if block.kind == "skip":
+        yield Mark("text", "caption middle", {"x": short(middle), "y": MIDDLE - 8}, "skip")
+    elif block.kind == "head":
+        yield Mark("text", "on-block middle", {"x": short(middle), "y": MIDDLE + 4}, "head")
+    else:
+        kernel = f"{block.kernel}×{block.kernel}"
+        yield Mark("text", "on-block middle", {"x": short(middle), "y": MIDDLE + (-2 if block.se_width else 4)}, kernel)
+    if block.se_width:
+        yield Mark("text", "on-block middle", {"x": short(middle), "y": MIDDLE + 13}, "SE")
+
+
+def _captions(view: BlockView, middle: float, place: int) -> Iterator[Mark]:
+    """Below a block: its name, widths and the size of its map."""
+    block, top = view.block, MIDDLE + HALF + 24
+    stage, _, rest = view.name.rpartition(".")
+    lines = [stage or view.name, rest] if stage else [view.name, ""]
+    yield Mark("text", "caption strong middle", {"x": short(middle), "y": top}, lines[0])
+    yield Mark("text", "caption middle", {"x": short(middle), "y": top + 15}, lines[1])
+    width = f"{block.out_width}" if block.kind != "inverted_residual" else f"{block.hidden_width}→{block.out_width}"
+    yield Mark("text", "caption middle", {"x": short(middle), "y": top + 33}, width)
+    yield Mark("text", "caption faint middle", {"x": short(middle), "y": top + 50}, f"{view.out_size} px")
+
+
+def _kernels(blocks: Sequence[BlockView]) -> Iterator[Legend]:
+    found = sorted({view.block.kernel for view in blocks if view.block.kind not in ("skip", "head")})
+    for kernel in found:
+        yield Legend(KERNEL_COLOURS.get(kernel, "k7"), f"kernel {kernel}×{kernel}")
+
+
+def block_tip(view: BlockView, latency: BlockLatency | None) -> str:
+    """Everything that is known of a block, in one line."""
+    block = view.block
+    parts = [f"{view.name}: {block.kind.replace('_', ' ')}, {block.in_width} → {block.out_width} channels"]
+    if block.hidden_width:
+        parts.append(f"hidden {block.hidden_width} (expansion {block.hidden_width / block.in_width:.3g})")
+    if block.kind != "skip":
+        parts.append(f"kernel {block.kernel}×{block.kernel}, stride {block.stride}")
+        parts.append(f"squeeze-excite {block.se_width}" if block.se_width else "no squeeze-excite")
+    parts.append(f"{quantity(view.macs, 'macs')} multiply-adds, {quantity(view.params, 'params')} parameters")
+    if latency is not None:
+        parts.append(f"predicted {quantity(latency.predicted_ms, 'ms')}")
+        if latency.alone_ms is not None:
+            parts.append(f"measured alone {quantity(latency.alone_ms, 'ms')}")
+    if view.widest is not None:
+        parts.append(f"the widest here: {view.widest.describe()}")
+    return "; ".join(parts)

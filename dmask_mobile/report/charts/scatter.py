@@ -1,0 +1,89 @@
+"""Points: predicted against measured latencies, accuracy against cost of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dmask_mobile.quantities import quantity
+from dmask_mobile.report.charts.marks import Axis, Chart, Legend, Mark, frame, short, span_of
+from dmask_mobile.report.records import TableView
+
+WIDTH, HEIGHT = 420, 360
+LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 46
+NEAR = 0.10  # what a verification allows a measured latency to be from its prediction
+MAX_COLOURS = 4
+
+
+def prediction_chart(table: TableView, measured_ms: float | None) -> Chart | None:
+    """The whole networks of a table, each predicted by all others, and the child; None for a table without any."""
+    if not table.networks:
+        return None
+    own = [] if measured_ms is None or table.predicted_ms is None else [(measured_ms, table.predicted_ms)]
+    points = [(network.measured_ms, network.predicted_ms) for network in table.networks]
+    low, high = span_of([value for point in (*points, *own) for value in point])
+    low = max(0.0, low)
+    x, y = Axis(low, high, LEFT, WIDTH - RIGHT), Axis(low, high, HEIGHT - BOTTOM, TOP)
+    marks = list(frame(x, y, "measured (ms)", "predicted (ms)"))
+    marks[:0] = [_band(x, y, low, high)]
+    marks.append(Mark("line", "note-line", {"x1": x.at(low), "y1": y.at(low), "x2": x.at(high), "y2": y.at(high)}))
+    sizes = sorted({network.resolution for network in table.networks})
+    for network in table.networks:
+        error = network.predicted_ms / network.measured_ms - 1
+        marks.append(
+            Mark(
+                "circle",
+                f"point s{sizes.index(network.resolution) % MAX_COLOURS}",
+                {"cx": x.at(network.measured_ms), "cy": y.at(network.predicted_ms), "r": 4.5},
+                tip=f"network at {network.resolution} px: predicted {quantity(network.predicted_ms, 'ms')},"
+                f" measured {quantity(network.measured_ms, 'ms')} ({error:+.1%})",
+            )
+        )
+    for measured, predicted in own:
+        tip = f"this run: predicted {quantity(predicted, 'ms')}, measured {quantity(measured, 'ms')}"
+        marks.append(Mark("path", "own", {"d": _diamond(x.at(measured), y.at(predicted))}, tip=tip))
+    legend = [Legend(f"s{place % MAX_COLOURS}", f"{size} px") for place, size in enumerate(sizes)]
+    legend += [Legend("own", "this run")] if own else []
+    error_text = "unknown" if table.error is None else f"{table.error:.1%}"
+    description = f"{len(points)} networks; mean error {error_text}; the shaded band is ±{NEAR:.0%}"
+    return Chart(
+        f"Predicted against measured latency, {table.name}",
+        description,
+        WIDTH,
+        HEIGHT,
+        tuple(marks),
+        (*legend, Legend("band", f"±{NEAR:.0%}")),
+    )
+
+
+def _band(x: Axis, y: Axis, low: float, high: float) -> Mark:
+    """Where predictions are near enough: between (1 - NEAR) and (1 + NEAR) times the measurement."""
+    steps = [low + (high - low) * place / 12 for place in range(13)]
+    upper = "L".join(f"{x.at(value):g} {y.at(value * (1 + NEAR)):g}" for value in steps)
+    lower = "L".join(f"{x.at(value):g} {y.at(value * (1 - NEAR)):g}" for value in reversed(steps))
+    return Mark("path", "band", {"d": f"M{upper}L{lower}Z"})
+
+
+def _diamond(x: float, y: float, size: float = 8) -> str:
+    return f"M{x:g} {short(y - size):g}L{short(x + size):g} {y:g}L{x:g} {short(y + size):g}L{short(x - size):g} {y:g}Z"
+
+
+def trade_off_chart(name: str, unit: str, values: Sequence[tuple[int, str, float, float]]) -> Chart:
+    """Accuracy against a cost.
+
+    Args:
+        name: of the cost.
+        unit: of the cost.
+        values: number, name, cost and accuracy in 0..1 of each network.
+    """
+    x_low, x_high = span_of([value for _, _, value, _ in values])
+    y_low, y_high = span_of([100 * accuracy for *_, accuracy in values])
+    x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - 2 * RIGHT), Axis(y_low, y_high, HEIGHT - BOTTOM, TOP)
+    label = f"{name.partition(' on ')[0]} ({unit})" if unit == "ms" else name
+    marks = list(frame(x, y, label, "accuracy (%)", x.ticks(4)))
+    for number, run, value, accuracy in values:
+        at = (x.at(value), y.at(100 * accuracy))
+        tip = f"{number}. {run}: accuracy {accuracy:.2%}, {name} {quantity(value, unit)}"
+        marks.append(Mark("circle", "point s0", {"cx": at[0], "cy": at[1], "r": 6}, tip=tip))
+        marks.append(Mark("text", "tick start", {"x": short(at[0] + 9), "y": short(at[1] - 6)}, str(number)))
+    description = "; ".join(f"{run}: {accuracy:.2%} at {quantity(value, unit)}" for _, run, value, accuracy in values)
+    return Chart(f"Accuracy against {name}", description, WIDTH, HEIGHT, tuple(marks))

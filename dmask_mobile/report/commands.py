@@ -1,0 +1,119 @@
+"""The command lines that make a run again, from what its record keeps."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dmask_mobile.records.artifact import Artifact
+from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
+from dmask_mobile.report.records import Command, TableView
+from dmask_mobile.run import RunFolder, RunRecord
+
+# Settings that are options of a command, and their values where nobody gives them.
+SEARCH_OPTIONS: dict[str, object] = {
+    "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 30, "batch_size": 128,
+    "warmup": 0.25, "weight_learning_rate": 0.1, "gate_learning_rate": 0.05, "seed": 0,
+}  # fmt: skip
+TRAIN_OPTIONS: dict[str, object] = {"epochs": 30, "batch_size": 128, "learning_rate": 0.2, "init": "scratch", "seed": 0}
+
+
+def commands_of(
+    folder: RunFolder,
+    record: RunRecord,
+    artifacts: Sequence[Artifact],
+    tables: Sequence[TableView],
+    verified: bool,
+    num_candidates: int,
+) -> tuple[Command, ...]:
+    """The commands of the steps that the run has made, in their order.
+
+    Args:
+        folder: the run.
+        record: its ``run.json``.
+        artifacts: its exports.
+        tables: the latency tables of its search.
+        verified: whether it has a verification.
+        num_candidates: how many children the search ranked; 0 where it took the best score.
+    """
+    run = str(folder.path)
+    found: list[Command] = []
+    if record.space is not None:
+        space = _space_name(record.space)
+        found += (_profile(space or "space.json", table) for table in tables)
+        found.append(_search(record, space, tables, run, num_candidates))
+    else:
+        found.append(Command(line=_line("dmask", "export", "child.json", "-o", run), note="the network is child.json"))
+    if record.train_settings is not None:
+        data = [] if record.space is not None or record.data is None else ["--data", record.data]
+        found.append(Command(line=_line("dmask", "train", run, *data, *_options(record.train_settings, TRAIN_OPTIONS))))
+    if folder.test_path.exists():
+        found.append(Command(line=_line("dmask", "test", run)))
+    found += _exports(run, artifacts)
+    if verified:
+        found.append(Command(line=_line("dmask", "verify", run)))
+    return tuple(found)
+
+
+def _line(*words: str) -> str:
+    return shlex.join(words)
+
+
+def _space_name(space: SearchSpace) -> str | None:
+    """The name that the space ships under; None for a space of the user's own."""
+    if space.name not in shipped_spaces():
+        return None
+    return space.name if load_space(space.name).with_classes(space.classes) == space else None
+
+
+def _profile(space: str, table: TableView) -> Command:
+    options = {"precision": "fp32", "delegate": "cpu", "threads": 1}
+    given = {name: getattr(table, name) for name in options}
+    runtime = table.runtime.partition(" ")[0]
+    changed = [*(["--runtime", runtime] if runtime != "onnxruntime" else []), *_options(given, options)]
+    note = f"on {table.device}, {table.runtime}; the table that was used has the digest {table.digest}"
+    return Command(line=_line("dmask", "profile", space, *changed, "-o", f"{table.name}.jsonl"), note=note)
+
+
+def _search(
+    record: RunRecord, space: str | None, tables: Sequence[TableView], run: str, num_candidates: int
+) -> Command:
+    words = ["dmask", "search", space or "space.json"]
+    if record.data is not None:
+        words += ["--data", record.data]
+    for budget in record.budgets:
+        words += ["--budget", f"{budget.cost}={budget.limit!r}{'ms' if budget.unit == 'ms' else ''}"]
+    for table in tables:
+        words += ["--table", f"{table.name}.jsonl"]
+    if record.precision is not None:
+        words += ["--precision", record.precision]
+    if num_candidates:
+        words += ["--samples", str(num_candidates)]
+    settings = record.search_settings or {}
+    words += _options(settings, SEARCH_OPTIONS)
+    notes = [] if space else ["space.json is 'space' in run.json"]
+    notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
+    return Command(line=_line(*words, "-o", run), note="; ".join(notes))
+
+
+def _options(settings: Mapping[str, Any], defaults: Mapping[str, object]) -> list[str]:
+    """The options whose values are not those that the command takes by itself."""
+
+    def words() -> Iterator[str]:
+        for name, default in defaults.items():
+            value = settings.get(name, default)
+            if value != default and isinstance(value, str | int | float):
+                yield from (f"--{name.replace('_', '-')}", str(value))
+
+    return list(words())
+
+
+def _exports(run: str, artifacts: Sequence[Artifact]) -> Iterator[Command]:
+    """One command for each precision."""
+    by_precision: dict[str, list[str]] = {}
+    for artifact in artifacts:
+        by_precision.setdefault(artifact.precision, []).append(artifact.model_format)
+    for precision, formats in by_precision.items():
+        words = ["dmask", "export", run, "--format", ",".join(formats)]
+        yield Command(line=_line(*words, *([] if precision == "fp32" else ["--precision", precision])))

@@ -1,0 +1,98 @@
+"""The page: one HTML file whose own policy lets it load nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.quantities import quantity
+from dmask_mobile.records.base import write_atomically
+from dmask_mobile.report.page import comparisons, run_page
+from dmask_mobile.report.records import Report
+
+MAX_BYTES = 2_000_000
+MARK = '<meta name="generator" content="dmask-mobile report">'
+SEARCHED_BYTES = 4_096  # of a file, for the mark
+
+
+def check_page(path: Path) -> None:
+    """Checks that a page may be written to ``path``: an HTML file that is new, or one that was written here before.
+
+    Raises:
+        DmaskError: for another ending, and for a file that something else made.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise DmaskError(f"a report is an HTML file, got '{path}'", "give -o FILE.html")
+    if not path.exists() and not path.is_symlink():
+        return
+    ours = False
+    if path.is_file():
+        with path.open("rb") as file:
+            ours = MARK.encode() in file.read(SEARCHED_BYTES)
+    if not ours:
+        raise DmaskError(f"'{path}' exists and is no report of dmask-mobile", "give another file with -o")
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Writes the page; a reader sees the old one or the new one.
+
+    Raises:
+        DmaskError: when it would have more than `MAX_BYTES`.
+    """
+    text = render(report)
+    size = len(text.encode())
+    if size > MAX_BYTES:
+        raise DmaskError(
+            f"the report of {len(report.runs)} runs has {size:,} bytes, at most {MAX_BYTES:,} are written",
+            "give fewer runs",
+        )
+    write_atomically(path, text)
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("dmask_mobile.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["quantity"] = quantity
+    style, script = (_source(name) for name in ("report.css", "report.js"))
+    return environment.get_template("report.html").render(
+        report=report,
+        pages=[run_page(number, run) for number, run in enumerate(report.runs, start=1)],
+        comparisons=comparisons(report.runs),
+        mark=Markup(MARK),
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        raw=_data_link(report),
+    )
+
+
+def _source(name: str) -> str:
+    return resources.files("dmask_mobile.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """The page's Content-Security-Policy: this style and this script, by their hashes, and nothing else."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _data_link(report: Report) -> str:
+    """The record as a ``data:`` link, which saves a file without a script."""
+    content = json.dumps(report.to_dict(), allow_nan=False, separators=(",", ":"))
+    return f"data:application/json;base64,{base64.b64encode(content.encode()).decode()}"

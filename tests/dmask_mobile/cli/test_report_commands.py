@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dmask_mobile.cli.outcome import exit_status_of_command
+from tests.dmask_mobile.report.factory import searched_run
+
+
+def test_report_writes_a_page_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, page = searched_run(tmp_path / "run").path, tmp_path / "page.html"
+    assert exit_status_of_command(["report", str(run), "-o", str(page), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"report": str(page), "size_bytes": page.stat().st_size, "runs": [str(run)]}
+
+
+def test_bad_input_is_one_error_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status_of_command(["report", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 2
+    assert "is no run folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
