@@ -25,7 +25,7 @@ LAYERS = [
     ("dmask_mobile.temporary",),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.data", "dmask_mobile.supernet", "dmask_mobile.training"),
-    ("latency_tables", "dmask_mobile.search", "dmask_mobile.report"),
+    ("latency_tables", "dmask_mobile.search", "dmask_mobile.sweep", "dmask_mobile.report"),
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
     ("dmask_mobile.cli",),
 ]
@@ -115,7 +115,17 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 def test_every_module_imports_without_optional_packages() -> None:
-    blocked = ["litert_torch", "ai_edge_litert", "executorch", "ncnn", "pnnx", "coremltools", "hypothesis", "pytest"]
+    blocked = [
+        "litert_torch",
+        "ai_edge_litert",
+        "executorch",
+        "ncnn",
+        "pnnx",
+        "coremltools",
+        "ray",
+        "hypothesis",
+        "pytest",
+    ]
     code = "\n".join(
         ["import sys, importlib", f"sys.modules.update(dict.fromkeys({blocked}))"]
         + [f"importlib.import_module({module_name(path)!r})" for path in MODULES]

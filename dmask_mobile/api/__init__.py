@@ -20,6 +20,7 @@ from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.reporting import report
 from dmask_mobile.api.runs import demo, search, train
+from dmask_mobile.api.sweeping import sweep
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
 from dmask_mobile.api.testing import measure_accuracy
 from dmask_mobile.api.verifying import VerifySettings, verify
@@ -57,6 +58,7 @@ __all__ = [
     "search",
     "skipped_exports",
     "start_run",
+    "sweep",
     "train",
     "verify",
 ]

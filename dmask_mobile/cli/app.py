@@ -13,6 +13,7 @@ from dmask_mobile.cli.device_commands import devices, doctor
 from dmask_mobile.cli.report_commands import report
 from dmask_mobile.cli.run_commands import demo, open_test_split, search, train
 from dmask_mobile.cli.space_commands import space_app
+from dmask_mobile.cli.sweep_commands import sweep
 from dmask_mobile.cli.table_commands import profile, table_app
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for command in (devices, doctor, demo, profile, search, train):
     app.command()(command)
+app.command()(sweep)
 app.command("test")(open_test_split)
 app.command()(export)
 app.command()(verify)

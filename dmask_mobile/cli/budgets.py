@@ -29,6 +29,24 @@ def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
     return budgets
 
 
+def parse_budget_values(texts: Iterable[str]) -> dict[str, tuple[float, ...]]:
+    """The values of each budget of a sweep, from texts ``NAME=VALUE,VALUE,...``.
+
+    Raises:
+        DmaskError: as `parse_budget`, and for a name that is given twice.
+
+    >>> parse_budget_values(["latency=4ms,6ms", "macs=2M"])
+    {'latency': (4.0, 6.0), 'macs': (2000000.0,)}
+    """
+    budgets: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name in budgets:
+            raise DmaskError(f"'{shown(name)}' is given twice", f"give all its values at once: {shown(name)}=A,B,C")
+        budgets[name] = tuple(parse_budget(f"{name}={value}")[1] for value in values.split(","))
+    return budgets
+
+
 def parse_budget(text: str) -> tuple[str, float]:
     """``NAME=VALUE`` with a unit: ms for latency; none, K, M or G for counts and bytes; KiB and MiB for bytes.
 

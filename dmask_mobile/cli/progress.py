@@ -12,6 +12,7 @@ from dmask_mobile.cli.signals import check_signals
 from dmask_mobile.errors import printable
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_OF_SPEED = 24 * 3600.0  # that the time left is estimated from; rich's 30 s hold no two epochs of a long search
 
 
 class ShownProgress:
@@ -26,6 +27,7 @@ class ShownProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
+            speed_estimate_period=SECONDS_OF_SPEED,
         )
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}  # when each stage was told first, and what was done by then

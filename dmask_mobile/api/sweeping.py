@@ -1,0 +1,186 @@
+"""A sweep: one search and training for each budget and seed, and the Pareto front of what they found."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from dmask_mobile.api.arguments import AnyPath, AnyPaths, as_path, check_limits
+from dmask_mobile.cost_names import cost_model, load_cost, named_tables
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.files import locked, read_bytes
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.base import describe_validation_error
+from dmask_mobile.records.data import DataOptions
+from dmask_mobile.records.setting_names import EngineName
+from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.records.sweep import Options, SweepDesign
+
+if TYPE_CHECKING:
+    from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.records.artifact import Precision
+    from dmask_mobile.records.sweep import SweepRecord
+
+Given = Mapping[str, str | float | bool]
+
+
+def sweep(
+    space: SearchSpace,
+    data: str,
+    budgets: Mapping[str, Sequence[float]],
+    folder: AnyPath,
+    *,
+    seeds: int = 1,
+    tables: AnyPaths = (),
+    cost: str | None = None,
+    precision: Precision | None = None,
+    allow_drift: bool = False,
+    emulated: bool = False,
+    data_options: DataOptions | None = None,
+    search_options: Given = {},  # noqa: B006 - never changed
+    train_options: Given = {},  # noqa: B006
+    jobs: int = 1,
+    engine: EngineName = "local",
+    progress: Progress = silent,
+) -> SweepRecord:
+    """Searches and trains every combination of ``budgets`` with every seed; returns the points and their Pareto front.
+
+    Each run has a run folder of its own below ``folder/runs``, made by the commands ``dmask search`` and ``dmask
+    train`` in processes of their own. Called again with the same settings, it goes on where it stopped. A run that
+    fails is tried again once, and then named in the record's ``failed``.
+
+    Args:
+        space: the space; its classes become the data's.
+        data: see `dmask_mobile.data.registry.open_source`.
+        budgets: cost names and the limits of each, in ms, macs, params, bytes.
+        folder: the sweep's folder.
+        seeds: how many; they are 0, 1, 2 and so on.
+        tables: the latency tables that latency budgets need.
+        cost: ``module:Class`` of a cost of your own that a budget names.
+        precision: what the children will be exported in.
+        allow_drift: sweep although the device has drifted since its table, or is not at hand.
+        emulated: sweep although a table's times mean nothing, being an emulator's.
+        data_options: memory, workers, mirroring.
+        search_options: further options of ``dmask search`` by their names: ``{"epochs": 16, "samples": 4}``.
+        train_options: the same of ``dmask train``.
+        jobs: runs at the same time.
+        engine: ``local``, or ``ray`` for Ray tasks.
+        progress: told after each run.
+
+    Raises:
+        DmaskError: for bad input, for a budget out of reach before anything is trained, and for other settings than
+            those that the sweep in this folder was begun with, naming the first one.
+        StoppedError: after SIGTERM or Ctrl-C, with everything kept.
+    """
+    from dmask_mobile.sweep.design import SweepFolder, planned_runs
+    from dmask_mobile.sweep.job import is_searched
+    from dmask_mobile.sweep.sweep import conduct
+
+    for name, value in (("seeds", seeds), ("jobs", jobs)):
+        if type(value) is not int or value < 1:
+            raise DmaskError(f"{name} must be a whole number of at least 1, got {shown(repr(value))}")
+    reading = data_options or DataOptions()
+    design = _design(space, data, budgets, seeds, tables, cost, precision, reading, search_options, train_options)
+    costs = [load_cost(cost)] if cost else []
+    find = functools.partial(cost_model, tables=tables, costs=costs, emulated=emulated, precision=precision)
+    units = _check_reach(design, {name: find(name) for name in budgets}, costs)
+    place = SweepFolder(as_path(folder).absolute())  # Ray's workers may work elsewhere
+    place.path.mkdir(parents=True, exist_ok=True)
+    with locked(place.path, "dmask sweep"):
+        place.begin(design, named_tables(tables))
+        if not allow_drift and not all(is_searched(place.run_path(run)) for run in planned_runs(design)):
+            for name in budgets:
+                find(name, check=True)
+        return conduct(design, place, units, reading=reading, num_at_once=jobs, engine=engine, progress=progress)
+
+
+def _design(
+    space: SearchSpace,
+    data: str,
+    budgets: Mapping[str, Sequence[float]],
+    seeds: int,
+    tables: AnyPaths,
+    cost: str | None,
+    precision: Precision | None,
+    reading: DataOptions,
+    search_options: Given,
+    train_options: Given,
+) -> SweepDesign:
+    """The design of a sweep over these settings, with the data's classes and digest; no image is decoded."""
+    from dmask_mobile.data.load import check_splits
+    from dmask_mobile.data.registry import absolute_spec, open_source
+    from dmask_mobile.data.source import digest_of
+
+    for name, limits in budgets.items():
+        for limit in limits:
+            check_limits({name: limit})
+    source = open_source(data)
+    splits = source.splits()
+    check_splits(data, source.class_names, splits)
+    try:
+        return SweepDesign(
+            space=space.with_classes(len(source.class_names)),
+            data=absolute_spec(data),
+            data_digest=digest_of(source.class_names, splits),
+            budgets={name: tuple(map(float, limits)) for name, limits in budgets.items()},
+            seeds=tuple(range(seeds)),
+            tables={name: _digest_of_table(path) for name, path in named_tables(tables).items()},
+            cost=cost,
+            precision=precision,
+            flip=reading.flip,
+            skip_bad=reading.skip_bad,
+            search_options=_options("search", search_options),
+            train_options=_options("train", train_options),
+        )
+    except ValidationError as error:
+        raise DmaskError(f"a sweep's settings: {describe_validation_error(error)}") from error
+
+
+def _options(command: str, given: Given) -> Options:
+    """Options of a command by their names on the command line.
+
+    Raises:
+        DmaskError: for one that the sweep sets.
+    """
+    from dmask_mobile.sweep.design import TAKEN_OPTIONS
+
+    found: Options = {}
+    for name, value in given.items():
+        option = name.replace("_", "-")
+        if option in TAKEN_OPTIONS:
+            raise DmaskError(
+                f"the sweep sets --{option} of 'dmask {command}' itself", "leave it out, or give it to the sweep"
+            )
+        found[option] = value if isinstance(value, bool) else str(value)
+    return found
+
+
+def _digest_of_table(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except FileNotFoundError:
+        raise DmaskError(f"no file '{path}'", "give a latency table made with 'dmask profile'") from None
+
+
+def _check_reach(design: SweepDesign, models: Mapping[str, CostModel], custom: Sequence[CostModel]) -> dict[str, str]:
+    """The unit of each cost.
+
+    Raises:
+        DmaskError: for a budget that no child of the space can meet, or that every child meets.
+    """
+    from dmask_mobile.costs.guard import custom_code
+    from dmask_mobile.search.budgets import Budget, check_budgets
+
+    units = {}
+    for name, model in models.items():
+        with custom_code(name, "on") if model in custom else nullcontext():
+            cost = model.on(design.space)
+        check_budgets([Budget(cost, limit) for limit in design.budgets[name]])
+        units[name] = cost.unit
+    return units

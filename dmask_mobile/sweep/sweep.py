@@ -1,0 +1,75 @@
+"""A sweep from its design to its record: what is done is skipped, the rest is run, the front is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.data import DataOptions
+from dmask_mobile.records.setting_names import EngineName
+from dmask_mobile.records.sweep import FailedRun, SweepDesign, SweepRecord
+from dmask_mobile.sweep.design import PlannedRun, SweepFolder, planned_runs, search_arguments, train_arguments
+from dmask_mobile.sweep.engine import ENGINES
+from dmask_mobile.sweep.front import sweep_record
+from dmask_mobile.sweep.job import Job, Step, dmask_command, is_searched, is_trained
+from dmask_mobile.sweep.picture import draw_front
+
+
+def job_of(design: SweepDesign, run: PlannedRun, folder: SweepFolder, reading: DataOptions) -> Job:
+    """The job that searches and trains one run of the design."""
+    search, train = (make(design, run, folder, reading) for make in (search_arguments, train_arguments))
+    steps = (
+        Step("search", dmask_command(search), is_searched),
+        Step("train", dmask_command(train), is_trained),
+    )
+    return Job(run.name, folder.run_path(run), steps)
+
+
+def conduct(
+    design: SweepDesign,
+    folder: SweepFolder,
+    units: Mapping[str, str],
+    *,
+    reading: DataOptions,
+    num_at_once: int = 1,
+    engine: EngineName = "local",
+    progress: Progress = silent,
+) -> SweepRecord:
+    """What the runs of the design found, once each of them is done or has failed; written after each of them.
+
+    Args:
+        design: the sweep.
+        folder: its folder, which holds the design.
+        units: of its costs.
+        reading: how data is read.
+        num_at_once: runs at the same time.
+        engine: what runs them.
+        progress: told after each run.
+
+    Raises:
+        StoppedError: after SIGTERM or Ctrl-C, with everything kept.
+    """
+    jobs = [job_of(design, run, folder, reading) for run in planned_runs(design)]
+    waiting = [job for job in jobs if not job.is_done()]
+    failed: list[FailedRun] = []
+
+    def ended(job: Job, reason: str | None) -> None:
+        if reason is not None:
+            failed.append(FailedRun(run=job.folder.relative_to(folder.path).as_posix(), reason=reason))
+        record = sweep_record(design, folder, units, failed)
+        record.write(folder.result_path)
+        note = f"{job.name} failed" if reason else f"{job.name} accuracy {_accuracy(record, job.folder.name):.1%}"
+        progress("sweep", len(record.points) + len(failed), len(jobs), note)
+
+    progress("sweep", len(jobs) - len(waiting), len(jobs), "done before" if len(waiting) < len(jobs) else "")
+    if waiting:
+        ENGINES[engine](waiting, num_at_once, ended)
+    record = sweep_record(design, folder, units, failed)
+    record.write(folder.result_path)
+    if record.points:
+        draw_front(record, design, folder.pictures)
+    return record
+
+
+def _accuracy(record: SweepRecord, name: str) -> float:
+    return next(point.accuracy for point in record.points if point.run.endswith(f"/{name}"))
