@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
-from dmask_mobile.api.reporting import report
+from dmask_mobile.api.reporting import report, status
 from dmask_mobile.api.runs import demo, search, train
 from dmask_mobile.api.sweeping import sweep
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
@@ -59,6 +59,7 @@ __all__ = [
     "skipped_exports",
     "start_run",
     "sweep",
+    "status",
     "train",
     "verify",
 ]

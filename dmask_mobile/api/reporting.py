@@ -1,4 +1,4 @@
-"""The report: one HTML file about one or several runs."""
+"""What people see of runs: the report, one HTML file, and what is next."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dmask_mobile.progress import Progress, silent
 if TYPE_CHECKING:
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.report.records import Report, TableView
+    from dmask_mobile.report.status import RunStatus
     from dmask_mobile.run import RunFolder
     from latency_tables.prediction.latency_model import LatencyModel
     from latency_tables.table.table import LatencyTable
@@ -43,6 +44,18 @@ def report(runs: AnyPaths, output: AnyPath = "report.html") -> Path:
     check_page(output)
     write_page(gather_report(runs), output)
     return output
+
+
+def status(run: AnyPath) -> RunStatus:
+    """What a run folder holds, what is next, and the command for it.
+
+    Raises:
+        DmaskError: when it is no run folder, or one of its files is damaged.
+    """
+    from dmask_mobile.report.status import status_of
+    from dmask_mobile.run import RunFolder
+
+    return status_of(RunFolder(as_path(run)))
 
 
 def write_report_of_run(folder: RunFolder, progress: Progress = silent) -> None:

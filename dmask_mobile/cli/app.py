@@ -10,7 +10,7 @@ import typer
 from dmask_mobile import __version__
 from dmask_mobile.cli.deploy_commands import export, verify
 from dmask_mobile.cli.device_commands import devices, doctor
-from dmask_mobile.cli.report_commands import report
+from dmask_mobile.cli.report_commands import report, status
 from dmask_mobile.cli.run_commands import demo, open_test_split, search, train
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.sweep_commands import sweep
@@ -31,6 +31,7 @@ app.command("test")(open_test_split)
 app.command()(export)
 app.command()(verify)
 app.command()(report)
+app.command()(status)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 

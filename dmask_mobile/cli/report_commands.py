@@ -1,4 +1,4 @@
-"""``dmask report``."""
+"""``dmask report`` and ``dmask status``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from dmask_mobile import api
-from dmask_mobile.cli.console import console, print_json
-from dmask_mobile.cli.options import Json
+from dmask_mobile.cli.console import cell, console, print_json
+from dmask_mobile.cli.options import Json, Run
+
+STATE_STYLES = {"done": "green", "failed": "bold red", "under way": "yellow", "out of date": "yellow"}
 
 
 def report(
@@ -26,3 +29,22 @@ def report(
         print_json({"report": str(written), "size_bytes": written.stat().st_size, "runs": [str(run) for run in runs]})
     else:
         console.print(f"report in {written}", soft_wrap=True)
+
+
+def status(run: Run, as_json: Json = False) -> None:
+    """Say what a run holds, what is next, and the command for it.
+
+    Example: dmask status runs/a
+    """
+    found = api.status(run)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    table = Table(title=cell(f"run {found.run}", "table.title"), title_justify="left", show_header=False)
+    for step in found.steps:
+        table.add_row(step.name, cell(step.state, STATE_STYLES.get(step.state, "")), cell(step.detail))
+    console.print(table)
+    if found.next is None:
+        console.print("everything is done")
+    else:
+        console.print(f"next: {found.next.command}", soft_wrap=True)

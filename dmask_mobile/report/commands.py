@@ -42,7 +42,7 @@ def commands_of(
     if record.space is not None:
         space = _space_name(record.space)
         found += (_profile(space or "space.json", table) for table in tables)
-        found.append(_search(record, space, tables, run, num_candidates))
+        found.append(search_command(folder, record, num_candidates))
     else:
         found.append(Command(line=_line("dmask", "export", "child.json", "-o", run), note="the network is child.json"))
     if record.train_settings is not None:
@@ -72,29 +72,34 @@ def _profile(space: str, table: TableView) -> Command:
     given = {name: getattr(table, name) for name in options}
     runtime = table.runtime.partition(" ")[0]
     changed = [*(["--runtime", runtime] if runtime != "onnxruntime" else []), *_options(given, options)]
-    note = f"on {table.device}, {table.runtime}; the table that was used has the digest {table.digest}"
+    note = f"on {table.device}, {table.runtime}; the run keeps a copy of the table, digest {table.digest}"
     return Command(line=_line("dmask", "profile", space, *changed, "-o", f"{table.name}.jsonl"), note=note)
 
 
-def _search(
-    record: RunRecord, space: str | None, tables: Sequence[TableView], run: str, num_candidates: int
-) -> Command:
+def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0) -> Command:
+    """The command that makes a run's search, or goes on with it.
+
+    Args:
+        folder: the run, which was made by a search.
+        record: its ``run.json``.
+        num_candidates: how many children the search ranked; 0 where it took the best score.
+    """
+    space = _space_name(record.space) if record.space is not None else None
     words = ["dmask", "search", space or "space.json"]
     if record.data is not None:
         words += ["--data", record.data]
     for budget in record.budgets:
         words += ["--budget", f"{budget.cost}={budget.limit!r}{'ms' if budget.unit == 'ms' else ''}"]
-    for table in tables:
-        words += ["--table", f"{table.name}.jsonl"]
+    for path in folder.tables().values():
+        words += ["--table", str(path)]
     if record.precision is not None:
         words += ["--precision", record.precision]
     if num_candidates:
         words += ["--samples", str(num_candidates)]
-    settings = record.search_settings or {}
-    words += _options(settings, SEARCH_OPTIONS)
+    words += _options(record.search_settings or {}, SEARCH_OPTIONS)
     notes = [] if space else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
-    return Command(line=_line(*words, "-o", run), note="; ".join(notes))
+    return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))
 
 
 def _options(settings: Mapping[str, Any], defaults: Mapping[str, object]) -> list[str]:

@@ -16,7 +16,7 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.report.records import Curve, GateView, SearchHistory
 
-MAX_EPOCHS = 60  # that are drawn
+MIN_EPOCHS, MAX_EPOCHS = 10, 60  # that are drawn
 MAX_POINTS = 40_000  # of all gates' pictures; a page of 2 MB has room for about 100,000
 
 
@@ -55,8 +55,12 @@ def read_history(
         return None
     decisions = [number for number, decision in enumerate(space.decisions) if len(decision.options) > 1]
     num_options = sum(len(space.decisions[number].options) for number in decisions)
-    drawn = _evenly(epochs, max(2, min(MAX_EPOCHS, MAX_POINTS // max(1, num_options))))
-    gates = [_gate(space, number, drawn, choice) for number in decisions]
+    drawn = _evenly(epochs, max(MIN_EPOCHS, min(MAX_EPOCHS, MAX_POINTS // max(1, num_options))))
+    gates, room = [], MAX_POINTS
+    for number in decisions:
+        room -= len(space.decisions[number].options) * len(drawn)
+        if room >= 0:
+            gates.append(_gate(space, number, drawn, choice))
     planned, warmup = _length(settings)
     return SearchHistory(
         epochs=tuple(line.epoch for line in drawn),
@@ -70,8 +74,8 @@ def read_history(
             Curve(name="gate steps", values=_finite(line.gates.get("accuracy") for line in drawn)),
         ),
         entropy=(Curve(name="mean gate entropy", values=_finite(line.entropy for line in drawn)),),
-        gates=tuple(gates[: MAX_POINTS // (10 * len(drawn)) or 1]),
-        num_gates=len(gates),
+        gates=tuple(gates),
+        num_gates=len(decisions),
         warnings=tuple(dict.fromkeys(shown(text, 500) for text in epochs[-1].warnings)),
     )
 

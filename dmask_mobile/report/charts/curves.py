@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 350, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 42
 GATE_WIDTH, GATE_HEIGHT = 150, 54
 MAX_COLOURS = 4
+FEW_EPOCHS = 25  # more of them have smaller dots
 
 
 def curve_chart(
@@ -52,7 +53,7 @@ def curve_chart(
             Mark(
                 "circle",
                 f"dot {colour}",
-                {"cx": point[0], "cy": point[1], "r": 3},
+                {"cx": point[0], "cy": point[1], "r": 3 if len(epochs) <= FEW_EPOCHS else 1.8},
                 tip=f"epoch {epoch}, {curve.name}: {value:.4g} {unit}".rstrip(),
             )
             for epoch, value, point in zip(epochs, curve.values, points, strict=True)

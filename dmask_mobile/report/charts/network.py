@@ -13,7 +13,7 @@ from dmask_mobile.report.records import BlockLatency, BlockView
 ROOM = 1060  # pixels that a page has on a desk
 NARROWEST, WIDEST = 58, 118  # of a block
 MIDDLE, HALF = 96, 74  # of the height: the middle line, and how far the widest block reaches from it
-HEIGHT = 262
+HEIGHT = 274
 KERNEL_COLOURS = {1: "k1", 3: "k3", 5: "k5"}
 
 
@@ -23,7 +23,7 @@ def network_chart(blocks: Sequence[BlockView], latencies: Sequence[BlockLatency]
     Heights are square roots of channels, so that narrow blocks can be seen beside wide ones.
     """
     pitch = min(WIDEST, max(NARROWEST, ROOM / len(blocks)))
-    highest = max(max(_widths(b)) for view in blocks for b in (view.block, view.widest) if b is not None)
+    highest = _highest(blocks)
     marks: list[Mark] = []
     for place, view in enumerate(blocks):
         left = place * pitch
@@ -35,14 +35,20 @@ def network_chart(blocks: Sequence[BlockView], latencies: Sequence[BlockLatency]
         else:
             colour = "head" if view.block.kind == "head" else KERNEL_COLOURS.get(view.block.kernel, "k7")
             marks += [mark._replace(tip=tip) for mark in _outline(view.block, left, pitch, highest, f"block {colour}")]
-        marks += _inside(view.block, left + pitch / 2)
-        marks += _captions(view, left + pitch / 2, place)
+        marks += _captions(view, left + pitch / 2)
     has_widest = any(view.widest is not None for view in blocks)
     legend = (*([Legend("ghost", "widest block of the space")] if has_widest else []), *_kernels(blocks))
     description = f"{len(blocks)} blocks from the image to the class scores: " + "; ".join(
         f"{view.name}, {view.block.describe()}" for view in blocks[:60]
     )
     return Chart("The network, block by block", description, short(pitch * len(blocks)), HEIGHT, tuple(marks), legend)
+
+
+def _highest(blocks: Sequence[BlockView]) -> int:
+    """The most channels inside an inverted residual; the last convolution, which has many more, is drawn as high."""
+    found = [b for view in blocks for b in (view.block, view.widest) if b is not None]
+    inside = [max(_widths(block)) for block in found if block.kind == "inverted_residual"]
+    return max(inside or [max(_widths(block)) for block in found])
 
 
 def _widths(block: BlockSpec) -> tuple[int, ...]:
@@ -56,7 +62,7 @@ def _outline(block: BlockSpec | None, left: float, pitch: float, highest: int, c
     if block is None or block.kind == "skip":
         return
     widths, right = _widths(block), left + pitch - 4
-    halves = [max(3.0, HALF * math.sqrt(width / highest)) for width in widths]
+    halves = [max(4.0, HALF * min(1.0, math.sqrt(width / highest))) for width in widths]
     if len(halves) == 3:
         ins, hidden, outs = halves
         shape = [(left + 4, ins), (left + 0.3 * pitch, hidden), (left + 0.7 * pitch, hidden), (right, outs)]
@@ -67,29 +73,22 @@ def _outline(block: BlockSpec | None, left: float, pitch: float, highest: int, c
     yield Mark("path", css, {"d": f"M{upper}L{lower}Z"})
 
 
-def _inside(block: BlockSpec, middle: float) -> Iterator[Mark]:
-    """Kernel and squeeze-excite on the block."""
-    if block.kind == "skip":
-        yield Mark("text", "caption middle", {"x": short(middle), "y": MIDDLE - 8}, "skip")
-    elif block.kind == "head":
-        yield Mark("text", "on-block middle", {"x": short(middle), "y": MIDDLE + 4}, "head")
-    else:
-        kernel = f"{block.kernel}×{block.kernel}"
-        yield Mark("text", "on-block middle", {"x": short(middle), "y": MIDDLE + (-2 if block.se_width else 4)}, kernel)
-    if block.se_width:
-        yield Mark("text", "on-block middle", {"x": short(middle), "y": MIDDLE + 13}, "SE")
-
-
-def _captions(view: BlockView, middle: float, place: int) -> Iterator[Mark]:
-    """Below a block: its name, widths and the size of its map."""
+def _captions(view: BlockView, middle: float) -> Iterator[Mark]:
+    """Below a block: its name, kernel and squeeze-excite, widths, and the size of its map."""
     block, top = view.block, MIDDLE + HALF + 24
     stage, _, rest = view.name.rpartition(".")
-    lines = [stage or view.name, rest] if stage else [view.name, ""]
-    yield Mark("text", "caption strong middle", {"x": short(middle), "y": top}, lines[0])
-    yield Mark("text", "caption middle", {"x": short(middle), "y": top + 15}, lines[1])
-    width = f"{block.out_width}" if block.kind != "inverted_residual" else f"{block.hidden_width}→{block.out_width}"
-    yield Mark("text", "caption middle", {"x": short(middle), "y": top + 33}, width)
-    yield Mark("text", "caption faint middle", {"x": short(middle), "y": top + 50}, f"{view.out_size} px")
+    kernel = f"{block.kernel}×{block.kernel}" + (" SE" if block.se_width else "")
+    width = f"{block.hidden_width}→{block.out_width}" if block.hidden_width else f"{block.out_width}"
+    lines = (
+        ("strong", stage or view.name, 0),
+        ("", rest if stage else "", 15),
+        ("strong", kernel if block.kind not in ("skip", "head") else block.kind, 35),
+        ("", width, 51),
+        ("", f"{view.out_size} px", 67),
+    )
+    for css, text, below in lines:
+        place = {"x": short(middle), "y": top + below}
+        yield Mark("text", f"caption {css} middle".replace("  ", " "), place, text)
 
 
 def _kernels(blocks: Sequence[BlockView]) -> Iterator[Legend]:

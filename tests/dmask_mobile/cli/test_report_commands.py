@@ -20,3 +20,11 @@ def test_bad_input_is_one_error_with_status_2(tmp_path: Path, capsys: pytest.Cap
     assert exit_status_of_command(["report", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 2
     assert "is no run folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_status_names_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = searched_run(tmp_path / "run").path
+    assert exit_status_of_command(["status", str(run)]) == 0
+    assert f"next: dmask train {run}" in capsys.readouterr().out
+    assert exit_status_of_command(["status", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["next"]["name"] == "train"
