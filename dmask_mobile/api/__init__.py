@@ -58,8 +58,8 @@ __all__ = [
     "search",
     "skipped_exports",
     "start_run",
-    "sweep",
     "status",
+    "sweep",
     "train",
     "verify",
 ]

@@ -13,6 +13,7 @@ from dmask_mobile.progress import Progress, silent
 
 if TYPE_CHECKING:
     from dmask_mobile.records.child import ChildSpec
+    from dmask_mobile.records.sweep import SweepRecord
     from dmask_mobile.report.records import Report, TableView
     from dmask_mobile.report.status import RunStatus
     from dmask_mobile.run import RunFolder
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from latency_tables.table.table import LatencyTable
 
 MAX_RUNS = 20
+MAX_FRONT_RUNS = 6  # of one sweep; all of its runs are points of a picture
+SWEEP_FILE = "sweep.json"
 MAX_NETWORKS = 300  # of a table that are drawn
 
 
@@ -30,6 +33,7 @@ def report(runs: AnyPaths, output: AnyPath = "report.html") -> Path:
 
     Args:
         runs: run folders, finished or not; what a run does not have yet is left out, and the page says how to get it.
+            The folder of a sweep stands for the runs on its Pareto front.
         output: the page; a page that was written here before is replaced.
 
     Returns:
@@ -76,7 +80,7 @@ def gather_report(runs: AnyPaths) -> Report:
     """
     from dmask_mobile import __version__
     from dmask_mobile.report.gather import gather_run
-    from dmask_mobile.report.records import Report
+    from dmask_mobile.report.records import Report, SweepView
     from dmask_mobile.run import RunFolder
 
     paths = as_paths(runs)
@@ -84,9 +88,48 @@ def gather_report(runs: AnyPaths) -> Report:
         raise DmaskError(f"a report is about 1 to {MAX_RUNS} runs, got {len(paths)}", "give run folders")
     if len({path.resolve() for path in paths}) < len(paths):
         raise DmaskError(f"a run was given twice: {shown(', '.join(map(str, paths)))}", "give each run once")
-    folders = [RunFolder(path) for path in paths]
-    views = tuple(gather_run(folder, _tables(folder)) for folder in folders)
-    return Report(created=now(), dmask_version=__version__, runs=views)
+    sweeps = {path: _read_sweep(path / SWEEP_FILE) for path in paths if (path / SWEEP_FILE).exists()}
+    folders = []
+    for path in paths:
+        folders += [RunFolder(run) for run in (_runs_on_front(path, sweeps[path]) if path in sweeps else [path])]
+    return Report(
+        created=now(),
+        dmask_version=__version__,
+        runs=tuple(gather_run(folder, _tables(folder)) for folder in folders[:MAX_RUNS]),
+        sweeps=tuple(SweepView(name=path.resolve().name, found=found) for path, found in sweeps.items()),
+    )
+
+
+def _read_sweep(path: Path) -> SweepRecord:
+    """What a sweep found.
+
+    Raises:
+        DmaskError: when the file is damaged, or a point lacks one of the sweep's costs.
+    """
+    from dmask_mobile.records.sweep import SweepRecord
+
+    found = SweepRecord.read(path)
+    for point in found.points:
+        for cost in found.units:
+            if cost not in (point.measured if cost in found.measured_costs else point.costs):
+                raise DmaskError(f"'{path}': the run '{shown(point.run)}' has no {shown(cost)}", "restore the file")
+    return found
+
+
+def _runs_on_front(sweep: Path, found: SweepRecord) -> list[Path]:
+    """The run folders of the points on a sweep's Pareto front, the most accurate first.
+
+    Raises:
+        DmaskError: when one of them lies outside the sweep's folder.
+    """
+    points = sorted((point for point in found.points if point.on_front), key=lambda point: -point.accuracy)
+    paths = [sweep / point.run for point in points[:MAX_FRONT_RUNS]]
+    for path in paths:
+        if not path.resolve().is_relative_to(sweep.resolve()):
+            raise DmaskError(
+                f"'{sweep / SWEEP_FILE}' names the run '{shown(path)}' outside its folder", "restore the file"
+            )
+    return paths
 
 
 def _tables(folder: RunFolder) -> tuple[TableView, ...]:

@@ -16,7 +16,10 @@ STATE_STYLES = {"done": "green", "failed": "bold red", "under way": "yellow", "o
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, finished or not.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, finished or not, and folders of sweeps."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="FILE.html")] = Path("report.html"),
     as_json: Json = False,
 ) -> None:

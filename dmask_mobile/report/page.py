@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dmask_mobile.quantities import quantity
+from dmask_mobile.records.sweep import SweepPoint
 from dmask_mobile.records.verification import Check
 from dmask_mobile.report.charts.confusion import confusion_chart
 from dmask_mobile.report.charts.curves import curve_chart, gate_chart, gate_sentence, option_text
 from dmask_mobile.report.charts.marks import Chart, short
 from dmask_mobile.report.charts.network import network_chart
-from dmask_mobile.report.charts.scatter import prediction_chart, trade_off_chart
-from dmask_mobile.report.records import AccuracyView, BudgetView, GateView, RunView, TableView
+from dmask_mobile.report.charts.scatter import MAX_POINTS, front_chart, prediction_chart, trade_off_chart
+from dmask_mobile.report.records import AccuracyView, BudgetView, GateView, RunView, SweepView, TableView
 
 NUMERICS = ("max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy", "golden pair")
 
@@ -298,6 +299,29 @@ def _used(check: Check) -> float | None:
     if check.measured is None or check.predicted is None or not limit > 0:
         return None
     return short(min(100.0, 100 * abs(check.measured - check.predicted) / limit))
+
+
+class SweepPage(NamedTuple):
+    """A sweep, its pictures, and its points with the most accurate first; each cost is measured or predicted."""
+
+    sweep: SweepView
+    charts: tuple[Chart, ...]
+    points: tuple[tuple[SweepPoint, tuple[str, ...]], ...]
+
+
+def sweep_page(sweep: SweepView) -> SweepPage:
+    """The page of one sweep."""
+    found = sweep.found
+    charts = (front_chart(found, cost) for cost in found.units)
+    points = sorted(found.points, key=lambda point: (not point.on_front, -point.accuracy))[:MAX_POINTS]
+    return SweepPage(
+        sweep,
+        tuple(chart for chart in charts if chart is not None),
+        tuple(
+            (point, tuple(quantity(found.cost_of(point, cost), unit) for cost, unit in found.units.items()))
+            for point in points
+        ),
+    )
 
 
 class Comparison(NamedTuple):

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.sweep import SweepRecord
 from dmask_mobile.records.verification import Check
 
 State = Literal["verified", "failed", "not verified", "not yet verified"]
@@ -249,11 +250,19 @@ class RunView(Record):
     digests: dict[str, str]
 
 
+class SweepView(Record):
+    """A sweep: what it found, by the name of its folder."""
+
+    name: str
+    found: SweepRecord
+
+
 class Report(FileRecord):
-    """All runs of one report."""
+    """All runs and sweeps of one report."""
 
     file_format: ClassVar[str] = "dmask-report"
 
     created: str
     dmask_version: str
     runs: tuple[RunView, ...]
+    sweeps: tuple[SweepView, ...] = ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.base import write_atomically
-from dmask_mobile.report.page import comparisons, run_page
+from dmask_mobile.report.page import comparisons, run_page, sweep_page
 from dmask_mobile.report.records import Report
 
 MAX_BYTES = 2_000_000
@@ -70,6 +70,7 @@ def render(report: Report) -> str:
     return environment.get_template("report.html").render(
         report=report,
         pages=[run_page(number, run) for number, run in enumerate(report.runs, start=1)],
+        sweeps=[sweep_page(sweep) for sweep in report.sweeps],
         comparisons=comparisons(report.runs),
         mark=Markup(MARK),
         style=Markup(style),

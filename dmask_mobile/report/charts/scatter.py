@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from dmask_mobile.quantities import quantity
-from dmask_mobile.report.charts.marks import Axis, Chart, Legend, Mark, frame, short, span_of
+from dmask_mobile.records.sweep import SweepRecord
+from dmask_mobile.report.charts.marks import Axis, Chart, Legend, Mark, frame, polyline, short, span_of
 from dmask_mobile.report.records import TableView
 
 WIDTH, HEIGHT = 420, 360
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 46
 NEAR = 0.10  # what a verification allows a measured latency to be from its prediction
 MAX_COLOURS = 4
+MAX_POINTS = 500  # of a sweep
 
 
 def prediction_chart(table: TableView, measured_ms: float | None) -> Chart | None:
@@ -65,6 +68,41 @@ def _band(x: Axis, y: Axis, low: float, high: float) -> Mark:
 
 def _diamond(x: float, y: float, size: float = 8) -> str:
     return f"M{x:g} {short(y - size):g}L{short(x + size):g} {y:g}L{x:g} {short(y + size):g}L{short(x - size):g} {y:g}Z"
+
+
+def front_chart(found: SweepRecord, cost: str) -> Chart | None:
+    """Accuracy against one cost of a sweep, its Pareto front drawn; None for a sweep without finished runs.
+
+    With several costs a point may be on the front for the sake of another one, and no line is drawn.
+    """
+    points = sorted(found.points[:MAX_POINTS], key=lambda point: found.cost_of(point, cost))
+    if not points:
+        return None
+    unit = found.units[cost]
+    x_low, x_high = span_of([found.cost_of(point, cost) for point in points])
+    y_low, y_high = span_of([100 * point.accuracy for point in points])
+    x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - RIGHT), Axis(y_low, y_high, HEIGHT - BOTTOM, TOP)
+    kind = "measured" if cost in found.measured_costs else "predicted"
+    marks = list(frame(x, y, f"{kind} {cost} ({unit})", "accuracy (%)", x.ticks(4)))
+    front = [(x.at(found.cost_of(point, cost)), y.at(100 * point.accuracy)) for point in points if point.on_front]
+    if len(found.units) == 1:
+        marks.append(Mark("path", "curve s0", {"d": polyline(_steps(front))}))
+    for point in points:
+        at = {"cx": x.at(found.cost_of(point, cost)), "cy": y.at(100 * point.accuracy)}
+        tip = f"{point.run}: accuracy {point.accuracy:.2%}, {kind} {cost} {quantity(found.cost_of(point, cost), unit)}"
+        css, radius = ("s0", 6) if point.on_front else ("k1", 4.5)
+        marks.append(Mark("circle", f"point {css}", {**at, "r": radius}, tip=tip))
+    description = f"{len(points)} of {found.num_runs} runs, {len(front)} of them on the Pareto front"
+    legend = (Legend("s0", "on the Pareto front"), Legend("k1", "other runs"))
+    return Chart(f"Accuracy against {cost}", description, WIDTH, HEIGHT, tuple(marks), legend)
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:
+    """The corners of a stair through points: each accuracy holds until the next cost."""
+    corners: list[tuple[float, float] | None] = []
+    for before, after in itertools.pairwise(points):
+        corners += [before, (after[0], before[1])]
+    return [*corners, *points[-1:]]
 
 
 def trade_off_chart(name: str, unit: str, values: Sequence[tuple[int, str, float, float]]) -> Chart:

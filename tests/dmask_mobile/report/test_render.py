@@ -14,6 +14,7 @@ import pytest
 from dmask_mobile import api
 from dmask_mobile.api.reporting import gather_report
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.sweep import FailedRun, SweepPoint, SweepRecord
 from dmask_mobile.report.records import Report, RunView
 from dmask_mobile.report.render import MAX_BYTES, render, write_page
 from dmask_mobile.run import RunFolder
@@ -75,8 +76,8 @@ def test_every_section_is_there_in_order(text: str) -> None:
     page = Page(text)
     found = [name for name in page.ids if re.fullmatch(r"run-1-\w+", name)]
     assert [name.removeprefix("run-1-") for name in found if name.removeprefix("run-1-") in SECTIONS] == SECTIONS
-    rest = [name for name in page.ids if name in ("compare", "reproduce", "raw")]
-    assert rest == ["compare", "reproduce", "raw"]
+    rest = [name for name in page.ids if name in ("front", "compare", "reproduce", "raw")]
+    assert rest == ["front", "compare", "reproduce", "raw"]
     assert page.ids.index("run-1-accuracy") < page.ids.index("compare")
     assert len(page.ids) == len(set(page.ids))
     assert {"main", "nav", "header", "article"} <= set(page.tags)
@@ -199,3 +200,33 @@ def test_only_a_page_of_ours_is_replaced(report: Report, tmp_path: Path) -> None
     assert path.read_text().endswith("mine")
     with pytest.raises(DmaskError, match=r"a report is an HTML file, got '.*page\.txt'"):
         api.report(folder.path, tmp_path / "page.txt")
+
+
+def test_a_sweep_shows_its_front_and_the_runs_on_it(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    for number in range(3):
+        trained_run(sweep / "runs" / f"{number}")
+    costs, accuracies = (0.05, 0.07, 0.09), (0.8, 0.7, 0.9)  # the second is worse than the first in both
+    points = tuple(
+        SweepPoint(run=f"runs/{n}", seed=0, budgets={"latency": c}, costs={"latency": c}, accuracy=a, on_front=n != 1)
+        for n, (c, a) in enumerate(zip(costs, accuracies, strict=True))
+    )
+    record = SweepRecord(
+        design_digest="d" * 16, num_runs=4, units={"latency": "ms"}, points=points,
+        failed=(FailedRun(run="runs/3", reason=HOSTILE),),
+    )  # fmt: skip
+    record.write(sweep / "sweep.json")
+    report = gather_report(sweep)
+    assert [run.name for run in report.runs] == ["2", "0"]
+    text = render(report)
+    assert "<figcaption>Accuracy against latency" in text
+    assert "3 of 4 runs, 2 of them on the Pareto front" in text
+    assert any(HOSTILE in part for part in Page(text).text)
+    outside = record.model_copy(update={"points": (points[0].model_copy(update={"run": "../elsewhere"}),)})
+    outside.write(sweep / "sweep.json")
+    with pytest.raises(DmaskError, match="outside its folder"):
+        gather_report(sweep)
+    lacking = record.model_copy(update={"units": {"latency": "ms", "macs": "macs"}})
+    lacking.write(sweep / "sweep.json")
+    with pytest.raises(DmaskError, match="the run 'runs/0' has no macs"):
+        gather_report(sweep)
