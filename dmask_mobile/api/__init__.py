@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dmask_mobile.api.describing import write_card
 from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.reporting import report, status
@@ -62,6 +63,7 @@ __all__ = [
     "sweep",
     "train",
     "verify",
+    "write_card",
 ]
 
 LOADED_WHEN_ASKED_FOR = {

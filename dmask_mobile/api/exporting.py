@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_words
+from dmask_mobile.api.describing import renew_card
 from dmask_mobile.api.run_data import data_of, locks_run, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package
@@ -140,6 +141,7 @@ def export(
         progress("export", number, len(descriptions), artifacts[-1].label)
     for platform in as_words(settings.samples):
         write_sample(platform, artifacts, folder.exports)
+    renew_card(folder, progress, settings.license)
     return tuple(artifacts)
 
 

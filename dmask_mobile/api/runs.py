@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyPath, AnyPaths, as_path, as_tuple, check_limits
+from dmask_mobile.api.describing import describe_training
 from dmask_mobile.api.exporting import export
 from dmask_mobile.api.run_data import data_of, locks_run
 from dmask_mobile.api.tables import profile
@@ -206,6 +207,7 @@ def train(
         "weights_sha256": hash_path(folder.weights_path),
     }
     type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
+    describe_training(folder, network, images, progress)
     return accuracy
 
 

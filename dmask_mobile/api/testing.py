@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyPath, as_path
+from dmask_mobile.api.describing import describe_accuracy
 from dmask_mobile.api.run_data import decoded_at, locks_run, opened_data, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
@@ -63,6 +64,7 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
         times_opened=times,
     )
     result.write(folder.test_path)
+    describe_accuracy(folder, folder.test_path, result, progress)
     return result
 
 

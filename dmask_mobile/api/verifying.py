@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_paths, as_tuple, as_words
 from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
+from dmask_mobile.api.describing import renew_card
 from dmask_mobile.api.reporting import write_report_of_run
-from dmask_mobile.api.run_data import data_of, locks_run, trained_network
+from dmask_mobile.api.run_data import locks_run
+from dmask_mobile.api.verified_images import reference_of
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import latency_names, named_tables, our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.accuracy import Split
 from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import BUDGET_TOLERANCE, Check, Verification
@@ -34,8 +36,8 @@ MAX_SECONDS = 1e6  # a process cannot wait for much longer
 class VerifySettings(NamedTuple):
     """How to verify.
 
-    ``images``: at most so many validation images; ``allow_drift``: judge latencies although the device has drifted by
-    more than 10% since its table was made; ``limits``: fields of `export.verification.numerics.Limits` to replace;
+    ``images``: at most so many images of each split; ``allow_drift``: judge latencies although the device has drifted
+    by more than 10% since its table was made; ``limits``: fields of `export.verification.numerics.Limits` to replace;
     ``bisect``: name the first wrong block; ``measured``: files with latencies measured elsewhere (see
     `latency_tables.devices.native_output.read_measurement`); ``allow_unverified``: quantities that may be 'not
     verified'; ``budget_tolerance``: the share by which a measured latency may exceed its budget;
@@ -101,16 +103,19 @@ def verify(
         child = folder.child() if folder else found[0][0].child
         if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
             raise DmaskError("these files hold different children", "verify each child by itself")
-        checks = _checks(found, folder, child, data, tables, costs, settings, process, progress)
+        checks, split = _checks(found, folder, child, data, tables, costs, settings, process, progress)
     verification = Verification(
         child_digest=child.digest(),
         created=now(),
         checks=checks,
         allow_unverified=as_words(settings.allow_unverified),
+        weights_sha256=hash_path(folder.weights_path) if folder else None,
+        split=split,
     )
     verification.write(report)
     if whole_run:
         write_report_of_run(RunFolder(targets[0]), progress)
+        renew_card(RunFolder(targets[0]), progress)
     return verification
 
 
@@ -124,8 +129,8 @@ def _checks(
     settings: VerifySettings,
     process: ModelProcess,
     progress: Progress,
-) -> tuple[Check, ...]:
-    """The lines on the run's weights, on each artifact, and on the run's budgets."""
+) -> tuple[tuple[Check, ...], Split | None]:
+    """The lines on the run's weights, on each artifact, and on the run's budgets; the split of the accuracy lines."""
     from export.verification.latency_verdict import LatencyRules
     from export.verification.verify import VerifyOptions, verify_artifact
 
@@ -136,8 +141,8 @@ def _checks(
     reference: Reference | str = "no run to compare with; give --run RUN"
     checks: list[Check] = []
     if folder is not None:
-        reference, accuracy = _reference(folder, data, settings.images)
-        checks.extend(filter(None, (accuracy,)))
+        reference, of_weights = reference_of(folder, data, settings.images, progress)
+        checks.extend(of_weights)
     rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
     options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules, process.open)
     for number, (artifact, place) in enumerate(found, start=1):
@@ -146,7 +151,7 @@ def _checks(
     if record is not None:
         formats = {artifact.model_format for artifact, _ in found}
         checks.extend(budget_checks(record, child, costs, predictions, formats, tuple(checks)))
-    return tuple(checks)
+    return tuple(checks), None if isinstance(reference, str) else reference.split
 
 
 def _check_settings(settings: VerifySettings) -> None:
@@ -213,36 +218,6 @@ def _artifact_in(path: Path, folder: RunFolder | None, process: ModelProcess) ->
                 return artifact
     (name,) = (name for name, found in FORMATS.items() if found is its_format)
     return artifact_of(path, ModelDescription.from_metadata(process.open(name, path).metadata(), str(path)))
-
-
-def _reference(folder: RunFolder, data: str | None, images: int) -> tuple[Reference, Check | None]:
-    """The run's network in PyTorch with images, and the line on the accuracy of its weights."""
-    import torch
-
-    from dmask_mobile.data.images import seen
-    from export.verification.reference import Reference, check_accuracy, random_images
-    from export.verification.verify import MIN_IMAGES
-
-    record, child = folder.record(), folder.child()
-    network = trained_network(folder)
-    reference = Reference(
-        network.eval(),
-        child.digest(),
-        hash_path(folder.weights_path),
-        record.preprocessing,
-        record.class_names,
-        torch.empty(0),
-        None,
-        record.accuracy,
-    )
-    if data is None and record.data is None:
-        return replace(reference, images=random_images(child, MIN_IMAGES)), None
-    known = data_of(record, child, data, check_classes=record.accuracy is not None)
-    # Random ones: a folder of images comes class by class.
-    order = torch.randperm(len(known.val), generator=torch.Generator().manual_seed(0))[:images]
-    labels = known.val.labels[order] if known.classes == child.classes else None
-    reference = replace(reference, images=seen(known.val.pixels(order), known), labels=labels)
-    return reference, check_accuracy(reference, len(known.val), data not in (None, record.data))
 
 
 def _predictions(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dmask_mobile import __version__
+from dmask_mobile.cli.card_commands import card
 from dmask_mobile.cli.deploy_commands import export, verify
 from dmask_mobile.cli.device_commands import devices, doctor
 from dmask_mobile.cli.report_commands import report, status
@@ -32,6 +33,7 @@ app.command()(export)
 app.command()(verify)
 app.command()(report)
 app.command()(status)
+app.command()(card)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 

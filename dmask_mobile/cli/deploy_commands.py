@@ -88,7 +88,7 @@ def verify(
     run: Annotated[Path | None, typer.Option(help="The run that the files came from, with the weights.")] = None,
     data: OptionalData = None,
     table: Tables = None,
-    images: Annotated[int, typer.Option(min=256, help="At most so many validation images.")] = 1000,
+    images: Annotated[int, typer.Option(min=256, help="At most so many images of each split.")] = 1000,
     limit: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, for example max_error=0.01; may be repeated.")
     ] = None,

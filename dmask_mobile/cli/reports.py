@@ -5,20 +5,18 @@ Labels, units and notes may come from files of somebody else: they are escaped f
 
 from __future__ import annotations
 
-import html
-import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from dmask_mobile.errors import MAX_MESSAGE, shown
+from dmask_mobile.markdown import as_markdown
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 
 MARKS = {"passed": "✅", "failed": "❌", "not verified": "⚠️", "not predicted": "➖"}
 COLUMNS = ("artifact", "quantity", "predicted", "measured", "allowed", "verdict", "note")
 ALIGNED = "| --- | --- | ---: | ---: | ---: | --- | --- |"
-MARKDOWN_SIGNS = re.compile(r"([\\`*|\[\]~])")
 
 
 def to_markdown(verification: Verification) -> str:
@@ -91,12 +89,17 @@ def _main_figures(verification: Verification) -> Iterator[str]:
     for artifact in artifacts:
         checks = [check for check in verification.checks if check.artifact == artifact]
         measured = {check.quantity: quantity(check.measured, check.unit) for check in checks}
+        accuracies = [
+            f"{quantity(c.measured, c.unit)}{c.quantity.removeprefix('accuracy')}"
+            for c in checks
+            if c.quantity.partition(" ")[0] == "accuracy" and c.measured is not None
+        ]
         latency = ", ".join(
             f"{quantity(c.measured, c.unit)} (predicted {quantity(c.predicted, c.unit)})"
             for c in checks
             if c.quantity.startswith("latency") and not c.quantity.endswith(BUDGET_SUFFIX) and c.measured is not None
         )
-        yield _row(artifact, measured.get("accuracy", "-"), latency or "-", measured.get("size", "-"))
+        yield _row(artifact, ", ".join(accuracies) or "-", latency or "-", measured.get("size", "-"))
 
 
 def _message(check: Check, verdict: str) -> str:
@@ -108,12 +111,7 @@ def _message(check: Check, verdict: str) -> str:
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
-
-
-def _cell(text: str) -> str:
-    """Text that Markdown shows as it is, in one cell: no markup, no HTML, no line break."""
-    return html.escape(MARKDOWN_SIGNS.sub(r"\\\1", _plain(" ".join(text.split()))), quote=False)
+    return f"| {' | '.join(as_markdown(cell) for cell in cells)} |"
 
 
 def _plain(text: str) -> str:

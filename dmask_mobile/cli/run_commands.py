@@ -178,8 +178,8 @@ def open_test_split(run: Run, as_json: Json = False) -> None:
     with ShownProgress() as progress:
         found = api.measure_accuracy(run, progress=progress)
     if as_json:
-        print_json({"num_images": found.num_images, "class_accuracies": found.class_accuracies(), **found.to_dict()})
+        print_json({"num_images": found.num_images, **found.to_dict()})
         return
     for line in accuracy_summary(found):
         console.print(line)
-    console.print(f"confusion matrix in {run / 'test.json'}")
+    console.print(f"confusion matrix in {run / 'test.json'}, and in test_confusion.csv, .png and .svg beside it")

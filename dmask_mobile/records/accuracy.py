@@ -21,10 +21,12 @@ class AccuracyRecord(FileRecord):
     ``confusion``: images by true class (rows) and by predicted class; ``interval``: of the accuracy, 95%, by Wilson's
     score; ``num_skipped``: images of the split that do not decode and were left out; ``num_training_images``: how many
     the weights were trained on, where that is known; ``times_opened``: how often the test split had been opened for
-    this run, 0 for ``val`` (see `SplitOpenings`).
+    this run, 0 for ``val`` (see `SplitOpenings`). The file also has ``class_accuracies``, which follow from these.
     """
 
     file_format: ClassVar[str] = "dmask-test"
+    file_version: ClassVar[int] = 2  # 1 had no accuracies of classes
+    oldest_version: ClassVar[int | None] = 1
     max_bytes: ClassVar[int] = 256 * 2**20  # a matrix of 1,000 classes has 2 MB
     indent: ClassVar[int | None] = None
 
@@ -38,6 +40,17 @@ class AccuracyRecord(FileRecord):
     num_skipped: NonNegativeInt = 0
     num_training_images: PositiveInt | None = None
     times_opened: NonNegativeInt = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file's content: the head, the fields and the accuracy of each class."""
+        return {**super().to_dict(), "class_accuracies": self.class_accuracies()}
+
+    @classmethod
+    def from_dict(cls, content: object, source: str) -> Self:
+        """The record in a parsed file; see `FileRecord.from_dict`."""
+        if isinstance(content, dict):
+            content = {key: value for key, value in content.items() if key != "class_accuracies"}
+        return super().from_dict(content, source)
 
     @classmethod
     def from_confusion(cls, confusion: Sequence[Sequence[int]], **fields: Any) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from dmask_mobile.records.accuracy import Split
 from dmask_mobile.records.base import FileRecord, Record
 
 Verdict = Literal["passed", "failed", "not verified", "not predicted"]
@@ -39,16 +40,20 @@ class Check(Record):
 class Verification(FileRecord):
     """All checks of one child's artifacts.
 
-    ``allow_unverified``: quantities whose lines the user allows to be 'not verified'.
+    ``allow_unverified``: quantities whose lines the user allows to be 'not verified'; ``weights_sha256``: of the run's
+    weights, None without a run; ``split``: of the images of the accuracy lines, None without labelled images.
     """
 
     file_format: ClassVar[str] = "dmask-verification"
-    file_version: ClassVar[int] = 3  # 2 said 'not promised' for 'not predicted'
+    file_version: ClassVar[int] = 4  # 2 said 'not promised' for 'not predicted'; 3 named no weights and no split
+    oldest_version: ClassVar[int | None] = 3
 
     child_digest: str
     created: str
     checks: tuple[Check, ...]
     allow_unverified: tuple[str, ...] = ()
+    weights_sha256: str | None = None
+    split: Split | None = None
 
     @property
     def passed(self) -> bool:

@@ -58,7 +58,7 @@ def artifact_views(artifacts: Sequence[Artifact], verification: Verification | N
     views = []
     for artifact in artifacts:
         checks = [c for c in verification.checks if c.artifact == artifact.label] if verification else []
-        measured = {check.quantity: check.measured for check in checks}
+        accuracies = (check.measured for check in checks if check.quantity.startswith("accuracy"))
         views.append(
             ArtifactView(
                 label=artifact.label,
@@ -67,7 +67,7 @@ def artifact_views(artifacts: Sequence[Artifact], verification: Verification | N
                 file=artifact.path,
                 sha256=artifact.sha256,
                 size_bytes=artifact.size_bytes,
-                accuracy=measured.get("accuracy"),
+                accuracy=next(accuracies, None),
                 latency=tuple(check for check in checks if is_latency(check)),
                 state=state_of(verification, checks),
                 numerics=tuple(check for check in checks if check.quantity.startswith(NUMERIC)),

@@ -11,23 +11,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmask_mobile.nets.build import ChildNetwork
+from dmask_mobile.records.accuracy import Split
 from dmask_mobile.records.artifact import UNIT_RANGE, Output, Preprocessing
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import Check, Verdict, line_of
 from export.deployable import Deployable
 
 ACCURACY_TOLERANCE = 0.005
-"""How far the accuracy of the stored weights may be from the recorded one, on all validation images."""
+"""How far the accuracy of the stored weights may be from the recorded one, on all images of a split."""
 SAMPLING_SPREADS = 4
-"""So many standard deviations more where the images are a sample of the validation images."""
+"""So many standard deviations more where the images are a sample of the split."""
+IMAGES_OF = {"test": "test images", "val": "validation images"}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images (N, C, R, R) in 0..1 of the test split with labels (N,), out of ``population`` images."""
+
+    images: Tensor
+    labels: Tensor
+    population: int
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The run's network in PyTorch, and images (N, C, R, R) in 0..1.
+    """The run's network in PyTorch, and images (N, C, R, R) in 0..1, those for validation where the run has data.
 
     ``weights_digest``: of the network's weights, as artifacts name them; ``preprocessing``: the run's normalization;
-    ``labels`` (N,): None for images without; ``recorded_accuracy``: what ``run.json`` says, None where it says nothing.
+    ``labels`` (N,): None for images without; ``recorded_accuracy``: what ``run.json`` says, None where it says nothing;
+    ``test``: what accuracies are compared on, None where the data has no test split: then ``images`` serve.
     """
 
     network: ChildNetwork
@@ -38,26 +50,44 @@ class Reference:
     images: Tensor
     labels: Tensor | None
     recorded_accuracy: float | None = None
+    test: HeldOut | None = None
 
     @cached_property
-    @torch.no_grad()
     def logits(self) -> Tensor:
-        """What the network gives (N, classes), normalized as the run says, not as an artifact does."""
+        """What the network gives for the images (N, classes), normalized as the run says, not as an artifact does."""
+        return self._logits_of(self.images)
+
+    @cached_property
+    def test_logits(self) -> Tensor:
+        """The same for the images of the test split, where there is one."""
+        return torch.empty(0) if self.test is None else self._logits_of(self.test.images)
+
+    @torch.no_grad()
+    def _logits_of(self, images: Tensor) -> Tensor:
         plain = self.preprocessing.model_copy(update={"layout": "NCHW", "input_range": UNIT_RANGE})
         model = Deployable(self.network, plain)
-        return torch.cat([model(image[None]) for image in self.images])
+        return torch.cat([model(image[None]) for image in images])
 
     def scores(self, output: Output) -> Tensor:
-        """What an artifact should give (N, classes)."""
+        """What an artifact should give for the images (N, classes)."""
         return self.logits.softmax(1) if output == "probabilities" else self.logits
+
+    def test_scores(self, output: Output) -> Tensor:
+        """What an artifact should give for the images of the test split (N, classes)."""
+        return self.test_logits.softmax(1) if output == "probabilities" else self.test_logits
+
+    @property
+    def split(self) -> Split | None:
+        """The split that accuracies are compared on; None for images without labels."""
+        if self.test is not None:
+            return "test"
+        return None if self.labels is None else "val"
 
 
 def check_accuracy(reference: Reference, population: int, other_images: bool) -> Check | None:
     """The line that compares the accuracy of the stored weights with the one in ``run.json``; None without one.
 
     A damaged weight, or weights of another training, show here: every other line compares with these weights.
-    Allowed are 0.5 points, and four standard deviations of the accuracy on so many of the validation images, drawn
-    without putting back: ``sqrt(p (1 - p) / n * (1 - n / population))``.
 
     Args:
         reference: network, images and the recorded accuracy.
@@ -72,16 +102,39 @@ def check_accuracy(reference: Reference, population: int, other_images: bool) ->
         note = "the images have no labels of the child's classes"
         return line_of("run", "accuracy of the weights", "share", recorded, None, "-", "not verified", note)
     measured = float((reference.logits.argmax(1) == labels).double().mean())
-    variance = recorded * (1 - recorded) / len(labels) * (1 - len(labels) / population)
+    return _accuracy_line("val", recorded, measured, len(labels), population, other_images)
+
+
+def check_test_accuracy(reference: Reference, recorded: float) -> Check | None:
+    """The line that compares the accuracy of the stored weights with that in ``test.json``; None without a test split.
+
+    Args:
+        reference: network and images of the test split.
+        recorded: what ``test.json`` says of these weights.
+    """
+    if reference.test is None:
+        return None
+    measured = float((reference.test_logits.argmax(1) == reference.test.labels).double().mean())
+    return _accuracy_line("test", recorded, measured, len(reference.test.labels), reference.test.population, False)
+
+
+def _accuracy_line(
+    split: Split, recorded: float, measured: float, count: int, population: int, other_images: bool
+) -> Check:
+    """Allowed are 0.5 points, and four standard deviations of the accuracy on so many images of the split, drawn
+    without putting back: ``sqrt(p (1 - p) / n * (1 - n / population))``.
+    """
+    variance = recorded * (1 - recorded) / count * (1 - count / population)
     tolerance = ACCURACY_TOLERANCE + SAMPLING_SPREADS * math.sqrt(variance)
-    note = f"{len(labels)} of {population} validation images"
+    note = f"{count} of {population} {IMAGES_OF[split]}"
     kept = abs(measured - recorded) <= tolerance
     if not kept and other_images:
         note = f"{note}, which are not those of run.json"
     elif not kept:
         note = f"{note}; the weights are not those that were trained: train again, or restore them and export again"
     verdict: Verdict = "passed" if kept else "not verified" if other_images else "failed"
-    return line_of("run", "accuracy of the weights", "share", recorded, measured, f"{tolerance:.2%}", verdict, note)
+    name = f"accuracy of the weights ({split})"
+    return line_of("run", name, "share", recorded, measured, f"{tolerance:.2%}", verdict, note)
 
 
 def random_images(child: ChildSpec, count: int) -> Tensor:

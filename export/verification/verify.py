@@ -39,8 +39,8 @@ from export.verification.latency_verdict import (
     PredictedLatency,
     judge_latencies,
 )
-from export.verification.numerics import COSINE_QUANTILE, Limits, compare, limits_of
-from export.verification.reference import Reference
+from export.verification.numerics import COSINE_QUANTILE, Limits, Numerics, compare, limits_of
+from export.verification.reference import IMAGES_OF, Reference
 
 MIN_IMAGES = 256
 BATCH = 16
@@ -50,6 +50,8 @@ MIN_ERROR: dict[Precision, float] = {"fp16": 2e-5, "int8": 3e-3}
 SIZE_SHARE = 0.05
 SIZE_EXTRA_BYTES: dict[Precision, int] = {"fp32": 65_536, "fp16": 65_536, "int8": 196_608}
 """For the graph's own description and metadata; int8 describes the scales of every tensor."""
+
+Outputs = dict[str, Tensor]
 
 
 def open_here(model_format: ModelFormat, path: Path) -> ExportedModel:
@@ -124,9 +126,12 @@ def _numerics(
         return
     plain = Deployable(reference.network, artifact.preprocessing, artifact.output)
     images = plain.as_input(reference.images)
+    held_out = None if reference.test is None else plain.as_input(reference.test.images)
     limits = limits_of(artifact.precision, options.limits)
     try:
-        computed = (("", _in_batches(model.run, images)), (" (Core ML)", _predicted_on_a_mac(model, images)))
+        computed = [("", _outputs(lambda part: _in_batches(model.run, part), images, held_out))]
+        if sys.platform == "darwin" and isinstance(model, CoreMLModel | IsolatedModel):
+            computed.append((" (Core ML)", _outputs(model.predict, images, held_out)))
     except UnresponsiveError:
         raise
     except Exception as error:  # runtimes raise each their own, for images of another size, say
@@ -134,10 +139,10 @@ def _numerics(
         yield line_of(artifact.label, "outputs", "", 1, None, "0", "failed", reason)
         return
     failing: dict[str, Tensor] | None = None
-    for source, outputs in computed:
+    for source, (outputs, of_test) in computed:
         if outputs is None:
             continue
-        for check in _compared(artifact, outputs, reference, limits):
+        for check in _compared(artifact, outputs, of_test, reference, limits):
             failing = outputs if check.verdict == "failed" else failing
             yield check.model_copy(update={"quantity": check.quantity + source})
     if options.bisect and failing is not None:
@@ -160,13 +165,16 @@ def _worst_image(outputs: dict[str, Tensor], scores_NK: Tensor) -> int:
     return compare(scores_NK, found[0], None).worst_image
 
 
-def _predicted_on_a_mac(model: ExportedModel, images: Tensor) -> dict[str, Tensor] | None:
-    if sys.platform != "darwin" or not isinstance(model, CoreMLModel | IsolatedModel):
-        return None
-    return model.predict(images)  # one image after the other
+def _outputs(
+    run: Callable[[Tensor], Outputs | None], images: Tensor, held_out: Tensor | None
+) -> tuple[Outputs | None, Outputs | None]:
+    """The outputs for the images, and for those of the test split where there is one."""
+    return run(images), None if held_out is None else run(held_out)
 
 
-def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Reference, limits: Limits) -> Iterator[Check]:
+def _compared(
+    artifact: Artifact, outputs: Outputs, of_test: Outputs | None, reference: Reference, limits: Limits
+) -> Iterator[Check]:
     if len(outputs) != 1:
         note = f"the network has one output, the artifact {len(outputs)}: {', '.join(outputs) or 'none'}"
         yield line_of(artifact.label, "outputs", "", 1, len(outputs), "0", "failed", note)
@@ -203,15 +211,34 @@ def _compared(artifact: Artifact, outputs: dict[str, Tensor], reference: Referen
     yield line("cosine", "", 1.0, found.cosine, f"at least {limits.min_cosine:g}", kept, low)
     yield at_least("SNR", "dB", None, found.snr_db, limits.min_snr_db)
     yield at_least("top-1 agreement", "share", 1.0, found.top1_agreement, limits.min_top1_agreement)
-    allowed = f"{limits.max_accuracy_drop:g}"
-    if found.accuracy is None or found.reference_accuracy is None:
-        yield line_of(
-            artifact.label, "accuracy", "share", None, None, allowed, "not predicted", "the images have no labels"
-        )
-    else:
-        drop = abs(found.accuracy - found.reference_accuracy)
-        kept = drop <= limits.max_accuracy_drop
-        yield line("accuracy", "share", found.reference_accuracy, found.accuracy, allowed, kept)
+    if reference.test is not None and of_test is not None:
+        (scores,) = of_test.values()
+        found = compare(reference.test_scores(artifact.output), scores, reference.test.labels)
+    yield _accuracy(artifact, found, reference, limits)
+
+
+def _accuracy(artifact: Artifact, found: Numerics, reference: Reference, limits: Limits) -> Check:
+    """The line on the artifact's accuracy, which says on which split."""
+    limit, split = limits.max_accuracy_drop, reference.split
+    if found.accuracy is None or found.reference_accuracy is None or split is None:
+        note = "the images have no labels"
+        return line_of(artifact.label, "accuracy", "share", None, None, f"{limit:g}", "not predicted", note)
+    count, total = len(reference.images), ""
+    if reference.test is not None:
+        count, total = len(reference.test.labels), f" of {reference.test.population}"
+    if count < MIN_IMAGES:  # of few test images one may differ, as of 256
+        limit = max(limit, 1 / count)
+    verdict = judge(found.reference_accuracy, found.accuracy, limit)
+    return line_of(
+        artifact.label,
+        f"accuracy ({split})",
+        "share",
+        found.reference_accuracy,
+        found.accuracy,
+        f"{limit:g}",
+        verdict,
+        f"{count}{total} {IMAGES_OF[split]}",
+    )
 
 
 def _golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Iterator[Check]:

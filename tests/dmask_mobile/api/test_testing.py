@@ -99,6 +99,48 @@ def test_the_test_split_is_read_once(whole: Trained, run: Path) -> None:
     assert api.measure_accuracy(run).times_opened == 2
 
 
+def test_nothing_else_opens_it(run: Path) -> None:
+    with noting_opened_images() as opened:
+        api.export(run, "onnx", "int8")
+        api.write_card(run, license_name="mit")
+        assert opened
+        assert not of_test(opened)
+    assert not RunFolder(run).test_openings_path.exists()
+
+
+def test_a_run_describes_itself(run: Path) -> None:
+    names = {"val.json", "val_classes.csv", "val_confusion.csv", "val_confusion.png", "val_confusion.svg"}
+    assert names <= {path.name for path in run.iterdir()}
+    val, record = AccuracyRecord.read(run / "val.json"), RunFolder(run).record()
+    assert (val.split, val.accuracy, val.num_images, val.num_training_images) == ("val", record.accuracy, 20, 80)
+    assert val.weights_sha256 == record.weights_sha256
+    card = run / "README.md"
+    assert "a **validation figure**" in card.read_text()
+    api.measure_accuracy(run)
+    assert "top-1 on 40 test images" in card.read_text()
+    assert (run / "test_confusion.svg").exists()
+    assert api.write_card(run, license_name="mit") == (card, None)
+    api.export(run, "onnx")
+    assert "license: mit\n" in card.read_text()
+    assert "- onnx\n" in card.read_text()
+    card.write_text("mine")
+    notes: list[str] = []
+    api.export(run, "onnx", progress=lambda stage, done, total, note="": notes.append(note))
+    assert card.read_text() == "mine"
+    assert notes[-1] == f"model card in '{run}/README.generated.md'; '{card}' was edited by hand and is kept"
+    with pytest.raises(DmaskError, match="a licence is a line of 1 to 1000 characters, got ''"):
+        api.write_card(run, license_name="")
+
+
+def test_a_problem_with_the_card_does_not_fail_the_command(run: Path) -> None:
+    (run / "val.json").write_text("{")
+    notes: list[str] = []
+    api.export(run, "onnx", progress=lambda stage, done, total, note="": notes.append(note))
+    assert notes[-1].startswith("no model card: cannot read")
+    with pytest.raises(DmaskError, match="cannot read"):
+        api.write_card(run)
+
+
 def test_an_interrupted_opening_counts(run: Path) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -15,9 +15,11 @@ from dmask_mobile.api.verifying import check_fits_one
 from dmask_mobile.costs.counts import Macs, Params, block_layers
 from dmask_mobile.costs.memory import PeakActivationBytes
 from dmask_mobile.costs.model import AdditiveCost
+from dmask_mobile.data.load import load_data
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision, Preprocessing
 from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.openings import SplitOpenings
 from dmask_mobile.records.space import load_space
 from dmask_mobile.records.verification import Check, Verification
 from dmask_mobile.run import BudgetRecord, RunFolder, RunRecord
@@ -32,7 +34,7 @@ CHILD = SPACE.child(SPACE.smallest(), "small")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Enough images for a verification, of two classes."""
     root = tmp_path_factory.mktemp("data")
-    for part, count in (("train", 20), ("val", 130)):
+    for part, count in (("train", 20), ("val", 130), ("test", 20)):
         for index, name in enumerate(("cat", "dog")):
             (root / part / name).mkdir(parents=True)
             for number in range(count):
@@ -59,6 +61,44 @@ def test_a_run_with_two_precisions(run: Path, data: str) -> None:
     assert all(check.verdict == "passed" for check in lines(verification, "onnx").values())
     assert Verification.read(run / "verification.json") == verification
     assert f"child <code>{CHILD.digest()}</code>" in (run / "report.html").read_text()
+
+
+def test_accuracies_are_those_of_the_test_split(run: Path, data: str, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    verification = api.verify(copy, data=data)
+    for artifact in ("onnx", "onnx int8"):
+        line = lines(verification, artifact)["accuracy (test)"]
+        assert (line.verdict, line.note) == ("passed", "40 of 40 test images")
+        assert float(line.allowed) == 1 / 40
+    assert verification.split == "test"
+    api.verify(copy, data=data)
+    openings = SplitOpenings.read(copy / "test_openings.json").openings
+    assert [(opening.by, opening.weights_sha256) for opening in openings] == [
+        ("dmask verify", verification.weights_sha256)
+    ]
+
+
+def test_the_weights_must_have_the_accuracy_of_test_json(run: Path, data: str, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    weights, digest = RunFolder(run).record().weights_sha256, load_data(data, CHILD.resolution).digest
+    RunFolder(copy).record().model_copy(update={"data": data, "data_digest": digest}).write(copy / "run.json")
+    tested = api.measure_accuracy(copy)
+    assert (tested.weights_sha256, tested.split, tested.num_images) == (weights, "test", 40)
+    line = lines(api.verify(copy), "run")["accuracy of the weights (test)"]
+    assert (line.verdict, line.predicted, line.measured) == ("passed", tested.accuracy, tested.accuracy)
+    tested.model_copy(update={"accuracy": tested.accuracy - 0.2}).write(copy / "test.json")
+    assert lines(api.verify(copy), "run")["accuracy of the weights (test)"].verdict == "failed"
+    assert "accuracy of the weights (test)" not in lines(api.verify(copy, data=str(Path(data) / "val")), "run")
+
+
+def test_data_without_a_test_split_is_judged_on_val(run: Path, data: str, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(Path(data) / part, tmp_path / "data" / part)
+    verification = api.verify([run / "exports" / "model.onnx"], data=str(tmp_path / "data"))
+    line = lines(verification, "onnx")["accuracy (val)"]
+    assert (line.note, line.allowed, verification.split) == ("260 validation images", "0.005", "val")
 
 
 def test_a_file_in_its_run_finds_all_it_needs(run: Path, data: str) -> None:
@@ -122,7 +162,7 @@ def test_weights_without_their_recorded_accuracy_are_caught(run: Path, data: str
     api.export(copy, ["onnx"])
     verification = api.verify(copy)
     assert not verification.passed
-    check = lines(verification, "run")["accuracy of the weights"]
+    check = lines(verification, "run")["accuracy of the weights (val)"]
     assert (check.verdict, check.predicted) == ("failed", 0.25)
     assert check.note.startswith("260 of 260 validation images; the weights are not those that were trained")
     assert all(c.verdict in ("passed", "not predicted") for c in lines(verification, "onnx").values())

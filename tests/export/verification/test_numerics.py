@@ -16,7 +16,7 @@ from export.verification.numerics import LIMITS, compare
 from export.verification.verify import verify_artifact
 from tests.export.factory import exported, reference
 
-QUALITY = {"max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy"}
+QUALITY = {"max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy (val)"}
 Stored = dict[str, onnx.TensorProto]
 
 

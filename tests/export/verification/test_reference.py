@@ -42,6 +42,7 @@ def test_the_weights_must_have_the_recorded_accuracy(
     assert check.verdict == verdict
     assert (check.artifact, check.predicted) == ("run", recorded)
     tolerance = 0.005 + 4 * math.sqrt(recorded * (1 - recorded) / 256 * (1 - 256 / population))
+    assert check.quantity == "accuracy of the weights (val)"
     assert check.allowed == f"{100 * tolerance:.2f}%"
 
 

@@ -24,7 +24,7 @@ from tests.export.factory import CHILD, SPACE, exported, reference
 from tests.export.formats_at import ALL_FORMATS
 
 QUANTITIES = {
-    "identity", "golden pair", "max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy",
+    "identity", "golden pair", "max error", "mean error", "cosine", "SNR", "top-1 agreement", "accuracy (val)",
     "macs (graph)", "macs (fvcore)", "params (graph)", "params (fvcore)", "stray transposes, casts", "size",
 }  # fmt: skip
 PREDICTION = LatencyPrediction(

@@ -1,0 +1,123 @@
+"""What a run says of itself: its accuracy class by class, and the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dmask_mobile.api.arguments import AnyPath, as_path
+from dmask_mobile.api.run_data import locks_run
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.names import MAX_LINE, check_line
+from dmask_mobile.run import RunFolder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dmask_mobile.data.images import ImageData
+    from dmask_mobile.records.accuracy import AccuracyRecord
+
+
+class WrittenCard(NamedTuple):
+    """Where a card was written, and the ``README.md`` that a person had edited and that was kept, if there was one."""
+
+    path: Path
+    kept: Path | None
+
+    @property
+    def note(self) -> str:
+        """That in words."""
+        kept = f"; '{self.kept}' was edited by hand and is kept" if self.kept else ""
+        return f"model card in '{self.path}'{kept}"
+
+
+@locks_run("dmask card")
+def write_card(run: AnyPath, *, license_name: str | None = None) -> WrittenCard:
+    """Writes the model card of a run.
+
+    Args:
+        run: the run folder.
+        license_name: the licence of the model, the Hub's identifier (``apache-2.0``) or another line of text; what the
+            card says already where it is None.
+
+    Raises:
+        DmaskError: for a folder that is no run, a run without a child, a damaged record, or no licence's name.
+    """
+    if license_name is not None:
+        check_license(license_name)
+    return _write(RunFolder(as_path(run)), license_name)
+
+
+def describe_training(
+    folder: RunFolder, network: nn.Module, images: ImageData, progress: Progress = silent
+) -> AccuracyRecord:
+    """The accuracy of freshly trained weights on the validation images; writes ``val.json``, its tables and pictures,
+    and the card.
+
+    Args:
+        folder: the run, whose record already names the weights.
+        network: the child with these weights.
+        images: the data that it was trained on.
+        progress: told about the card.
+    """
+    from dmask_mobile.records.accuracy import AccuracyRecord
+    from dmask_mobile.training.train import confusion_of
+
+    record = folder.record()
+    found = AccuracyRecord.from_confusion(
+        confusion_of(network, images.val, images, images.classes).tolist(),
+        split="val",
+        data_digest=images.digest,
+        weights_sha256=record.weights_sha256,
+        class_names=images.class_names,
+        num_training_images=len(images.train),
+    )
+    found.write(folder.val_path)
+    describe_accuracy(folder, folder.val_path, found, progress)
+    return found
+
+
+def describe_accuracy(folder: RunFolder, path: Path, found: AccuracyRecord, progress: Progress = silent) -> None:
+    """Tables and pictures beside the record ``path``, and the card."""
+    from dmask_mobile.cards.class_table import write_tables
+    from dmask_mobile.cards.confusion_picture import write_pictures
+
+    write_tables(found, path.parent, path.stem)
+    write_pictures(found, path.parent, path.stem)
+    renew_card(folder, progress)
+
+
+def renew_card(folder: RunFolder, progress: Progress = silent, license_name: str = "") -> None:
+    """Writes the card again, at the end of a command whose own result must not depend on it: a problem is only told."""
+    try:
+        note = _write(folder, license_name or None).note
+    except (DmaskError, OSError) as error:
+        note = f"no model card: {error}"
+    progress("card", 1, 1, note)
+
+
+def check_license(name: str) -> None:
+    """Checks the name of a licence.
+
+    Raises:
+        DmaskError: when it is empty, longer than a line may be, or no line.
+    """
+    try:
+        is_line = bool(check_line(name).strip()) and len(name) <= MAX_LINE
+    except ValueError:
+        is_line = False
+    if not is_line:
+        raise DmaskError(
+            f"a licence is a line of 1 to {MAX_LINE} characters, got '{name[:MAX_LINE]}'", "for example apache-2.0"
+        )
+
+
+def _write(folder: RunFolder, license_name: str | None) -> WrittenCard:
+    from dmask_mobile.cards.facts import facts_of
+    from dmask_mobile.cards.keeping import CARD_NAME, keep_card, license_in
+    from dmask_mobile.cards.model_card import UNKNOWN_LICENSE, card_text
+
+    said = license_in(folder.path) if license_name is None else license_name
+    path = keep_card(folder.path, card_text(facts_of(folder), "" if said == UNKNOWN_LICENSE else said))
+    return WrittenCard(path, None if path.name == CARD_NAME else folder.path / CARD_NAME)

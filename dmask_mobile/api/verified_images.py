@@ -1,0 +1,91 @@
+"""What exported models are compared with: the run's network on validation images, and for accuracies on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dmask_mobile.api.run_data import decoded_at, opened_data, trained_network
+from dmask_mobile.api.testing import note_opening
+from dmask_mobile.progress import Progress
+from dmask_mobile.records.accuracy import AccuracyRecord
+from dmask_mobile.records.artifact import hash_path
+from dmask_mobile.records.verification import Check
+from dmask_mobile.run import RunFolder, RunRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dmask_mobile.data.images import ImageSet
+    from export.verification.reference import Reference
+
+BATCH = 64  # images that are decoded at a time
+
+
+def reference_of(
+    folder: RunFolder, data: str | None, images: int, progress: Progress
+) -> tuple[Reference, tuple[Check, ...]]:
+    """The run's network in PyTorch with at most ``images`` validation images and as many test images, and the lines on
+    the accuracy of its weights.
+
+    The test split is for accuracies alone. It stays closed where the data has other classes than the child.
+
+    Raises:
+        DmaskError: as `opened_data`, and for an image that does not decode.
+    """
+    import torch
+
+    from export.verification.reference import HeldOut, Reference, check_accuracy, random_images
+    from export.verification.verify import MIN_IMAGES
+
+    record, child = folder.record(), folder.child()
+    reference = Reference(
+        trained_network(folder).eval(),
+        child.digest(),
+        hash_path(folder.weights_path),
+        record.preprocessing,
+        record.class_names,
+        torch.empty(0),
+        None,
+        record.accuracy,
+    )
+    if data is None and record.data is None:
+        return replace(reference, images=random_images(child, MIN_IMAGES)), ()
+    opened = opened_data(record, child, data, check_classes=record.accuracy is not None)
+    options = record.data_options.model_copy(update={"memory_bytes": 0})  # no more is decoded than the sample
+    own_classes, own_data = len(opened.class_names) == child.classes, data in (None, record.data)
+    val, _ = opened.read("val", decoded_at(record, child), options, progress)
+    pixels, labels = _sample(val, images, child.resolution)
+    reference = replace(reference, images=pixels, labels=labels if own_classes else None)
+    if own_classes and "test" in opened.splits:
+        note_opening(folder, reference.weights_digest, "dmask verify")
+        test, _ = opened.read("test", decoded_at(record, child), options, progress)
+        reference = replace(reference, test=HeldOut(*_sample(test, images, child.resolution), len(test)))
+    checks = [check_accuracy(reference, len(val), not own_data)]
+    checks += _test_checks(folder, record, reference) if own_data else []
+    return reference, tuple(check for check in checks if check)
+
+
+def _test_checks(folder: RunFolder, record: RunRecord, reference: Reference) -> Iterator[Check | None]:
+    """The line that compares the weights with ``test.json``, where that is of these weights, this data and ``test``."""
+    from export.verification.reference import check_test_accuracy
+
+    if folder.test_path.exists():
+        kept = AccuracyRecord.read(folder.test_path)
+        of_kept, own = (kept.weights_sha256, kept.data_digest), (reference.weights_digest, record.data_digest)
+        if kept.split == "test" and of_kept == own:
+            yield check_test_accuracy(reference, kept.accuracy)
+
+
+def _sample(images: ImageSet, most: int, resolution: int) -> tuple[Tensor, Tensor]:
+    """At most so many random images (N, C, R, R) in 0..1, the same ones every time, and their labels (N,)."""
+    import torch
+
+    from dmask_mobile.supernet.resolution import subsample
+
+    # Random ones: a folder of images comes class by class.
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most].tolist()
+    chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    found = [(subsample(pixels, resolution), labels) for pixels, labels in images.batches(chunks)]
+    return torch.cat([pixels for pixels, _ in found]).float() / 255, torch.cat([labels for _, labels in found])

@@ -1,0 +1,112 @@
+"""What a model card says, collected from the records of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from dmask_mobile.records.accuracy import AccuracyRecord
+from dmask_mobile.records.artifact import Artifact
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
+from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
+
+SHOWN_QUANTITIES = ("accuracy", "top-1", "latency", "size", "macs", "params")
+"""First words of the lines of a verification that a card shows, beside those of budgets."""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """A run as its card describes it; what is of other weights than the run's is None.
+
+    ``accuracy``: of the test split where it was measured, else of the validation images.
+    """
+
+    record: RunRecord
+    child: ChildSpec
+    result: SearchResultRecord | None
+    val: AccuracyRecord | None
+    test: AccuracyRecord | None
+    artifacts: tuple[Artifact, ...]
+    verification: Verification | None
+
+    @property
+    def accuracy(self) -> AccuracyRecord | None:
+        return self.test or self.val
+
+    @property
+    def data_name(self) -> str:
+        """The data's name, without the folder that it lies in."""
+        return name_of_data(self.record.data) if self.record.data else ""
+
+    def settings(self, given: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+        """Settings by name, nested ones with dots, and of paths the last part alone."""
+        for name, value in (given or {}).items():
+            if isinstance(value, Mapping):
+                yield from ((f"{name}.{inner}", text) for inner, text in self.settings(value))
+            else:
+                yield name, without_folders(str(value))
+
+    def verified_lines(self) -> tuple[Check, ...]:
+        """The lines of the verification that a card shows."""
+        checks = self.verification.checks if self.verification else ()
+        return tuple(
+            check
+            for check in checks
+            if check.quantity.split()[0].partition("@")[0] in SHOWN_QUANTITIES or check.quantity.endswith(BUDGET_SUFFIX)
+        )
+
+
+def facts_of(folder: RunFolder) -> CardFacts:
+    """What the records in a run folder say.
+
+    Raises:
+        DmaskError: for a folder that is no run or has no child, and for a damaged record.
+    """
+    record = folder.record()
+    artifacts = [Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json"))]
+    found = Verification.read(folder.verification_path) if folder.verification_path.exists() else None
+    return CardFacts(
+        record=record,
+        child=folder.child(),
+        result=folder.result() if folder.search_result.exists() else None,
+        val=_of_weights(folder.val_path, record),
+        test=_of_weights(folder.test_path, record),
+        artifacts=tuple(artifact for artifact in artifacts if artifact.weights_digest == record.weights_sha256),
+        verification=found if found and found.weights_sha256 == record.weights_sha256 is not None else None,
+    )
+
+
+def _of_weights(path: Path, record: RunRecord) -> AccuracyRecord | None:
+    """The accuracy in ``path``, if it is that of the run's weights on the run's data."""
+    if not path.exists():
+        return None
+    found = AccuracyRecord.read(path)
+    own = (record.weights_sha256, record.data_digest)
+    return found if (found.weights_sha256, found.data_digest) == own else None
+
+
+def name_of_data(spec: str) -> str:
+    """What data is called: the last folder of a path, the name of a set, or the class of a source of one's own.
+
+    >>> name_of_data("folder:/home/ann/flowers"), name_of_data("torchvision:CIFAR10:/data"), name_of_data("glyphs")
+    ('flowers', 'CIFAR10', 'glyphs')
+    """
+    source, _, argument = spec.partition(":")
+    match source:
+        case "torchvision":
+            return argument.partition(":")[0]
+        case "glyphs" | "fashion-mnist":
+            return source
+        case "folder" | "hf" | "wds":
+            return without_folders(argument) or source
+    return spec
+
+
+def without_folders(text: str) -> str:
+    """The last part of an absolute path; other text as it is."""
+    if PurePosixPath(text).is_absolute():
+        return PurePosixPath(text).name
+    return PureWindowsPath(text).name if PureWindowsPath(text).is_absolute() else text

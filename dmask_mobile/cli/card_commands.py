@@ -1,0 +1,32 @@
+"""``dmask card``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dmask_mobile import api
+from dmask_mobile.cli.console import console, print_json
+from dmask_mobile.cli.options import Json, Run
+
+
+def card(
+    run: Run,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Of the model: apache-2.0, for example. Kept in the card.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the run's model card (README.md in the form that Hugging Face reads).
+
+    Training, testing, exporting and verifying write it as well. A README.md that was edited by hand is kept; the new
+    card is then README.generated.md.
+
+    Example: dmask card runs/a --license apache-2.0
+    """
+    written = api.write_card(run, license_name=license_)
+    if as_json:
+        print_json({"card": str(written.path), "kept": None if written.kept is None else str(written.kept)})
+    else:
+        console.print(written.note)
