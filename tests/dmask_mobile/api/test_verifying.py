@@ -86,11 +86,13 @@ def test_the_weights_must_have_the_accuracy_of_test_json(run: Path, data: str, t
     RunFolder(copy).record().model_copy(update={"data": data, "data_digest": digest}).write(copy / "run.json")
     tested = api.measure_accuracy(copy)
     assert (tested.weights_sha256, tested.split, tested.num_images) == (weights, "test", 40)
-    line = lines(api.verify(copy), "run")["accuracy of the weights (test)"]
+    name, files = "accuracy of the weights (test)", [copy / "exports" / "model.onnx"]
+    line = lines(api.verify(files), "run")[name]
     assert (line.verdict, line.predicted, line.measured) == ("passed", tested.accuracy, tested.accuracy)
     tested.model_copy(update={"accuracy": tested.accuracy - 0.2}).write(copy / "test.json")
-    assert lines(api.verify(copy), "run")["accuracy of the weights (test)"].verdict == "failed"
-    assert "accuracy of the weights (test)" not in lines(api.verify(copy, data=str(Path(data) / "val")), "run")
+    assert lines(api.verify(files), "run")[name].verdict == "failed"
+    tested.model_copy(update={"weights_sha256": "others"}).write(copy / "test.json")
+    assert name not in lines(api.verify(files), "run")
 
 
 def test_data_without_a_test_split_is_judged_on_val(run: Path, data: str, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def checks_of(child: ChildSpec) -> tuple[Check, ...]:
     return (
         line_of("onnx", "max error", "of range", 0.0, 2e-6, "0.0001", "passed", "256 images"),
         line_of("onnx", "SNR", "dB", None, 110.0, "at least 80", "passed"),
-        line_of("onnx", "accuracy", "share", 0.875, 0.875, "0.005", "passed"),
+        line_of("onnx", "accuracy (test)", "share", 0.875, 0.875, "0.005", "passed"),
         line_of("onnx", "size", "bytes", 120_000, 123_456, "5% + 64 KiB", "passed"),
         line_of("onnx", "latency", "ms", ms, 1.04 * ms, "10%", "passed", "noise 1.0%, drift +2.0%"),
         line_of("onnx", "latency budget", "ms", 1.02 * ms, 1.04 * ms, "at most +5%", "passed", f"over {HOSTILE}"),
