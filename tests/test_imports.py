@@ -25,8 +25,8 @@ LAYERS = [
     ("dmask_mobile.records", "dmask_mobile.spaces"),
     ("dmask_mobile.temporary",),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
-    ("latency_tables", "dmask_mobile.search", "dmask_mobile.sweep", "dmask_mobile.report"),
     ("export", "dmask_mobile.cards", "dmask_mobile.data", "dmask_mobile.supernet", "dmask_mobile.training"),
+    ("latency_tables", "dmask_mobile.search", "dmask_mobile.sweep", "dmask_mobile.report"),
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
     ("dmask_mobile.cli",),
 ]

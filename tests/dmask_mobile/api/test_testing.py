@@ -108,6 +108,15 @@ def test_nothing_else_opens_it(run: Path) -> None:
     assert not RunFolder(run).test_openings_path.exists()
 
 
+def test_only_testing_and_verifying_can_open_it() -> None:
+    """A sweep is made of searches and trainings in processes of their own; `load_data` reads train and val."""
+    root = Path(api.__file__).parents[1]
+    users = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "opened_data(" in path.read_text()}
+    assert users == {"api/run_data.py", "api/testing.py", "api/verified_images.py"}
+    openers = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "open_data(" in path.read_text()}
+    assert openers == {"api/run_data.py", "data/load.py"}
+
+
 def test_a_run_describes_itself(run: Path) -> None:
     names = {"val.json", "val_classes.csv", "val_confusion.csv", "val_confusion.png", "val_confusion.svg"}
     assert names <= {path.name for path in run.iterdir()}
