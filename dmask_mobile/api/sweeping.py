@@ -79,12 +79,15 @@ def sweep(
         StoppedError: after SIGTERM or Ctrl-C, with everything kept.
     """
     from dmask_mobile.sweep.design import SweepFolder, planned_runs
+    from dmask_mobile.sweep.engine import ENGINES
     from dmask_mobile.sweep.job import is_searched
     from dmask_mobile.sweep.sweep import conduct
 
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if type(value) is not int or value < 1:
             raise DmaskError(f"{name} must be a whole number of at least 1, got {shown(repr(value))}")
+    if engine not in ENGINES:
+        raise DmaskError(f"no engine '{shown(engine)}'", f"there are {', '.join(ENGINES)}")
     reading = data_options or DataOptions()
     design = _design(space, data, budgets, seeds, tables, cost, precision, reading, search_options, train_options)
     costs = [load_cost(cost)] if cost else []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dmask_mobile import api
 from dmask_mobile.errors import DmaskError
@@ -37,12 +38,27 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             finish(runs[job.name], folder, runs[job.name].budgets["macs"] * 0.99, 0.5)
             ended(job, None)
 
+    def draw(record: SweepRecord, design: SweepDesign, paths: tuple[Path, ...]) -> None:
+        for path in paths:
+            path.touch()
+
     monkeypatch.setitem(sweep_module.ENGINES, "local", engine)
+    monkeypatch.setattr(sweep_module, "draw_front", draw)
     return names
 
 
+@pytest.fixture(autouse=True)
+def _data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images of two classes in the current folder, as ``images``."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    for number in range(4):
+        path = Path("images", "ab"[number % 2], f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
 def sweep(folder: Path, **changed: Any) -> SweepRecord:
-    given = {"space": SPACE, "data": "glyphs", "budgets": BUDGETS, "folder": folder, "seeds": 2, **changed}
+    given = {"space": SPACE, "data": "folder:images", "budgets": BUDGETS, "folder": folder, "seeds": 2, **changed}
     return api.sweep(**given)
 
 
@@ -71,8 +87,9 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, started: list[str]) -> None
 
 
 def test_the_classes_are_those_of_the_data(tmp_path: Path, started: list[str]) -> None:
-    sweep(tmp_path / "s", space=SPACE.with_classes(5))
-    assert SweepDesign.read(tmp_path / "s" / "design.json").space == SPACE
+    sweep(tmp_path / "s")
+    design = SweepDesign.read(tmp_path / "s" / "design.json")
+    assert (design.space, design.data) == (SPACE.with_classes(2), f"folder:{Path('images').resolve()}")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +105,7 @@ def test_the_classes_are_those_of_the_data(tmp_path: Path, started: list[str]) -
         ({"budgets": {"latency": (1.0,)}, "tables": "no.jsonl"}, r"no file 'no\.jsonl'"),
         ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
         ({"jobs": 1.5}, r"jobs must be a whole number of at least 1, got 1\.5"),
+        ({"engine": "slurm"}, "no engine 'slurm'; there are local, ray"),
         ({"data": "nothing"}, "no data 'nothing'"),
         ({"search_options": {"seed": 3}}, "the sweep sets --seed of 'dmask search' itself"),
         ({"train_options": {"skip_bad": True}}, "the sweep sets --skip-bad of 'dmask train' itself"),

@@ -10,12 +10,14 @@ from PIL import Image
 
 from dmask_mobile.cli.sweep_commands import sweep
 from dmask_mobile.cli.sweep_tables import front_table, summary_table
+from dmask_mobile.costs.counts import Macs
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.sweep import SweepRecord
 from dmask_mobile.sweep.front import sweep_record
-from tests.dmask_mobile.small import SPACE, few_images
+from tests.dmask_mobile.small import few_images
 from tests.dmask_mobile.sweep.design import DESIGN, finished_sweep
-from tests.processes import DMASK, dmask, wait_until
+from tests.processes import DMASK, wait_until
 
 
 @pytest.mark.parametrize(
@@ -56,27 +58,37 @@ def test_tables_show_the_front_and_the_spread(tmp_path: Path) -> None:
     ]
 
 
+SPACE = SearchSpace.model_validate(
+    {
+        "name": "tiny", "classes": 3, "input": {"resolutions": [16]}, "stem": {"widths": [8]}, "last": {"widths": [16]},
+        "stages": [{"blocks": 1, "widths": [8], "stride": 2, "expansions": [1, 2, 3], "kernels": [3]}],
+    }
+)  # fmt: skip
+LIMIT = round(sum(Macs().on(SPACE).reachable()) / 2)
+
+
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
-    images = few_images(240).train
+def test_a_sweep_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = few_images(120).train
     for number, (image, label) in enumerate(zip(images.pixels(), (images.labels % 3).tolist(), strict=True)):
         (tmp_path / "data" / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "data" / str(label) / f"{number}.png")
     SPACE.write(tmp_path / "space.json")
-    arguments = (
-        f"sweep {tmp_path}/space.json --data folder:{tmp_path}/data --budgets macs=60K --epochs 2 --train-epochs 1"
-        f" --batch-size 8 --train-option init=supernet -o {tmp_path}/s"
-    ).split()
-    run = tmp_path / "s" / "runs" / "macs-60000-seed-0"
-    with subprocess.Popen([DMASK, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    options = {
+        "data": f"folder:{tmp_path / 'data'}", "budgets": f"macs={LIMIT}", "output": tmp_path / "s", "epochs": 2,
+        "train_epochs": 1, "batch_size": 8, "train_option": "init=supernet",
+    }  # fmt: skip
+    run = tmp_path / "s" / "runs" / f"macs-{LIMIT}-seed-0"
+    command = [DMASK, "sweep", str(tmp_path / "space.json")]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until((run / "search" / "checkpoint.pt").exists, "the search has a checkpoint")
         process.send_signal(signal.SIGKILL)
-    done = dmask(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    record = SweepRecord.from_dict(json.loads(done.stdout), "stdout")
-    assert [point.run for point in record.points] == [f"runs/{run.name}"]
-    assert record.points[0].on_front
-    assert record.points[0].costs["macs"] <= 60_000
+    lists = {name: [options[name]] for name in ("budgets", "train_option")}
+    sweep(space=str(tmp_path / "space.json"), **{**options, **lists}, as_json=True)  # type: ignore[arg-type]
+    record = SweepRecord.from_dict(json.loads(capsys.readouterr().out), "stdout")
+    assert [(point.run, point.on_front) for point in record.points] == [(f"runs/{run.name}", True)]
+    assert record.points[0].costs["macs"] <= LIMIT
     log = (run / "sweep.log").read_text()
     assert "search stopped by SIGTERM" in log  # it outlived the sweep until it had kept its step
     assert [line.split()[-1] for line in log.splitlines() if line.startswith("---")] == ["search", "search", "train"]
