@@ -246,7 +246,7 @@ def table_evaluate(
     children: Annotated[int, typer.Option(min=2)] = 100,
     device: Where = None,
     seed: int = 0,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture of predicted against measured: FILE.png.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw predicted against measured: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure children that a table never saw, on its device, now, and say how well it predicts them.
@@ -271,7 +271,7 @@ def table_evaluate(
 @table_app.command("plot")
 def table_plot(
     table: TableFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png or FILE.svg")],
     as_json: Json = False,
 ) -> None:
     """Draw what a table covers and how its whole networks lie around their predictions.

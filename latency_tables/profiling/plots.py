@@ -19,32 +19,37 @@ if TYPE_CHECKING:
 
 
 DRAWN_BY = "dmask-mobile"
-SOFTWARE = b"tEXtSoftware\x00" + DRAWN_BY.encode()  # the chunk of a PNG file that says who made it
+MARKS = {".png": f"tEXtSoftware\0{DRAWN_BY}", ".svg": f"<dc:title>{DRAWN_BY}</dc:title>"}
+"""What says who made a picture: a chunk of a PNG file, the metadata of an SVG file."""
 
 
 def check_picture(path: Path) -> None:
-    """Checks that a picture may be written to ``path``: a PNG file that is new, or one that was drawn here before.
+    """Checks that a picture may be written to ``path``: PNG or SVG, new, or one that was drawn here before.
 
     Raises:
         DmaskError: for another ending, and for a file that something else made.
     """
-    if path.suffix.lower() != ".png":
-        raise DmaskError(f"pictures are PNG files, got '{path}'", "give FILE.png")
+    if path.suffix.lower() not in MARKS:
+        raise DmaskError(f"pictures are PNG or SVG files, got '{path}'", "give FILE.png or FILE.svg")
     if path.exists():
         ours = False
         if path.is_file():
             with path.open("rb") as file:
-                ours = SOFTWARE in file.read(4096)
+                ours = MARKS[path.suffix.lower()].encode() in file.read(4096)
         if not ours:
             raise DmaskError(f"'{path}' exists and is no picture that dmask-mobile drew", "give another file")
 
 
 def _save(figure: Figure, path: Path) -> None:
+    import matplotlib
+
     check_picture(path)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": DRAWN_BY})
+    is_svg = path.suffix.lower() == ".svg"
+    metadata = {"Creator": DRAWN_BY, "Date": None} if is_svg else {"Software": DRAWN_BY}
+    with matplotlib.rc_context({"svg.hashsalt": DRAWN_BY}), temporary_beside(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="svg" if is_svg else "png", metadata=metadata)
 
 
 def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None:

@@ -54,9 +54,12 @@ def short(value: float) -> float:
 def number(value: float) -> str:
     """A number on an axis.
 
-    >>> number(0.05), number(1500.0), number(0.0)
-    ('0.05', '1,500', '0')
+    >>> number(0.05), number(1500.0), number(20_000_000.0)
+    ('0.05', '1,500', '20 M')
     """
+    for power, sign in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= power:
+            return f"{value / power:g} {sign}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 

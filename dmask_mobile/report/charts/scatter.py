@@ -80,8 +80,7 @@ def front_chart(found: SweepRecord, cost: str) -> Chart | None:
         return None
     unit = found.units[cost]
     x_low, x_high = span_of([found.cost_of(point, cost) for point in points])
-    y_low, y_high = span_of([100 * point.accuracy for point in points])
-    x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - RIGHT), Axis(y_low, y_high, HEIGHT - BOTTOM, TOP)
+    x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - RIGHT), _percent_axis([point.accuracy for point in points])
     kind = "measured" if cost in found.measured_costs else "predicted"
     marks = list(frame(x, y, f"{kind} {cost} ({unit})", "accuracy (%)", x.ticks(4)))
     front = [(x.at(found.cost_of(point, cost)), y.at(100 * point.accuracy)) for point in points if point.on_front]
@@ -95,6 +94,12 @@ def front_chart(found: SweepRecord, cost: str) -> Chart | None:
     description = f"{len(points)} of {found.num_runs} runs, {len(front)} of them on the Pareto front"
     legend = (Legend("s0", "on the Pareto front"), Legend("k1", "other runs"))
     return Chart(f"Accuracy against {cost}", description, WIDTH, HEIGHT, tuple(marks), legend)
+
+
+def _percent_axis(shares: Sequence[float]) -> Axis:
+    """The vertical axis of accuracies in 0..1, in percent: not all of it, but never beyond."""
+    low, high = span_of([100 * share for share in shares])
+    return Axis(max(0.0, low), min(100.0, high), HEIGHT - BOTTOM, TOP)
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:
@@ -114,8 +119,7 @@ def trade_off_chart(name: str, unit: str, values: Sequence[tuple[int, str, float
         values: number, name, cost and accuracy in 0..1 of each network.
     """
     x_low, x_high = span_of([value for _, _, value, _ in values])
-    y_low, y_high = span_of([100 * accuracy for *_, accuracy in values])
-    x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - 2 * RIGHT), Axis(y_low, y_high, HEIGHT - BOTTOM, TOP)
+    x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - 2 * RIGHT), _percent_axis([accuracy for *_, accuracy in values])
     label = f"{name.partition(' on ')[0]} ({unit})" if unit == "ms" else name
     marks = list(frame(x, y, label, "accuracy (%)", x.ticks(4)))
     for number, run, value, accuracy in values:

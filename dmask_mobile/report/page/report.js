@@ -21,9 +21,11 @@
   name();
 
   const tip = document.getElementById("tip");
-  const hide = () => { tip.hidden = true; };
+  let shown = null; // the mark whose details are seen
+  const hide = () => { shown = null; tip.hidden = true; };
   const show = (mark) => {
-    tip.textContent = mark.getAttribute("aria-label");
+    shown = mark;
+    tip.textContent = mark.getAttribute("aria-label").replaceAll("; ", "\n");
     tip.hidden = false;
     const at = mark.getBoundingClientRect(), size = tip.getBoundingClientRect();
     const left = at.left + at.width / 2 - size.width / 2;
@@ -59,5 +61,5 @@
     });
   }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  document.addEventListener("scroll", () => { if (shown) show(shown); }, { capture: true, passive: true });
 })();

@@ -154,10 +154,13 @@ def test_an_import_says_what_it_left_out(tmp_path: Path) -> None:
 
 
 def test_a_picture_replaces_only_a_picture_of_ours(table: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "new" / "t.png"
-    for _ in range(2):
+    for name, start in (("t.png", b"\x89PNG"), ("t.svg", b"<?xml")):
+        picture = tmp_path / "new" / name
         shown_by("table", "plot", table, "-o", picture)
-        assert picture.read_bytes().startswith(b"\x89PNG")
+        first = picture.read_bytes()
+        shown_by("table", "plot", table, "-o", picture)
+        assert picture.read_bytes() == first
+        assert first.startswith(start)
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"\x89PNG\r\n\x1a\nof somebody")
     (tmp_path / "folder.png").mkdir()
@@ -167,7 +170,7 @@ def test_a_picture_replaces_only_a_picture_of_ours(table: Path, tmp_path: Path) 
     assert photo.read_bytes() == b"\x89PNG\r\n\x1a\nof somebody"
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(table.read_bytes())
-    assert "pictures are PNG files" in refusal_of("table", "plot", table, "-o", copy)
+    assert "pictures are PNG or SVG files" in refusal_of("table", "plot", table, "-o", copy)
     assert copy.read_bytes() == table.read_bytes()
 
 
@@ -175,5 +178,5 @@ def test_an_evaluation_checks_its_picture_before_it_measures(table: Path, tmp_pa
     (tmp_path / "photo.png").write_bytes(b"mine")
     message = refusal_of("table", "evaluate", table, "--space", "demo", "--plot", tmp_path / "photo.png")
     assert "is no picture that dmask-mobile drew" in message
-    with pytest.raises(DmaskError, match=r"pictures are PNG files, got 'a.svg'"):
-        check_picture(Path("a.svg"))
+    with pytest.raises(DmaskError, match=r"pictures are PNG or SVG files, got 'a.jpg'"):
+        check_picture(Path("a.jpg"))
