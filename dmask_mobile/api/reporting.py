@@ -89,13 +89,14 @@ def gather_report(runs: AnyPaths) -> Report:
     if len({path.resolve() for path in paths}) < len(paths):
         raise DmaskError(f"a run was given twice: {shown(', '.join(map(str, paths)))}", "give each run once")
     sweeps = {path: _read_sweep(path / SWEEP_FILE) for path in paths if (path / SWEEP_FILE).exists()}
-    folders = []
-    for path in paths:
-        folders += [RunFolder(run) for run in (_runs_on_front(path, sweeps[path]) if path in sweeps else [path])]
+    found = [run for path in paths for run in (_runs_on_front(path, sweeps[path]) if path in sweeps else [path])]
+    folders = [RunFolder(run) for run in {run.resolve(): run for run in found}.values()]  # each once
+    if len(folders) > MAX_RUNS:
+        raise DmaskError(f"a report is about 1 to {MAX_RUNS} runs, got {len(folders)}", "give fewer runs or sweeps")
     return Report(
         created=now(),
         dmask_version=__version__,
-        runs=tuple(gather_run(folder, _tables(folder)) for folder in folders[:MAX_RUNS]),
+        runs=tuple(gather_run(folder, _tables(folder)) for folder in folders),
         sweeps=tuple(SweepView(name=path.resolve().name, found=found) for path, found in sweeps.items()),
     )
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.base import write_atomically
-from dmask_mobile.report.page import comparisons, run_page, sweep_page
+from dmask_mobile.report.comparing import comparisons, sweep_page
+from dmask_mobile.report.page import run_page
 from dmask_mobile.report.records import Report
 
 MAX_BYTES = 2_000_000

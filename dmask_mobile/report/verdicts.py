@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
-from dmask_mobile.report.records import ArtifactView, BudgetView, State, TableView
+from dmask_mobile.report.records import ArtifactView, BudgetView, RunView, State, TableView
 from dmask_mobile.run import RunRecord, SearchResultRecord
 
 ORDER = {"failed": 0, "not verified": 1, "passed": 2, "not predicted": 3}
@@ -107,3 +107,9 @@ def budget_views(
             )
         )
     return tuple(views)
+
+
+def measured_latency(run: RunView, cost: str) -> Check | None:
+    """The line of the artifact that was measured for a table's latency; of several the first."""
+    lines = (check for artifact in run.artifacts for check in artifact.latency if check.quantity.startswith(cost))
+    return next((check for check in lines if check.measured is not None), None)
