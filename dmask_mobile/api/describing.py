@@ -80,12 +80,16 @@ def describe_training(
 
 def describe_accuracy(folder: RunFolder, path: Path, found: AccuracyRecord, progress: Progress = silent) -> None:
     """Tables and pictures beside the record ``path``, and the card."""
+    _draw(path, found)
+    renew_card(folder, progress)
+
+
+def _draw(path: Path, found: AccuracyRecord) -> None:
     from dmask_mobile.cards.class_table import write_tables
     from dmask_mobile.cards.confusion_picture import write_pictures
 
     write_tables(found, path.parent, path.stem)
     write_pictures(found, path.parent, path.stem)
-    renew_card(folder, progress)
 
 
 def renew_card(folder: RunFolder, progress: Progress = silent, license_name: str = "") -> None:
@@ -119,5 +123,9 @@ def _write(folder: RunFolder, license_name: str | None) -> WrittenCard:
     from dmask_mobile.cards.model_card import UNKNOWN_LICENSE, card_text
 
     said = license_in(folder.path) if license_name is None else license_name
-    path = keep_card(folder.path, card_text(facts_of(folder), "" if said == UNKNOWN_LICENSE else said))
+    facts = facts_of(folder)
+    of_card = folder.test_path if facts.test else folder.val_path
+    if facts.accuracy and not of_card.with_name(f"{of_card.stem}_confusion.png").exists():
+        _draw(of_card, facts.accuracy)  # a run of an earlier version has none, and the card shows it
+    path = keep_card(folder.path, card_text(facts, "" if said == UNKNOWN_LICENSE else said))
     return WrittenCard(path, None if path.name == CARD_NAME else folder.path / CARD_NAME)
