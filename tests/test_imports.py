@@ -21,14 +21,15 @@ LAYERS = [
         "dmask_mobile.markdown",
         "dmask_mobile.progress",
         "dmask_mobile.quantities",
+        "dmask_mobile.ranks",
     ),
-    ("dmask_mobile.records", "dmask_mobile.spaces"),
+    ("dmask_mobile.records", "dmask_mobile.spaces", "dmask_mobile.recipes"),
     ("dmask_mobile.temporary",),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.cards", "dmask_mobile.data", "dmask_mobile.supernet", "dmask_mobile.training"),
     ("latency_tables", "dmask_mobile.search", "dmask_mobile.sweep", "dmask_mobile.report"),
     ("dmask_mobile.api", "dmask_mobile.cost_names"),
-    ("dmask_mobile.cli",),
+    ("dmask_mobile.cli", "dmask_mobile.__main__"),
 ]
 # Inside a package, from the ground up: a folder imports from its own line and from those above it.
 INSIDE = {

@@ -20,7 +20,7 @@ from dmask_mobile.api.describing import write_card
 from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.reporting import report, status
-from dmask_mobile.api.runs import demo, search, train
+from dmask_mobile.api.runs import demo, estimate_search, estimate_train, search, train
 from dmask_mobile.api.sweeping import sweep
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
 from dmask_mobile.api.testing import measure_accuracy
@@ -31,6 +31,7 @@ from dmask_mobile.records.space import load_space
 
 if TYPE_CHECKING:
     from dmask_mobile.search.settings import SearchSettings
+    from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.profiling.settings import ProfileSettings
@@ -39,6 +40,7 @@ __all__ = [
     "DataOptions",
     "DeviceOptions",
     "ExportSettings",
+    "Machine",
     "ProfileSettings",
     "SearchSettings",
     "TrainSettings",
@@ -46,6 +48,8 @@ __all__ = [
     "all_costs",
     "cost_model",
     "demo",
+    "estimate_search",
+    "estimate_train",
     "evaluate_table",
     "examine_installation",
     "export",
@@ -68,6 +72,7 @@ __all__ = [
 
 LOADED_WHEN_ASKED_FOR = {
     "DeviceOptions": "latency_tables.devices.options",
+    "Machine": "dmask_mobile.training.machine",
     "ProfileSettings": "latency_tables.profiling.settings",
     "SearchSettings": "dmask_mobile.search.settings",
     "TrainSettings": "dmask_mobile.training.train",

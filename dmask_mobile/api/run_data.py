@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.ranks import is_main_process
 from dmask_mobile.records.data import DataOptions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Returned = TypeVar("Returned")
 def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Returned]], Callable[Taken, Returned]]:
     """A decorator: while the function runs, no other command works in its run folder.
 
-    The run folder is the argument ``run``, or else ``target``.
+    The run folder is the argument ``run``, or else ``target``. Of several processes of a command the main one locks.
 
     Args:
         doing: the command, for whoever is refused: ``dmask export``.
@@ -43,7 +44,7 @@ def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Ret
 
             given = signature.bind(*args, **kwargs).arguments
             run = given.get("run") or given.get("target")
-            if not isinstance(run, str | os.PathLike) or not (new or Path(run).is_dir()):
+            if not is_main_process() or not isinstance(run, str | os.PathLike) or not (new or Path(run).is_dir()):
                 return function(*args, **kwargs)
             with RunFolder(Path(run)).locked(doing):
                 return function(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,14 @@ if TYPE_CHECKING:
     from dmask_mobile.data.images import ImageData
     from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.records.artifact import Precision
+    from dmask_mobile.records.estimate import Estimate
     from dmask_mobile.records.verification import Verification
     from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
+    from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
+    from dmask_mobile.supernet.supernet import MaskedSupernet
+    from dmask_mobile.training.distillation import Teacher
+    from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings
 
 OF_DATA = {"preprocessing", "class_names", "data", "data_digest", "data_options", "data_notes"}  # of a run's record
@@ -52,7 +57,9 @@ def search(
     precision: Precision | None = None,
     settings: SearchSettings | None = None,
     restart: bool = False,
+    previous: bool = False,
     data_options: DataOptions | None = None,
+    machine: Machine | None = None,
     progress: Progress = silent,
 ) -> SearchResultRecord:
     """Searches ``space`` and writes ``child.json`` into the run folder; goes on with an unfinished search there.
@@ -71,25 +78,114 @@ def search(
         precision: what the child will be exported in: tables must be of it, and ``weight_bytes`` counts so.
         settings: length and rates of the search.
         restart: forget an earlier search in this folder, finished or not, once everything here has been checked.
+        previous: go on from the checkpoint before the last.
         data_options: memory, workers, mirroring.
+        machine: device, number format, processes; the best device there is, if not given.
         progress: told while images are read and after each epoch.
 
     Raises:
         DmaskError: for bad input, and for a budget out of reach before anything is trained.
     """
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.search.result import choose_child
+    from dmask_mobile.training.checkpoint import checkpoint_exists, take_previous
+    from dmask_mobile.training.machine import Machine
+
+    machine = machine or Machine()
+    folder = RunFolder(as_path(run))
+    _check_free(folder, restart)
+    searcher, record = _prepared_search(
+        space,
+        data,
+        budgets,
+        tables,
+        as_tuple(costs),
+        find=functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision),
+        precision=precision,
+        settings=settings,
+        data_options=data_options,
+        machine=machine,
+        progress=progress,
+    )
+    if machine.is_main:
+        if restart:
+            _remove_search(folder)
+        if previous:
+            take_previous(folder.search_checkpoint)
+        # A search that goes on keeps its record as it is.
+        if not checkpoint_exists(folder.search_checkpoint):
+            _begin(folder, record, tables)
+    machine.wait()
+    found = searcher.run(folder.search_checkpoint, progress)
+    result = choose_child(searcher, found, samples, progress)
+    if machine.is_main:
+        space = searcher.supernet.space
+        space.child(result.choice, f"{space.name}-{folder.path.name}").write(folder.child_path)
+        result.write(folder.search_result)
+    machine.wait()
+    return result
+
+
+def estimate_search(
+    space: SearchSpace,
+    data: str,
+    budgets: Mapping[str, float],
+    *,
+    tables: AnyPaths = (),
+    costs: CostModel | Sequence[CostModel] = (),
+    settings: SearchSettings | None = None,
+    data_options: DataOptions | None = None,
+    machine: Machine | None = None,
+    progress: Progress = silent,
+) -> Estimate:
+    """How long a search would take, and in how much memory: two steps of each kind are made, nothing is written.
+
+    The arguments are those of `search`.
+    """
+    from dmask_mobile.search.estimate import estimate_searching
+    from dmask_mobile.training.machine import Machine
+
+    find = functools.partial(cost_model, check=False, emulated=True, precision=None)
+    searcher, _ = _prepared_search(
+        space,
+        data,
+        budgets,
+        tables,
+        as_tuple(costs),
+        find=find,
+        precision=None,
+        settings=settings,
+        data_options=data_options,
+        machine=machine or Machine(),
+        progress=progress,
+    )
+    return estimate_searching(searcher)
+
+
+def _prepared_search(
+    space: SearchSpace,
+    data: str,
+    budgets: Mapping[str, float],
+    tables: AnyPaths,
+    costs: tuple[CostModel, ...],
+    *,
+    find: Callable[..., CostModel],
+    precision: Precision | None,
+    settings: SearchSettings | None,
+    data_options: DataOptions | None,
+    machine: Machine,
+    progress: Progress,
+) -> tuple[Searcher, RunRecord]:
+    """A search that can begin, and the record of its run; everything is checked."""
     from dmask_mobile.costs.guard import custom_code
     from dmask_mobile.data.load import load_data
-    from dmask_mobile.run import BudgetRecord, RunFolder
+    from dmask_mobile.run import BudgetRecord
     from dmask_mobile.search.budgets import Budget, check_budgets
-    from dmask_mobile.search.result import choose_child
     from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
 
     check_limits(budgets)
-    run, costs = as_path(run), as_tuple(costs)
-    folder, settings = RunFolder(run), settings or SearchSettings()
-    _check_free(folder, restart)
-    find = functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision)
+    settings = settings or SearchSettings()
     models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take long
     images = load_data(data, space.resolution, data_options or DataOptions(), progress)
     space = space.with_classes(images.classes)
@@ -111,16 +207,7 @@ def search(
             "search_settings": settings.model_dump(mode="json"),
         }
     )
-    searcher = Searcher(space, images, held, settings)
-    if restart:
-        _remove_search(folder)
-    if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
-        _begin(folder, record, tables)
-    found = searcher.run(folder.search_checkpoint, progress)
-    result = choose_child(searcher, found, samples, progress)
-    space.child(result.choice, f"{space.name}-{run.name}").write(folder.child_path)
-    result.write(folder.search_result)
-    return result
+    return Searcher(space, images, held, settings, machine), record
 
 
 def _check_free(folder: RunFolder, restart: bool) -> None:
@@ -134,16 +221,21 @@ def _check_free(folder: RunFolder, restart: bool) -> None:
         raise DmaskError(
             f"'{folder.path}' already holds a finished search", f"begin anew with --restart, or {elsewhere}"
         )
-    searched = folder.search_checkpoint.exists() or folder.search_result.exists()
+    from dmask_mobile.training.checkpoint import checkpoint_exists
+
+    searched = checkpoint_exists(folder.search_checkpoint) or folder.search_result.exists()
     if folder.child_path.exists() and not searched:
         raise DmaskError(f"'{folder.path}' holds a network that no search made", elsewhere)
 
 
 def _remove_search(folder: RunFolder) -> None:
     """Removes what an earlier search left. Trained weights and exports stay until they are made again."""
+    from dmask_mobile.training.checkpoint import remove_checkpoints
+
     # The result first: without it the search counts as unfinished, wherever this is interrupted.
-    for path in (folder.search_result, folder.child_path, folder.search_checkpoint, folder.metrics_path):
+    for path in (folder.search_result, folder.child_path, folder.metrics_path):
         path.unlink(missing_ok=True)
+    remove_checkpoints(folder.search_checkpoint)
     shutil.rmtree(folder.tensorboard_path, ignore_errors=True)
 
 
@@ -165,10 +257,12 @@ def train(
     data: str | None = None,
     settings: TrainSettings | None = None,
     restart: bool = False,
+    previous: bool = False,
     data_options: DataOptions | None = None,
+    machine: Machine | None = None,
     progress: Progress = silent,
 ) -> float:
-    """Trains the run's child; returns its top-1 accuracy. Goes on after an interruption.
+    """Trains the run's child; returns its top-1 accuracy on the validation images. Goes on after an interruption.
 
     Args:
         run: the run folder.
@@ -176,53 +270,121 @@ def train(
         data_options: memory, workers, mirroring, if not as the search had them.
         settings: the recipe, and whether to start from random weights or from the child's slice of the supernet.
         restart: forget an earlier training; its weights are kept until this one ends.
+        previous: go on from the checkpoint before the last.
+        machine: device, number format, processes; the best device there is, if not given.
         progress: told after each epoch.
 
     Raises:
         DmaskError: when the folder has no child, no data is known or the classes differ.
     """
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.training.checkpoint import remove_checkpoints, save_weights, take_previous
+    from dmask_mobile.training.machine import Machine
+    from dmask_mobile.training.train import TrainSettings, train_child
+
+    machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
+    record, child = folder.record(), folder.child()
+    images = data_of(record, child, data, options=data_options, progress=progress)
+    network, teacher = _network_and_teacher(folder, images, settings, machine)
+    if machine.is_main:
+        if restart:
+            remove_checkpoints(folder.train_checkpoint)
+        if previous:
+            take_previous(folder.train_checkpoint)
+    machine.wait()
+    digest = child.digest()
+    trained = train_child(
+        network,
+        images,
+        settings,
+        folder.train_checkpoint,
+        progress,
+        child_digest=digest,
+        machine=machine,
+        teacher=teacher,
+    )
+    if machine.is_main:
+        save_weights(folder.weights_path, network, digest)
+        update = {
+            **_new_record(images, record.data_options.with_said(data_options)).model_dump(include=OF_DATA),
+            "train_settings": settings.model_dump(mode="json"),
+            "accuracy": trained.accuracy,
+            "compared": {
+                "plain": trained.plain,
+                **({} if trained.averaged is None else {"averaged": trained.averaged}),
+            },
+            "weights_sha256": hash_path(folder.weights_path),
+        }
+        type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
+        describe_training(folder, network, images, progress)
+    machine.wait()
+    return trained.accuracy
+
+
+def estimate_train(
+    run: AnyPath,
+    *,
+    data: str | None = None,
+    settings: TrainSettings | None = None,
+    data_options: DataOptions | None = None,
+    machine: Machine | None = None,
+    progress: Progress = silent,
+) -> Estimate:
+    """How long a training would take, and in how much memory: two steps of each kind are made, nothing is written.
+
+    The arguments are those of `train`.
+    """
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.training.estimate import estimate_training
+    from dmask_mobile.training.machine import Machine
+    from dmask_mobile.training.train import Trainer, TrainSettings
+
+    machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
+    images = data_of(folder.record(), folder.child(), data, options=data_options, progress=progress)
+    network, teacher = _network_and_teacher(folder, images, settings, machine)
+    return estimate_training(Trainer(network, images, settings, machine, teacher))
+
+
+def _network_and_teacher(
+    folder: RunFolder, images: ImageData, settings: TrainSettings, machine: Machine
+) -> tuple[ChildNetwork, Teacher | None]:
+    """The child with its first weights, and what it learns from beside the labels."""
     import torch
 
     from dmask_mobile.nets.build import build
-    from dmask_mobile.run import RunFolder
-    from dmask_mobile.training.checkpoint import save_weights
-    from dmask_mobile.training.train import TrainSettings, train_child
-
-    settings = settings or TrainSettings()
-    folder = RunFolder(as_path(run))
-    record, child = folder.record(), folder.child()
-    images = data_of(record, child, data, options=data_options, progress=progress)
-    network = build(child, torch.Generator().manual_seed(settings.seed))
-    if settings.init == "supernet":
-        network.load_state_dict(_slice_of_supernet(folder).state_dict())
-    if restart:
-        folder.train_checkpoint.unlink(missing_ok=True)
-    digest = child.digest()
-    accuracy = train_child(network, images, settings, folder.train_checkpoint, progress, child_digest=digest)
-    save_weights(folder.weights_path, network, digest)
-    update = {
-        **_new_record(images, record.data_options.with_said(data_options)).model_dump(include=OF_DATA),
-        "train_settings": settings.model_dump(mode="json"),
-        "accuracy": accuracy,
-        "weights_sha256": hash_path(folder.weights_path),
-    }
-    type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
-    describe_training(folder, network, images, progress)
-    return accuracy
-
-
-def _slice_of_supernet(folder: RunFolder) -> ChildNetwork:
-    """The child with its slice of the supernet's weights."""
-    from dmask_mobile.search.checkpoint import restore_supernet
     from dmask_mobile.supernet.subnet import extract_subnet
+    from dmask_mobile.training.distillation import network_as_teacher, timm_teacher
+
+    network = build(folder.child(), torch.Generator().manual_seed(settings.seed))
+    if settings.init == "supernet":
+        supernet = _trained_supernet(folder)
+        network.load_state_dict(extract_subnet(supernet, folder.result().choice).state_dict())
+    distillation = settings.distillation
+    if distillation is None:
+        return network, None
+    if distillation.teacher == "supernet":
+        supernet = _trained_supernet(folder)
+        return network, network_as_teacher(extract_subnet(supernet, supernet.space.largest()), machine.device)
+    return network, timm_teacher(distillation, images.classes, images, machine.device)
+
+
+def _trained_supernet(folder: RunFolder) -> MaskedSupernet:
+    """The supernet of the run's search.
+
+    Raises:
+        DmaskError: when no search has finished here.
+    """
+    from dmask_mobile.search.checkpoint import restore_supernet
     from dmask_mobile.supernet.supernet import MaskedSupernet
 
     space = folder.record().space
     if space is None or not folder.search_result.exists():
-        raise DmaskError(f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch")
-    result, supernet = folder.result(), MaskedSupernet(space)
+        raise DmaskError(
+            f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch and no such teacher"
+        )
+    supernet = MaskedSupernet(space)
     restore_supernet(folder.search_checkpoint, supernet)
-    return extract_subnet(supernet, result.choice)
+    return supernet
 
 
 def demo(folder: AnyPath, *, seed: int = 0, progress: Progress = silent) -> tuple[Path, Verification]:

@@ -34,7 +34,7 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
     from dmask_mobile.data.images import KnownNormalization
     from dmask_mobile.records.accuracy import AccuracyRecord
     from dmask_mobile.run import RunFolder
-    from dmask_mobile.training.train import confusion_of
+    from dmask_mobile.training.evaluation import confusion_of
 
     folder = RunFolder(as_path(run))
     record, child = folder.record(), folder.child()

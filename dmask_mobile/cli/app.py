@@ -25,8 +25,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Profile a device, search a network under its budget, train it, export it, verify it.",
 )
-for command in (devices, doctor, demo, profile, search, train):
-    app.command()(command)
+app.command()(devices)
+app.command()(doctor)
+app.command()(demo)
+app.command()(profile)
+app.command()(search)
+app.command()(train)
 app.command()(sweep)
 app.command("test")(open_test_split)
 app.command()(export)

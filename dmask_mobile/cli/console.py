@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dmask_mobile.errors import printable
+from dmask_mobile.ranks import is_main_process
 
 PIPED_WIDTH = 140  # piped output has no width of its own; a table needs more than the 80 columns that rich assumes then
 
@@ -27,6 +29,7 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+console.quiet = not is_main_process()  # of several processes one talks
 _messages = PlainConsole(stderr=True)
 
 
@@ -36,12 +39,15 @@ def cell(value: object, style: str = "") -> Text:
 
 
 def tell(text: str, style: str = "") -> None:
-    """Prints a message for people on standard error, however long, on one line."""
+    """Prints a message for people on standard error, however long, on one line; says which of several processes."""
+    text = text if is_main_process() else f"process {os.environ['RANK']}: {text}"
     _messages.print(text, style=style, highlight=False, soft_wrap=True)
 
 
 def print_json(content: Any) -> None:
     """Prints ``content`` for machines: ASCII alone; a number that is not finite, which JSON does not know, is null."""
+    if not is_main_process():
+        return
     text = json.dumps(_finite(content), indent=1, allow_nan=False)
     typer.echo(text.replace("\x7f", "\\u007f"))
 

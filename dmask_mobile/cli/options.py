@@ -11,6 +11,7 @@ import typer
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from dmask_mobile.records.data import GIB, DataOptions
+from dmask_mobile.records.setting_names import MixedPrecision
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
@@ -37,6 +38,21 @@ Memory = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode images. Default: one a core, at most 4, where it pays.")
+]
+MachinePrecision = Annotated[
+    MixedPrecision | None,
+    typer.Option("--mixed-precision", help="Number format of forward passes: no, bf16 or fp16. Default: no."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Make two steps of each kind, print estimated time and memory, write nothing.")
+]
+Previous = Annotated[bool, typer.Option("--previous", help="Go on from the checkpoint before the last.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Another value for a field of the recipe, as YAML: augmentation.mixup=0.2; may be repeated."
+    ),
 ]
 OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
 Tables = Annotated[

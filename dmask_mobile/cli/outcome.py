@@ -24,6 +24,7 @@ from dmask_mobile.cli.signals import SignalError, check_signals, raised_signals
 from dmask_mobile.cli.streams import OutputError, discard_output
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.interruption import StoppedError
+from dmask_mobile.ranks import is_main_process
 from dmask_mobile.records.base import describe_validation_error
 
 BAD_INPUT, OUR_FAULT, SIGNALLED, NOBODY_READS = 2, 3, 128, 141
@@ -73,7 +74,8 @@ def _show_error(error: Exception | SystemExit) -> int:
         for line in "".join(traceback.format_exception(error)).splitlines():
             tell(line)
     if isinstance(error, StoppedError):
-        tell(str(error), style="yellow")
+        if is_main_process():
+            tell(str(error), style="yellow")
         return SIGNALLED + error.signal_number
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error: typer's versions share no class
         error.show()

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from dmask_mobile.cli.console import PlainConsole
 from dmask_mobile.cli.signals import check_signals
 from dmask_mobile.errors import printable
+from dmask_mobile.ranks import is_main_process
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_OF_SPEED = 24 * 3600.0  # that the time left is estimated from; rich's 30 s hold no two epochs of a long search
@@ -20,6 +21,7 @@ class ShownProgress:
 
     def __init__(self) -> None:
         self._console = PlainConsole(stderr=True)
+        self._is_shown = is_main_process()  # of several processes one talks
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -34,7 +36,7 @@ class ShownProgress:
         self._last_line = 0.0
 
     def __enter__(self) -> ShownProgress:
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._is_shown:
             self._bars.start()
         return self
 
@@ -50,12 +52,16 @@ class ShownProgress:
             SignalError: after a signal that a library swallowed.
         """
         check_signals()
+        if not self._is_shown:
+            return
         note = printable(note)
         if self._console.is_terminal:
             self._show_bar(stage, done, total, note)
             return
         now = time.monotonic()
         started, done_before = self._started.setdefault(stage, (now, done))
+        if done < done_before:  # the stage has begun again
+            started, done_before = self._started[stage] = (now, done)
         if done < total and now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now

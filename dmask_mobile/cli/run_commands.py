@@ -14,13 +14,18 @@ from dmask_mobile.cli.deploy_commands import show_verification
 from dmask_mobile.cli.options import (
     AllowDrift,
     Budgets,
+    Changes,
     ChildPrecision,
+    Compile,
     Cost,
     Data,
+    DryRun,
     Flip,
     Json,
+    MachinePrecision,
     Memory,
     OptionalData,
+    Previous,
     Restart,
     Run,
     SkipBad,
@@ -30,7 +35,10 @@ from dmask_mobile.cli.options import (
     data_options,
 )
 from dmask_mobile.cli.progress import ShownProgress
-from dmask_mobile.cli.tables import accuracy_summary, search_summary
+from dmask_mobile.cli.recipes import parse_changes
+from dmask_mobile.cli.tables import accuracy_summary, estimate_summary, search_summary
+from dmask_mobile.records.estimate import Estimate
+from dmask_mobile.records.recipe import RECIPES
 from dmask_mobile.records.setting_names import Expectation, InitialWeights, LossName, ResolutionMode
 
 
@@ -85,6 +93,10 @@ def search(
     last_temperature: Annotated[float, typer.Option(help="Of the Gumbel softmax, in the last epoch.")] = 0.087,
     seed: int = 0,
     restart: Restart = False,
+    previous: Previous = False,
+    mixed_precision: MachinePrecision = None,
+    compiled: Compile = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Search a space under a budget and derive the child. Started again, it goes on where it stopped.
@@ -93,6 +105,7 @@ def search(
     """
     from dmask_mobile.search.schedule import Schedule
     from dmask_mobile.search.settings import SearchSettings
+    from dmask_mobile.training.machine import Machine
 
     settings = SearchSettings(
         loss=loss,
@@ -107,6 +120,23 @@ def search(
         seed=seed,
     )
     found, budgets = api.load_space(space), parse_budgets(budget)
+    costs = [api.load_cost(cost)] if cost else []
+    machine, read = Machine(mixed_precision, compiled=compiled), data_options(flip, skip_bad, memory, workers)
+    if dry_run:
+        with ShownProgress() as progress:
+            estimate = api.estimate_search(
+                found,
+                data,
+                budgets,
+                tables=table or [],
+                costs=costs,
+                settings=settings,
+                data_options=read,
+                machine=machine,
+                progress=progress,
+            )
+        show_estimate(estimate, as_json)
+        return
     with ShownProgress() as progress:
         result = api.search(
             found,
@@ -114,14 +144,16 @@ def search(
             budgets,
             output,
             tables=table or [],
-            costs=[api.load_cost(cost)] if cost else [],
+            costs=costs,
             samples=samples,
             allow_drift=allow_drift,
             emulated=emulated,
             precision=precision,
-            data_options=data_options(flip, skip_bad, memory, workers),
+            data_options=read,
             settings=settings,
             restart=restart,
+            previous=previous,
+            machine=machine,
             progress=progress,
         )
     if as_json:
@@ -137,9 +169,13 @@ def search(
 def train(
     run: Run,
     data: OptionalData = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    learning_rate: float = 0.2,
+    recipe: Annotated[
+        str, typer.Option(help=f"How to train: {', '.join(RECIPES)}, or a YAML file; the run keeps what it says.")
+    ] = "small",
+    changes: Changes = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's; may grow later.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images of a step, instead of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
     flip: Flip = None,
     skip_bad: SkipBad = None,
     memory: Memory = None,
@@ -149,22 +185,57 @@ def train(
     ] = "scratch",
     seed: int = 0,
     restart: Restart = False,
+    previous: Previous = False,
+    mixed_precision: MachinePrecision = None,
+    compiled: Compile = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train the run's child. Started again, it goes on where it stopped.
 
-    Example: dmask train runs/a --epochs 30
+    Several processes: torchrun --nproc-per-node 2 --no-python dmask train runs/a, or accelerate launch -m dmask_mobile
+    train runs/a.
+
+    Example: dmask train runs/a --recipe photographs --epochs 30
     """
+    from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings
 
-    settings = TrainSettings(init=init, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    read = data_options(flip, skip_bad, memory, workers)
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    said = {name: value for name, value in given.items() if value is not None}
+    settings = TrainSettings.of(recipe, parse_changes(changes or []), **said, init=init, seed=seed)
+    read, machine = data_options(flip, skip_bad, memory, workers), Machine(mixed_precision, compiled=compiled)
+    if dry_run:
+        with ShownProgress() as progress:
+            estimate = api.estimate_train(
+                run, data=data, settings=settings, data_options=read, machine=machine, progress=progress
+            )
+        show_estimate(estimate, as_json)
+        return
     with ShownProgress() as progress:
-        accuracy = api.train(run, data=data, settings=settings, restart=restart, data_options=read, progress=progress)
+        accuracy = api.train(
+            run,
+            data=data,
+            settings=settings,
+            restart=restart,
+            previous=previous,
+            data_options=read,
+            machine=machine,
+            progress=progress,
+        )
     if as_json:
         print_json({"run": str(run), "accuracy": accuracy})
     else:
         console.print(f"accuracy {accuracy:.2%} on the validation images")
+
+
+def show_estimate(estimate: Estimate, as_json: bool) -> None:
+    """Prints what a dry run found."""
+    if as_json:
+        print_json({"seconds": estimate.seconds, **estimate.model_dump()})
+        return
+    for line in estimate_summary(estimate):
+        console.print(line)
 
 
 def open_test_split(run: Run, as_json: Json = False) -> None:

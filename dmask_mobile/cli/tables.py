@@ -12,6 +12,7 @@ from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.accuracy import AccuracyRecord
+from dmask_mobile.records.estimate import Estimate
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.verification import Verification
 from dmask_mobile.run import BudgetRecord, SearchResultRecord
@@ -203,6 +204,31 @@ def space_table(space: SearchSpace) -> Table:
     for decision in space.decisions:
         table.add_row(decision.name, ", ".join(f"{option:g}" for option in decision.options))
     return table
+
+
+def estimate_summary(estimate: Estimate) -> list[str]:
+    """A dry run in lines."""
+    lines = [
+        f"{step.num_steps:,} {step.kind}: {1e3 * step.seconds_per_step:.1f} ms each,"
+        f" {duration(step.num_steps * step.seconds_per_step)}"
+        for step in estimate.steps
+    ]
+    processes = "1 process" if estimate.num_processes == 1 else f"{estimate.num_processes} processes"
+    return [
+        *lines,
+        f"about {duration(estimate.seconds)} in all, on {estimate.device}, {processes}",
+        f"{estimate.peak_memory_bytes / 2**20:,.0f} MiB at most so far, in each process",
+    ]
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(75), duration(7300)
+    ('1:15 min', '2:01 h')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
 
 
 def accuracy_summary(found: AccuracyRecord) -> Iterator[str]:

@@ -1,17 +1,48 @@
-"""Training batches: order and augmentation depend on a seed alone, whatever reads the images and wherever it starts."""
+"""Training batches: order and augmentation depend on a seed alone, whatever reads the images and wherever it starts.
+
+A batch is that of one optimizer step over all processes. Each process gets its part of it, if need be in several pieces
+that are computed one after the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dmask_mobile.data.augmentation import MAX_SEED, by_image, mixed, placed, placement
 from dmask_mobile.data.images import ImageData, ImageSet, normalized
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.ranks import Share
+from dmask_mobile.records.recipe import Augmentation
 
-SHIFT_SHARE = 8  # images are shifted by up to an eighth of their side
 SEEDS_A_BATCH = 1_000_003
-MAX_SEED = 2**63  # torch takes no larger one; seeds that are made from seeds wrap around
+RANDOM_SHIFTS = Augmentation(mirroring="random")
+
+
+class Batch(NamedTuple):
+    """A piece of a batch: images (N, 3, R, R) normalized, labels (N,) or soft ones (N, classes).
+
+    ``weight``: how much of the whole batch's mean the sum over this piece is, times the number of processes: the mean
+    over processes of ``sum * weight``, added up over pieces, is the mean over the batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weight: float
+
+
+class Reading(NamedTuple):
+    """Who reads: its share of the processes, the pieces of a batch, and the device that gets the images."""
+
+    share: Share = Share()
+    pieces: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+ALONE = Reading()
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:
@@ -19,35 +50,66 @@ def num_batches(images: ImageSet, batch_size: int) -> int:
     return max(1, len(images) // batch_size)
 
 
-def batches(
-    images: ImageSet, data: ImageData, batch_size: int, seed: int, start: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented, normalized training batches from number ``start`` on.
+def check_batch(images: ImageSet, batch_size: int, reading: Reading) -> None:
+    """Checks that every process gets an image of every piece.
 
-    ``seed`` fixes their order and augmentation, whatever ``start`` is and however many workers read them.
+    Raises:
+        DmaskError: when a batch is too small for that.
+    """
+    smallest, parts = min(len(images), batch_size), reading.pieces * reading.share.processes
+    if smallest < parts:
+        raise DmaskError(
+            f"a batch of {smallest} images cannot be divided into {parts} parts (processes times pieces)",
+            "give a larger --batch-size, more images, fewer processes or less accumulation",
+        )
+
+
+def batches(
+    images: ImageSet,
+    data: ImageData,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    *,
+    augmentation: Augmentation = RANDOM_SHIFTS,
+    epoch: int = 0,
+    reading: Reading = ALONE,
+) -> Iterator[Batch]:
+    """One epoch of augmented, normalized training batches from number ``start`` on, piece by piece.
+
+    ``seed`` fixes their order and augmentation, whatever ``start`` is, however many workers read them and however many
+    processes share them. ``epoch`` tells alternating mirroring which half it is the turn of.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed % MAX_SEED))
-    wanted = [chunk.tolist() for chunk in torch.split(order, batch_size)][start : num_batches(images, batch_size)]
-    for number, (pixels_N3RR, labels_N) in enumerate(images.batches(wanted), start):
-        generator = torch.Generator().manual_seed((seed * SEEDS_A_BATCH + number) % MAX_SEED)  # each by itself
-        yield normalized(augmented(pixels_N3RR, data.flip, generator), data), labels_N
-
-
-def augmented(images_N3RR: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to an eighth of its side, its edge repeated, and with ``flip`` half of them mirrored.
-
-    The whole batch at once: image by image the same costs more than a training step of a small network.
-    """
-    count, channels, size, _ = images_N3RR.shape
-    most = max(1, size // SHIFT_SHARE)
-    shifts_2N1 = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
-    rows_NR, columns_NR = (torch.arange(size) + shifts_2N1).clamp(0, size - 1)
-    if flip:
-        mirrored_N1 = torch.rand((count, 1), generator=generator) < 0.5
-        columns_NR = torch.where(mirrored_N1, columns_NR.flip(1), columns_NR)
-    return images_N3RR[
-        torch.arange(count)[:, None, None, None],
-        torch.arange(channels)[None, :, None, None],
-        rows_NR[:, None, :, None],
-        columns_NR[:, None, None, :],
+    chunks = torch.split(order, batch_size)[start : num_batches(images, batch_size)]
+    parts = reading.share.processes * reading.pieces
+    of_rank = [
+        torch.tensor_split(torch.arange(len(chunk)), parts)[reading.share.rank :: reading.share.processes]
+        for chunk in chunks
     ]
+    wanted = [chunk[places].tolist() for chunk, mine in zip(chunks, of_rank, strict=True) for places in mine]
+    read = images.batches(wanted, by_image(augmentation), seed)
+    for number, (chunk, mine) in enumerate(zip(chunks, of_rank, strict=True), start):
+        batch_seed = (seed * SEEDS_A_BATCH + number) % MAX_SEED
+        generator = torch.Generator().manual_seed(batch_seed)  # each batch by itself
+        where = placement(augmentation, images.resolution, len(chunk), generator)
+        if data.flip:
+            where = where._replace(mirrored_N=_mirrored(len(images), chunk, augmentation, epoch, generator))
+        for piece, places in enumerate(mine):
+            pixels_N3RR, labels_N = next(read)
+            pixels_N3RR = placed(pixels_N3RR.to(reading.device, non_blocking=True), where.part(places))
+            piece_seed = (batch_seed * parts + reading.share.rank + piece * reading.share.processes) % MAX_SEED
+            inputs, labels = mixed(
+                normalized(pixels_N3RR, data), labels_N.to(reading.device), data.classes, augmentation, piece_seed
+            )
+            yield Batch(inputs, labels, reading.share.processes / len(chunk))
+
+
+def _mirrored(count: int, chunk: Tensor, augmentation: Augmentation, epoch: int, generator: torch.Generator) -> Tensor:
+    """Which images of a batch are mirrored, (N,) bool; ``chunk``: their numbers among ``count`` images."""
+    if augmentation.mirroring == "never":
+        return torch.zeros(len(chunk), dtype=torch.bool)
+    if augmentation.mirroring == "random":
+        return torch.rand(len(chunk), generator=generator) < 0.5
+    first_N = torch.randint(0, 2, (count,), generator=torch.Generator().manual_seed(0))
+    return (first_N[chunk] + epoch) % 2 == 1

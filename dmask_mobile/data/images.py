@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dmask_mobile.data.arrays import ArrayExamples
+from dmask_mobile.data.augmentation import ByImage
 from dmask_mobile.data.decoding import as_seen, is_fault_of_machine, reason_of, square
 from dmask_mobile.data.source import Examples
 from dmask_mobile.errors import DmaskError
@@ -71,16 +72,23 @@ class Pictures(Dataset[Tensor | Undecodable]):
         """Memory of one decoded image."""
         return CHANNELS * self.resolution**2
 
-    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def read(
+        self, batches: Sequence[Sequence[int]], by_image: ByImage | None = None, seed: int = 0
+    ) -> Iterator[Tensor]:
         """The images (N, 3, R, R) uint8 of each batch of numbers, the next ones being decoded meanwhile.
+
+        Args:
+            batches: the numbers of the images.
+            by_image: what is done to each of them.
+            seed: what that depends on, beside the image's number.
 
         Raises:
             DmaskError: naming an image that does not decode.
         """
-        if all(bool((self.place[list(batch)] >= 0).all()) for batch in batches):
+        if by_image is None and all(bool((self.place[list(batch)] >= 0).all()) for batch in batches):
             yield from (self.kept[self.place[list(batch)]] for batch in batches)
             return
-        for number, (images, bad) in enumerate(self.decode(batches)):
+        for number, (images, bad) in enumerate(self.decode(batches, by_image, seed)):
             if number % BATCHES_BETWEEN_TRIMS == 0:
                 _trim_memory()
             for picture in bad.values():
@@ -90,10 +98,12 @@ class Pictures(Dataset[Tensor | Undecodable]):
                 )
             yield images
 
-    def decode(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, dict[int, Undecodable]]]:
+    def decode(
+        self, batches: Sequence[Sequence[int]], by_image: ByImage | None = None, seed: int = 0
+    ) -> Iterator[tuple[Tensor, dict[int, Undecodable]]]:
         """The images of each batch that decode, and what does not, by its position in the batch."""
         loader = DataLoader(
-            self,
+            self if by_image is None else _Changed(self, by_image, seed),
             batch_sampler=[list(batch) for batch in batches],
             num_workers=self.workers,
             collate_fn=_together,
@@ -114,6 +124,21 @@ class Pictures(Dataset[Tensor | Undecodable]):
         """Holds decoded images in memory from now on."""
         self.place[list(numbers)] = torch.arange(len(numbers)) + len(self.kept)
         self.kept = torch.cat([self.kept, images]) if len(self.kept) else images
+
+
+class _Changed(Dataset[Tensor | Undecodable]):
+    """Pictures after what is done to each of them, which depends on its number and a seed."""
+
+    def __init__(self, pictures: Pictures, by_image: ByImage, seed: int) -> None:
+        self.pictures = pictures
+        self.by_image = by_image
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> Tensor | Undecodable:
+        picture = self.pictures[number]
+        return (
+            self.by_image(picture, self.seed * len(self.pictures) + number) if isinstance(picture, Tensor) else picture
+        )
 
 
 def _trim_memory() -> None:
@@ -173,10 +198,17 @@ class ImageSet:
             return self.pictures.kept[:0]
         return next(self.pictures.read([numbers.tolist()]))
 
-    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (N, 3, R, R) uint8 and labels (N,) of each batch of indices."""
+    @property
+    def resolution(self) -> int:
+        """Pixels of a side."""
+        return self.pictures.resolution
+
+    def batches(
+        self, batches: Sequence[Sequence[int]], by_image: ByImage | None = None, seed: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (N, 3, R, R) uint8 and labels (N,) of each batch of indices; see `Pictures.read`."""
         numbers = [self.numbers[list(batch)].tolist() for batch in batches]
-        for batch, images in zip(batches, self.pictures.read(numbers), strict=True):
+        for batch, images in zip(batches, self.pictures.read(numbers, by_image, seed), strict=True):
             yield images, self.labels[list(batch)]
 
 
@@ -262,7 +294,8 @@ def normalized(images_N3RR: Tensor, data: Normalization) -> Tensor:
 
     In channels-last memory format: depthwise convolutions on a CPU take half the time with it.
     """
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    device = images_N3RR.device
+    mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (data.mean, data.std))
     return ((seen(images_N3RR, data) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

@@ -17,6 +17,7 @@ from dmask_mobile.data.source import Examples, digest_of
 from dmask_mobile.data.splits import SPLITS, with_validation
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.ranks import local_processes
 from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.names import check_class_names
 
@@ -47,7 +48,7 @@ def load_data(
     own = source.splits()
     check_splits(spec, source.class_names, own)
     splits, note = with_validation(own)
-    left = options.memory_bytes
+    left = options.memory_bytes // local_processes()
     sets, notes = {}, [note] if note else []
     for split in ("train", "val"):
         sets[split], bad = _image_set(splits[split], resolution, left, options, progress)
@@ -201,7 +202,8 @@ def _image_set(
     count = len(examples.labels)
     workers = options.workers
     if workers is None:
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if count >= MIN_FOR_WORKERS else 0
+        cores = max(1, (os.cpu_count() or 1) // local_processes())
+        workers = min(MAX_WORKERS, cores) if count >= MIN_FOR_WORKERS else 0
     pictures = Pictures(examples, resolution, workers)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     kept = order[: memory_bytes // pictures.image_bytes].sort().values

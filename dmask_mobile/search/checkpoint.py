@@ -13,7 +13,7 @@ from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.state import Position, SearchState
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
+from dmask_mobile.training.checkpoint import go_on_from, load_checkpoint, save_checkpoint
 from dmask_mobile.training.restoring import first_difference, restore_module
 
 IDENTITY = "settings"  # the key that says which search a checkpoint belongs to
@@ -32,9 +32,9 @@ def identity_of(
     }
 
 
-def write(path: Path, identity: dict[str, Any], state: SearchState) -> None:
-    """Writes the checkpoint of a search to ``path``."""
-    save_checkpoint(path, {IDENTITY: identity, **state.to_dict()})
+def write(path: Path, identity: dict[str, Any], content: dict[str, Any]) -> None:
+    """Writes the checkpoint of a search to ``path``; ``content``: what `SearchState.to_dict` gave."""
+    save_checkpoint(path, {IDENTITY: identity, **content})
 
 
 def restore(path: Path, identity: dict[str, Any], state: SearchState, last: Position) -> None:
@@ -49,16 +49,19 @@ def restore(path: Path, identity: dict[str, Any], state: SearchState, last: Posi
     Raises:
         DmaskError: for a checkpoint of another search, and for one that is damaged.
     """
-    content = load_checkpoint(path)
-    found = content.pop(IDENTITY, None)
-    if difference := first_difference(_by_name(found), _by_name(identity)):
-        raise DmaskError(
-            f"'{path}' belongs to a search with other settings: {difference}",
-            "use the same space, data, budgets, tables and settings, begin anew with --restart, or choose another run"
-            " folder",
-        )
-    with _explained(path):
-        state.restore(content, last)
+
+    def take(content: dict[str, Any]) -> None:
+        found = content.pop(IDENTITY, None)
+        if difference := first_difference(_by_name(found), _by_name(identity)):
+            raise DmaskError(
+                f"'{path}' belongs to a search with other settings: {difference}",
+                "use the same space, data, budgets, tables and settings (a search's schedules stretch over all of its"
+                " epochs, which cannot grow), begin anew with --restart, or choose another run folder",
+            )
+        with _explained(path):
+            state.restore(content, last)
+
+    go_on_from(path, take)
 
 
 def restore_supernet(path: Path, supernet: MaskedSupernet) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import update_bn
 
-from dmask_mobile.data.batches import batches
+from dmask_mobile.data.batches import Reading, batches
 from dmask_mobile.data.images import ImageData, ImageSet
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
@@ -22,7 +22,7 @@ from dmask_mobile.search.budgets import Budget, derive_within
 from dmask_mobile.search.derive import log_scores, score_of
 from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.train import evaluate
+from dmask_mobile.training.evaluation import evaluate
 
 ATTEMPTS_PER_CHILD, GROWTH, MAX_SCALE = 8, 1.5, 64.0
 RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
@@ -87,8 +87,11 @@ def recalibrated_accuracy(
 ) -> float:
     """Top-1 accuracy of a child's slice on ``images[1]`` after its batch norms have seen ``images[0]``."""
     child = extract_subnet(supernet, choice)
+    device = next(supernet.parameters()).device
+    child.to(device=device)
     child.to(memory_format=torch.channels_last)
     seen = data.at(supernet.space.decisions[0].width(choice[0]))
-    loaded = itertools.islice(batches(images[0], seen, BATCH_SIZE, seed), RECALIBRATION_BATCHES)
-    update_bn((pixels for pixels, _ in loaded), child)
+    reading = Reading(device=device)
+    loaded = itertools.islice(batches(images[0], seen, BATCH_SIZE, seed, reading=reading), RECALIBRATION_BATCHES)
+    update_bn((batch.images for batch in loaded), child)
     return evaluate(child, images[1], seen)

@@ -22,7 +22,7 @@ def choose_child(
         searcher: the search, for its budgets and images.
         found: what it found.
         samples: 1 takes the best child within the budgets by the gates; more draws so many and takes the one that is
-            most accurate with the supernet's weights on the gates' share of the images.
+            most accurate with the supernet's weights on the validation images.
         progress: told after each child that was ranked.
 
     Raises:
@@ -38,7 +38,7 @@ def choose_child(
     choice, candidates = derived.choice, []
     if samples > 1:
         drawn = draw_within(budgets, probabilities, samples, np.random.default_rng(searcher.settings.seed))
-        images = (searcher.for_weights, searcher.for_gates)
+        images = (searcher.for_weights, searcher.data.val)
         candidates = rank(drawn, found.supernet, probabilities, images, searcher.data, progress)
         choice = candidates[0].choice
     return SearchResultRecord(

@@ -33,9 +33,8 @@ class SampledResolution:
         one_hot = F.one_hot(torch.tensor(index), len(probabilities)).to(gates[0].dtype)
         return (one_hot, *gates[1:]), index
 
-    def with_score(self, cross_entropy: Tensor, logits: GateLogits, index: int) -> Tensor:
-        """The same value, with the score-function gradient for the resolution's logits."""
-        value = float(cross_entropy.detach())
+    def with_score(self, cross_entropy: Tensor, value: float, logits: GateLogits, index: int) -> Tensor:
+        """The same, with the score-function gradient for the resolution's logits; ``value``: of the whole batch."""
         baseline = value if self.baseline is None else self.baseline
         self.baseline = DECAY * baseline + (1 - DECAY) * value
         log_probability = logits.probabilities()[0][index].log()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.costs.model import ExpectedCost, SpaceCost
-from dmask_mobile.data.batches import batches, num_batches
+from dmask_mobile.data.batches import Batch, Reading, batches, check_batch, num_batches
 from dmask_mobile.data.images import ImageData, ImageSet, split_for_search
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
@@ -29,9 +30,9 @@ from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.state import Position, StepRecord, new_state
 from dmask_mobile.supernet.gates import GateLogits, Gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.train import check_loss, check_weights
-
-Stopped = Callable[[], int | None]
+from dmask_mobile.training.checkpoint import checkpoint_exists
+from dmask_mobile.training.checks import Agreed, Agreement, check_loss, check_weights
+from dmask_mobile.training.machine import Machine
 
 
 class SearchResult(NamedTuple):
@@ -48,31 +49,45 @@ class SearchResult(NamedTuple):
 
 
 class Searcher:
-    """One search over ``space`` on ``data`` under ``budgets``.
+    """One search over ``space`` on ``data`` under ``budgets``, on the device and the processes of ``machine``.
 
-    ``run`` goes on from ``checkpoint`` where that exists and writes it after every epoch and on SIGTERM or Ctrl-C.
+    ``run`` goes on from ``checkpoint`` where that exists and writes it after every epoch, every ten minutes, and on
+    SIGTERM or Ctrl-C. All processes draw the same gates from one generator on the CPU, and each computes its part of
+    every batch. The supernet's weights learn through accelerate; the gates' gradients are averaged by themselves, as
+    ``torch.autograd.grad`` does not work through its wrapper.
 
     Raises:
         DmaskError: for a budget out of reach, before anything is trained.
     """
 
     def __init__(
-        self, space: SearchSpace, data: ImageData, budgets: Sequence[Budget], settings: SearchSettings
+        self,
+        space: SearchSpace,
+        data: ImageData,
+        budgets: Sequence[Budget],
+        settings: SearchSettings,
+        machine: Machine | None = None,
     ) -> None:
         check_budgets(budgets)
+        self.machine = machine or Machine()
+        self.reading = Reading(self.machine.share, 1, self.machine.device)
         self.data = data
         self.settings = settings
         self.budgets = checked_budgets(budgets)
         generator = torch.Generator().manual_seed(settings.seed)
         self.supernet = MaskedSupernet(space, generator)
+        self.supernet.to(device=self.machine.device)
         self.supernet.to(memory_format=torch.channels_last)
         self.for_weights, self.for_gates = split_for_search(data.train, settings.gate_share, generator)
         _check_split(self.for_weights, self.for_gates, settings.gate_share)
+        for images in (self.for_weights, self.for_gates):
+            check_batch(images, settings.batch_size, self.reading)
         costs = [_as_gates_see_it(budget.cost, settings) for budget in self.budgets]
         self.loss = gate_loss(costs, [budget.limit for budget in self.budgets], settings)
         self.metrics = SearchMetrics(self.budgets, costs)
-        self.state = new_state(self.supernet, self.loss, settings)
+        self.state = new_state(self.supernet, self.loss, settings, self.machine)
         self.logits = self.state.logits
+        self.called, self.stepped = self.machine.prepared(self.supernet, self.state.weight_optimizer)
         self.sampled = settings.resolution_mode == "sampled" and len(space.input.resolutions) > 1
 
     def run(self, checkpoint: Path, progress: Progress = silent) -> SearchResult:
@@ -82,24 +97,53 @@ class Searcher:
             DmaskError: for a loss that is not finite or explodes, and for a checkpoint of other settings.
             StoppedError: after SIGTERM or Ctrl-C, with the step under way finished and kept.
         """
-        state, epochs = self.state, self.settings.epochs
+        state, epochs, machine = self.state, self.settings.epochs, self.machine
         identity = checkpoints.identity_of(self.supernet.space, self.data, self.budgets, self.settings)
-        if checkpoint.exists():
+        if checkpoint_exists(checkpoint):
             checkpoints.restore(checkpoint, identity, state, self._last_position)
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        with SearchLog(checkpoint.parent, state.history) as log, stop_signals() as stopped_by:
+        if machine.is_main:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+        def keep() -> None:
+            content = state.to_dict()
+            if machine.is_main:
+                checkpoints.write(checkpoint, identity, content)
+            agreement.kept()
+
+        log: AbstractContextManager[SearchLog | None] = (
+            SearchLog(checkpoint.parent, state.history) if machine.is_main else nullcontext()
+        )
+        with log as metrics, stop_signals() as stopped_by:
+            agreement = Agreement(machine, stopped_by)
             while state.epoch < epochs:
-                self._train_epoch(stopped_by)
+                for agreed in self._train_epoch(agreement):
+                    if agreed.signal is not None or agreed.keep:
+                        check_weights(self.supernet, "search", state.epoch)
+                        keep()
+                    if agreed.signal is not None:
+                        raise StoppedError(agreed.signal, "search")
+                    self._tell_steps(progress)
                 check_weights(self.supernet, "search", state.epoch)
-                if signal_number := stopped_by():
-                    checkpoints.write(checkpoint, identity, state)
-                    raise StoppedError(signal_number, "search")
                 self._finish_epoch()
-                checkpoints.write(checkpoint, identity, state)
-                log.write(state.history)
+                keep()
+                if metrics is not None:
+                    metrics.write(state.history)
                 progress("search", state.epoch, epochs, self.metrics.note(state))
         expected, entropy = self.metrics.expected(self.logits), mean_entropy(self.logits)
         return SearchResult(self.supernet, self.logits, expected, entropy, warnings_about(state))
+
+    def num_steps(self) -> tuple[int, int]:
+        """Weight steps and gate steps of the whole search."""
+        _, weight_steps, gate_steps = self._last_position
+        return self.settings.epochs * weight_steps, self._num_gate_epochs * gate_steps
+
+    def _tell_steps(self, progress: Progress) -> None:
+        """Tells how far the epoch under way has come."""
+        last, state = self._last_position, self.state
+        steps = last.weight_steps + (last.gate_steps if self._gate_epoch >= 0 else 0)
+        done = len(state.weight_steps) + len(state.gate_steps)
+        if done < steps:
+            progress("epoch", done, steps)
 
     @property
     def _gate_epoch(self) -> int:
@@ -126,59 +170,60 @@ class Searcher:
         steps, passes = self._gate_passes
         return Position(self.settings.epochs, num_batches(self.for_weights, self.settings.batch_size), steps * passes)
 
-    def _train_epoch(self, stopped_by: Stopped) -> None:
-        """The rest of the epoch under way, or of it what is done when a signal comes."""
-        self.supernet.train()
-        for steps in (self._train_weights(), self._train_gates() if self._gate_epoch >= 0 else ()):
-            for _ in steps:
-                if stopped_by():
-                    return
+    def _train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
+        """The steps that are left of the epoch under way, as they are made."""
+        self.called.train()
+        yield from self.train_weights(agreement)
+        if self._gate_epoch >= 0:
+            yield from self.train_gates(agreement)
 
     def _finish_epoch(self) -> None:
         state = self.state
+        self.machine.share_norms(self.supernet)
+        self.machine.check_same(state.shared_content(), "gates and controllers")
         state.history.append(self.metrics.line(state, self._temperature))
         state.weight_steps, state.gate_steps = [], []
         state.epoch += 1
 
-    def _train_weights(self) -> Iterator[StepRecord]:
+    def train_weights(self, agreement: Agreement) -> Iterator[Agreed]:
         """The weight steps that are left of this epoch, as they are made."""
         settings = self.settings
         rate = 0.5 * (1 + math.cos(math.pi * self.state.epoch / settings.epochs))
         for group in self.state.weight_optimizer.param_groups:
             group["lr"] = settings.weight_learning_rate * max(rate, 0.01)
         start = len(self.state.weight_steps)
-        for images, labels in batches(self.for_weights, self.data, settings.batch_size, self._seed(0), start):
+        for batch in self._batches(self.for_weights, self._seed(0), start):
             with torch.no_grad():
                 gates, _ = self._draw_gates()
-            scores = self.supernet(images, gates)
-            loss = F.cross_entropy(scores, labels)
-            step = self._record(scores, labels, loss, "weights", len(self.state.weight_steps))
-            self.state.weight_optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.state.weight_optimizer.step()
-            self.state.weight_steps.append(step)
-            yield step
+            scores = self.called(batch.images, self.machine.moved(gates))
+            loss = F.cross_entropy(scores, batch.labels, reduction="sum") * batch.weight
+            agreed = self._agree(agreement, scores, batch, loss, "weights", len(self.state.weight_steps))
+            self.stepped.zero_grad()
+            self.machine.backward(loss)
+            self.stepped.step()
+            self.state.weight_steps.append(StepRecord(agreed.loss, agreed.accuracy))
+            yield agreed
 
-    def _train_gates(self) -> Iterator[StepRecord]:
+    def train_gates(self, agreement: Agreement) -> Iterator[Agreed]:
         """The gate steps that are left of this epoch, as they are made."""
         settings = self.settings
         steps_a_pass, passes = self._gate_passes
         done, start = divmod(len(self.state.gate_steps), steps_a_pass)
         loaded = itertools.chain.from_iterable(
-            batches(self.for_gates, self.data, settings.batch_size, self._seed(1 + p), start if p == done else 0)
-            for p in range(done, passes)
+            self._batches(self.for_gates, self._seed(1 + p), start if p == done else 0) for p in range(done, passes)
         )
-        for images, labels in loaded:
+        for batch in loaded:
             fraction = (len(self.state.gate_steps) + 1) / (passes * steps_a_pass)
             target_entropy = settings.schedule.entropy((self._gate_epoch + fraction) / self._num_gate_epochs)
             gates, drawn = self._draw_gates()
-            scores = self.supernet(images, gates)
-            cross_entropy = F.cross_entropy(scores, labels)
-            step = self._record(scores, labels, cross_entropy, "gates", len(self.state.gate_steps))
+            with self.machine.autocast():
+                scores = self.supernet(batch.images, self.machine.moved(gates)).float()
+            cross_entropy = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
+            agreed = self._agree(agreement, scores, batch, cross_entropy, "gates", len(self.state.gate_steps))
             if drawn is not None:
-                cross_entropy = self.state.resolution.with_score(cross_entropy, self.logits, drawn)
+                cross_entropy = self.state.resolution.with_score(cross_entropy, agreed.loss, self.logits, drawn)
             loss = self.loss(cross_entropy, self.logits, target_entropy)
-            (self.logits.logits.grad,) = torch.autograd.grad(loss, [self.logits.logits])
+            self.logits.logits.grad = self.machine.gradient(loss, self.logits.logits)
             if not bool(self.logits.logits.grad.isfinite().all()):
                 raise DmaskError(
                     f"search (gates): a gradient is not finite at epoch {self.state.epoch}, step"
@@ -186,17 +231,24 @@ class Searcher:
                     "raise --last-temperature or lower --gate-learning-rate, and begin anew with --restart",
                 )
             self.state.gate_optimizer.step()
-            self.state.gate_steps.append(step)
-            yield step
+            self.state.gate_steps.append(StepRecord(agreed.loss, agreed.accuracy))
+            yield agreed
+
+    def _batches(self, images: ImageSet, seed: int, start: int) -> Iterator[Batch]:
+        """This process's part of each batch of an epoch from number ``start`` on."""
+        return batches(images, self.data, self.settings.batch_size, seed, start, reading=self.reading)
 
     def _draw_gates(self) -> tuple[Gates, int | None]:
         """Gates for one step, and the resolution that was drawn, if one was."""
         gates = self.logits.sample(self._temperature, self.state.noise)
         return self.state.resolution.draw(gates, self.logits, self.state.noise) if self.sampled else (gates, None)
 
-    def _record(self, scores: Tensor, labels: Tensor, cross_entropy: Tensor, part: str, step: int) -> StepRecord:
-        value = check_loss(cross_entropy, self.data.classes, f"search ({part})", self.state.epoch, step)
-        return StepRecord(value, float((scores.detach().argmax(1) == labels).float().mean()))
+    def _agree(self, agreement: Agreement, scores: Tensor, batch: Batch, loss: Tensor, part: str, step: int) -> Agreed:
+        """What all processes know of a step, once its loss is sane."""
+        correct = (scores.detach().argmax(1) == batch.labels).sum()
+        agreed = agreement(float(loss.detach()), float(correct), len(batch.labels))
+        check_loss(agreed.loss, self.data.classes, f"search ({part})", self.state.epoch, step)
+        return agreed
 
     def _seed(self, part: int) -> int:
         return (self.settings.seed * 10_007 + self.state.epoch) * 101 + part

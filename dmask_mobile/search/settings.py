@@ -7,10 +7,11 @@ from typing import Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dmask_mobile.records.base import Record
+from dmask_mobile.records.recipe import BatchSize, Epochs
 from dmask_mobile.records.setting_names import Expectation, LossName, ResolutionMode
 from dmask_mobile.search.losses import ControlSettings, FixedSettings
 from dmask_mobile.search.schedule import Schedule
-from dmask_mobile.training.train import BatchSize, Epochs, Seed
+from dmask_mobile.training.train import Seed
 
 
 class SearchSettings(Record):

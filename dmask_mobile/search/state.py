@@ -14,14 +14,18 @@ from dmask_mobile.search.sampled_resolution import SampledResolution
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
+from dmask_mobile.training.checkpoint import content_digest
+from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.restoring import (
     finite_number,
     require_keys,
     restore_generator,
     restore_module,
     restore_optimizer,
+    restore_rows,
     whole_number,
 )
+from dmask_mobile.training.state import norms_of, rows_of_norms
 
 
 class StepRecord(NamedTuple):
@@ -39,6 +43,24 @@ class Position(NamedTuple):
     gate_steps: int
 
 
+KEYS = frozenset(
+    (
+        "epoch",
+        "steps",
+        "baseline",
+        "supernet",
+        "logits",
+        "weight_optimizer",
+        "gate_optimizer",
+        "loss",
+        "noise",
+        "history",
+        "scaler",
+        "norms",
+    )
+)  # of a checkpoint
+
+
 @dataclass
 class SearchState:
     """Weights, logits, their optimizers, the random state and the position of a search.
@@ -53,6 +75,7 @@ class SearchState:
     gate_optimizer: torch.optim.Optimizer
     noise: torch.Generator
     loss: GateLoss
+    machine: Machine
     resolution: SampledResolution = field(default_factory=SampledResolution)
     epoch: int = 0
     weight_steps: list[StepRecord] = field(default_factory=list)
@@ -60,7 +83,7 @@ class SearchState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: tensors, numbers, strings, lists and dicts."""
+        """What a checkpoint keeps: tensors, numbers, strings, lists and dicts. Every process must call it."""
         return {
             "epoch": self.epoch,
             "steps": [[list(step) for step in steps] for steps in (self.weight_steps, self.gate_steps)],
@@ -72,7 +95,14 @@ class SearchState:
             "loss": self.loss.state(),
             "noise": self.noise.get_state(),
             "history": self.history,
+            "scaler": self.machine.scaler_state(),
+            "norms": rows_of_norms([self.supernet], self.machine) if self.weight_steps else None,
         }
+
+    def shared_content(self) -> bytes:
+        """What must be the same in all processes: logits, their optimizer's position, controllers, random state."""
+        parts = [self.logits.state_dict(), self.loss.state(), self.noise.get_state(), self.resolution.baseline]
+        return content_digest(parts).encode()
 
     def restore(self, content: dict[str, Any], last: Position) -> None:
         """Takes back what `to_dict` gave.
@@ -84,7 +114,7 @@ class SearchState:
         Raises:
             ValueError: for content that does not fit this search.
         """
-        state = require_keys(content, frozenset(self.to_dict()), "it")
+        state = require_keys(content, KEYS, "it")
         epoch = whole_number(state["epoch"], last.epochs, "epoch")
         weight_steps, gate_steps = _steps(state["steps"], last, ended=epoch == last.epochs)
         history = _history(state["history"], epoch)
@@ -95,11 +125,14 @@ class SearchState:
         restore_optimizer(self.gate_optimizer, state["gate_optimizer"], "gate_optimizer")
         restore_generator(self.noise, state["noise"], "noise")
         self.loss.restore(state["loss"])
+        self.machine.restore_scaler(state["scaler"])
+        if state["norms"] is not None:
+            restore_rows(norms_of([self.supernet]), state["norms"], self.machine.share, "norms")
         self.resolution.baseline = baseline
         self.epoch, self.weight_steps, self.gate_steps, self.history = epoch, weight_steps, gate_steps, history
 
 
-def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings) -> SearchState:
+def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings, machine: Machine) -> SearchState:
     """The state before the first step."""
     logits = GateLogits(supernet.space)
     return SearchState(
@@ -115,6 +148,7 @@ def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings
         gate_optimizer=torch.optim.Adam(logits.parameters(), lr=settings.gate_learning_rate, betas=(0.5, 0.999)),
         noise=torch.Generator().manual_seed(settings.seed + 1),
         loss=loss,
+        machine=machine,
     )
 
 

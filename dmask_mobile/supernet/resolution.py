@@ -15,7 +15,7 @@ def subsample(x_NCHW: Tensor, size: int) -> Tensor:
     full = x_NCHW.shape[-1]
     if size == full:
         return x_NCHW
-    positions = torch.arange(size) * full // size
+    positions = torch.arange(size, device=x_NCHW.device) * full // size
     channels_last = x_NCHW.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return x_NCHW[:, :, positions][:, :, :, positions].contiguous(memory_format=memory_format)

@@ -1,7 +1,8 @@
 """Checkpoints that survive a crash, and weights as safetensors. Both carry a checksum of what they hold.
 
 The checksum is a SHA-256 over names, types, shapes and bytes (`content_digest`), kept inside the file, so that file and
-checksum are always written together. Files of older versions have none and are loaded without that check.
+checksum are always written together. Files of older versions have none and are loaded without that check. The last two
+checkpoints are kept: the one before the last is offered where the last one is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.training.restoring import restore_module
 
 CHECKSUM = "content_sha256"
+VERSION, CURRENT_VERSION = "version", 2  # 1, without a number, had no moving average and no state of several processes
 WEIGHTS_METADATA = frozenset(("child_digest", CHECKSUM))
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -33,13 +35,71 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes ``state`` (tensors, numbers, strings, lists, dicts) to ``path`` in one step.
 
+    What ``path`` held before is kept as `previous_of` it.
+
     Raises:
-        DmaskError: when the disk is full; what ``path`` held before is kept.
+        DmaskError: when the disk is full; all that was there is kept.
     """
+    state = {VERSION: CURRENT_VERSION, **state}
     # In memory first: torch aborts the process when a disk fills up under its own writer.
     content = io.BytesIO()
     torch.save({**state, CHECKSUM: content_digest(state)}, content)
-    _write(path, content.getbuffer())
+    _write(path, content.getbuffer(), keep_previous=True)
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one in ``path`` lies."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def checkpoint_exists(path: Path) -> bool:
+    """Whether there is a checkpoint; one that was about to be replaced when the process was killed counts."""
+    if not path.exists() and previous_of(path).exists():
+        previous_of(path).replace(path)
+    return path.exists()
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Removes a checkpoint and the one before it."""
+    previous_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def take_previous(path: Path) -> None:
+    """Puts the checkpoint before the last in the last one's place, which is kept under another name.
+
+    Raises:
+        DmaskError: when there is none, or it does not load.
+    """
+    previous = previous_of(path)
+    if not previous.exists():
+        raise DmaskError(f"there is no checkpoint before '{path}'", "go on without --previous, or with --restart")
+    load_checkpoint(previous)
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.refused"))
+    previous.replace(path)
+
+
+def go_on_from(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
+    """Gives the checkpoint in ``path`` to ``take``, which may refuse it.
+
+    Raises:
+        DmaskError: when it is refused; offers the one before it where that one is good.
+    """
+    try:
+        take(load_checkpoint(path))
+    except DmaskError as refused:
+        previous = previous_of(path)
+        if not previous.exists():
+            raise
+        try:
+            take(load_checkpoint(previous))
+        except DmaskError:
+            raise refused from None
+        raise DmaskError(
+            f"{refused.problem}; the checkpoint before it, '{previous.name}', is good",
+            "go on from that one with --previous, or begin anew with --restart",
+        ) from refused
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -50,6 +110,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = _load_tensors(path)
+        _check_version(state.get(VERSION))
         expected = state.pop(CHECKSUM, None)
         intact = expected is None or content_digest(state) == expected
     except Exception as error:  # torch raises whatever its parts raise on foreign bytes
@@ -59,7 +120,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DmaskError(f"checkpoint '{path}' does not load: {reason}", _AGAIN) from error
     if not intact:
         raise DmaskError(f"checkpoint '{path}' is damaged: its content does not match its checksum", _AGAIN)
+    state.pop(VERSION, None)
     return state
+
+
+def _check_version(found: object) -> None:
+    if found is not None and (type(found) is not int or not 1 <= found <= CURRENT_VERSION):
+        raise ValueError(
+            f"it is of version {shown(repr(found))}, this dmask-mobile reads versions up to {CURRENT_VERSION}"
+        )
 
 
 _AGAIN = "restore the file, or begin this stage anew with --restart"
@@ -168,8 +237,8 @@ def _weights_digest(state: dict[str, Tensor], child_digest: str) -> str:
     return content_digest([child_digest, {name: state[name] for name in sorted(state)}])
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file in one step.
+def _write(path: Path, content: bytes | memoryview, *, keep_previous: bool = False) -> None:
+    """Writes a file in one step; with ``keep_previous`` the one that was there is kept as `previous_of` it.
 
     Raises:
         DmaskError: when the disk, or what the user may have of it, is full.
@@ -178,6 +247,8 @@ def _write(path: Path, content: bytes | memoryview) -> None:
     try:
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
+            if keep_previous and path.exists():
+                path.replace(previous_of(path))
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

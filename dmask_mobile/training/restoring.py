@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dmask_mobile.errors import shown
+from dmask_mobile.ranks import Share
 
 
 def require_keys(found: object, keys: frozenset[str], what: str) -> dict[str, Any]:
@@ -68,9 +69,23 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, found: object, what: str
         for name, value in values.items():
             if value is None and name == "momentum_buffer":
                 continue  # before its first step
+            if name == "step" and type(value) is int:
+                continue
             shape = torch.Size() if name == "step" else parameters[index].shape
             _check_tensor(value, shape, parameters[index].dtype, f"{what}: '{shown(name)}' of parameter {index}")
     optimizer.load_state_dict({"state": state, "param_groups": merged})
+
+
+def restore_rows(buffers: list[Tensor], found: object, share: Share, what: str) -> None:
+    """Fills ``buffers`` one after the other from this process's row, or from the mean where their number changed."""
+    size = sum(buffer.numel() for buffer in buffers)
+    rows = found.shape[0] if isinstance(found, Tensor) and found.dim() else 1
+    _check_tensor(found, torch.Size([rows, size]), torch.float32, what)
+    assert isinstance(found, Tensor)
+    row = found[share.rank] if rows == share.processes else found.mean(0)
+    values_of = torch.split(row, [buffer.numel() for buffer in buffers])
+    for buffer, values in zip(buffers, values_of, strict=True):
+        buffer.copy_(values.view_as(buffer))
 
 
 def restore_generator(generator: torch.Generator, found: object, what: str) -> None:

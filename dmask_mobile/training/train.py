@@ -1,144 +1,190 @@
-"""Training of a child network."""
+"""Training of a child network by a recipe, on any number of processes."""
 
 from __future__ import annotations
 
-import math
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from pydantic import Field
 from torch import Tensor, nn
 
-from dmask_mobile.data.batches import MAX_SEED, batches, num_batches
-from dmask_mobile.data.images import ImageData, ImageSet, Normalization, normalization_of, normalized
+from dmask_mobile.data.augmentation import MAX_SEED, seeded
+from dmask_mobile.data.batches import Batch, Reading, batches, check_batch, num_batches
+from dmask_mobile.data.images import ImageData, normalization_of
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.base import Record
+from dmask_mobile.records.recipe import RecipeFields, load_recipe
 from dmask_mobile.records.setting_names import InitialWeights
-from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
-from dmask_mobile.training.restoring import (
-    finite_number,
-    first_difference,
-    require_keys,
-    restore_module,
-    restore_optimizer,
-    whole_number,
-)
+from dmask_mobile.training.checkpoint import checkpoint_exists, go_on_from, save_checkpoint
+from dmask_mobile.training.checks import Agreed, Agreement, check_loss, check_weights
+from dmask_mobile.training.distillation import Teacher, distillation_loss
+from dmask_mobile.training.evaluation import evaluate
+from dmask_mobile.training.machine import Machine
+from dmask_mobile.training.recipe_parts import moving_average_of, optimizer_of, schedule_of, stochastic_depth
+from dmask_mobile.training.restoring import first_difference
+from dmask_mobile.training.state import TrainState
 
-EXPLODED = 100  # times the loss of guessing
-_CALMER = "lower the learning rate and begin anew: --learning-rate (dmask search: --weight-learning-rate) and --restart"
-
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
-BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 
 
-class TrainSettings(Record):
-    """The recipe: SGD with Nesterov momentum, one warm-up epoch, cosine decay, label smoothing.
+class TrainSettings(RecipeFields):
+    """A recipe's settings, where the weights come from, and the seed.
 
-    ``init`` says where the weights came from: ``scratch`` or the child's slice of the ``supernet``.
+    ``init``: ``scratch`` or the child's slice of the ``supernet``.
     """
 
     init: InitialWeights = "scratch"
-    epochs: Epochs = 30
-    batch_size: BatchSize = 128
-    learning_rate: PositiveFloat = 0.2
-    weight_decay: float = Field(default=5e-5, ge=0)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     seed: Seed = 0
 
+    @classmethod
+    def of(cls, recipe: str, changes: Mapping[str, object] | None = None, **values: object) -> Self:
+        """The settings of a recipe (see `load_recipe`) with some changed.
 
-def evaluate(network: nn.Module, images: ImageSet, data: ImageData, batch_size: int = 500) -> float:
-    """Top-1 accuracy in 0..1 of ``network`` in evaluation mode."""
-    confusion_KK = confusion_of(network, images, data, data.classes, batch_size)
-    return int(confusion_KK.diagonal().sum()) / len(images)
-
-
-@torch.no_grad()
-def confusion_of(
-    network: nn.Module, images: ImageSet, data: Normalization, classes: int, batch_size: int = 500
-) -> Tensor:
-    """How often each class (rows) was taken for each class (columns) by ``network`` in evaluation mode, (K, K) int64.
-
-    Every image counts once.
-    """
-    network.eval()
-    confusion_KK = torch.zeros(classes, classes, dtype=torch.int64)
-    chunks = [range(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
-    for pixels, labels in images.batches(chunks):
-        predicted = network(normalized(pixels, data)).argmax(1)
-        confusion_KK += torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-    return confusion_KK
-
-
-def check_loss(cross_entropy: Tensor, classes: int, stage: str, epoch: int, step: int) -> float:
-    """The loss as a number; stops before a broken one reaches the weights.
-
-    Raises:
-        DmaskError: when it is NaN, infinite or over 100 times the loss of guessing, ``log(classes)``.
-    """
-    value, most = float(cross_entropy.detach()), EXPLODED * math.log(classes)
-    if not value <= most:  # NaN is not
-        raise DmaskError(
-            f"{stage}: the loss is {value:g} at epoch {epoch}, step {step} (at most {most:.0f} is sane);"
-            " the last good epoch is kept",
-            _CALMER,
-        )
-    return value
-
-
-def check_weights(network: nn.Module, stage: str, epoch: int) -> None:
-    """Stops before weights that are not finite reach a checkpoint: a last step can break them after a sane loss.
-
-    Raises:
-        DmaskError: naming the first tensor.
-    """
-    for name, value in network.state_dict().items():
-        if not bool(value.isfinite().all()):
-            raise DmaskError(
-                f"{stage}: '{name}' is not finite at the end of epoch {epoch}; the last good epoch is kept", _CALMER
-            )
-
-
-class TrainState:
-    """A child's training under way: the network, its optimizer, and the position."""
-
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.epoch = self.step = 0
-        self.loss = self.accuracy = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss": self.loss,
-            "accuracy": self.accuracy,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def restore(self, content: dict[str, Any], epochs: int, steps: int) -> None:
-        """Takes back what `to_dict` gave, of a training of ``epochs`` with ``steps`` each.
+        Args:
+            recipe: the name of a recipe, or a YAML file.
+            changes: values by dotted field: ``augmentation.mixup``.
+            values: values by field.
 
         Raises:
-            ValueError: for content that does not fit this training.
+            DmaskError: for a recipe that is not there or breaks a rule.
+            ValidationError: for a change that breaks one.
         """
-        state = require_keys(content, frozenset(self.to_dict()), "it")
-        self.epoch = whole_number(state["epoch"], epochs, "epoch")
-        self.step = whole_number(state["step"], steps if self.epoch < epochs else 0, "step")
-        self.loss, self.accuracy = (finite_number(state[key], key) for key in ("loss", "accuracy"))
-        if not 0 <= self.accuracy <= 1:
-            raise ValueError(f"accuracy must lie in 0..1, got {self.accuracy}")
-        restore_module(self.network, state["network"], "network")
-        restore_optimizer(self.optimizer, state["optimizer"], "optimizer")
+        content: dict[str, Any] = {**load_recipe(recipe).model_dump(include=set(RecipeFields.model_fields)), **values}
+        for name, value in (changes or {}).items():
+            *parents, last = name.split(".")
+            place = content
+            for parent in parents:
+                place[parent] = dict(place.get(parent) or {})
+                place = place[parent]
+            place[last] = value
+        return cls.model_validate(content)
+
+
+class Trained(NamedTuple):
+    """Top-1 accuracy in 0..1 on the validation images: of the weights that were kept, of the plain and the averaged."""
+
+    accuracy: float
+    plain: float
+    averaged: float | None
+
+
+class Trainer:
+    """One training of ``network`` by ``settings``.
+
+    Args:
+        network: is trained in place.
+        data: all training images are learned from.
+        settings: the recipe, and the seed.
+        machine: device and processes.
+        teacher: gives the scores that the recipe's distillation learns from.
+
+    Raises:
+        DmaskError: when a batch cannot be divided among processes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: ImageData,
+        settings: TrainSettings,
+        machine: Machine,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.data, self.settings, self.machine, self.teacher = data, settings, machine, teacher
+        self.reading = Reading(machine.share, settings.accumulate, machine.device)
+        check_batch(data.train, settings.batch_size, self.reading)
+        network.to(device=machine.device)
+        network.to(memory_format=torch.channels_last)
+        optimizer = optimizer_of(network, settings)
+        self.steps = num_batches(data.train, settings.batch_size)
+        self.schedule = schedule_of(optimizer, settings, self.steps)
+        self.state = TrainState(network, optimizer, moving_average_of(network, settings), machine)
+        self.called, self.stepped = machine.prepared(network, optimizer)
+
+    def train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
+        """The steps that are left of the epoch under way, as they are made.
+
+        Raises:
+            DmaskError: for a loss that is not finite or explodes, before it reaches the weights.
+        """
+        state, settings = self.state, self.settings
+        self.called.train()
+        pieces = batches(
+            self.data.train,
+            self.data,
+            settings.batch_size,
+            settings.seed * 10_007 + state.epoch,
+            state.step,
+            augmentation=settings.augmentation,
+            epoch=state.epoch,
+            reading=self.reading,
+        )
+        while batch := list(itertools.islice(pieces, settings.accumulate)):
+            number = state.epoch * self.steps + state.step
+            self.schedule.step_update(number)
+            self.stepped.zero_grad()
+            with seeded((settings.seed * 10_007 + number) * self.machine.share.processes + self.machine.share.rank):
+                agreed = agreement(*self._add_gradients(batch))
+            check_loss(agreed.loss, self.data.classes, "train", state.epoch, state.step)
+            self.machine.clip(self.called, settings.clip_norm)
+            self.stepped.step()
+            if state.averaged is not None:
+                state.averaged.update(state.network, number + 1)
+            state.loss, state.step = agreed.loss, state.step + 1
+            yield agreed
+
+    def _add_gradients(self, batch: list[Batch]) -> tuple[float, float, float]:
+        """Adds the gradients of a batch; this process's part of the loss, of the images recognized, and of all."""
+        loss = correct = torch.zeros((), device=self.machine.device)
+        for number, piece in enumerate(batch, start=1):
+            with self.machine.without_exchange(self.called, number < len(batch)):
+                scores_NK = self.called(piece.images)
+                part = self._loss(scores_NK, piece) * piece.weight
+                self.machine.backward(part)
+            loss = loss + part.detach()
+            labels_N = piece.labels if piece.labels.dim() == 1 else piece.labels.argmax(1)
+            correct = correct + (scores_NK.detach().argmax(1) == labels_N).sum()
+        return float(loss), float(correct), float(sum(len(piece.images) for piece in batch))
+
+    def _loss(self, scores_NK: Tensor, piece: Batch) -> Tensor:
+        """The sum of the losses of a piece's images."""
+        loss = F.cross_entropy(scores_NK, piece.labels, label_smoothing=self.settings.label_smoothing, reduction="sum")
+        distillation = self.settings.distillation
+        if self.teacher is None or distillation is None:
+            return loss
+        taught = distillation_loss(scores_NK, self.teacher(piece.images), distillation.temperature)
+        return (1 - distillation.share) * loss + distillation.share * taught
+
+    def finish_epoch(self) -> None:
+        """Measures the accuracy; the next epoch begins."""
+        state = self.state
+        check_weights(state.network, "train", state.epoch)
+        is_last = state.epoch + 1 == self.settings.epochs
+        state.accuracies = {}
+        if state.averaged is not None:
+            self.machine.share_norms(state.averaged.module)
+            state.accuracies["averaged"] = self._accuracy(state.averaged.module)
+        self.machine.share_norms(state.network)
+        if state.averaged is None or is_last:
+            state.accuracies["plain"] = self._accuracy(state.network)
+        state.epoch, state.step = state.epoch + 1, 0
+
+    def _accuracy(self, network: nn.Module) -> float:
+        return evaluate(network, self.data.val, self.data, machine=self.machine)
+
+    def keep_better(self) -> Trained:
+        """Leaves the weights in the network that do better on the validation images: plain or averaged."""
+        state = self.state
+        plain, averaged = state.accuracies["plain"], state.accuracies.get("averaged")
+        if averaged is not None and averaged > plain:
+            assert state.averaged is not None
+            state.network.load_state_dict(state.averaged.module.state_dict())
+        return Trained(plain if averaged is None else max(plain, averaged), plain, averaged)
 
 
 def train_child(
@@ -149,72 +195,79 @@ def train_child(
     progress: Progress = silent,
     *,
     child_digest: str = "",
-) -> float:
+    machine: Machine | None = None,
+    teacher: Teacher | None = None,
+) -> Trained:
     """Trains ``network`` in place on all training images; returns its top-1 accuracy on the validation images.
 
-    Goes on from ``checkpoint`` where that exists; writes it after every epoch and on SIGTERM or Ctrl-C. A checkpoint of
-    another ``child_digest`` is refused.
+    Goes on from ``checkpoint`` where that exists; writes it after every epoch, every ten minutes, and on SIGTERM or
+    Ctrl-C. More ``epochs`` than the checkpoint's are taken: the schedule goes on as if they had been asked for.
 
     Raises:
-        DmaskError: for a loss that is not finite, and for a checkpoint of other settings or another child.
-        StoppedError: after a signal.
+        DmaskError: for a loss that is not finite, and for a checkpoint of other settings, data or another child.
+        StoppedError: after a signal, with the step under way finished and kept.
     """
-    network.to(memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(
-        network, "sgd", lr=settings.learning_rate, weight_decay=settings.weight_decay, momentum=0.9
-    )
-    steps = num_batches(data.train, settings.batch_size)
-    schedule = CosineLRScheduler(
-        optimizer, settings.epochs * steps, warmup_t=min(steps, 200), warmup_lr_init=0.01, t_in_epochs=False
-    )
-    of_data = {"data": data.digest, **normalization_of(data)}
-    identity = {**settings.model_dump(), **of_data, "child": child_digest}
-    state = TrainState(network, optimizer)
-    if checkpoint.exists():
-        _restore(checkpoint, identity, state, steps)
-    with stop_signals() as stopped_by:
-        while state.epoch < settings.epochs:
-            network.train()
-            seed, start = settings.seed * 10_007 + state.epoch, state.step
-            for step, (images, labels) in enumerate(batches(data.train, data, settings.batch_size, seed, start), start):
-                schedule.step_update(state.epoch * steps + step)
-                loss = F.cross_entropy(network(images), labels, label_smoothing=settings.label_smoothing)
-                state.loss = check_loss(loss, data.classes, "train", state.epoch, step)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                state.step = step + 1
-                if signal_number := stopped_by():
+    machine = machine or Machine()
+    trainer = Trainer(network, data, settings, machine, teacher)
+    state, epochs, steps = trainer.state, settings.epochs, trainer.steps
+    identity = _identity(data, settings, child_digest)
+    if checkpoint_exists(checkpoint):
+        go_on_from(checkpoint, lambda content: _restore(checkpoint, content, identity, state, steps))
+        if state.epoch or state.step:
+            progress("train", state.epoch, epochs, "goes on")
+
+    def keep() -> None:
+        content = {"settings": identity, **state.to_dict()}
+        if machine.is_main:
+            save_checkpoint(checkpoint, content)
+        agreement.kept()
+
+    with stop_signals() as stopped_by, stochastic_depth(network, settings.drop_path):
+        agreement = Agreement(machine, stopped_by)
+        while state.epoch < epochs:
+            for agreed in trainer.train_epoch(agreement):
+                if agreed.signal is not None or agreed.keep:
                     check_weights(network, "train", state.epoch)
-                    save_checkpoint(checkpoint, {"settings": identity, **state.to_dict()})
-                    raise StoppedError(signal_number, "training")
-            check_weights(network, "train", state.epoch)
-            state.accuracy = evaluate(network, data.val, data)
-            state.epoch, state.step = state.epoch + 1, 0
-            save_checkpoint(checkpoint, {"settings": identity, **state.to_dict()})
-            progress("train", state.epoch, settings.epochs, f"loss {state.loss:.3f}, accuracy {state.accuracy:.1%}")
-    return state.accuracy
+                    keep()
+                if agreed.signal is not None:
+                    raise StoppedError(agreed.signal, "training")
+                if state.step < steps:
+                    progress("epoch", state.step, steps, f"loss {agreed.loss:.3f}")
+            trainer.finish_epoch()
+            keep()
+            accuracy = state.accuracies.get("averaged", state.accuracies.get("plain", 0.0))
+            progress("train", state.epoch, epochs, f"loss {state.loss:.3f}, accuracy {accuracy:.1%}")
+    return trainer.keep_better()
 
 
-def _restore(checkpoint: Path, identity: dict[str, Any], state: TrainState, steps: int) -> None:
-    """Takes a training back to where ``checkpoint`` left it.
+def _identity(data: ImageData, settings: TrainSettings, child_digest: str) -> dict[str, Any]:
+    """What two trainings must have in common for one to go on with the other's checkpoint."""
+    return {
+        **settings.model_dump(mode="json"),
+        "data": data.digest,
+        **normalization_of(data),
+        "child": child_digest,
+    }
+
+
+def _restore(path: Path, content: dict[str, Any], identity: dict[str, Any], state: TrainState, steps: int) -> None:
+    """Takes a training back to where a checkpoint left it.
 
     Raises:
         DmaskError: for a checkpoint of other settings or another child, and for one that is damaged.
     """
-    content = load_checkpoint(checkpoint)
     found = content.pop("settings", None)
-    if isinstance(found, dict):  # older checkpoints do not name their child
-        found.setdefault("child", identity["child"])
+    if isinstance(found, dict) and type(found.get("epochs")) is int and found["epochs"] <= identity["epochs"]:
+        found = {**found, "epochs": identity["epochs"]}
     if difference := first_difference(found, identity):
         raise DmaskError(
-            f"'{checkpoint}' belongs to a training with other settings: {difference}",
-            "use the same settings and data, or begin anew with --restart",
+            f"'{path}' belongs to a training with other settings: {difference}",
+            "use the same settings and data (--epochs may grow), or begin anew with --restart",
         )
     try:
         state.restore(content, identity["epochs"], steps)
     except ValueError as error:
         raise DmaskError(
-            f"checkpoint '{checkpoint}' does not fit its training: {error}",
+            f"checkpoint '{path}' does not fit its training: {error}",
             "restore the file, or begin anew with --restart",
         ) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import torch
 
 from dmask_mobile.data.images import ImageData
 from dmask_mobile.data.load import load_data
+from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.space import SearchSpace
 
 SPACE = SearchSpace.model_validate(
@@ -26,6 +28,11 @@ SPACE = SearchSpace.model_validate(
 
 
 def few_images(count: int = 600) -> ImageData:
-    data = load_data("glyphs", 16)
+    data = _glyphs()
     chosen = torch.arange(count)
     return replace(data, train=data.train.subset(chosen), val=data.val.subset(chosen[: count // 3]))
+
+
+@functools.cache
+def _glyphs() -> ImageData:
+    return load_data("glyphs", 16, DataOptions(workers=0))

@@ -70,7 +70,9 @@ def test_settings_are_exported_and_load_when_they_are_asked_for() -> None:
         "print(*(getattr(api, name).__name__ for name in api.__all__ if name[0].isupper()))"
     )
     done = run_command([sys.executable, "-P", "-c", code])
-    expected = "DataOptions DeviceOptions ExportSettings ProfileSettings SearchSettings TrainSettings VerifySettings\n"
+    expected = (
+        "DataOptions DeviceOptions ExportSettings Machine ProfileSettings SearchSettings TrainSettings VerifySettings\n"
+    )
     assert done.stdout == expected, done.stderr
     with pytest.raises(AttributeError, match="no attribute 'Settings'"):
         _ = api.Settings

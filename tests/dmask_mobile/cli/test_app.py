@@ -19,7 +19,6 @@ from dmask_mobile.records.base import Record
     ("command", "settings"),
     [
         (app.search, api.SearchSettings()),
-        (app.train, api.TrainSettings()),
         (table_commands.profile, api.ProfileSettings()),
     ],
 )

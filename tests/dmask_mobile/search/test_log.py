@@ -89,7 +89,7 @@ def test_collapse_to_all_skip_is_warned_of(tmp_path: Path) -> None:
             if decision.kind == "skip":
                 search.logits.logits[index, 1] = 9.0
     notes: list[str] = []
-    found = search.run(tmp_path / "c.pt", lambda stage, done, total, note="": notes.append(note))
+    found = search.run(tmp_path / "c.pt", lambda stage, done, total, note="": notes.append(note) if note else None)
     (warning,) = found.warnings
     assert warning.startswith("all 1 blocks that may be skipped are")
     assert "lengthen the warm-up" in notes[0]

@@ -34,7 +34,7 @@ def test_the_mean_gradient_is_that_of_the_expected_loss() -> None:
     for index, probability in enumerate(logits.probabilities()[0].detach()):
         sampled = SampledResolution()
         sampled.baseline = 7.5
-        loss = sampled.with_score(of_resolution[index], logits, index)
+        loss = sampled.with_score(of_resolution[index], float(of_resolution[index]), logits, index)
         assert loss.item() == of_resolution[index].item()
         (gradient,) = torch.autograd.grad(loss, logits.logits)
         mean += probability * gradient
@@ -65,7 +65,8 @@ def test_it_finds_the_best_of_three_noisy_options(seed: int) -> None:
     for _ in range(400):
         _, index = sampled.draw(logits.probabilities(), logits, generator)
         noisy = losses[index] + 0.1 * torch.randn((), generator=generator)
-        (logits.logits.grad,) = torch.autograd.grad(sampled.with_score(noisy, logits, index), [logits.logits])
+        loss = sampled.with_score(noisy, float(noisy), logits, index)
+        (logits.logits.grad,) = torch.autograd.grad(loss, [logits.logits])
         optimizer.step()
     assert int(logits.probabilities()[0].argmax()) == best
 

@@ -18,13 +18,18 @@ from dmask_mobile.data.images import ImageData
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.training.checkpoint import (
+    checkpoint_exists,
     content_digest,
     load_checkpoint,
     load_weights,
+    previous_of,
+    remove_checkpoints,
     save_checkpoint,
     save_weights,
+    take_previous,
 )
-from dmask_mobile.training.train import TrainSettings, train_child
+from dmask_mobile.training.machine import Machine
+from dmask_mobile.training.train import Trained, Trainer, TrainSettings, train_child
 from tests.dmask_mobile.small import SPACE, few_images
 
 CHILD = SPACE.child(SPACE.smallest())
@@ -183,7 +188,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], I
         pass
 
     def stop(stage: str, done: int, total: int, note: str = "") -> None:
-        raise InterruptedTrainingError
+        if stage == "train":
+            raise InterruptedTrainingError
 
     with pytest.raises(InterruptedTrainingError):
         train_child(build(CHILD), data, SETTINGS, path, stop, child_digest=CHILD.digest())
@@ -198,7 +204,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], I
         ({"epoch": True}, r"epoch must be a whole number from 0 to 2, got True"),
         ({"epoch": 2, "step": 1}, r"step must be a whole number from 0 to 0, got 1"),
         ({"step": 3}, r"step must be a whole number from 0 to 2, got 3"),
-        ({"accuracy": 1.5}, r"accuracy must lie in 0\.\.1, got 1\.5"),
+        ({"accuracies": {"plain": 1.5}}, r"accuracy of the plain weights must lie in 0\.\.1, got 1\.5"),
+        ({"accuracies": {"worst": 1}}, r"accuracies must be those of the plain and the averaged weights"),
+        ({"averaged": None}, r"averaged must be a mapping, got NoneType"),
+        ({"norms": torch.zeros(1, 3)}, r"norms must be float32 of shape \[1, \d+\], got float32 of shape \[1, 3\]"),
         ({"loss": float("nan")}, r"loss must be a finite number, got nan"),
         ({"loss": "x" * 1000}, r"loss must be a finite number, got 'x{100,200}"),
         ({"network": 3}, r"network must be a mapping, got int"),
@@ -240,7 +249,7 @@ def test_an_optimizer_of_other_shapes_is_refused(
 @pytest.mark.parametrize(
     ("settings", "digest", "message"),
     [
-        ({"epochs": 3}, CHILD.digest(), r"other settings: epochs is 2 there, 3 now; .* begin anew with --restart"),
+        ({"epochs": 1}, CHILD.digest(), r"other settings: epochs is 2 there, 1 now; .* begin anew with --restart"),
         ({"learning_rate": 0.1}, CHILD.digest(), r"other settings: learning_rate is 0\.2 there, 0\.1 now"),
         ({}, "other", rf"other settings: child is '{CHILD.digest()}' there, 'other' now"),
     ],
@@ -261,7 +270,73 @@ def test_weights_that_the_last_step_broke_reach_no_checkpoint(tmp_path: Path) ->
     next(network.parameters()).register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
     with pytest.raises(
         DmaskError,
-        match=r"train: 'blocks\.0\..*' is not finite at the end of epoch 0; the last good epoch is kept; lower the",
+        match=r"train: 'blocks\.0\..*' is not finite at the end of epoch 0; the last good checkpoint is kept; lower",
     ):
         train_child(network, few_images(6), SETTINGS, tmp_path / "t.pt")
     assert not (tmp_path / "t.pt").exists()
+
+
+def test_the_checkpoint_before_the_last_is_kept_and_offered(
+    trained: tuple[dict[str, Any], ImageData], tmp_path: Path
+) -> None:
+    content, data = trained
+    path = tmp_path / "t.pt"
+    save_checkpoint(path, content)
+    save_checkpoint(path, content | {"loss": 1.0})
+    assert load_checkpoint(previous_of(path))["loss"] == content["loss"]
+
+    def go_on() -> Trained:
+        return train_child(build(CHILD), data, SETTINGS, path, child_digest=CHILD.digest())
+
+    newer = torch.load(path, weights_only=True) | {"version": 9}
+    for refused, reason in (
+        (lambda: path.write_bytes(path.read_bytes()[:-100]), "is cut off"),
+        (lambda: torch.save(newer, path), "is of version 9, this dmask-mobile reads versions up to 2"),
+        (lambda: path.write_bytes(b""), "does not load"),
+    ):
+        refused()
+        with pytest.raises(
+            DmaskError,
+            match=rf"checkpoint '.*t\.pt' .*{reason}.*; the checkpoint before it, 't\.previous\.pt', is good;"
+            r" go on from that one with --previous",
+        ):
+            go_on()
+    damaged = path.read_bytes()
+    take_previous(path)
+    assert (tmp_path / "t.pt.refused").read_bytes() == damaged
+    assert load_checkpoint(path)["loss"] == content["loss"]
+    go_on()
+    with pytest.raises(DmaskError, match=r"there is no checkpoint before '.*'; go on without --previous"):
+        take_previous(tmp_path / "other.pt")
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, STATE)
+    path.replace(previous_of(path))
+    assert checkpoint_exists(path)
+    assert content_digest(load_checkpoint(path)) == content_digest(STATE)
+    remove_checkpoints(path)
+    assert not checkpoint_exists(path)
+
+
+def test_more_epochs_can_be_asked_for_later(trained: tuple[dict[str, Any], ImageData], tmp_path: Path) -> None:
+    """The schedule goes on at the place where it would have been with so many epochs from the beginning."""
+    content, data = trained
+    save_checkpoint(tmp_path / "t.pt", content)
+    notes: list[tuple[str, int, int, str]] = []
+    longer = SETTINGS.model_copy(update={"epochs": 4})
+    trainer = Trainer(build(CHILD), data, longer, Machine())
+    train_child(
+        build(CHILD),
+        data,
+        longer,
+        tmp_path / "t.pt",
+        lambda stage, done, total, note="": notes.append((stage, done, total, note)),
+        child_digest=CHILD.digest(),
+    )
+    assert notes[0] == ("train", 1, 4, "goes on")
+    assert notes[-1][:3] == ("train", 4, 4)
+    (last,) = {group["lr"] for group in load_checkpoint(tmp_path / "t.pt")["optimizer"]["param_groups"]}
+    trainer.schedule.step_update(4 * trainer.steps - 1)
+    assert last == trainer.state.optimizer.param_groups[0]["lr"]

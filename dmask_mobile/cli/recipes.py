@@ -1,0 +1,32 @@
+"""Changes of a recipe as users write them: ``augmentation.mixup=0.2``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.files import parse_yaml
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Values by dotted field.
+
+    Raises:
+        DmaskError: for text that is not ``FIELD=VALUE``, and a value that is no YAML.
+
+    >>> parse_changes(["epochs=3", "augmentation.crop=[0.5, 1]"])
+    {'epochs': 3, 'augmentation.crop': [0.5, 1]}
+    """
+    changes = {}
+    for text in texts:
+        field, sign, value = text.partition("=")
+        if not (field.strip() and sign):
+            raise DmaskError(
+                f"--set must be FIELD=VALUE, got '{shown(text)}'", "for example --set augmentation.mixup=0.2"
+            )
+        try:
+            changes[field.strip()] = parse_yaml(value)
+        except ValueError as error:
+            raise DmaskError(f"--set {shown(text)}: the value is no YAML: {error}", "quote it") from error
+    return changes

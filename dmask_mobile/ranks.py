@@ -1,0 +1,33 @@
+"""Which of several processes this is. ``torchrun`` and ``accelerate launch`` say it in the environment."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class Share(NamedTuple):
+    """The part of the work that is one process's: number ``rank`` of ``processes``."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and talks to the user."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def all_processes() -> int:
+    """The processes of this run, on all machines."""
+    return _count("WORLD_SIZE")
+
+
+def local_processes() -> int:
+    """The processes of this run on this machine, which share its memory and its cores."""
+    return _count("LOCAL_WORLD_SIZE")
+
+
+def _count(variable: str) -> int:
+    count = os.environ.get(variable, "1")
+    return int(count) if count.isdecimal() and int(count) else 1

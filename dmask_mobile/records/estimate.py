@@ -1,0 +1,29 @@
+"""`Estimate`: how long a search or a training would take, and in how much memory."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from dmask_mobile.records.base import Record
+
+
+class StepEstimate(Record):
+    """One kind of step: how many there are, and the seconds of one that was made."""
+
+    kind: str
+    num_steps: NonNegativeInt
+    seconds_per_step: NonNegativeFloat
+
+
+class Estimate(Record):
+    """What two steps of each kind say of the whole. ``peak_memory_bytes``: of this process, or of its accelerator."""
+
+    device: str
+    num_processes: PositiveInt
+    steps: tuple[StepEstimate, ...]
+    peak_memory_bytes: NonNegativeInt
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole."""
+        return sum(step.num_steps * step.seconds_per_step for step in self.steps)

@@ -1,0 +1,62 @@
+"""Two steps of each kind, timed at the real shapes; nothing is written."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dmask_mobile.records.estimate import Estimate, StepEstimate
+from dmask_mobile.training.checks import Agreed, Agreement
+from dmask_mobile.training.evaluation import BATCH_SIZE, evaluate
+from dmask_mobile.training.machine import Machine
+from dmask_mobile.training.train import Trainer
+
+TIMED_STEPS = 2
+
+
+def timed(kind: str, num_steps: int, steps: Iterator[Agreed]) -> StepEstimate:
+    """The time of the second of two steps: the first one also loads and compiles."""
+    seconds = 0.0
+    for _ in range(TIMED_STEPS):
+        start = time.perf_counter()
+        if next(steps, None) is not None:
+            seconds = time.perf_counter() - start
+    return StepEstimate(kind=kind, num_steps=num_steps, seconds_per_step=seconds)
+
+
+def estimate_of(steps: list[StepEstimate], machine: Machine) -> Estimate:
+    """The estimate of this process after its steps."""
+    return Estimate(
+        device=machine.device.type,
+        num_processes=machine.share.processes,
+        steps=tuple(steps),
+        peak_memory_bytes=machine.peak_memory_bytes() or _peak_resident_bytes(),
+    )
+
+
+def estimate_training(trainer: Trainer) -> Estimate:
+    """How long a training would take: two optimizer steps, and one batch of the validation images."""
+    epochs, machine, data = trainer.settings.epochs, trainer.machine, trainer.data
+    training = timed("training", epochs * trainer.steps, trainer.train_epoch(Agreement(machine, lambda: None)))
+    few = data.val.subset(_first(len(data.val)))
+    start = time.perf_counter()
+    evaluate(trainer.state.network, few, data, machine=machine)
+    seconds = time.perf_counter() - start
+    chunks = -(-len(data.val) // BATCH_SIZE)
+    validation = StepEstimate(kind="validation", num_steps=epochs * chunks, seconds_per_step=seconds)
+    return estimate_of([training, validation], machine)
+
+
+def _first(count: int) -> Tensor:
+    return torch.arange(min(count, BATCH_SIZE))
+
+
+def _peak_resident_bytes() -> int:
+    """The most memory that this process has had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,250 @@
+"""`Machine`: the device, the number format and the processes that a search or a training runs on.
+
+One object wraps Hugging Face accelerate. It is made at the edge and passed in; without launcher it is one process on
+the best device there is. Under ``accelerate launch`` or ``torchrun`` every process makes its own, and all of them run
+the same code: they draw the same numbers from the same generators on the CPU, and each takes its part of every batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.ranks import Share, all_processes
+from dmask_mobile.records.setting_names import MixedPrecision
+from dmask_mobile.training.restoring import finite_number, require_keys
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "NCCL",
+    "gloo",
+    "timed out",
+    "Timed out",
+)
+
+
+class Machine:
+    """Device, number format and processes.
+
+    Args:
+        mixed_precision: ``no``, ``bf16`` or ``fp16``; None takes what ``accelerate launch`` says, else ``no``.
+        compiled: compile networks with ``torch.compile`` for training.
+
+    Raises:
+        DmaskError: for a number format that the device lacks.
+    """
+
+    def __init__(self, mixed_precision: MixedPrecision | None = None, *, compiled: bool = False) -> None:
+        self.compiled = compiled
+        self._accelerator = _accelerator(mixed_precision)
+        self.device = self._accelerator.device
+        self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.share.rank == 0
+
+    @property
+    def mixed_precision(self) -> str:
+        """The number format of forward passes."""
+        return str(self._accelerator.mixed_precision)
+
+    def prepared(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """What to call and to step in place of a network and its optimizer: gradients are means over all processes."""
+        with _explained_loss(), warnings.catch_warnings():
+            # torch's newer option still sends buffers once; all processes have the same ones anyway.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            called: nn.Module = self._accelerator.prepare_model(network)
+        if self.compiled:
+            called = _compiled(called)
+        stepped: torch.optim.Optimizer = self._accelerator.prepare_optimizer(optimizer)
+        return called, stepped
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Inside, forward passes are in the number format of this machine."""
+        context: AbstractContextManager[None] = self._accelerator.autocast()
+        return context
+
+    @contextmanager
+    def without_exchange(self, network: nn.Module, without: bool) -> Iterator[None]:
+        """Inside, with ``without``, gradients add up in each process: more parts of the same batch follow."""
+        if not without:
+            yield
+            return
+        with self._accelerator.no_sync(network):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of ``loss``."""
+        with _explained_loss():
+            self._accelerator.backward(loss)
+
+    def clip(self, network: nn.Module, norm: float | None) -> None:
+        """Scales the gradient down to ``norm``, if it is longer."""
+        if norm is not None:
+            self._accelerator.clip_grad_norm_(network.parameters(), norm)
+
+    def moved(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The tensors on the device; gradients flow back to where they came from."""
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on the CPU."""
+        return self._reduced(values, "sum")
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes, on the CPU."""
+        return self._reduced(values, "mean")
+
+    def _reduced(self, values: Tensor, how: str) -> Tensor:
+        if self.share.processes == 1:
+            return values.cpu()
+        with _explained_loss():
+            reduced: Tensor = self._accelerator.reduce(values.detach().clone().to(self.device), how)
+        return reduced.cpu()
+
+    def rows(self, values: Tensor) -> Tensor:
+        """``values`` (n,) of every process, (processes, n), on the CPU."""
+        with _explained_loss():
+            gathered: Tensor = self._accelerator.gather(values.to(self.device)[None])
+        return gathered.cpu()
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        with _explained_loss():
+            self._accelerator.wait_for_everyone()
+
+    def share_norms(self, network: nn.Module) -> None:
+        """Sets running statistics of batch norms to their means over all processes."""
+        if self.share.processes > 1:
+            from timm.utils import distribute_bn
+
+            with _explained_loss():
+                distribute_bn(network, self.share.processes, reduce=True)
+
+    def check_same(self, content: bytes, what: str) -> None:
+        """Checks that ``content`` is the same in every process.
+
+        Raises:
+            DmaskError: when it is not.
+        """
+        if self.share.processes == 1:
+            return
+        number = int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
+        rows = self.rows(torch.tensor([number], dtype=torch.int64))
+        if not bool((rows == rows[0]).all()):
+            raise DmaskError(
+                f"the {what} of {self.share.processes} processes have come to differ",
+                "they must run the same versions on the same kind of device; go on from the last checkpoint",
+            )
+
+    def scaler_state(self) -> dict[str, float] | None:
+        """What a checkpoint keeps of the loss scaling that fp16 needs; None without it."""
+        scaler = self._accelerator.scaler
+        return None if scaler is None else {name: float(value) for name, value in scaler.state_dict().items()}
+
+    def restore_scaler(self, found: object) -> None:
+        """Takes back what `scaler_state` gave.
+
+        Raises:
+            ValueError: when it is anything else.
+        """
+        scaler = self._accelerator.scaler
+        if scaler is None or found is None:
+            return
+        own = scaler.state_dict()
+        state = require_keys(found, frozenset(own), "scaler")
+        scaler.load_state_dict({name: type(own[name])(finite_number(state[name], name)) for name in own})
+
+    def gradient(self, loss: Tensor, parameter: nn.Parameter) -> Tensor:
+        """The gradient of ``loss`` by one parameter, its mean over all processes, on the CPU.
+
+        For losses that do not go through a network of `prepared`: ``torch.autograd.grad`` does not work there.
+        """
+        scaler = self._accelerator.scaler
+        scale = 1.0 if scaler is None else float(scaler.get_scale())  # small numbers would vanish in fp16
+        (gradient,) = torch.autograd.grad(loss * scale, [parameter])
+        return self.mean(gradient / scale)
+
+    def peak_memory_bytes(self) -> int | None:
+        """The most that was allocated on an accelerator; None on a CPU."""
+        return int(torch.cuda.max_memory_allocated(self.device)) if self.device.type == "cuda" else None
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    """The network as ``torch.compile`` calls it: once for each resolution that a supernet draws."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # 8 would stop in silence
+    compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    return compiled
+
+
+def _accelerator(mixed_precision: MixedPrecision | None) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    AcceleratorState._reset_state()  # an earlier one in this process may have had another number format
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        # Without this word accelerate lets processes without a GPU run unconnected, each as if it were alone.
+        cpu=all_processes() > 1 and not torch.cuda.is_available(),
+        step_scheduler_with_optimizer=False,
+        # Two forwards before a backward break with broadcast buffers (pytorch#175024); `share_norms` takes their place.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    _check_number_format(str(accelerator.mixed_precision), accelerator.device)
+    if accelerator.num_processes != all_processes():
+        raise DmaskError(
+            f"the launcher started {all_processes()} processes, but {accelerator.num_processes} are connected",
+            "start them with torchrun or accelerate launch",
+        )
+    return accelerator
+
+
+def _check_number_format(name: str, device: torch.device) -> None:
+    """Checks that a device computes in a number format.
+
+    Raises:
+        DmaskError: when it does not, or not by itself.
+    """
+    lacks = {
+        "no": False,
+        "bf16": device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False),
+        "fp16": device.type not in ("cuda", "mps"),
+    }
+    if lacks.get(name, True):
+        raise DmaskError(
+            f"mixed precision must be one that the device computes in; {device.type} does not compute in {shown(name)}",
+            "give --mixed-precision no, or run on a device that does",
+        )
+
+
+@contextmanager
+def _explained_loss() -> Iterator[None]:
+    """Inside, the error of a process that has lost another one says so.
+
+    Raises:
+        DmaskError: when another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise DmaskError(
+            "another process of this run has ended; its own message says why",
+            "start the same command again: it goes on from the last checkpoint",
+        ) from error
