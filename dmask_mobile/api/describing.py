@@ -62,7 +62,7 @@ def describe_training(
         progress: told about the card.
     """
     from dmask_mobile.records.accuracy import AccuracyRecord
-    from dmask_mobile.training.train import confusion_of
+    from dmask_mobile.training.evaluation import confusion_of
 
     record = folder.record()
     found = AccuracyRecord.from_confusion(

@@ -171,13 +171,16 @@ def test_a_finished_search_begins_anew_when_told_to(run: Path, data: str) -> Non
 
 
 def test_a_finished_training_begins_anew_when_told_to(run: Path) -> None:
-    longer = TRAINING.model_copy(update={"epochs": 2})
-    with pytest.raises(DmaskError, match=r"epochs is 1 there, 2 now; .* begin anew with --restart"):
-        api.train(run, settings=longer)
+    other = TRAINING.model_copy(update={"learning_rate": 0.1})
+    with pytest.raises(DmaskError, match=r"learning_rate is 0\.2 there, 0\.1 now; .* begin anew with --restart"):
+        api.train(run, settings=other)
     weights = RunFolder(run).weights_path.read_bytes()
-    api.train(run, settings=longer, restart=True)
+    api.train(run, settings=other, restart=True)
     assert RunFolder(run).weights_path.read_bytes() != weights
-    assert RunFolder(run).record().train_settings == longer.model_dump(mode="json")
+    record = RunFolder(run).record()
+    assert record.train_settings == other.model_dump(mode="json")
+    assert record.accuracy == max(record.compared.values())
+    assert set(record.compared) == {"plain", "averaged"}
 
 
 def test_a_search_does_not_take_the_folder_of_a_network_from_elsewhere(tmp_path: Path, data: str) -> None:
