@@ -47,7 +47,7 @@ def test_chain_step_by_step(data: str, classes: int, tmp_path: Path) -> None:
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     budget = sum(map(float, reach)) / 2
     found = step("search", "demo", "--data", data, "--budget", f"latency={budget}ms", "--table", "table.jsonl",
-                 "--allow-drift", "-o", run, "--epochs", 2)  # fmt: skip
+                 "--allow-drift", "-o", run, "--epochs", 2, "--batch-size", 32)  # fmt: skip
     assert found["costs"][0] <= budget
     assert step("train", run, "--epochs", 3)["accuracy"] > 1.5 / classes
     assert [a["model_format"] for a in step("export", run)] == ["onnx", "coreml"]
@@ -71,7 +71,8 @@ def test_a_latency_is_verified_by_the_runtime_that_ships(tmp_path: Path) -> None
 
     profile = ("profile", space, "--classes", 36, "--runtime", "ncnn", "-o", "t.jsonl", "--rounds", 2)
     assert step(*profile)["runtime"] == "ncnn"
-    search = ("search", space, "--data", "glyphs", "--table", "t.jsonl", "-o", run, "--epochs", 1, "--allow-drift")
+    search = ("search", space, "--data", "glyphs", "--table", "t.jsonl", "-o", run, "--epochs", 1, "--allow-drift",
+              "--batch-size", 32)  # fmt: skip
     low = dmask(*search, "--budget", "latency=0.0001ms", cwd=tmp_path)
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     step(*search, "--budget", f"latency={sum(map(float, reach)) / 2}ms")

@@ -224,10 +224,12 @@ def estimate_summary(estimate: Estimate) -> list[str]:
 def duration(seconds: float) -> str:
     """A time for people.
 
-    >>> duration(75), duration(7300)
-    ('1:15 min', '2:01 h')
+    >>> duration(7), duration(75), duration(7300)
+    ('7 s', '1:15 min', '2:01 h')
     """
     minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
     return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
 
 

@@ -57,6 +57,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["onnx", "coreml", "ncnn"])
 def test_files_get_the_users_umask(format_name: str, umask: int, tmp_path: Path) -> None:
     exported(format_name, tmp_path / "exports")
@@ -100,6 +101,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert list(own_temporary_folder.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ALL_FORMATS)
 def test_an_export_leaves_nothing_in_the_temporary_folder(
     format_name: str, tmp_path: Path, own_temporary_folder: Path

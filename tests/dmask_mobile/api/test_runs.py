@@ -183,6 +183,19 @@ def test_a_finished_training_begins_anew_when_told_to(run: Path) -> None:
     assert set(record.compared) == {"plain", "averaged"}
 
 
+def test_a_dry_run_writes_nothing(run: Path, data: str, tmp_path: Path) -> None:
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+    before = files()
+    training = api.estimate_train(run, settings=TRAINING)
+    searching = api.estimate_search(SPACE, data, {"macs": BUDGET}, settings=SETTINGS)
+    assert files() == before
+    assert [step.kind for step in training.steps] == ["training", "validation"]
+    assert [step.kind for step in searching.steps] == ["weight steps", "gate steps"]
+    assert min(training.seconds, searching.seconds) > 0
+
+
 def test_a_search_does_not_take_the_folder_of_a_network_from_elsewhere(tmp_path: Path, data: str) -> None:
     api.start_run(SPACE.child(SPACE.smallest()), tmp_path / "run")
     before = (tmp_path / "run" / "child.json").read_bytes()

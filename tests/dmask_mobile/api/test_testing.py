@@ -176,6 +176,7 @@ def test_without_a_test_split_it_is_a_validation_figure(tmp_path: Path) -> None:
     assert not [name for name in opened if "/train/" in name]
 
 
+@pytest.mark.slow
 def test_data_that_has_changed_is_refused(whole: Trained, run: Path) -> None:
     assert RunFolder(run).record().preprocessing.orientation == "EXIF applied"
     image = whole.data / "train" / "red" / "0.png"

@@ -329,6 +329,7 @@ def test_every_budget_has_a_line_by_its_name(run: Path, data: str, tmp_path: Pat
     assert api.verify(copy, data=data).checks[-7:] == verification.checks[-7:]  # the whole run has the same lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "bytes_each"), [(None, 4), ("fp32", 4), ("fp16", 2)])
 def test_weight_bytes_are_counted_in_the_precision_of_the_search(
     precision: Precision | None, bytes_each: int, run: Path, data: str, tmp_path: Path
@@ -353,6 +354,7 @@ class CheapMacs(Depth):
     name = "macs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [Depth(), CheapMacs()])
 def test_a_custom_cost_is_verified_with_its_class_alone(cost: Depth, run: Path, data: str, tmp_path: Path) -> None:
     """Also one that is called as one of ours: run.json says that it was the user's."""

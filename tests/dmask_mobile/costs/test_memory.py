@@ -70,6 +70,7 @@ def peak_of_onnx(model: bytes) -> int:
     return max(alive_at)
 
 
+@pytest.mark.slow
 @given(spaces_with_choice())
 @settings(max_examples=20)
 def test_peak_is_what_liveness_over_the_exported_graph_says(case: tuple[SearchSpace, Choice]) -> None:

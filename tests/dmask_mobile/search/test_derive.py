@@ -50,6 +50,7 @@ def test_equals_brute_force(space: SearchSpace, seed: int, place: float) -> None
     assert derived.score == pytest.approx(values[inside].max(), abs=1e-9)
 
 
+@pytest.mark.slow
 @given(spaces(), st.integers(0, 2**32), st.floats(0, 1), st.booleans())
 def test_integer_programming_finds_what_labels_find(space: SearchSpace, seed: int, place: float, tied: bool) -> None:
     """With random probabilities and with few different ones, so that many scores are equal."""
@@ -89,6 +90,7 @@ def test_tied_scores_of_a_large_space_need_a_limited_number_of_labels(monkeypatc
     assert FLOOR * budget <= cost.cost(derived.choice) <= budget
 
 
+@pytest.mark.slow
 @given(spaces())
 def test_reachable_range_is_that_of_all_children(space: SearchSpace) -> None:
     assume(np.prod([float(len(d.options)) for d in space.decisions]) <= 1000)

@@ -93,6 +93,7 @@ def test_a_sampled_search_lands_with_one_pass_a_step(tmp_path: Path) -> None:
     assert set(passes) == {8, 12, 16}
 
 
+@pytest.mark.slow
 def test_an_exact_search_runs_every_resolution_in_every_step(tmp_path: Path) -> None:
     settings = SearchSettings(epochs=1, warmup=0.0, batch_size=64, min_gate_steps=1, resolution_mode="exact")
     _, _, passes = search_counting_passes(settings, tmp_path)

@@ -65,6 +65,7 @@ def test_one_hot_supernet_is_the_child_in_float32_training(case: tuple[SearchSpa
     torch.testing.assert_close(of_supernet / scale, of_child / scale, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @given(spaces_with_choice())
 def test_running_statistics_of_the_child_are_learned_in_the_supernet(case: tuple[SearchSpace, Choice]) -> None:
     space, choice = case

@@ -72,6 +72,7 @@ def test_raw_pixels_and_probabilities(format_name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(expected, plain(images_of(count=8)).softmax(1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", [name for name, found in FORMATS.items() if "NHWC" in found.layouts])
 def test_channels_last_input(format_name: str, tmp_path: Path) -> None:
     layout = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), layout="NHWC")

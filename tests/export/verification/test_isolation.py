@@ -80,6 +80,7 @@ def test_errors_of_a_reader_arrive_as_they_are(process: ModelProcess, tmp_path: 
     assert model.unused_bytes() == 0  # the process lives on
 
 
+@pytest.mark.slow
 def test_a_graph_that_loops_for_ever_fails_within_the_time_limit(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path)
     loop_for_ever(tmp_path / artifact.path)

@@ -53,6 +53,7 @@ def test_a_good_artifact_passes_every_check(format_name: str, tmp_path: Path) ->
     assert failed(checks) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ALL_FORMATS)
 def test_another_runs_weights_are_caught(format_name: str, tmp_path: Path) -> None:
     checks = checks_of(exported(format_name, tmp_path, seed=7), tmp_path)
@@ -60,6 +61,7 @@ def test_another_runs_weights_are_caught(format_name: str, tmp_path: Path) -> No
     assert checks["identity"].note == "it was made from other weights than this run's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ALL_FORMATS)
 def test_another_childs_file_is_caught(format_name: str, tmp_path: Path) -> None:
     """The record is of one child, the file in its place of another."""

@@ -24,6 +24,7 @@ def networks(
     return found
 
 
+@pytest.mark.slow
 @given(st.floats(0, 0.5), st.floats(0.5, 1.5), st.floats(0, 0.05), st.floats(0, 0.2), st.floats(0, 0.1))
 def test_exact_networks_give_the_formula_back(
     offset: float, scale: float, call: float, moved: float, weights: float
