@@ -33,6 +33,7 @@ class ShownProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}  # when each stage was told first, and what was done by then
+        self._done: dict[str, int] = {}  # what each stage told last
         self._last_line = 0.0
 
     def __enter__(self) -> ShownProgress:
@@ -55,13 +56,15 @@ class ShownProgress:
         if not self._is_shown:
             return
         note = printable(note)
+        begins = done < self._done.get(stage, done + 1)  # for the first time, or again
+        self._done[stage] = done
         if self._console.is_terminal:
-            self._show_bar(stage, done, total, note)
+            self._show_bar(stage, begins, done, total, note)
             return
         now = time.monotonic()
-        started, done_before = self._started.setdefault(stage, (now, done))
-        if done < done_before:  # the stage has begun again
-            started, done_before = self._started[stage] = (now, done)
+        if begins:
+            self._started[stage] = (now, done)
+        started, done_before = self._started[stage]
         if done < total and now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
@@ -69,7 +72,9 @@ class ShownProgress:
         timing = f", about {left:.0f} s left" if done_before < done < total else ""
         self._console.print(f"{stage} {done}/{total}{timing} {note}".rstrip(), highlight=False)
 
-    def _show_bar(self, stage: str, done: int, total: int, note: str) -> None:
+    def _show_bar(self, stage: str, begins: bool, done: int, total: int, note: str) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, note="")
+        elif begins:
+            self._bars.reset(self._tasks[stage])
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)

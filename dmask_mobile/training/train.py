@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dmask_mobile.data.augmentation import MAX_SEED, seeded
 from dmask_mobile.data.batches import Batch, Reading, batches, check_batch, num_batches
 from dmask_mobile.data.images import ImageData, normalization_of
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.recipe import RecipeFields, load_recipe
@@ -59,7 +59,12 @@ class TrainSettings(RecipeFields):
             *parents, last = name.split(".")
             place = content
             for parent in parents:
-                place[parent] = dict(place.get(parent) or {})
+                inside = place.get(parent) or {}
+                if not isinstance(inside, dict):
+                    raise DmaskError(
+                        f"recipe: '{shown(parent)}' has no fields, got '{shown(name)}'", "name a field of a group"
+                    )
+                place[parent] = dict(inside)
                 place = place[parent]
             place[last] = value
         return cls.model_validate(content)

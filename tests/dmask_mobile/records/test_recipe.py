@@ -67,6 +67,10 @@ def test_changes_that_are_none(text: str) -> None:
 def test_a_change_of_an_unknown_field_is_refused() -> None:
     with pytest.raises(ValidationError, match="mixdown"):
         TrainSettings.of("small", parse_changes(["augmentation.mixdown=1"]))
+    with pytest.raises(DmaskError, match=r"recipe: 'epochs' has no fields, got 'epochs\.more'"):
+        TrainSettings.of("small", parse_changes(["epochs.more=1"]))
+    with pytest.raises(ValidationError, match="augmentation"):
+        TrainSettings.of("small", parse_changes(["augmentation=3"]))
 
 
 def test_what_a_run_keeps_is_yaml() -> None:
