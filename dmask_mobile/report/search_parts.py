@@ -11,13 +11,17 @@ from dmask_mobile.report.records import GateView, RunView
 
 
 class GatePicture(NamedTuple):
-    """A gate, its picture and what it decided; ``place``: the block of the gate, ``what``: the rest of its name."""
+    """A gate, its picture and what it decided; ``place``: the block of the gate, ``what``: the rest of its name.
+
+    ``preferred``: the likeliest option where the child has another one, which its budget may need.
+    """
 
     gate: GateView
     place: str
     what: str
     chart: Chart
     chosen: str
+    preferred: str
     sentence: str
 
 
@@ -62,4 +66,11 @@ def gate_pictures(run: RunView) -> Iterator[GatePicture]:
         chosen = "" if gate.chosen is None else option_text(gate, gate.chosen)
         place, _, what = gate.name.rpartition(".")
         picture = gate_chart(gate, run.history)
-        yield GatePicture(gate, place, what.replace("_", "-"), picture, chosen, gate_sentence(gate))
+        words = what.replace("_", "-")
+        yield GatePicture(gate, place, words, picture, chosen, _preferred(gate), gate_sentence(gate))
+
+
+def _preferred(gate: GateView) -> str:
+    likeliest = max(range(len(gate.last)), key=lambda option: gate.last[option] or 0.0)
+    known = gate.chosen is not None and gate.last[likeliest] is not None
+    return option_text(gate, likeliest) if known and likeliest != gate.chosen else ""

@@ -230,3 +230,16 @@ def test_a_sweep_shows_its_front_and_the_runs_on_it(tmp_path: Path) -> None:
     lacking.write(sweep / "sweep.json")
     with pytest.raises(DmaskError, match="the run 'runs/0' has no macs"):
         gather_report(sweep)
+
+
+def test_a_gate_that_the_budget_overruled_is_told(report: Report) -> None:
+    (run,) = report.runs
+    assert run.history is not None
+    gates = tuple(
+        gate.model_copy(update={"last": (0.9, 0.1)}) if gate.name == "stage1.block1.kernel" else gate
+        for gate in run.history.gates
+    )
+    assert "(gates: " not in render(report)
+    history = run.history.model_copy(update={"gates": gates})
+    text = render(report.model_copy(update={"runs": (run.model_copy(update={"history": history}),)}))
+    assert text.count("(gates: 3)") == 1  # the child has 5
