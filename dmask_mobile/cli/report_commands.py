@@ -12,7 +12,13 @@ from dmask_mobile import api
 from dmask_mobile.cli.console import cell, console, print_json
 from dmask_mobile.cli.options import Json, Run
 
-STATE_STYLES = {"done": "green", "failed": "bold red", "under way": "yellow", "out of date": "yellow"}
+STATE_STYLES = {
+    "done": "green",
+    "failed": "bold red",
+    "under way": "yellow",
+    "out of date": "yellow",
+    "not verified": "yellow",
+}
 
 
 def report(

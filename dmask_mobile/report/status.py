@@ -16,7 +16,7 @@ from dmask_mobile.report.verdicts import headline, ordered, state_of
 from dmask_mobile.run import RunFolder, RunRecord
 
 StepName = Literal["search", "train", "export", "verify", "test"]
-StepState = Literal["done", "under way", "open", "out of date", "failed", "not needed"]
+StepState = Literal["done", "under way", "open", "out of date", "failed", "not verified", "not needed"]
 
 
 class Step(Record):
@@ -109,7 +109,9 @@ def _verify(folder: RunFolder) -> Step:
         return _step(folder, "verify", "out of date", detail)
     state = state_of(verification, verification.checks)
     detail = headline(state, ordered(verification)[1])
-    return _step(folder, "verify", "done" if verification.passed else "failed", detail)
+    if verification.passed:
+        return _step(folder, "verify", "done", detail)
+    return _step(folder, "verify", "failed" if state == "failed" else "not verified", detail)
 
 
 def _test(folder: RunFolder, record: RunRecord) -> Step:

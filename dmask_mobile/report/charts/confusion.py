@@ -10,7 +10,7 @@ from dmask_mobile.report.records import AccuracyView
 SIDE = 560  # of the matrix, in pixels
 LARGEST_CELL = 44
 MAX_LABEL = 14  # characters
-ROOM_FOR_LABELS = 112
+LETTER = 7.2  # pixels of a letter
 
 
 def confusion_chart(found: AccuracyView) -> Chart | None:
@@ -19,15 +19,16 @@ def confusion_chart(found: AccuracyView) -> Chart | None:
         return None
     count = len(found.matrix)
     cell = min(LARGEST_CELL, SIDE / count)
+    room = round(14 + LETTER * min(MAX_LABEL, max(map(len, found.class_names))))
     marks: list[Mark] = []
     for row, values in enumerate(found.matrix):
         total = sum(values)
-        y = ROOM_FOR_LABELS + row * cell
-        marks.append(_label(found.class_names[row], ROOM_FOR_LABELS - 8, y + cell / 2 + 4, "tick end"))
+        y = room + row * cell
+        marks.append(_label(found.class_names[row], room - 8, y + cell / 2 + 4, "tick end"))
         for column, number in enumerate(values):
             if not number:
                 continue
-            share, x = number / total, ROOM_FOR_LABELS + column * cell
+            share, x = number / total, room + column * cell
             css = "right" if row == column else "wrong"
             tip = (
                 f"{number:,} of {total:,} images of {found.class_names[row]} were called"
@@ -37,16 +38,16 @@ def confusion_chart(found: AccuracyView) -> Chart | None:
             square = {"x": short(x), "y": short(y), "width": size, "height": size}
             marks.append(Mark("rect", f"cell {css}", {**square, "fill-opacity": round(_depth(share), 2)}, tip=tip))
     for column, name in enumerate(found.class_names):
-        x = ROOM_FOR_LABELS + (column + 0.5) * cell + 4
-        label = _label(name, x, ROOM_FOR_LABELS - 8, "tick start")
-        turn = {"transform": f"rotate(-90 {short(x):g} {ROOM_FOR_LABELS - 8})"}
+        x = room + (column + 0.5) * cell + 4
+        label = _label(name, x, room - 8, "tick start")
+        turn = {"transform": f"rotate(-90 {short(x):g} {room - 8})"}
         marks.append(label._replace(attributes={**label.attributes, **turn}))
-    side = short(ROOM_FOR_LABELS + count * cell)
+    side = short(room + count * cell)
     marks[:0] = [
         Mark(
             "rect",
             "field",
-            dict.fromkeys(("x", "y"), float(ROOM_FOR_LABELS)) | dict.fromkeys(("width", "height"), short(count * cell)),
+            dict.fromkeys(("x", "y"), float(room)) | dict.fromkeys(("width", "height"), short(count * cell)),
         )
     ]
     split = "test" if found.split == "test" else "validation"
