@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dmask_mobile.records.artifact import Artifact
+from dmask_mobile.records.recipe import RECIPES, load_recipe
 from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
 from dmask_mobile.report.records import Command, TableView
 from dmask_mobile.run import RunFolder, RunRecord
@@ -16,7 +18,8 @@ SEARCH_OPTIONS: dict[str, object] = {
     "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 30, "batch_size": 128,
     "warmup": 0.25, "weight_learning_rate": 0.1, "gate_learning_rate": 0.05, "seed": 0,
 }  # fmt: skip
-TRAIN_OPTIONS: dict[str, object] = {"epochs": 30, "batch_size": 128, "learning_rate": 0.2, "init": "scratch", "seed": 0}
+TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
+RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe with an option of their own
 
 
 def commands_of(
@@ -47,7 +50,7 @@ def commands_of(
         found.append(Command(line=_line("dmask", "export", "child.json", "-o", run), note="the network is child.json"))
     if record.train_settings is not None:
         data = [] if record.space is not None or record.data is None else ["--data", record.data]
-        found.append(Command(line=_line("dmask", "train", run, *data, *_options(record.train_settings, TRAIN_OPTIONS))))
+        found.append(Command(line=_line("dmask", "train", run, *data, *_train_options(record.train_settings))))
     if folder.test_path.exists():
         found.append(Command(line=_line("dmask", "test", run)))
     found += _exports(run, artifacts)
@@ -100,6 +103,32 @@ def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0
     notes = [] if space else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
     return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))
+
+
+def _train_options(settings: Mapping[str, Any]) -> list[str]:
+    """The nearest recipe that ships, and what the run has otherwise; what the run does not name is passed over."""
+    fields = _flat({name: value for name, value in settings.items() if name not in TRAIN_OPTIONS})
+
+    def changes(recipe: str) -> dict[str, Any]:
+        known = _flat(load_recipe(recipe).model_dump(mode="json"))
+        return {name: value for name, value in fields.items() if name not in known or known[name] != value}
+
+    recipe = min(RECIPES, key=lambda name: len(changes(name)))
+    words = [] if recipe == RECIPES[0] else ["--recipe", recipe]
+    for name, value in changes(recipe).items():
+        if name in RECIPE_OPTIONS:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        else:
+            words += ["--set", f"{name}={json.dumps(value)}"]
+    return [*words, *_options(settings, TRAIN_OPTIONS)]
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of groups by dotted names: ``augmentation.mixup``."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def _options(settings: Mapping[str, Any], defaults: Mapping[str, object]) -> list[str]:

@@ -14,6 +14,7 @@ from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.report.accuracies import accuracy_view
 from dmask_mobile.report.records import RunView
 from dmask_mobile.run import RunFolder, RunRecord
+from dmask_mobile.training.train import TrainSettings
 from tests.dmask_mobile.report.factory import (
     CHILD,
     CREATED,
@@ -107,6 +108,17 @@ def test_the_commands_make_the_run_again(whole: RunView) -> None:
     assert "--warmup" not in search  # what the command takes by itself is not said
     budget = search[search.index("--budget") + 1]
     assert float(budget.removeprefix("latency=").removesuffix("ms")) == whole.budgets[0].limit
+
+
+def test_a_training_is_told_by_its_recipe(tmp_path: Path) -> None:
+    folder = trained_run(tmp_path / "run")
+    changes = {"augmentation.mixup": 0.3}
+    settings = TrainSettings.of("imagenet", changes, epochs=7, seed=5)
+    folder.record().model_copy(update={"train_settings": settings.model_dump(mode="json")}).write(folder.record_path)
+    line = next(command.line for command in view_of(folder).commands if command.line.startswith("dmask train"))
+    options = "--recipe imagenet --epochs 7 --set augmentation.mixup=0.3 --seed 5"
+    assert line == f"dmask train {tmp_path}/run {options}"
+    assert view_of(trained_run(tmp_path / "old")).commands[2].line == f"dmask train {tmp_path}/old --epochs 4"
 
 
 def test_the_record_is_json(whole: RunView, tmp_path: Path) -> None:
