@@ -2,9 +2,10 @@
 
     python benchmarks/data_memory.py DIR [--json] [--size 160]
 
-Each figure is the largest resident memory of the command's process, workers not counted (they are told beside it), in a
-process of its own. ``DIR``: class folders in ``train`` and ``val``. First with the default memory limit on all images,
-then with a limit of 100 MiB on a quarter, a half and all of them. Writes ``benchmarks/results/data_memory.json``.
+The space ``demo`` at 160 px, an epoch. Each figure is the largest resident memory of the command's process, workers not
+counted (they are told beside it), in a process of its own. ``DIR``: class folders in ``train`` and ``val``. First with
+the default memory limit on all images, then with a limit of 100 MiB on a quarter, a half and all of them.
+Writes ``benchmarks/results/data_memory.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import torch
 from record import keep
 
 from dmask_mobile.costs.counts import Macs
-from dmask_mobile.data.images import ImageData
 from dmask_mobile.data.load import load_data
 from dmask_mobile.nets.build import build
 from dmask_mobile.records.data import GIB, DataOptions
@@ -37,21 +37,23 @@ from dmask_mobile.training.train import Trainer, TrainSettings
 
 
 def epoch(what: str, folder: str, size: int, memory_bytes: int) -> None:
-    """One epoch, and its peak memory as JSON; the network is small, as the images are what is asked about."""
+    """One epoch at ``size`` pixels in batches of 32, and its peak memory as JSON."""
     torch.set_num_threads(1)
     data = load_data(f"folder:{folder}", size, DataOptions(memory_bytes=memory_bytes, workers=1))
-    space = load_space("demo").with_classes(data.classes)
-    data = ImageData(**{**data.__dict__, "resolution": space.resolution})
-    agreement, machine = Agreement(Machine(), lambda: None), Machine()
+    demo = load_space("demo").with_classes(data.classes)
+    space = demo.model_copy(update={"input": demo.input.model_copy(update={"resolutions": (size,)})})
+    machine = Machine()
+    agreement = Agreement(machine, lambda: None)
     if what == "train":
-        trainer = Trainer(build(space.child(space.largest())), data, TrainSettings(epochs=2), machine)
+        trainer = Trainer(build(space.child(space.smallest())), data, TrainSettings(epochs=2, batch_size=32), machine)
         for _ in trainer.train_epoch(agreement):
             pass
         trainer.finish_epoch()
     else:
         cost = Macs().on(space)
         budget = Budget(cost, sum(cost.reachable()) / 2)
-        searcher = Searcher(space, data, [budget], SearchSettings(epochs=2, warmup=0, min_gate_steps=1), machine)
+        settings = SearchSettings(epochs=2, warmup=0, min_gate_steps=1, batch_size=32)
+        searcher = Searcher(space, data, [budget], settings, machine)
         for _ in (*searcher.train_weights(agreement), *searcher.train_gates(agreement)):
             pass
     own, workers = (

@@ -64,7 +64,7 @@ def kill_until_done(command: list[str], seconds: float, most: int, moments: rand
     while kills < most:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(moments.uniform(0.2, 1.0) * seconds)
+            process.wait(moments.uniform(0.3, 0.8) * seconds)
             if process.returncode:
                 raise SystemExit(f"a resumed run ended with {process.returncode}: {command}")
             return kills  # done before the kill
@@ -91,7 +91,7 @@ def main() -> None:
 
             def search(run: Path, reading: list[str] = reading) -> list[str]:
                 return [*DMASK, "search", "demo", "--data", f"folder:{data}", "--budget", "macs=0.5M", "-o", str(run),
-                        "--epochs", "6", "--batch-size", "32", *reading]  # fmt: skip
+                        "--epochs", "6", "--batch-size", "16", *reading]  # fmt: skip
 
             def train(run: Path, reading: list[str] = reading) -> list[str]:
                 return [*DMASK, "train", str(run), "--epochs", "10", "--batch-size", "32", *reading]

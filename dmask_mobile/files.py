@@ -88,6 +88,8 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{where}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, KeyError, IndexError, TypeError, OverflowError) as error:  # of tags: !!timestamp abc
+        raise ValueError(f"a tag does not fit its value: {error}") from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -48,8 +48,8 @@ class RunRecord(FileRecord):
     ``data``: with absolute paths; ``data_digest`` names its content; ``data_notes``: what a user must know of how it
     was read. ``precision``: what the child was to be exported in when its budgets were set; None where nobody said.
     ``accuracy``: top-1 in 0..1 of the trained child on the validation images; ``compared``: of the plain weights and of
-    their moving average, of which the better ones were kept. ``weights_sha256``: of
-    ``checkpoints/child.safetensors``, so that another file in its place is found.
+    their moving average, of which the better ones were kept; ``trained_on``: device, number format and number of
+    processes. ``weights_sha256``: of ``checkpoints/child.safetensors``, so that another file in its place is found.
     """
 
     file_format: ClassVar[str] = "dmask-run"
@@ -71,6 +71,7 @@ class RunRecord(FileRecord):
     precision: Precision | None = None
     search_settings: dict[str, Any] | None = None
     train_settings: dict[str, Any] | None = None
+    trained_on: dict[str, str] = Field(default_factory=dict)
     accuracy: float | None = Field(default=None, ge=0, le=1)
     compared: dict[str, float] = Field(default_factory=dict)
     weights_sha256: str | None = None

@@ -88,11 +88,11 @@ def search(
     """
     from dmask_mobile.run import RunFolder
     from dmask_mobile.search.result import choose_child
-    from dmask_mobile.training.checkpoint import checkpoint_exists, take_previous
     from dmask_mobile.training.machine import Machine
 
     machine = machine or Machine()
     folder = RunFolder(as_path(run))
+    _check_beginning(restart, previous)
     _check_free(folder, restart)
     searcher, record = _prepared_search(
         space,
@@ -100,7 +100,10 @@ def search(
         budgets,
         tables,
         as_tuple(costs),
-        find=functools.partial(cost_model, check=not allow_drift, emulated=emulated, precision=precision),
+        # One process alone asks the device: several would disturb each other.
+        find=functools.partial(
+            cost_model, check=not allow_drift and machine.is_main, emulated=emulated, precision=precision
+        ),
         precision=precision,
         settings=settings,
         data_options=data_options,
@@ -110,13 +113,10 @@ def search(
     if machine.is_main:
         if restart:
             _remove_search(folder)
-        if previous:
-            take_previous(folder.search_checkpoint)
-        # A search that goes on keeps its record as it is.
-        if not checkpoint_exists(folder.search_checkpoint):
+        if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
             _begin(folder, record, tables)
     machine.wait()
-    found = searcher.run(folder.search_checkpoint, progress)
+    found = searcher.run(folder.search_checkpoint, progress, previous=previous)
     result = choose_child(searcher, found, samples, progress)
     if machine.is_main:
         space = searcher.supernet.space
@@ -187,6 +187,7 @@ def _prepared_search(
     check_limits(budgets)
     settings = settings or SearchSettings()
     models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take long
+    machine.wait()
     images = load_data(data, space.resolution, data_options or DataOptions(), progress)
     space = space.with_classes(images.classes)
     held = []
@@ -210,6 +211,16 @@ def _prepared_search(
     return Searcher(space, images, held, settings, machine), record
 
 
+def _check_beginning(restart: bool, previous: bool) -> None:
+    """Checks that a command is not told to begin anew and to go on.
+
+    Raises:
+        DmaskError: when it is.
+    """
+    if restart and previous:
+        raise DmaskError("--restart forgets all checkpoints, --previous goes on from one", "give one of them")
+
+
 def _check_free(folder: RunFolder, restart: bool) -> None:
     """Checks that a search may write into a folder.
 
@@ -221,9 +232,7 @@ def _check_free(folder: RunFolder, restart: bool) -> None:
         raise DmaskError(
             f"'{folder.path}' already holds a finished search", f"begin anew with --restart, or {elsewhere}"
         )
-    from dmask_mobile.training.checkpoint import checkpoint_exists
-
-    searched = checkpoint_exists(folder.search_checkpoint) or folder.search_result.exists()
+    searched = folder.search_checkpoint.exists() or folder.search_result.exists()
     if folder.child_path.exists() and not searched:
         raise DmaskError(f"'{folder.path}' holds a network that no search made", elsewhere)
 
@@ -278,20 +287,15 @@ def train(
         DmaskError: when the folder has no child, no data is known or the classes differ.
     """
     from dmask_mobile.run import RunFolder
-    from dmask_mobile.training.checkpoint import remove_checkpoints, save_weights, take_previous
+    from dmask_mobile.training.checkpoint import save_weights
     from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings, train_child
 
     machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
+    _check_beginning(restart, previous)
     record, child = folder.record(), folder.child()
     images = data_of(record, child, data, options=data_options, progress=progress)
     network, teacher = _network_and_teacher(folder, images, settings, machine)
-    if machine.is_main:
-        if restart:
-            remove_checkpoints(folder.train_checkpoint)
-        if previous:
-            take_previous(folder.train_checkpoint)
-    machine.wait()
     digest = child.digest()
     trained = train_child(
         network,
@@ -302,12 +306,15 @@ def train(
         child_digest=digest,
         machine=machine,
         teacher=teacher,
+        restart=restart,
+        previous=previous,
     )
     if machine.is_main:
         save_weights(folder.weights_path, network, digest)
         update = {
             **_new_record(images, record.data_options.with_said(data_options)).model_dump(include=OF_DATA),
             "train_settings": settings.model_dump(mode="json"),
+            "trained_on": machine.describe(),
             "accuracy": trained.accuracy,
             "compared": {
                 "plain": trained.plain,
@@ -352,8 +359,9 @@ def _network_and_teacher(
     import torch
 
     from dmask_mobile.nets.build import build
+    from dmask_mobile.search.rank import recalibrated_subnet
     from dmask_mobile.supernet.subnet import extract_subnet
-    from dmask_mobile.training.distillation import network_as_teacher, timm_teacher
+    from dmask_mobile.training.distillation import Teacher, timm_teacher
 
     network = build(folder.child(), torch.Generator().manual_seed(settings.seed))
     if settings.init == "supernet":
@@ -364,8 +372,10 @@ def _network_and_teacher(
         return network, None
     if distillation.teacher == "supernet":
         supernet = _trained_supernet(folder)
-        return network, network_as_teacher(extract_subnet(supernet, supernet.space.largest()), machine.device)
-    return network, timm_teacher(distillation, images.classes, images, machine.device)
+        widest = recalibrated_subnet(supernet, supernet.space.largest(), images.train, images)
+        return network, Teacher(widest, machine.device)
+    resolution = images.resolution or images.decoded_at
+    return network, timm_teacher(distillation, images.classes, images, resolution, machine.device)
 
 
 def _trained_supernet(folder: RunFolder) -> MaskedSupernet:

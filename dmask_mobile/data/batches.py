@@ -51,15 +51,15 @@ def num_batches(images: ImageSet, batch_size: int) -> int:
 
 
 def check_batch(images: ImageSet, batch_size: int, reading: Reading) -> None:
-    """Checks that every process gets an image of every piece.
+    """Checks that every process gets two images of every piece: batch norms need more than one.
 
     Raises:
         DmaskError: when a batch is too small for that.
     """
     smallest, parts = min(len(images), batch_size), reading.pieces * reading.share.processes
-    if smallest < parts:
+    if parts > 1 and smallest < 2 * parts:
         raise DmaskError(
-            f"a batch of {smallest} images cannot be divided into {parts} parts (processes times pieces)",
+            f"a batch of {smallest} images cannot be divided into {parts} parts of two images (processes times pieces)",
             "give a larger --batch-size, more images, fewer processes or less accumulation",
         )
 
@@ -95,12 +95,11 @@ def batches(
         where = placement(augmentation, images.resolution, len(chunk), generator)
         if data.flip:
             where = where._replace(mirrored_N=_mirrored(len(images), chunk, augmentation, epoch, generator))
-        for piece, places in enumerate(mine):
+        for places in mine:
             pixels_N3RR, labels_N = next(read)
             pixels_N3RR = placed(pixels_N3RR.to(reading.device, non_blocking=True), where.part(places))
-            piece_seed = (batch_seed * parts + reading.share.rank + piece * reading.share.processes) % MAX_SEED
             inputs, labels = mixed(
-                normalized(pixels_N3RR, data), labels_N.to(reading.device), data.classes, augmentation, piece_seed
+                normalized(pixels_N3RR, data), labels_N.to(reading.device), data.classes, augmentation, batch_seed
             )
             yield Batch(inputs, labels, reading.share.processes / len(chunk))
 

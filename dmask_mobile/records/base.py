@@ -185,9 +185,13 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
         if error_type is not None:
             self.temporary.unlink(missing_ok=True)
             return
-        with self.temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        self.temporary.replace(self.path)
+        try:
+            with self.temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            self.temporary.replace(self.path)
+        except BaseException:  # a disk may turn out to be full as late as here
+            self.temporary.unlink(missing_ok=True)
+            raise
 
 
 def temporary_affixes(path: Path) -> tuple[str, str]:

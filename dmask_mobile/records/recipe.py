@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.base import FileRecord, Record
@@ -16,9 +16,11 @@ Optimizer = Literal["sgd", "adamw", "rmsproptf"]
 Schedule = Literal["cosine", "exponential", "constant"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(ge=0, le=100), AfterValidator(lambda alpha: alpha if alpha >= MIN_ALPHA else 0.0)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
+MIN_ALPHA = 1e-3  # of mixup and cutmix; with less, images would stay as they are
 RECIPES = ("small", "photographs", "imagenet")
 
 
@@ -38,8 +40,8 @@ class Augmentation(Record):
     mirroring: Mirroring = "alternating"
     rand_augment: int = Field(default=0, ge=0, le=30)
     erasing: Share = 0.0
-    mixup: float = Field(default=0.0, ge=0)
-    cutmix: float = Field(default=0.0, ge=0)
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -63,7 +65,7 @@ class Distillation(Record):
     teacher: str = Field(pattern=r"^(supernet|timm:[A-Za-z0-9_.]+)$")
     weights: str | None = None
     share: Share = 0.5
-    temperature: PositiveFloat = 2.0
+    temperature: float = Field(default=2.0, ge=0.1, le=100)
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.state import Position, SearchState
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.checkpoint import go_on_from, load_checkpoint, save_checkpoint
+from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
 from dmask_mobile.training.restoring import first_difference, restore_module
 
 IDENTITY = "settings"  # the key that says which search a checkpoint belongs to
@@ -37,17 +37,17 @@ def write(path: Path, identity: dict[str, Any], content: dict[str, Any]) -> None
     save_checkpoint(path, {IDENTITY: identity, **content})
 
 
-def restore(path: Path, identity: dict[str, Any], state: SearchState, last: Position) -> None:
-    """Takes a search back to where ``path`` left it.
+def taker(path: Path, identity: dict[str, Any], state: SearchState, last: Position) -> Callable[[dict[str, Any]], None]:
+    """What takes a search back to where a checkpoint left it.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, for messages.
         identity: of the search that goes on.
         state: gets what the checkpoint holds.
         last: the position after which the search has ended.
 
-    Raises:
-        DmaskError: for a checkpoint of another search, and for one that is damaged.
+    Returns:
+        A function of a checkpoint's content that raises DmaskError for one of another search, and for a damaged one.
     """
 
     def take(content: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def restore(path: Path, identity: dict[str, Any], state: SearchState, last: Posi
         with _explained(path):
             state.restore(content, last)
 
-    go_on_from(path, take)
+    return take
 
 
 def restore_supernet(path: Path, supernet: MaskedSupernet) -> None:

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import update_bn
 
 from dmask_mobile.data.batches import Reading, batches
 from dmask_mobile.data.images import ImageData, ImageSet
+from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget, derive_within
@@ -86,12 +87,26 @@ def recalibrated_accuracy(
     supernet: MaskedSupernet, choice: Choice, images: tuple[ImageSet, ImageSet], data: ImageData, seed: int = 0
 ) -> float:
     """Top-1 accuracy of a child's slice on ``images[1]`` after its batch norms have seen ``images[0]``."""
+    seen = data.at(supernet.space.decisions[0].width(choice[0]))
+    return evaluate(recalibrated_subnet(supernet, choice, images[0], seen, seed), images[1], seen)
+
+
+def recalibrated_subnet(
+    supernet: MaskedSupernet, choice: Choice, images: ImageSet, data: ImageData, seed: int = 0
+) -> ChildNetwork:
+    """A child's slice whose batch norms have seen training images: those of the supernet are of mixtures of children.
+
+    Args:
+        supernet: the shared weights; the child is on the same device.
+        choice: the child.
+        images: what the batch norms see.
+        data: how networks see images.
+        seed: of the images' order.
+    """
     child = extract_subnet(supernet, choice)
     device = next(supernet.parameters()).device
     child.to(device=device)
     child.to(memory_format=torch.channels_last)
-    seen = data.at(supernet.space.decisions[0].width(choice[0]))
-    reading = Reading(device=device)
-    loaded = itertools.islice(batches(images[0], seen, BATCH_SIZE, seed, reading=reading), RECALIBRATION_BATCHES)
-    update_bn((batch.images for batch in loaded), child)
-    return evaluate(child, images[1], seen)
+    loaded = batches(images, data, BATCH_SIZE, seed, reading=Reading(device=device))
+    update_bn((batch.images for batch in itertools.islice(loaded, RECALIBRATION_BATCHES)), child)
+    return child

@@ -30,8 +30,9 @@ from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.state import Position, StepRecord, new_state
 from dmask_mobile.supernet.gates import GateLogits, Gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.checkpoint import checkpoint_exists
+from dmask_mobile.training.checkpoint import content_digest
 from dmask_mobile.training.checks import Agreed, Agreement, check_loss, check_weights
+from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
 
 
@@ -90,8 +91,13 @@ class Searcher:
         self.called, self.stepped = self.machine.prepared(self.supernet, self.state.weight_optimizer)
         self.sampled = settings.resolution_mode == "sampled" and len(space.input.resolutions) > 1
 
-    def run(self, checkpoint: Path, progress: Progress = silent) -> SearchResult:
+    def run(self, checkpoint: Path, progress: Progress = silent, *, previous: bool = False) -> SearchResult:
         """Searches to the end; ``metrics.jsonl`` and ``tensorboard/`` lie beside the checkpoint.
+
+        Args:
+            checkpoint: goes on from it where it exists.
+            progress: told after each step and each epoch.
+            previous: goes on from the checkpoint before the last.
 
         Raises:
             DmaskError: for a loss that is not finite or explodes, and for a checkpoint of other settings.
@@ -99,8 +105,12 @@ class Searcher:
         """
         state, epochs, machine = self.state, self.settings.epochs, self.machine
         identity = checkpoints.identity_of(self.supernet.space, self.data, self.budgets, self.settings)
-        if checkpoint_exists(checkpoint):
-            checkpoints.restore(checkpoint, identity, state, self._last_position)
+        identity["mixed_precision"] = machine.mixed_precision
+        take = checkpoints.taker(checkpoint, identity, state, self._last_position)
+        go_on(checkpoint, take, machine, previous)
+        machine.check_same(
+            content_digest([identity, *state.position, dict(self.supernet.named_parameters())]).encode(), "beginnings"
+        )
         if machine.is_main:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
 

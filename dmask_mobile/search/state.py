@@ -99,9 +99,20 @@ class SearchState:
             "norms": rows_of_norms([self.supernet], self.machine) if self.weight_steps else None,
         }
 
+    @property
+    def position(self) -> Position:
+        """Where the search is."""
+        return Position(self.epoch, len(self.weight_steps), len(self.gate_steps))
+
     def shared_content(self) -> bytes:
         """What must be the same in all processes: logits, their optimizer's position, controllers, random state."""
-        parts = [self.logits.state_dict(), self.loss.state(), self.noise.get_state(), self.resolution.baseline]
+        parts = [
+            self.logits.state_dict(),
+            self.gate_optimizer.state_dict(),
+            self.loss.state(),
+            self.noise.get_state(),
+            self.resolution.baseline,
+        ]
         return content_digest(parts).encode()
 
     def restore(self, content: dict[str, Any], last: Position) -> None:

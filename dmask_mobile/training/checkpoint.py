@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,32 +53,29 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def checkpoint_exists(path: Path) -> bool:
-    """Whether there is a checkpoint; one that was about to be replaced when the process was killed counts."""
-    if not path.exists() and previous_of(path).exists():
-        previous_of(path).replace(path)
-    return path.exists()
-
-
 def remove_checkpoints(path: Path) -> None:
     """Removes a checkpoint and the one before it."""
     previous_of(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
-def take_previous(path: Path) -> None:
-    """Puts the checkpoint before the last in the last one's place, which is kept under another name.
+def take_previous(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
+    """Gives the checkpoint before the last to ``take``, which may refuse it; `confirm_previous` makes it the last one.
 
     Raises:
-        DmaskError: when there is none, or it does not load.
+        DmaskError: when there is none, or it is refused.
     """
     previous = previous_of(path)
     if not previous.exists():
         raise DmaskError(f"there is no checkpoint before '{path}'", "go on without --previous, or with --restart")
-    load_checkpoint(previous)
+    take(load_checkpoint(previous))
+
+
+def confirm_previous(path: Path) -> None:
+    """Puts the checkpoint before the last in the last one's place, which is kept under another name."""
     if path.exists():
         path.replace(path.with_name(f"{path.name}.refused"))
-    previous.replace(path)
+    previous_of(path).replace(path)
 
 
 def go_on_from(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
@@ -167,7 +165,7 @@ def content_digest(content: object) -> str:
     def add(value: object) -> None:
         if isinstance(value, Tensor):
             digest.update(f"{value.dtype} {tuple(value.shape)}\0".encode())
-            digest.update(value.detach().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+            digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
         elif isinstance(value, dict):
             digest.update(f"dict {len(value)}\0".encode())
             for key, part in value.items():
@@ -190,7 +188,7 @@ def save_weights(path: Path, network: nn.Module, child_digest: str) -> None:
     Raises:
         DmaskError: when the disk is full; what ``path`` held before is kept.
     """
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     metadata = {"child_digest": child_digest, CHECKSUM: _weights_digest(state, child_digest)}
     _write(path, to_safetensors(state, metadata))
 
@@ -237,6 +235,16 @@ def _weights_digest(state: dict[str, Tensor], child_digest: str) -> str:
     return content_digest([child_digest, {name: state[name] for name in sorted(state)}])
 
 
+def _keep_previous(path: Path) -> None:
+    """Gives what ``path`` holds a second name, `previous_of` it; ``path`` itself never goes away."""
+    with temporary_beside(previous_of(path)) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+
+
 def _write(path: Path, content: bytes | memoryview, *, keep_previous: bool = False) -> None:
     """Writes a file in one step; with ``keep_previous`` the one that was there is kept as `previous_of` it.
 
@@ -248,7 +256,7 @@ def _write(path: Path, content: bytes | memoryview, *, keep_previous: bool = Fal
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
             if keep_previous and path.exists():
-                path.replace(previous_of(path))
+                _keep_previous(path)
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

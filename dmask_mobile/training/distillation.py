@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,11 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dmask_mobile.data.images import Normalization
+from dmask_mobile.data.images import KnownNormalization, Normalization
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.recipe import Distillation
-
-Teacher = Callable[[Tensor], Tensor]
+from dmask_mobile.training.checkpoint import content_digest
 
 
 def distillation_loss(scores_NK: Tensor, taught_NK: Tensor, temperature: float) -> Tensor:
@@ -25,41 +23,70 @@ def distillation_loss(scores_NK: Tensor, taught_NK: Tensor, temperature: float) 
     return temperature**2 * F.kl_div(student_NK, teacher_NK, reduction="sum", log_target=True)
 
 
-def network_as_teacher(network: nn.Module, device: torch.device) -> Teacher:
-    """A network of ours: it sees images as the child does."""
-    network = network.to(device).eval()
+class Teacher:
+    """A network that is not trained any more: images (N, 3, R, R) as the child sees them to scores (N, classes).
+
+    Args:
+        network: gives the scores.
+        device: where it computes.
+        own: the normalization that the network's images had; the child's if it is not given.
+        data: the normalization of the child's images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        own: Normalization | None = None,
+        data: Normalization | None = None,
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.digest = content_digest(network.state_dict())
+        self.scale = self.shift = None
+        if own is not None and data is not None:
+            own_mean, own_std, mean, std = (
+                torch.tensor(values, device=device).view(1, -1, 1, 1)
+                for values in (own.mean, own.std, data.mean, data.std)
+            )
+            self.scale, self.shift = std / own_std, (mean - own_mean) / own_std
 
     @torch.no_grad()
-    def teach(images_NCHW: Tensor) -> Tensor:
-        scores: Tensor = network(images_NCHW)
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        if self.scale is not None and self.shift is not None:
+            images_NCHW = images_NCHW * self.scale + self.shift
+        scores: Tensor = self.network(images_NCHW)
         return scores
 
-    return teach
 
-
-def timm_teacher(settings: Distillation, classes: int, data: Normalization, device: torch.device) -> Teacher:
+def timm_teacher(
+    settings: Distillation, classes: int, data: Normalization, resolution: int, device: torch.device
+) -> Teacher:
     """A model of timm with weights from a safetensors file; images get its own normalization.
 
+    Args:
+        settings: names the model and its weights.
+        classes: of the data.
+        data: the normalization of the child's images.
+        resolution: of the child's images, in pixels.
+        device: where it computes.
+
     Raises:
-        DmaskError: for a model that timm does not know, and weights that are not there or do not fit.
+        DmaskError: for a model that timm does not know or that takes no such images, and weights that do not fit.
     """
     import timm
 
     name, path = settings.teacher.removeprefix("timm:"), Path(settings.weights or "")
     if not timm.is_model(name):
         raise DmaskError(f"timm has no model '{shown(name)}'", "give one of timm.list_models()")
-    network = timm.create_model(name, pretrained=False, num_classes=classes)
     try:
+        network = timm.create_model(name, pretrained=False, num_classes=classes)
         network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        config = network.pretrained_cfg
+        teacher = Teacher(network, device, KnownNormalization(config["mean"], config["std"], None), data)
+        teacher(torch.zeros(1, 3, resolution, resolution, device=device))
+    except (OSError, SafetensorError, RuntimeError, ValueError, AssertionError) as error:
         raise DmaskError(
-            f"teacher '{shown(name)}': weights '{path}' do not load: {shown(' '.join(str(error).split()))}",
-            f"give a safetensors file of that model with {classes} classes",
+            f"teacher '{shown(name)}' with weights '{path}' does not load: {shown(' '.join(str(error).split()))}",
+            f"give a model for images of {resolution} px, and a safetensors file of it with {classes} classes",
         ) from error
-    teach = network_as_teacher(network, device)
-    config = network.pretrained_cfg
-    own_mean, own_std, mean, std = (
-        torch.tensor(values, device=device).view(1, -1, 1, 1)
-        for values in (data.mean, data.std, config["mean"], config["std"])
-    )
-    return lambda images_NCHW: teach((images_NCHW * own_std + own_mean - mean) / std)
+    return teacher

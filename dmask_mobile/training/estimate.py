@@ -47,7 +47,7 @@ def estimate_training(trainer: Trainer) -> Estimate:
     start = time.perf_counter()
     evaluate(trainer.state.network, few, data, machine=machine)
     seconds = time.perf_counter() - start
-    chunks = -(-len(data.val) // BATCH_SIZE)
+    chunks = -(-len(data.val) // (BATCH_SIZE * machine.share.processes))
     validation = StepEstimate(kind="validation", num_steps=epochs * chunks, seconds_per_step=seconds)
     return estimate_of([training, validation], machine)
 

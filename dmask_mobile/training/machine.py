@@ -24,15 +24,8 @@ from dmask_mobile.training.restoring import finite_number, require_keys
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "NCCL",
-    "gloo",
-    "timed out",
-    "Timed out",
-)
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "imed out")
+MAX_HALVINGS = 24  # of the scale of a loss in fp16
 
 
 class Machine:
@@ -72,6 +65,24 @@ class Machine:
             called = _compiled(called)
         stepped: torch.optim.Optimizer = self._accelerator.prepare_optimizer(optimizer)
         return called, stepped
+
+    @contextmanager
+    def full_precision(self, network: nn.Module) -> Iterator[None]:
+        """Inside, the bare network of `prepared` computes in fp32, as it will after training."""
+        mixed = network.__dict__.pop("forward", None)  # accelerate puts it there
+        try:
+            yield
+        finally:
+            if mixed is not None:
+                network.forward = mixed
+
+    def describe(self) -> dict[str, str]:
+        """What a run keeps of it."""
+        return {
+            "device": self.device.type,
+            "mixed_precision": self.mixed_precision,
+            "num_processes": str(self.share.processes),
+        }
 
     def autocast(self) -> AbstractContextManager[None]:
         """Inside, forward passes are in the number format of this machine."""
@@ -176,8 +187,13 @@ class Machine:
         """
         scaler = self._accelerator.scaler
         scale = 1.0 if scaler is None else float(scaler.get_scale())  # small numbers would vanish in fp16
-        (gradient,) = torch.autograd.grad(loss * scale, [parameter])
-        return self.mean(gradient / scale)
+        for _ in range(MAX_HALVINGS if scaler is not None else 1):
+            (gradient,) = torch.autograd.grad(loss * scale, [parameter], retain_graph=scaler is not None)
+            mean = self.mean(gradient / scale)
+            if bool(mean.isfinite().all()):
+                break
+            scale /= 2
+        return mean
 
     def peak_memory_bytes(self) -> int | None:
         """The most that was allocated on an accelerator; None on a CPU."""
@@ -205,6 +221,7 @@ def _accelerator(mixed_precision: MixedPrecision | None) -> Accelerator:
         # Two forwards before a backward break with broadcast buffers (pytorch#175024); `share_norms` takes their place.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    accelerator.gradient_accumulation_steps = 1  # whatever the environment says: we add parts of a batch ourselves
     _check_number_format(str(accelerator.mixed_precision), accelerator.device)
     if accelerator.num_processes != all_processes():
         raise DmaskError(
@@ -245,6 +262,6 @@ def _explained_loss() -> Iterator[None]:
         if not any(word in str(error) for word in LOST):
             raise
         raise DmaskError(
-            "another process of this run has ended; its own message says why",
+            f"another process of this run has ended; its own message says why ({str(error).partition(chr(10))[0]})",
             "start the same command again: it goes on from the last checkpoint",
         ) from error

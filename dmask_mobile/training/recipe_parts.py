@@ -20,17 +20,23 @@ from dmask_mobile.records.recipe import RecipeFields
 
 FIRST_RATE = 0.05  # of the learning rate, at the first step of the warm-up
 LONGEST_WARMUP = 0.2  # of a training
+RMSPROP_EPSILON = (
+    1e-3  # as in timm's trainings of MobileNet-like networks; its default of 1e-10 makes steps of one size
+)
 
 
 def optimizer_of(network: nn.Module, recipe: RecipeFields) -> torch.optim.Optimizer:
     """The optimizer of all parameters; norms and biases have no weight decay."""
+    without_momentum = recipe.optimizer == "sgd" and recipe.momentum == 0
+    options = {"eps": RMSPROP_EPSILON} if recipe.optimizer == "rmsproptf" else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         network,
-        recipe.optimizer,
+        "momentum" if without_momentum else recipe.optimizer,  # Nesterov's needs one
         lr=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
         filter_bias_and_bn=True,
+        **options,
     )
     return optimizer
 

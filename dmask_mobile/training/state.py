@@ -66,6 +66,9 @@ class TrainState:
         self.step = whole_number(state["step"], steps if self.epoch < epochs else 0, "step")
         self.loss = finite_number(state["loss"], "loss")
         self.accuracies = _accuracies(state["accuracies"])
+        needed = {"plain"} if self.averaged is None else {"plain", "averaged"}
+        if self.epoch == epochs and not needed <= set(self.accuracies):
+            raise ValueError("the accuracies of a finished training must be those of all its weights")
         restore_module(self.network, state["network"], "network")
         restore_optimizer(self.optimizer, state["optimizer"], "optimizer")
         self.machine.restore_scaler(state["scaler"])

@@ -20,10 +20,11 @@ from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.recipe import RecipeFields, load_recipe
 from dmask_mobile.records.setting_names import InitialWeights
-from dmask_mobile.training.checkpoint import checkpoint_exists, go_on_from, save_checkpoint
+from dmask_mobile.training.checkpoint import content_digest, remove_checkpoints, save_checkpoint
 from dmask_mobile.training.checks import Agreed, Agreement, check_loss, check_weights
 from dmask_mobile.training.distillation import Teacher, distillation_loss
 from dmask_mobile.training.evaluation import evaluate
+from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.recipe_parts import moving_average_of, optimizer_of, schedule_of, stochastic_depth
 from dmask_mobile.training.restoring import first_difference
@@ -57,6 +58,7 @@ class TrainSettings(RecipeFields):
         content: dict[str, Any] = {**load_recipe(recipe).model_dump(include=set(RecipeFields.model_fields)), **values}
         for name, value in (changes or {}).items():
             *parents, last = name.split(".")
+            _check_field(name.partition(".")[0], values)
             place = content
             for parent in parents:
                 inside = place.get(parent) or {}
@@ -67,7 +69,21 @@ class TrainSettings(RecipeFields):
                 place[parent] = dict(inside)
                 place = place[parent]
             place[last] = value
-        return cls.model_validate(content)
+        settings = cls.model_validate(content)
+        if settings.distillation is None or settings.distillation.weights is None:
+            return settings
+        absolute = {"weights": str(Path(settings.distillation.weights).absolute())}  # a run may go on from elsewhere
+        return settings.model_copy(update={"distillation": settings.distillation.model_copy(update=absolute)})
+
+
+def _check_field(name: str, values: Mapping[str, object]) -> None:
+    """Checks that a change is one of the recipe, and not said in another way as well."""
+    if name not in RecipeFields.model_fields:
+        raise DmaskError(
+            f"recipe: unknown field '{shown(name)}'", f"it has {', '.join(sorted(RecipeFields.model_fields))}"
+        )
+    if name in values:
+        raise DmaskError(f"recipe: '{name}' is said twice", "say it once: by its option, or by --set")
 
 
 class Trained(NamedTuple):
@@ -180,7 +196,8 @@ class Trainer:
         state.epoch, state.step = state.epoch + 1, 0
 
     def _accuracy(self, network: nn.Module) -> float:
-        return evaluate(network, self.data.val, self.data, machine=self.machine)
+        with self.machine.full_precision(network):
+            return evaluate(network, self.data.val, self.data, machine=self.machine)
 
     def keep_better(self) -> Trained:
         """Leaves the weights in the network that do better on the validation images: plain or averaged."""
@@ -202,11 +219,25 @@ def train_child(
     child_digest: str = "",
     machine: Machine | None = None,
     teacher: Teacher | None = None,
+    restart: bool = False,
+    previous: bool = False,
 ) -> Trained:
     """Trains ``network`` in place on all training images; returns its top-1 accuracy on the validation images.
 
     Goes on from ``checkpoint`` where that exists; writes it after every epoch, every ten minutes, and on SIGTERM or
     Ctrl-C. More ``epochs`` than the checkpoint's are taken: the schedule goes on as if they had been asked for.
+
+    Args:
+        network: the child; gets the weights.
+        data: the images.
+        settings: the recipe, and the seed.
+        checkpoint: where checkpoints lie.
+        progress: told after each step and each epoch.
+        child_digest: names the child; a checkpoint of another one is refused.
+        machine: device and processes; the best device there is, if not given.
+        teacher: what the recipe's distillation learns from.
+        restart: removes the checkpoints, once everything else has been checked.
+        previous: goes on from the checkpoint before the last.
 
     Raises:
         DmaskError: for a loss that is not finite, and for a checkpoint of other settings, data or another child.
@@ -215,11 +246,16 @@ def train_child(
     machine = machine or Machine()
     trainer = Trainer(network, data, settings, machine, teacher)
     state, epochs, steps = trainer.state, settings.epochs, trainer.steps
-    identity = _identity(data, settings, child_digest)
-    if checkpoint_exists(checkpoint):
-        go_on_from(checkpoint, lambda content: _restore(checkpoint, content, identity, state, steps))
-        if state.epoch or state.step:
-            progress("train", state.epoch, epochs, "goes on")
+    identity = _identity(trainer, child_digest)
+    if restart and machine.is_main:
+        remove_checkpoints(checkpoint)
+    machine.wait()
+    go_on(checkpoint, lambda content: _restore(checkpoint, content, identity, state, steps), machine, previous)
+    machine.check_same(
+        content_digest([identity, state.epoch, state.step, dict(network.named_parameters())]).encode(), "beginnings"
+    )
+    if state.epoch or state.step:
+        progress("train", state.epoch, epochs, "goes on")
 
     def keep() -> None:
         content = {"settings": identity, **state.to_dict()}
@@ -245,13 +281,15 @@ def train_child(
     return trainer.keep_better()
 
 
-def _identity(data: ImageData, settings: TrainSettings, child_digest: str) -> dict[str, Any]:
+def _identity(trainer: Trainer, child_digest: str) -> dict[str, Any]:
     """What two trainings must have in common for one to go on with the other's checkpoint."""
     return {
-        **settings.model_dump(mode="json"),
-        "data": data.digest,
-        **normalization_of(data),
+        **trainer.settings.model_dump(mode="json"),
+        "mixed_precision": trainer.machine.mixed_precision,
+        "data": trainer.data.digest,
+        **normalization_of(trainer.data),
         "child": child_digest,
+        "teacher": None if trainer.teacher is None else trainer.teacher.digest,
     }
 
 

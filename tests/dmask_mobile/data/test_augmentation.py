@@ -107,8 +107,10 @@ def test_processes_and_pieces_share_one_batch(processes: int, pieces: int) -> No
 
 
 def test_a_batch_that_is_too_small_for_all_processes() -> None:
-    with pytest.raises(DmaskError, match=r"a batch of 5 images cannot be divided into 6 parts .* --batch-size"):
-        check_batch(numbered().train, 5, Reading(Share(0, 3), 2))
+    with pytest.raises(
+        DmaskError, match=r"a batch of 11 images cannot be divided into 6 parts of two images .* --batch-size"
+    ):
+        check_batch(numbered().train, 11, Reading(Share(0, 3), 2))
 
 
 def test_operations_on_single_images_depend_on_seed_and_number_alone() -> None:

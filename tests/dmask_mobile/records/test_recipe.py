@@ -58,7 +58,7 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "gone.yaml"))
 
 
-@pytest.mark.parametrize("text", ["epochs", "=3", "epochs={a: b: c}"])
+@pytest.mark.parametrize("text", ["epochs", "=3", "epochs={a: b: c}", "epochs=!!timestamp abc", "epochs=!!int ''"])
 def test_changes_that_are_none(text: str) -> None:
     with pytest.raises(DmaskError, match="--set"):
         parse_changes([text])
@@ -69,6 +69,10 @@ def test_a_change_of_an_unknown_field_is_refused() -> None:
         TrainSettings.of("small", parse_changes(["augmentation.mixdown=1"]))
     with pytest.raises(DmaskError, match=r"recipe: 'epochs' has no fields, got 'epochs\.more'"):
         TrainSettings.of("small", parse_changes(["epochs.more=1"]))
+    with pytest.raises(DmaskError, match=r"recipe: unknown field 'seed'; it has accumulate, "):
+        TrainSettings.of("small", parse_changes(["seed=3"]))
+    with pytest.raises(DmaskError, match=r"recipe: 'epochs' is said twice"):
+        TrainSettings.of("small", parse_changes(["epochs=3"]), epochs=5)
     with pytest.raises(ValidationError, match="augmentation"):
         TrainSettings.of("small", parse_changes(["augmentation=3"]))
 

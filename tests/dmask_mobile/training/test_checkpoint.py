@@ -18,7 +18,6 @@ from dmask_mobile.data.images import ImageData
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import build
 from dmask_mobile.training.checkpoint import (
-    checkpoint_exists,
     content_digest,
     load_checkpoint,
     load_weights,
@@ -26,7 +25,6 @@ from dmask_mobile.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
     save_weights,
-    take_previous,
 )
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trained, Trainer, TrainSettings, train_child
@@ -215,6 +213,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], I
         ({"optimizer": {"state": {}}}, r"optimizer has no 'param_groups'"),
         ({"optimizer": {"state": {}, "param_groups": []}}, r"optimizer must have 2 groups of parameters"),
         ({"more": 1}, r"it has the unknown key 'more'"),
+        ({"epoch": 2, "accuracies": {}}, r"the accuracies of a finished training must be those of all its weights"),
     ],
 )
 def test_a_checkpoint_of_wrong_content_is_refused(
@@ -302,22 +301,35 @@ def test_the_checkpoint_before_the_last_is_kept_and_offered(
         ):
             go_on()
     damaged = path.read_bytes()
-    take_previous(path)
+    with pytest.raises(DmaskError, match="other settings"):  # refused, and nothing is moved
+        train_child(build(CHILD), data, SETTINGS, path, child_digest="other", previous=True)
+    assert path.read_bytes() == damaged
+    train_child(build(CHILD), data, SETTINGS, path, child_digest=CHILD.digest(), previous=True)
     assert (tmp_path / "t.pt.refused").read_bytes() == damaged
-    assert load_checkpoint(path)["loss"] == content["loss"]
-    go_on()
+    assert load_checkpoint(path)["epoch"] == 2
     with pytest.raises(DmaskError, match=r"there is no checkpoint before '.*'; go on without --previous"):
-        take_previous(tmp_path / "other.pt")
+        train_child(build(CHILD), data, SETTINGS, tmp_path / "other.pt", previous=True)
 
 
-def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+def test_a_checkpoint_never_goes_away_while_a_new_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk turns out to be full when what was written is flushed: both checkpoints are still there, and no more."""
     path = tmp_path / "c.pt"
     save_checkpoint(path, STATE)
-    path.replace(previous_of(path))
-    assert checkpoint_exists(path)
-    assert content_digest(load_checkpoint(path)) == content_digest(STATE)
+    save_checkpoint(path, STATE | {"epoch": 1})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert sorted(before) == ["c.previous.pt", "c.pt"]
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DmaskError, match="No space left"):
+        save_checkpoint(path, STATE | {"epoch": 2})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     remove_checkpoints(path)
-    assert not checkpoint_exists(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_epochs_can_be_asked_for_later(trained: tuple[dict[str, Any], ImageData], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from dmask_mobile.data.images import KnownNormalization
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.recipe import Distillation
-from dmask_mobile.training.distillation import distillation_loss, network_as_teacher, timm_teacher
+from dmask_mobile.training.distillation import Teacher, distillation_loss, timm_teacher
 
 CPU = torch.device("cpu")
 MODEL = "test_efficientnet"
@@ -32,7 +32,7 @@ def test_a_model_of_timm_sees_images_in_its_own_normalization(tmp_path: Path) ->
     pixels = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (DATA.mean, DATA.std))
     own = [torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std")]
-    taught = timm_teacher(settings, 5, DATA, CPU)((pixels - mean) / std)
+    taught = timm_teacher(settings, 5, DATA, 32, CPU)((pixels - mean) / std)
     with torch.no_grad():
         expected = model((pixels - own[0]) / own[1])
     torch.testing.assert_close(taught, expected, rtol=1e-4, atol=1e-5)
@@ -41,18 +41,26 @@ def test_a_model_of_timm_sees_images_in_its_own_normalization(tmp_path: Path) ->
 
 def test_teachers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match="timm has no model 'no_such_net'"):
-        timm_teacher(Distillation(teacher="timm:no_such_net", weights="w"), 5, DATA, CPU)
+        timm_teacher(Distillation(teacher="timm:no_such_net", weights="w"), 5, DATA, 32, CPU)
     missing = Distillation(teacher=f"timm:{MODEL}", weights=str(tmp_path / "w.safetensors"))
-    with pytest.raises(DmaskError, match=r"weights '.*w\.safetensors' do not load: .* with 5 classes"):
-        timm_teacher(missing, 5, DATA, CPU)
+    with pytest.raises(DmaskError, match=r"weights '.*w\.safetensors' does not load: .* with 5 classes"):
+        timm_teacher(missing, 5, DATA, 32, CPU)
     save_file(timm.create_model(MODEL, num_classes=7).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(DmaskError, match=r"do not load: .*size mismatch"):
-        timm_teacher(missing, 5, DATA, CPU)
+    with pytest.raises(DmaskError, match=r"does not load: .*size mismatch"):
+        timm_teacher(missing, 5, DATA, 32, CPU)
+
+
+def test_a_model_for_other_images_is_refused_before_training(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    save_file(timm.create_model(name, num_classes=5).state_dict(), tmp_path / "w.safetensors")
+    settings = Distillation(teacher=f"timm:{name}", weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(DmaskError, match=r"does not load: .*224.* give a model for images of 48 px"):
+        timm_teacher(settings, 5, DATA, 48, CPU)
 
 
 def test_a_teacher_does_not_learn() -> None:
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.Linear(12, 4))
     before = network[0].running_mean.clone()
-    scores = network_as_teacher(network, CPU)(torch.randn(8, 3, 2, 2))
+    scores = Teacher(network, CPU)(torch.randn(8, 3, 2, 2))
     assert torch.equal(network[0].running_mean, before)
     assert not scores.requires_grad

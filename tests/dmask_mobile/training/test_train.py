@@ -13,7 +13,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.nets.build import build
 from dmask_mobile.training.checkpoint import load_checkpoint, load_weights, save_weights
-from dmask_mobile.training.distillation import network_as_teacher
+from dmask_mobile.training.distillation import Teacher
 from dmask_mobile.training.estimate import estimate_training
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trainer, TrainSettings, train_child
@@ -157,7 +157,7 @@ def test_every_part_of_a_recipe_goes_on_bit_for_bit(tmp_path: Path) -> None:
         "augmentation": {"crop": [0.5, 1], "rand_augment": 7, "erasing": 0.3, "mixup": 0.2, "cutmix": 0.5},
     }  # fmt: skip
     settings, data = TrainSettings.model_validate(recipe), few_images(128)
-    teacher = network_as_teacher(build(CHILD, torch.Generator().manual_seed(8)), torch.device("cpu"))
+    teacher = Teacher(build(CHILD, torch.Generator().manual_seed(8)), torch.device("cpu"))
     ended = []
     for name, workers in (("undisturbed", 0), ("stopped", 2)):
         data.train.pictures.workers = workers
