@@ -16,14 +16,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dmask_mobile.api.chain import demo
 from dmask_mobile.api.describing import write_card
 from dmask_mobile.api.devices import examine_installation, list_devices
 from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
 from dmask_mobile.api.reporting import report, status
-from dmask_mobile.api.runs import demo, estimate_search, estimate_train, search, train
+from dmask_mobile.api.searching import estimate_search, search
 from dmask_mobile.api.sweeping import sweep
 from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
 from dmask_mobile.api.testing import measure_accuracy
+from dmask_mobile.api.training import estimate_train, train
 from dmask_mobile.api.verifying import VerifySettings, verify
 from dmask_mobile.cost_names import all_costs, cost_model, load_cost, our_package
 from dmask_mobile.records.data import DataOptions

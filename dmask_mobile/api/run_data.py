@@ -1,4 +1,4 @@
-"""The images and the trained network of a run, and its lock."""
+"""What the steps of a run share: its images, its trained network, its record, its lock."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.ranks import is_main_process
@@ -132,3 +133,36 @@ def trained_network(folder: RunFolder) -> ChildNetwork:
     network = build(child)
     load_weights(folder.weights_path, network, child.digest(), folder.record().weights_sha256)
     return network
+
+
+def check_beginning(restart: bool, previous: bool) -> None:
+    """Checks that a command is not told to begin anew and to go on.
+
+    Raises:
+        DmaskError: when it is.
+    """
+    if restart and previous:
+        raise DmaskError("--restart forgets all checkpoints, --previous goes on from one", "give one of them")
+
+
+def new_record(images: ImageData, options: DataOptions) -> RunRecord:
+    """The record of a run on ``images``, with nothing searched or trained yet."""
+    from dmask_mobile.records.artifact import Preprocessing
+    from dmask_mobile.run import RunRecord, installed_versions
+
+    return RunRecord(
+        created=now(),
+        versions=installed_versions(),
+        preprocessing=Preprocessing(
+            orientation="EXIF applied",
+            transparency="on white",
+            mean=images.mean,
+            std=images.std,
+            source_resolution=images.decoded_at,
+        ),
+        class_names=images.class_names,
+        data=images.spec,
+        data_digest=images.digest,
+        data_options=options,
+        data_notes=images.notes,
+    )

@@ -1,0 +1,163 @@
+"""Training a run's child: the step after the search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dmask_mobile.api.arguments import AnyPath, as_path
+from dmask_mobile.api.describing import describe_training
+from dmask_mobile.api.run_data import check_beginning, data_of, locks_run, new_record
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.progress import Progress, silent
+from dmask_mobile.records.artifact import hash_path
+from dmask_mobile.records.data import DataOptions
+
+if TYPE_CHECKING:
+    from dmask_mobile.data.images import ImageData
+    from dmask_mobile.nets.build import ChildNetwork
+    from dmask_mobile.records.estimate import Estimate
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.supernet.supernet import MaskedSupernet
+    from dmask_mobile.training.distillation import Teacher
+    from dmask_mobile.training.machine import Machine
+    from dmask_mobile.training.train import TrainSettings
+
+OF_DATA = {"preprocessing", "class_names", "data", "data_digest", "data_options", "data_notes"}  # of a run's record
+
+
+@locks_run("dmask train")
+def train(
+    run: AnyPath,
+    *,
+    data: str | None = None,
+    settings: TrainSettings | None = None,
+    restart: bool = False,
+    previous: bool = False,
+    data_options: DataOptions | None = None,
+    machine: Machine | None = None,
+    progress: Progress = silent,
+) -> float:
+    """Trains the run's child; returns its top-1 accuracy on the validation images. Goes on after an interruption.
+
+    Args:
+        run: the run folder.
+        data: other data than the run's own.
+        data_options: memory, workers, mirroring, if not as the search had them.
+        settings: the recipe, and whether to start from random weights or from the child's slice of the supernet.
+        restart: forget an earlier training; its weights are kept until this one ends.
+        previous: go on from the checkpoint before the last.
+        machine: device, number format, processes; the best device there is, if not given.
+        progress: told after each epoch.
+
+    Raises:
+        DmaskError: when the folder has no child, no data is known or the classes differ.
+    """
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.training.checkpoint import save_weights
+    from dmask_mobile.training.machine import Machine
+    from dmask_mobile.training.train import TrainSettings, train_child
+
+    machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
+    check_beginning(restart, previous)
+    record, child = folder.record(), folder.child()
+    images = data_of(record, child, data, options=data_options, progress=progress)
+    network, teacher = _network_and_teacher(folder, images, settings, machine)
+    digest = child.digest()
+    trained = train_child(
+        network,
+        images,
+        settings,
+        folder.train_checkpoint,
+        progress,
+        child_digest=digest,
+        machine=machine,
+        teacher=teacher,
+        restart=restart,
+        previous=previous,
+    )
+    if machine.is_main:
+        save_weights(folder.weights_path, network, digest)
+        update = {
+            **new_record(images, record.data_options.with_said(data_options)).model_dump(include=OF_DATA),
+            "train_settings": settings.model_dump(mode="json"),
+            "trained_on": machine.describe(),
+            "accuracy": trained.accuracy,
+            "compared": {
+                "plain": trained.plain,
+                **({} if trained.averaged is None else {"averaged": trained.averaged}),
+            },
+            "weights_sha256": hash_path(folder.weights_path),
+        }
+        type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
+        describe_training(folder, network, images, progress)
+    machine.wait()
+    return trained.accuracy
+
+
+def estimate_train(
+    run: AnyPath,
+    *,
+    data: str | None = None,
+    settings: TrainSettings | None = None,
+    data_options: DataOptions | None = None,
+    machine: Machine | None = None,
+    progress: Progress = silent,
+) -> Estimate:
+    """How long a training would take, and in how much memory: two steps of each kind are made, nothing is written.
+
+    The arguments are those of `train`.
+    """
+    from dmask_mobile.run import RunFolder
+    from dmask_mobile.training.estimate import estimate_training
+    from dmask_mobile.training.machine import Machine
+    from dmask_mobile.training.train import Trainer, TrainSettings
+
+    machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
+    images = data_of(folder.record(), folder.child(), data, options=data_options, progress=progress)
+    network, teacher = _network_and_teacher(folder, images, settings, machine)
+    return estimate_training(Trainer(network, images, settings, machine, teacher))
+
+
+def _network_and_teacher(
+    folder: RunFolder, images: ImageData, settings: TrainSettings, machine: Machine
+) -> tuple[ChildNetwork, Teacher | None]:
+    """The child with its first weights, and what it learns from beside the labels."""
+    import torch
+
+    from dmask_mobile.nets.build import build
+    from dmask_mobile.search.rank import recalibrated_subnet
+    from dmask_mobile.supernet.subnet import extract_subnet
+    from dmask_mobile.training.distillation import Teacher, timm_teacher
+
+    network = build(folder.child(), torch.Generator().manual_seed(settings.seed))
+    if settings.init == "supernet":
+        supernet = _trained_supernet(folder)
+        network.load_state_dict(extract_subnet(supernet, folder.result().choice).state_dict())
+    distillation = settings.distillation
+    if distillation is None:
+        return network, None
+    if distillation.teacher == "supernet":
+        supernet = _trained_supernet(folder)
+        widest = recalibrated_subnet(supernet, supernet.space.largest(), images.train, images)
+        return network, Teacher(widest, machine.device)
+    resolution = images.resolution or images.decoded_at
+    return network, timm_teacher(distillation, images.classes, images, resolution, machine.device)
+
+
+def _trained_supernet(folder: RunFolder) -> MaskedSupernet:
+    """The supernet of the run's search.
+
+    Raises:
+        DmaskError: when no search has finished here.
+    """
+    from dmask_mobile.search.checkpoint import restore_supernet
+    from dmask_mobile.supernet.supernet import MaskedSupernet
+
+    space = folder.record().space
+    if space is None or not folder.search_result.exists():
+        raise DmaskError(
+            f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch and no such teacher"
+        )
+    supernet = MaskedSupernet(space)
+    restore_supernet(folder.search_checkpoint, supernet)
+    return supernet
