@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from dmask_mobile.records.estimate import Estimate, StepEstimate
 from dmask_mobile.training.checks import Agreed, Agreement
-from dmask_mobile.training.evaluation import BATCH_SIZE, evaluate
+from dmask_mobile.training.evaluation import chunks_of, evaluate
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trainer
 
@@ -43,17 +42,14 @@ def estimate_training(trainer: Trainer) -> Estimate:
     """How long a training would take: two optimizer steps, and one batch of the validation images."""
     epochs, machine, data = trainer.settings.epochs, trainer.machine, trainer.data
     training = timed("training", epochs * trainer.steps, trainer.train_epoch(Agreement(machine, lambda: None)))
-    few = data.val.subset(_first(len(data.val)))
+    chunks = chunks_of(data.val, data)
+    few = data.val.subset(torch.arange(len(chunks[0])))
     start = time.perf_counter()
     evaluate(trainer.state.network, few, data, machine=machine)
     seconds = time.perf_counter() - start
-    chunks = -(-len(data.val) // (BATCH_SIZE * machine.share.processes))
-    validation = StepEstimate(kind="validation", num_steps=epochs * chunks, seconds_per_step=seconds)
+    num_steps = epochs * -(-len(chunks) // machine.share.processes)
+    validation = StepEstimate(kind="validation", num_steps=num_steps, seconds_per_step=seconds)
     return estimate_of([training, validation], machine)
-
-
-def _first(count: int) -> Tensor:
-    return torch.arange(min(count, BATCH_SIZE))
 
 
 def _peak_resident_bytes() -> int:

@@ -8,19 +8,25 @@ from torch import Tensor, nn
 from dmask_mobile.data.images import ImageData, ImageSet, Normalization, normalized
 from dmask_mobile.training.machine import Machine
 
-BATCH_SIZE = 500
+BATCH_SIZE, BATCH_PIXELS = 500, 2**21  # whichever is less: activations of large images take the most memory
+
+
+def chunks_of(images: ImageSet, data: Normalization) -> list[range]:
+    """The images that are evaluated at a time."""
+    size = data.resolution or images.resolution
+    step = max(1, min(BATCH_SIZE, BATCH_PIXELS // size**2))
+    return [range(start, min(start + step, len(images))) for start in range(0, len(images), step)]
 
 
 def evaluate(
     network: nn.Module,
     images: ImageSet,
     data: ImageData,
-    batch_size: int = BATCH_SIZE,
     *,
     machine: Machine | None = None,
 ) -> float:
     """Top-1 accuracy in 0..1 of ``network`` in evaluation mode."""
-    confusion_KK = confusion_of(network, images, data, data.classes, batch_size, machine=machine)
+    confusion_KK = confusion_of(network, images, data, data.classes, machine=machine)
     return int(confusion_KK.diagonal().sum()) / len(images)
 
 
@@ -30,7 +36,6 @@ def confusion_of(
     images: ImageSet,
     data: Normalization,
     classes: int,
-    batch_size: int = BATCH_SIZE,
     *,
     machine: Machine | None = None,
 ) -> Tensor:
@@ -41,7 +46,7 @@ def confusion_of(
     network.eval()
     device = next(network.parameters()).device
     confusion_KK = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-    chunks = [range(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+    chunks = chunks_of(images, data)
     if machine is not None:
         chunks = chunks[machine.share.rank :: machine.share.processes]
     for pixels, labels in images.batches(chunks):
