@@ -88,9 +88,7 @@ class Pictures(Dataset[Tensor | Undecodable]):
         if by_image is None and all(bool((self.place[list(batch)] >= 0).all()) for batch in batches):
             yield from (self.kept[self.place[list(batch)]] for batch in batches)
             return
-        for number, (images, bad) in enumerate(self.decode(batches, by_image, seed)):
-            if number % BATCHES_BETWEEN_TRIMS == 0:
-                _trim_memory()
+        for images, bad in self.decode(batches, by_image, seed):
             for picture in bad.values():
                 raise DmaskError(
                     f"image '{picture.name}' does not decode: {picture.reason}",
@@ -111,7 +109,10 @@ class Pictures(Dataset[Tensor | Undecodable]):
             generator=torch.Generator(),  # which workers are seeded from; nobody else's draws are touched
         )
         try:
-            yield from loader
+            for number, decoded in enumerate(loader):
+                if number % BATCHES_BETWEEN_TRIMS == 0:
+                    _trim_memory()
+                yield decoded
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
