@@ -1,4 +1,4 @@
-"""Every option that a message of search and training advises exists."""
+"""Every option that a message advises exists."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dmask_mobile.cli.app import app
 
 PACKAGE = Path(__file__).parents[3] / "dmask_mobile"
 FILES = sorted(
-    [*(p for part in ("search", "training", "supernet", "costs") for p in (PACKAGE / part).glob("*.py")),
-     PACKAGE / "run.py", PACKAGE / "api" / "runs.py", PACKAGE / "api" / "run_data.py"]
+    [*(p for part in ("api", "data", "search", "training", "supernet", "costs") for p in (PACKAGE / part).glob("*.py")),
+     PACKAGE / "run.py"]
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def options(command: Any) -> Iterator[str]:
         yield from options(inner)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_advised_options_exist(path: Path) -> None:
     texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
     advised = {
