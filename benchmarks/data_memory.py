@@ -37,7 +37,7 @@ from dmask_mobile.training.train import Trainer, TrainSettings
 
 
 def epoch(what: str, folder: str, size: int, memory_bytes: int) -> None:
-    """One epoch at ``size`` pixels in batches of 32, and its peak memory as JSON."""
+    """One epoch at ``size`` pixels in batches of 32 (search: 16), and its peak memory as JSON."""
     torch.set_num_threads(1)
     data = load_data(f"folder:{folder}", size, DataOptions(memory_bytes=memory_bytes, workers=1))
     demo = load_space("demo").with_classes(data.classes)
@@ -52,7 +52,7 @@ def epoch(what: str, folder: str, size: int, memory_bytes: int) -> None:
     else:
         cost = Macs().on(space)
         budget = Budget(cost, sum(cost.reachable()) / 2)
-        settings = SearchSettings(epochs=2, warmup=0, min_gate_steps=1, batch_size=32)
+        settings = SearchSettings(epochs=2, warmup=0, min_gate_steps=1, batch_size=16)
         searcher = Searcher(space, data, [budget], settings, machine)
         for _ in (*searcher.train_weights(agreement), *searcher.train_gates(agreement)):
             pass

@@ -16,6 +16,7 @@ from dmask_mobile.sweep.local_engine import Ended, num_cores
 
 WORKER_RETRIES = 3  # times that a task is started again whose worker process or machine died
 OBJECT_STORE_BYTES = 80 * 2**20  # nearly the least that Ray takes: jobs and reasons are small
+CANCEL_ATTEMPTS, SECONDS_TO_CANCEL = 4, 30.0
 LOOPBACK = "127.0.0.1"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -78,11 +79,17 @@ def _outcome(ray: Any, reference: Any) -> str | None:
 
 
 def _cancel(ray: Any, references: list[Any]) -> None:
-    """Interrupts tasks and waits until they have ended: their child processes keep their checkpoints first."""
-    for reference in references:
-        ray.cancel(reference)
-    while references:
-        _, references = ray.wait(references, timeout=SECONDS_BETWEEN_LOOKS)
+    """Interrupts tasks and waits until they have ended: their child processes keep their checkpoints first.
+
+    An interrupt can be lost on the way to a busy worker, so it is sent again after a while; at last the worker is
+    ended. Its child process then sees its stdin close, and stops in order as well.
+    """
+    for attempt in range(CANCEL_ATTEMPTS):
+        for reference in references:
+            ray.cancel(reference, force=attempt == CANCEL_ATTEMPTS - 1)
+        _, references = ray.wait(references, num_returns=len(references), timeout=SECONDS_TO_CANCEL)
+        if not references:
+            return
 
 
 @contextmanager
