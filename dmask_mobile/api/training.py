@@ -89,7 +89,8 @@ def train(
             "weights_sha256": hash_path(folder.weights_path),
         }
         type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
-        describe_training(folder, network, images, progress)
+        with machine.full_precision(network):  # as its accuracy was measured
+            describe_training(folder, network, images, progress)
     machine.wait()
     return trained.accuracy
 

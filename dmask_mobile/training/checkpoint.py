@@ -74,7 +74,7 @@ def take_previous(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
 def confirm_previous(path: Path) -> None:
     """Puts the checkpoint before the last in the last one's place, which is kept under another name."""
     if path.exists():
-        path.replace(path.with_name(f"{path.name}.refused"))
+        _give_second_name(path, path.with_name(f"{path.name}.refused"))
     previous_of(path).replace(path)
 
 
@@ -235,9 +235,9 @@ def _weights_digest(state: dict[str, Tensor], child_digest: str) -> str:
     return content_digest([child_digest, {name: state[name] for name in sorted(state)}])
 
 
-def _keep_previous(path: Path) -> None:
-    """Gives what ``path`` holds a second name, `previous_of` it; ``path`` itself never goes away."""
-    with temporary_beside(previous_of(path)) as temporary:
+def _give_second_name(path: Path, second: Path) -> None:
+    """Makes what ``path`` holds available as ``second``, too; ``path`` itself never goes away."""
+    with temporary_beside(second) as temporary:
         temporary.unlink()
         try:
             os.link(path, temporary)
@@ -256,7 +256,7 @@ def _write(path: Path, content: bytes | memoryview, *, keep_previous: bool = Fal
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
             if keep_previous and path.exists():
-                _keep_previous(path)
+                _give_second_name(path, previous_of(path))
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

@@ -73,6 +73,7 @@ def test_those_of_another_host_stay_for_a_day(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
     remove_stale_temporaries(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_yaml_that_would_take_long_is_not_parsed(tmp_path: Path) -> None:
