@@ -1,11 +1,12 @@
-# make demo: the whole chain on this machine.   make test: the tests.   Both set up .venv first.
+# make demo: the whole chain on this machine.   make test: the tests.   make docs: the documentation, into site/.
+# All of them set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # A process a core, one thread each: more would wait for each other.
 PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder -q
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test docs check lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dmask demo -o runs
@@ -13,7 +14,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: lint types test
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+check: lint types docs test
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -32,9 +36,13 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install -e '.[all,dev]'
+$(VENV)/.docs: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install -e '.[docs]'
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.dev: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install -e '.[all,dev]'
+	touch $@ $(VENV)/.demo $(VENV)/.docs
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,12 @@
 """Hardware-aware search and deployment of vision networks for phones."""
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("dmask-mobile")
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+not.installed"
 
 # ONNX Runtime 1.32 and newer collects usage data once it is imported: an identifier and a database in the user's
 # cache, and a look-up of a host of its maker. It reads this variable at its import alone. Everything of ours imports
