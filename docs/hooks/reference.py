@@ -1,7 +1,7 @@
 """Writes the reference pages of the documentation site from the code, each time the site is built.
 
-MkDocs calls `on_files`. The pages: the command line (written by typer from the commands), the file formats with a JSON
-schema for each (from the records). The page of the Python API is a plain page that mkdocstrings fills.
+MkDocs calls `on_files`. The pages: the command line (typer writes it from the commands), the Python API (mkdocstrings
+fills it from docstrings), the file formats with a JSON schema for each (from the records).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mkdocs.structure.files import File, Files
 
 from dmask_mobile.records.base import FileRecord
 
+API = "dmask_mobile.api"
 MODULES = (
     "dmask_mobile.records.space",
     "dmask_mobile.records.child",
@@ -48,6 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def generated_pages() -> Iterator[tuple[str, str]]:
     """Path below the site's root and content of each generated file."""
     yield "reference/command_line.md", command_line_page()
+    yield "reference/python_api.md", python_page()
     yield "reference/files.md", files_page()
     for record in file_records():
         yield f"reference/schemas/{record.file_format}.json", json.dumps(file_schema(record), indent=1) + "\n"
@@ -60,6 +62,18 @@ def command_line_page() -> str:
     note = "This page is written from the code. `dmask COMMAND --help` prints the same."
     _, _, body = done.stdout.partition("\n")
     return f"# Commands and options\n{note}\n{body}"
+
+
+def python_page() -> str:
+    """A directive of mkdocstrings for each public name: of classes without their members."""
+    lines = [
+        "# Python API",
+        f"This page is written from the docstrings of `{API}`. Each step of the chain is a function.",
+        "",
+    ]
+    for name in importlib.import_module(API).__all__:
+        lines += [f"::: {API}.{name}", "    options: {members: false}", ""]
+    return "\n".join(lines)
 
 
 def file_records() -> list[type[FileRecord]]:
