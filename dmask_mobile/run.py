@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import LOCK_NAME, locked
-from dmask_mobile.records.artifact import Precision, Preprocessing
+from dmask_mobile.records.artifact import Artifact, Precision, Preprocessing
 from dmask_mobile.records.base import FileRecord, Record, remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -217,6 +217,10 @@ class RunFolder:
     def tables(self) -> dict[str, Path]:
         """The latency tables that the search used, by name."""
         return {path.stem: path for path in sorted(self.tables_path.glob("*.jsonl"))}
+
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The records of the exported models, in the order of their names."""
+        return tuple(Artifact.read(path) for path in sorted(self.exports.glob("*.artifact.json")))
 
     def child(self) -> ChildSpec:
         """``child.json``.

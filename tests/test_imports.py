@@ -24,7 +24,7 @@ LAYERS = [
         "dmask_mobile.ranks",
     ),
     ("dmask_mobile.records", "dmask_mobile.spaces", "dmask_mobile.recipes"),
-    ("dmask_mobile.temporary",),
+    ("dmask_mobile.pictures", "dmask_mobile.temporary"),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     ("export", "dmask_mobile.cards", "dmask_mobile.data", "dmask_mobile.supernet", "dmask_mobile.training"),
     ("latency_tables", "dmask_mobile.search", "dmask_mobile.sweep", "dmask_mobile.report"),

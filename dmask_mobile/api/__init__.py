@@ -1,12 +1,7 @@
-"""The public Python API: the chain from a device to a verified model, one function a step.
+"""The steps of the chain, one function a step. `dmask_mobile` offers them to users: ``import dmask_mobile as dm``.
 
->>> from dmask_mobile import api                                        # doctest: +SKIP
->>> space = api.load_space("demo")                                      # doctest: +SKIP
->>> api.profile(space, "table.jsonl")                                   # doctest: +SKIP
->>> api.search(space, "glyphs", {"latency": 0.07}, "run", tables="table.jsonl")  # doctest: +SKIP
->>> api.train("run"); api.export("run", "onnx"); api.verify("run").passed        # doctest: +SKIP
-
-A path is a str or a Path; where several formats, tables or the like may be given, one may stand alone.
+A path is a str, a Path, or what knows its path, as a `Run` and a latency table do; where several formats, tables or the
+like may be given, one may stand alone. Every module is loaded when one of its names is used.
 
 This package and the command line are the only ones that see all three packages, and only inside functions: a user's
 folder may hold an ``export.py`` of its own.
@@ -16,22 +11,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dmask_mobile.api.chain import demo
-from dmask_mobile.api.describing import write_card
-from dmask_mobile.api.devices import examine_installation, list_devices
-from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
-from dmask_mobile.api.reporting import report, status
-from dmask_mobile.api.searching import estimate_search, search
-from dmask_mobile.api.sweeping import sweep
-from dmask_mobile.api.tables import evaluate_table, profile, profile_missing
-from dmask_mobile.api.testing import measure_accuracy
-from dmask_mobile.api.training import estimate_train, train
-from dmask_mobile.api.verifying import VerifySettings, verify
-from dmask_mobile.cost_names import all_costs, cost_model, load_cost, our_package
-from dmask_mobile.records.data import DataOptions
-from dmask_mobile.records.space import load_space
-
 if TYPE_CHECKING:
+    from dmask_mobile.api.chain import demo
+    from dmask_mobile.api.describing import write_card
+    from dmask_mobile.api.devices import examine_installation, list_devices
+    from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
+    from dmask_mobile.api.reporting import plot_search, report, status
+    from dmask_mobile.api.runs import Run
+    from dmask_mobile.api.searching import estimate_search, search
+    from dmask_mobile.api.sweeping import sweep
+    from dmask_mobile.api.tables import evaluate_table, load_table, profile, profile_missing
+    from dmask_mobile.api.testing import measure_accuracy
+    from dmask_mobile.api.training import estimate_train, train
+    from dmask_mobile.api.verifying import VerifySettings, verify
+    from dmask_mobile.cost_names import all_costs, cost_model, load_cost
+    from dmask_mobile.data.source import DataSource
+    from dmask_mobile.errors import DmaskError
+    from dmask_mobile.records.data import DataOptions
+    from dmask_mobile.records.space import SearchSpace, load_space
     from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings
@@ -40,11 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataOptions",
+    "DataSource",
     "DeviceOptions",
+    "DmaskError",
     "ExportSettings",
     "Machine",
     "ProfileSettings",
+    "Run",
     "SearchSettings",
+    "SearchSpace",
     "TrainSettings",
     "VerifySettings",
     "all_costs",
@@ -58,7 +59,9 @@ __all__ = [
     "list_devices",
     "load_cost",
     "load_space",
+    "load_table",
     "measure_accuracy",
+    "plot_search",
     "profile",
     "profile_missing",
     "report",
@@ -72,22 +75,56 @@ __all__ = [
     "write_card",
 ]
 
-LOADED_WHEN_ASKED_FOR = {
+MODULES = {
+    "DataOptions": "dmask_mobile.records.data",
+    "DataSource": "dmask_mobile.data.source",
     "DeviceOptions": "latency_tables.devices.options",
+    "DmaskError": "dmask_mobile.errors",
+    "ExportSettings": "dmask_mobile.api.exporting",
     "Machine": "dmask_mobile.training.machine",
     "ProfileSettings": "latency_tables.profiling.settings",
+    "Run": "dmask_mobile.api.runs",
     "SearchSettings": "dmask_mobile.search.settings",
+    "SearchSpace": "dmask_mobile.records.space",
     "TrainSettings": "dmask_mobile.training.train",
+    "VerifySettings": "dmask_mobile.api.verifying",
+    "all_costs": "dmask_mobile.cost_names",
+    "cost_model": "dmask_mobile.cost_names",
+    "demo": "dmask_mobile.api.chain",
+    "estimate_search": "dmask_mobile.api.searching",
+    "estimate_train": "dmask_mobile.api.training",
+    "evaluate_table": "dmask_mobile.api.tables",
+    "examine_installation": "dmask_mobile.api.devices",
+    "export": "dmask_mobile.api.exporting",
+    "list_devices": "dmask_mobile.api.devices",
+    "load_cost": "dmask_mobile.cost_names",
+    "load_space": "dmask_mobile.records.space",
+    "load_table": "dmask_mobile.api.tables",
+    "measure_accuracy": "dmask_mobile.api.testing",
+    "plot_search": "dmask_mobile.api.reporting",
+    "profile": "dmask_mobile.api.tables",
+    "profile_missing": "dmask_mobile.api.tables",
+    "report": "dmask_mobile.api.reporting",
+    "search": "dmask_mobile.api.searching",
+    "skipped_exports": "dmask_mobile.api.exporting",
+    "start_run": "dmask_mobile.api.exporting",
+    "status": "dmask_mobile.api.reporting",
+    "sweep": "dmask_mobile.api.sweeping",
+    "train": "dmask_mobile.api.training",
+    "verify": "dmask_mobile.api.verifying",
+    "write_card": "dmask_mobile.api.describing",
 }
-"""Settings by their modules, which import PyTorch or another package of ours."""
+"""Where each name comes from."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in LOADED_WHEN_ASKED_FOR:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = LOADED_WHEN_ASKED_FOR[name]
+    from dmask_mobile.cost_names import our_package
+
+    module = MODULES[name]
     our_package(module.partition(".")[0])
     return getattr(importlib.import_module(module), name)
 

@@ -6,12 +6,18 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.records.space import SearchSpace, load_space
+
+if TYPE_CHECKING:
+    from dmask_mobile.data.source import DataSource
 
 AnyPath = str | os.PathLike[str]
 AnyPaths = AnyPath | Sequence[AnyPath]
+AnySpace = SearchSpace | AnyPath
+AnyData: TypeAlias = "str | DataSource"
 Words = str | Sequence[str]
 Item = TypeVar("Item")
 
@@ -26,6 +32,18 @@ def as_path(value: AnyPath) -> Path:
         raise DmaskError(f"a path is a str or a Path, got {shown(repr(value))}")
     path = Path(value)
     return path if path.name else path.resolve()  # the current folder has no name of its own
+
+
+def as_space(value: AnySpace) -> SearchSpace:
+    """The space: itself, the one that ships under a name, or the one in a file.
+
+    >>> as_space("demo").name
+    'demo'
+
+    Raises:
+        DmaskError: as `load_space`.
+    """
+    return value if isinstance(value, SearchSpace) else load_space(value)
 
 
 def as_paths(values: AnyPaths) -> tuple[Path, ...]:

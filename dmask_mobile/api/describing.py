@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from dmask_mobile.data.images import ImageData
     from dmask_mobile.records.accuracy import AccuracyRecord
+
+logger = logging.getLogger(__name__)
 
 
 class WrittenCard(NamedTuple):
@@ -97,8 +100,9 @@ def renew_card(folder: RunFolder, progress: Progress = silent, license_name: str
     try:
         note = _write(folder, license_name or None).note
     except (DmaskError, OSError) as error:
-        note = f"no model card: {error}"
-    progress("card", 1, 1, note)
+        logger.warning("no model card: %s", error)
+    else:
+        progress("card", 1, 1, note)
 
 
 def check_license(name: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_words
+from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, Words, as_path, as_words
 from dmask_mobile.api.describing import renew_card
 from dmask_mobile.api.run_data import data_of, locks_run, trained_network
+from dmask_mobile.api.runs import Run
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package
 from dmask_mobile.errors import DmaskError
@@ -33,6 +35,8 @@ from dmask_mobile.run import RunFolder, RunRecord, installed_versions
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -54,8 +58,8 @@ class ExportSettings(NamedTuple):
 
 
 @locks_run("dmask export", new=True)
-def start_run(child: ChildSpec, run: AnyPath) -> None:
-    """Makes a run folder for a network that no search of ours found, with random weights (seed 0).
+def start_run(child: ChildSpec, run: AnyPath) -> Run:
+    """A new run for a network that no search of ours found, with random weights (seed 0).
 
     Raises:
         DmaskError: when the folder holds a run of another child.
@@ -67,7 +71,7 @@ def start_run(child: ChildSpec, run: AnyPath) -> None:
     if folder.child_path.exists():
         if folder.child().digest() != child.digest():
             raise DmaskError(f"'{run}' holds another child", "choose another folder with -o")
-        return
+        return Run(run)
     channels = child.in_channels
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
     save_weights(folder.weights_path, build(child), child.digest())
@@ -79,6 +83,7 @@ def start_run(child: ChildSpec, run: AnyPath) -> None:
         weights_sha256=hash_path(folder.weights_path),
     ).write(folder.record_path)
     child.write(folder.child_path)
+    return Run(run)
 
 
 @locks_run("dmask export")
@@ -87,7 +92,7 @@ def export(
     formats: Words,
     precisions: Words = ("fp32",),
     *,
-    data: str | None = None,
+    data: AnyData | None = None,
     tables: AnyPaths = (),
     settings: ExportSettings | None = None,
     progress: Progress = silent,
@@ -138,6 +143,7 @@ def export(
         latency = predictions.get((description.model_format, description.precision))
         described = description.model_copy(update={"latency": latency})
         artifacts.append(export_child(network, described, folder.exports, calibration))
+        logger.info("'%s': exported %s", folder.path, artifacts[-1].path)
         progress("export", number, len(descriptions), artifacts[-1].label)
     for platform in as_words(settings.samples):
         write_sample(platform, artifacts, folder.exports)
@@ -184,7 +190,7 @@ def _describe(
     )
 
 
-def _calibration_images(record: RunRecord, child: ChildSpec, data: str | None, count: int) -> Tensor:
+def _calibration_images(record: RunRecord, child: ChildSpec, data: AnyData | None, count: int) -> Tensor:
     """Random training images (M, C, R, R) in 0..1, the same ones every time."""
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dmask_mobile.run import RunFolder
     from latency_tables.prediction.latency_model import LatencyModel
     from latency_tables.table.table import LatencyTable
+
+logger = logging.getLogger(__name__)
 
 MAX_RUNS = 20
 MAX_FRONT_RUNS = 6  # of one sweep; all of its runs are points of a picture
@@ -62,12 +65,46 @@ def status(run: AnyPath) -> RunStatus:
     return status_of(RunFolder(as_path(run)))
 
 
+def plot_search(run: AnyPath, output: AnyPath) -> Path:
+    """Draws a run's search: expected cost against budget, entropy, and the probabilities of the gates, by epoch.
+
+    >>> dm.plot_search("runs/a", "search.svg")
+    PosixPath('search.svg')
+
+    Args:
+        run: the run folder; its search may be under way.
+        output: FILE.png or FILE.svg; a picture that was drawn here before is replaced.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        DmaskError: when the folder is no run, no epoch has ended yet, its log is damaged, and when ``output`` is
+            neither PNG nor SVG or is no picture of ours.
+    """
+    from dmask_mobile.pictures import check_picture, save_picture
+    from dmask_mobile.report.history import read_history
+    from dmask_mobile.report.search_picture import draw_search
+    from dmask_mobile.run import RunFolder
+
+    folder, output = RunFolder(as_path(run)), as_path(output)
+    check_picture(output)
+    record = folder.record()
+    choice = folder.result().choice if folder.search_result.exists() else None
+    space = record.space
+    history = space and read_history(folder.metrics_path, space, choice, record.search_settings)
+    if not space or not history:
+        raise DmaskError(f"'{folder.path}' has no epoch of a search to draw", "search first: dmask search ... -o RUN")
+    save_picture(draw_search(history, f"{folder.path.name}, a search of {space.name}"), output)
+    return output
+
+
 def write_report_of_run(folder: RunFolder, progress: Progress = silent) -> None:
     """Writes ``report.html`` into a run folder; what is wrong is told, but costs nothing that was done before."""
     try:
         report(folder.path, folder.report_path)
     except DmaskError as error:
-        progress("report", 1, 1, f"not written: {error}")
+        logger.warning("no report: %s", error)
     else:
         progress("report", 1, 1, str(folder.report_path))
 

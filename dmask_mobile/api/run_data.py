@@ -16,6 +16,7 @@ from dmask_mobile.ranks import is_main_process
 from dmask_mobile.records.data import DataOptions
 
 if TYPE_CHECKING:
+    from dmask_mobile.api.arguments import AnyData
     from dmask_mobile.data.images import ImageData
     from dmask_mobile.data.load import OpenedData
     from dmask_mobile.nets.build import ChildNetwork
@@ -58,7 +59,7 @@ def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Ret
 def data_of(
     record: RunRecord,
     child: ChildSpec,
-    data: str | None,
+    data: AnyData | None,
     check_classes: bool = True,
     options: DataOptions | None = None,
     progress: Progress = silent,
@@ -69,6 +70,7 @@ def data_of(
         DmaskError: when no data is known, it has another number of classes, or it has changed since the run was made.
     """
     from dmask_mobile.data.load import load_data
+    from dmask_mobile.data.registry import name_of
 
     source = _source(record, data)
     images = load_data(source, decoded_at(record, child), record.data_options.with_said(options), progress).at(
@@ -76,14 +78,14 @@ def data_of(
     )
     if data is None and record.data_digest not in (None, images.digest):
         raise DmaskError(
-            f"data '{source}' has changed since the run was made", "restore it, or name it again: --data DATA"
+            f"data '{name_of(source)}' has changed since the run was made", "restore it, or name it again: --data DATA"
         )
     if check_classes:
-        _check_classes(source, images.classes, child)
+        _check_classes(name_of(source), images.classes, child)
     return images
 
 
-def opened_data(record: RunRecord, child: ChildSpec, data: str | None, check_classes: bool = True) -> OpenedData:
+def opened_data(record: RunRecord, child: ChildSpec, data: AnyData | None, check_classes: bool = True) -> OpenedData:
     """The splits of the run's data, or of ``data``, all of them closed.
 
     Raises:
@@ -94,11 +96,11 @@ def opened_data(record: RunRecord, child: ChildSpec, data: str | None, check_cla
     source = _source(record, data)
     found = open_data(source, record.data_digest if data is None else None)
     if check_classes:
-        _check_classes(source, len(found.class_names), child)
+        _check_classes(found.spec, len(found.class_names), child)
     return found
 
 
-def _source(record: RunRecord, data: str | None) -> str:
+def _source(record: RunRecord, data: AnyData | None) -> AnyData:
     from dmask_mobile.data.registry import HOW_TO_NAME
 
     if source := data or record.data:

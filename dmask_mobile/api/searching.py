@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import functools
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from dmask_mobile.api.arguments import AnyPath, AnyPaths, as_path, as_tuple, check_limits
+from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, AnySpace, as_path, as_space, as_tuple, check_limits
 from dmask_mobile.api.run_data import check_beginning, locks_run, new_record
+from dmask_mobile.api.runs import Run
 from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.data import DataOptions
-from dmask_mobile.records.space import SearchSpace
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.estimate import Estimate
-    from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
+    from dmask_mobile.run import RunFolder, RunRecord
     from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.machine import Machine
 
+logger = logging.getLogger(__name__)
+
 
 @locks_run("dmask search", new=True)
 def search(
-    space: SearchSpace,
-    data: str,
+    space: AnySpace,
+    data: AnyData,
     budgets: Mapping[str, float],
     run: AnyPath,
     *,
@@ -45,12 +48,16 @@ def search(
     data_options: DataOptions | None = None,
     machine: Machine | None = None,
     progress: Progress = silent,
-) -> SearchResultRecord:
-    """Searches ``space`` and writes ``child.json`` into the run folder; goes on with an unfinished search there.
+) -> Run:
+    """The run with the child that a search of ``space`` found; goes on with an unfinished search in its folder.
+
+    >>> run = dm.search("demo", "glyphs", {"macs": 1.5e6}, "runs/a", settings=dm.SearchSettings(epochs=1))
+    >>> run.search_result.costs[0] <= 1.5e6
+    True
 
     Args:
-        space: the space; its classes become the data's.
-        data: see `dmask_mobile.data.registry.open_source`.
+        space: the space, its name where it ships, or its file; its classes become the data's.
+        data: as `dmask_mobile.data.registry.open_source` takes it, or a source of your own.
         budgets: cost names (see `cost_model`) and the most of each, in ms, macs, params, bytes.
         run: the run folder.
         tables: the latency tables that latency budgets need.
@@ -106,13 +113,14 @@ def search(
         space = searcher.supernet.space
         space.child(result.choice, f"{space.name}-{folder.path.name}").write(folder.child_path)
         result.write(folder.search_result)
+        logger.info("'%s': the search has found a child, %s", folder.path, result.derivation)
     machine.wait()
-    return result
+    return Run(folder.path)
 
 
 def estimate_search(
-    space: SearchSpace,
-    data: str,
+    space: AnySpace,
+    data: AnyData,
     budgets: Mapping[str, float],
     *,
     tables: AnyPaths = (),
@@ -147,8 +155,8 @@ def estimate_search(
 
 
 def _prepared_search(
-    space: SearchSpace,
-    data: str,
+    space: AnySpace,
+    data: AnyData,
     budgets: Mapping[str, float],
     tables: AnyPaths,
     costs: tuple[CostModel, ...],
@@ -169,6 +177,7 @@ def _prepared_search(
     from dmask_mobile.search.settings import SearchSettings
 
     check_limits(budgets)
+    space = as_space(space)
     settings = settings or SearchSettings()
     models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take long
     machine.wait()

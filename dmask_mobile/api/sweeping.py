@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from dmask_mobile.api.arguments import AnyPath, AnyPaths, as_path, check_limits
+from dmask_mobile.api.arguments import AnyPath, AnyPaths, AnySpace, as_path, as_space, check_limits
 from dmask_mobile.cost_names import cost_model, load_cost, named_tables
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import locked, read_bytes
@@ -31,7 +31,7 @@ Given = Mapping[str, str | float | bool]
 
 
 def sweep(
-    space: SearchSpace,
+    space: AnySpace,
     data: str,
     budgets: Mapping[str, Sequence[float]],
     folder: AnyPath,
@@ -56,8 +56,8 @@ def sweep(
     fails is tried again once, and then named in the record's ``failed``.
 
     Args:
-        space: the space; its classes become the data's.
-        data: see `dmask_mobile.data.registry.open_source`.
+        space: the space, its name where it ships, or its file; its classes become the data's.
+        data: the words for it, see `dmask_mobile.data.registry.open_source`; the processes of the runs read it again.
         budgets: cost names and the limits of each, in ms, macs, params, bytes.
         folder: the sweep's folder.
         seeds: how many; they are 0, 1, 2 and so on.
@@ -89,7 +89,9 @@ def sweep(
     if engine not in ENGINES:
         raise DmaskError(f"no engine '{shown(engine)}'", f"there are {', '.join(ENGINES)}")
     reading = data_options or DataOptions()
-    design = _design(space, data, budgets, seeds, tables, cost, precision, reading, search_options, train_options)
+    design = _design(
+        as_space(space), data, budgets, seeds, tables, cost, precision, reading, search_options, train_options
+    )
     costs = [load_cost(cost)] if cost else []
     find = functools.partial(cost_model, tables=tables, costs=costs, emulated=emulated, precision=precision)
     units = _check_reach(design, {name: find(name) for name in budgets}, costs)
@@ -123,13 +125,15 @@ def _design(
     for name, limits in budgets.items():
         for limit in limits:
             check_limits({name: limit})
-    source = open_source(data)
+    source, spec = open_source(data), absolute_spec(data)
+    if spec is None:
+        raise DmaskError("a sweep needs words for its data, got an object", "give module:Class")
     splits = source.splits()
     check_splits(data, source.class_names, splits)
     try:
         return SweepDesign(
             space=space.with_classes(len(source.class_names)),
-            data=absolute_spec(data),
+            data=spec,
             data_digest=digest_of(source.class_names, splits),
             budgets={name: tuple(map(float, limits)) for name, limits in budgets.items()},
             seeds=tuple(range(seeds)),

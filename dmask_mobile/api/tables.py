@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dmask_mobile.api.arguments import AnyPath, as_path, as_tuple
+from dmask_mobile.api.arguments import AnyPath, AnySpace, as_path, as_space, as_tuple
 from dmask_mobile.cost_names import our_package
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.records.space import SearchSpace
 
 if TYPE_CHECKING:
     from dmask_mobile.records.artifact import Precision
@@ -20,8 +19,24 @@ if TYPE_CHECKING:
     from latency_tables.table.table import LatencyTable
 
 
+def load_table(table: AnyPath) -> LatencyTable:
+    """The latency table in a file, or the one that ships under a name.
+
+    >>> table = dm.load_table("epyc-onnxruntime-1thread-demo")
+    >>> table.head.runtime, len(table.blocks), len(table.networks)
+    ('onnxruntime', 164, 12)
+
+    Raises:
+        DmaskError: for a missing file, another format or version, and a line that is cut off or broken.
+    """
+    our_package("latency_tables")
+    from latency_tables.table.table import LatencyTable
+
+    return LatencyTable.read(as_path(table))
+
+
 def profile(
-    space: SearchSpace,
+    space: AnySpace,
     table: AnyPath,
     *,
     devices: DeviceOptions | Sequence[DeviceOptions] = (),
@@ -35,7 +50,7 @@ def profile(
     """The latency table of ``space``; goes on with what ``table`` already holds.
 
     Args:
-        space: the space.
+        space: the space, its name where it ships, or its file.
         table: the file.
         devices: how the device is reached, or several identical ones that share the work; none: this machine.
         runtime: what runs the models.
@@ -59,7 +74,7 @@ def profile(
     table = as_path(table)
     check_appendable(table)  # before any device is asked
     setup = setup_for(as_tuple(devices) or [DeviceOptions()], runtime, threads, precision, delegate)
-    return profile_space(space, setup, settings or ProfileSettings(), table, progress)
+    return profile_space(as_space(space), setup, settings or ProfileSettings(), table, progress)
 
 
 def profile_missing(
@@ -93,7 +108,7 @@ def profile_missing(
 
 def evaluate_table(
     table: AnyPath,
-    space: SearchSpace,
+    space: AnySpace,
     *,
     children: int = 100,
     seed: int = 0,
@@ -112,4 +127,4 @@ def evaluate_table(
     from latency_tables.table.table import LatencyTable
 
     read = LatencyTable.read(as_path(table))
-    return evaluate(read, unseen_children(read, space, children, seed), progress, at)
+    return evaluate(read, unseen_children(read, as_space(space), children, seed), progress, at)

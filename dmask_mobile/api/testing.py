@@ -12,13 +12,14 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from dmask_mobile.data.source import DataSource
     from dmask_mobile.records.accuracy import AccuracyRecord, Split
     from dmask_mobile.records.openings import OpenedBy
     from dmask_mobile.run import RunFolder
 
 
 @locks_run("dmask test")
-def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRecord:
+def measure_accuracy(run: AnyPath, *, data: DataSource | None = None, progress: Progress = silent) -> AccuracyRecord:
     """The accuracy of the run's trained child on the test split of its data, kept in ``test.json``.
 
     The same weights are never tested twice: what is kept is given back. Where the data has no test split, the
@@ -26,6 +27,7 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
 
     Args:
         run: the run folder.
+        data: the data that the run was trained on, where that was a source of your own, which the run cannot name.
         progress: told while images are read.
 
     Raises:
@@ -38,7 +40,7 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
 
     folder = RunFolder(as_path(run))
     record, child = folder.record(), folder.child()
-    if record.data is None or record.data_digest is None or record.weights_sha256 is None:
+    if (data or record.data) is None or record.data_digest is None or record.weights_sha256 is None:
         raise DmaskError(
             f"'{run}' was not trained on data that it names", "train it first: dmask train RUN --data DATA"
         )
@@ -46,13 +48,15 @@ def measure_accuracy(run: AnyPath, *, progress: Progress = silent) -> AccuracyRe
     kept = AccuracyRecord.read(folder.test_path) if folder.test_path.exists() else None
     if kept is not None and (kept.weights_sha256, kept.data_digest) == (record.weights_sha256, record.data_digest):
         return kept
-    data = opened_data(record, child, None)
-    split: Split = "test" if "test" in data.splits else "val"
+    opened = opened_data(record, child, data)
+    if opened.digest != record.data_digest:
+        raise DmaskError(f"'{run}' was trained on other data than '{opened.spec}'", "give the data of its training")
+    split: Split = "test" if "test" in opened.splits else "val"
     times = 0
     if split == "test":
         earlier = 0 if kept is None else kept.times_opened
         times = max(note_opening(folder, record.weights_sha256, "dmask test"), earlier + 1)
-    images, num_skipped = data.read(split, decoded_at(record, child), record.data_options, progress)
+    images, num_skipped = opened.read(split, decoded_at(record, child), record.data_options, progress)
     normalization = KnownNormalization(record.preprocessing.mean, record.preprocessing.std, child.resolution)
     result = AccuracyRecord.from_confusion(
         confusion_of(network, images, normalization, child.classes).tolist(),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from dmask_mobile.api.arguments import AnyPath, as_path
+from dmask_mobile.api.arguments import AnyData, AnyPath, as_path
 from dmask_mobile.api.describing import describe_training
 from dmask_mobile.api.run_data import check_beginning, data_of, locks_run, new_record
 from dmask_mobile.errors import DmaskError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings
 
+logger = logging.getLogger(__name__)
+
 OF_DATA = {"preprocessing", "class_names", "data", "data_digest", "data_options", "data_notes"}  # of a run's record
 
 
@@ -29,7 +32,7 @@ OF_DATA = {"preprocessing", "class_names", "data", "data_digest", "data_options"
 def train(
     run: AnyPath,
     *,
-    data: str | None = None,
+    data: AnyData | None = None,
     settings: TrainSettings | None = None,
     restart: bool = False,
     previous: bool = False,
@@ -91,6 +94,7 @@ def train(
         type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
         with machine.full_precision(network):  # as its accuracy was measured
             describe_training(folder, network, images, progress)
+        logger.info("'%s': the child is trained, accuracy %.2f%%", folder.path, 100 * trained.accuracy)
     machine.wait()
     return trained.accuracy
 
@@ -98,7 +102,7 @@ def train(
 def estimate_train(
     run: AnyPath,
     *,
-    data: str | None = None,
+    data: AnyData | None = None,
     settings: TrainSettings | None = None,
     data_options: DataOptions | None = None,
     machine: Machine | None = None,

@@ -17,6 +17,7 @@ from dmask_mobile.run import RunFolder, RunRecord
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dmask_mobile.api.arguments import AnyData
     from dmask_mobile.data.images import ImageSet
     from export.verification.reference import Reference
 
@@ -24,7 +25,7 @@ BATCH = 64  # images that are decoded at a time
 
 
 def reference_of(
-    folder: RunFolder, data: str | None, images: int, progress: Progress
+    folder: RunFolder, data: AnyData | None, images: int, progress: Progress
 ) -> tuple[Reference, tuple[Check, ...]]:
     """The run's network in PyTorch with at most ``images`` validation images and as many test images, and the lines on
     the accuracy of its weights.
@@ -54,7 +55,8 @@ def reference_of(
         return replace(reference, images=random_images(child, MIN_IMAGES)), ()
     opened = opened_data(record, child, data, check_classes=record.accuracy is not None)
     options = record.data_options.model_copy(update={"memory_bytes": 0})  # no more is decoded than the sample
-    own_classes, own_data = len(opened.class_names) == child.classes, data in (None, record.data)
+    own_classes = len(opened.class_names) == child.classes
+    own_data = data in (None, record.data) or opened.digest == record.data_digest
     val, _ = opened.read("val", decoded_at(record, child), options, progress)
     pixels, labels = _sample(val, images, child.resolution)
     reference = replace(reference, images=pixels, labels=labels if own_classes else None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dmask_mobile.api.arguments import AnyPath, AnyPaths, Words, as_path, as_paths, as_tuple, as_words
+from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, Words, as_path, as_paths, as_tuple, as_words
 from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
 from dmask_mobile.api.describing import renew_card
 from dmask_mobile.api.reporting import write_report_of_run
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
     from export.verification.reference import Reference
     from latency_tables.devices.native_output import Measurement
+
+logger = logging.getLogger(__name__)
 
 
 MAX_SECONDS = 1e6  # a process cannot wait for much longer
@@ -59,7 +62,7 @@ def verify(
     target: AnyPaths,
     *,
     run: AnyPath | None = None,
-    data: str | None = None,
+    data: AnyData | None = None,
     tables: AnyPaths = (),
     costs: CostModel | Sequence[CostModel] = (),
     settings: VerifySettings | None = None,
@@ -113,6 +116,7 @@ def verify(
         split=split,
     )
     verification.write(report)
+    logger.info("'%s': %s", report, "verified" if verification.passed else "not verified")
     if whole_run:
         write_report_of_run(RunFolder(targets[0]), progress)
         renew_card(RunFolder(targets[0]), progress)
@@ -123,7 +127,7 @@ def _checks(
     found: Sequence[tuple[Artifact, Path]],
     folder: RunFolder | None,
     child: ChildSpec,
-    data: str | None,
+    data: AnyData | None,
     tables: AnyPaths,
     costs: Sequence[CostModel],
     settings: VerifySettings,
@@ -182,7 +186,7 @@ def _all_of_run(folder: RunFolder) -> list[tuple[Artifact, Path]]:
     """
     from export.formats.registry import FORMATS
 
-    artifacts = [Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json"))]
+    artifacts = folder.artifacts()
     if not artifacts:
         raise DmaskError(
             f"'{folder.path}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml"
@@ -212,8 +216,7 @@ def _artifact_in(path: Path, folder: RunFolder | None, process: ModelProcess) ->
 
     its_format = format_of(path)
     if folder is not None and path.resolve().parent == folder.exports.resolve():
-        for record in sorted(folder.exports.glob("*.artifact.json")):
-            artifact = Artifact.read(record)
+        for artifact in folder.artifacts():
             if artifact.path == path.name:
                 return artifact
     (name,) = (name for name, found in FORMATS.items() if found is its_format)

@@ -66,7 +66,7 @@ def facts_of(folder: RunFolder) -> CardFacts:
         DmaskError: for a folder that is no run or has no child, and for a damaged record.
     """
     record = folder.record()
-    artifacts = [Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json"))]
+    artifacts = folder.artifacts()
     found = Verification.read(folder.verification_path) if folder.verification_path.exists() else None
     return CardFacts(
         record=record,

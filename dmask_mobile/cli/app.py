@@ -9,47 +9,61 @@ import typer
 
 from dmask_mobile import __version__
 from dmask_mobile.cli.card_commands import card
+from dmask_mobile.cli.console import show_logs
 from dmask_mobile.cli.deploy_commands import export, verify
 from dmask_mobile.cli.device_commands import devices, doctor
-from dmask_mobile.cli.report_commands import report, status
+from dmask_mobile.cli.help import show_docstrings
+from dmask_mobile.cli.report_commands import plot, report, status
 from dmask_mobile.cli.run_commands import demo, open_test_split, search, train
 from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.sweep_commands import sweep
 from dmask_mobile.cli.table_commands import profile, table_app
 
+SET_UP, CHAIN, LOOK = "Set up", "The chain, in its order", "Look"
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Profile a device, search a network under its budget, train it, export it, verify it.",
 )
-app.command()(devices)
-app.command()(doctor)
-app.command()(demo)
-app.command()(profile)
-app.command()(search)
-app.command()(train)
-app.command()(sweep)
-app.command("test")(open_test_split)
-app.command()(export)
-app.command()(verify)
-app.command()(report)
-app.command()(status)
-app.command()(card)
-app.add_typer(table_app, name="table")
-app.add_typer(space_app, name="space")
+app.command(rich_help_panel=SET_UP)(devices)
+app.command(rich_help_panel=SET_UP)(doctor)
+app.command(rich_help_panel=CHAIN)(demo)
+app.command(rich_help_panel=CHAIN)(profile)
+app.command(rich_help_panel=CHAIN)(search)
+app.command(rich_help_panel=CHAIN)(train)
+app.command("test", rich_help_panel=CHAIN)(open_test_split)
+app.command(rich_help_panel=CHAIN)(export)
+app.command(rich_help_panel=CHAIN)(verify)
+app.command(rich_help_panel=CHAIN)(sweep)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(status)
+app.command(rich_help_panel=LOOK)(plot)
+app.command(rich_help_panel=LOOK)(card)
+app.add_typer(table_app, name="table", rich_help_panel=LOOK)
+app.add_typer(space_app, name="space", rich_help_panel=LOOK)
+for part in (app, table_app, space_app):
+    show_docstrings(part)
 
 
 @app.callback(invoke_without_command=True)
 def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and what the library logs.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show the result and errors alone: no progress, no notes.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Profile a device, search a network under its budget, train it, export it, verify it."""
+    """Profile a device, search a network under its budget, train it, export it, verify it.
+
+    Every command has an example in its help, and --json for machines. Begin with: dmask demo
+    """
     if debug:
         os.environ["DMASK_DEBUG"] = "1"
+    show_logs(debug=debug, quiet=quiet)
     if version:
         typer.echo(__version__)
         raise typer.Exit

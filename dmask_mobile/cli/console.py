@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -28,9 +29,10 @@ class PlainConsole(Console):
         return super().render_str(printable(text), **options)
 
 
-console = PlainConsole(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+console = PlainConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 console.quiet = not is_main_process()  # of several processes one talks
-_messages = PlainConsole(stderr=True)
+messages = PlainConsole(stderr=True)
+logger = logging.getLogger("dmask_mobile")
 
 
 def cell(value: object, style: str = "") -> Text:
@@ -41,7 +43,27 @@ def cell(value: object, style: str = "") -> Text:
 def tell(text: str, style: str = "") -> None:
     """Prints a message for people on standard error, however long, on one line; says which of several processes."""
     text = text if is_main_process() else f"process {os.environ['RANK']}: {text}"
-    _messages.print(text, style=style, highlight=False, soft_wrap=True)
+    messages.print(text, style=style, highlight=False, soft_wrap=True)
+
+
+class _ToldLogs(logging.Handler):
+    """Shows what the library logs as messages for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = record.levelname.lower()
+        tell(f"{name}: {record.getMessage()}", style="yellow" if record.levelno >= logging.WARNING else "dim")
+
+
+def show_logs(*, debug: bool, quiet: bool) -> None:
+    """From now on the library's warnings are messages; with ``debug`` all that it logs, with ``quiet`` errors alone."""
+    logger.handlers = [_ToldLogs()]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
+
+
+def is_quiet() -> bool:
+    """Whether nobody wants to see progress and notes."""
+    return logger.getEffectiveLevel() >= logging.ERROR
 
 
 def print_json(content: Any) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import console, print_json, tell
-from dmask_mobile.cli.options import AllowDrift, Json, OptionalData, Tables
+from dmask_mobile.cli.options import AllowDrift, Full, Json, OptionalData, Tables
 from dmask_mobile.cli.progress import ShownProgress
-from dmask_mobile.cli.reports import to_junit, to_markdown
-from dmask_mobile.cli.tables import verification_table
+from dmask_mobile.cli.verification_table import verification_view
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
-from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE, Layout
-from dmask_mobile.records.base import write_atomically
-from dmask_mobile.records.child import ChildSpec
-from dmask_mobile.records.verification import BUDGET_TOLERANCE, Verification
+from dmask_mobile.records.setting_names import Layout
 
-RANGES = {"0..1": UNIT_RANGE, "0..255": PIXEL_RANGE}
+if TYPE_CHECKING:
+    from dmask_mobile.records.verification import Verification
+
+RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 RangeName = Literal["0..1", "0..255"]
 
 
@@ -107,21 +106,27 @@ def verify(
     ] = None,
     budget_tolerance: Annotated[
         float, typer.Option(help="The share by which a measured latency may exceed its budget.")
-    ] = BUDGET_TOLERANCE,
+    ] = 0.05,
     time_limit: Annotated[
         float, typer.Option(help="Seconds that a model may take to open, or to run 16 images.")
-    ] = api.VerifySettings().time_limit,
+    ] = 600.0,
     allow_drift: AllowDrift = False,
     markdown: Annotated[Path | None, typer.Option(help="Also as Markdown, for a pull request.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also as JUnit XML, for CI.")] = None,
+    full: Full = False,
     as_json: Json = False,
 ) -> None:
     """Compare exported models with what was predicted, and the child with its budgets.
 
     Exit status 1 unless every check passed.
 
-    Example: dmask verify runs/a, or dmask verify model.tflite --run runs/a --measured benchmark_model.txt
+    Example: dmask verify runs/a
+
+    A file: dmask verify model.tflite --run runs/a --measured benchmark_model.txt
     """
+    from dmask_mobile.cli.reports import to_junit, to_markdown
+    from dmask_mobile.records.base import write_atomically
+
     settings = api.VerifySettings(
         images=images,
         allow_drift=allow_drift,
@@ -140,11 +145,11 @@ def verify(
     for path, write in ((markdown, to_markdown), (junit, to_junit)):
         if path is not None:
             write_atomically(path, write(verification))
-    show_verification(verification, ", ".join(map(str, target)), as_json)
+    show_verification(verification, ", ".join(map(str, target)), as_json, full=full)
 
 
-def show_verification(verification: Verification, source: str, as_json: bool) -> None:
-    """Prints the checks and ends with exit status 1 unless they passed.
+def show_verification(verification: Verification, source: str, as_json: bool, *, full: bool = False) -> None:
+    """Prints the checks that matter, or with ``full`` all of them, and ends with exit status 1 unless they passed.
 
     Raises:
         Exit: status 1.
@@ -152,7 +157,8 @@ def show_verification(verification: Verification, source: str, as_json: bool) ->
     if as_json:
         print_json({**verification.to_dict(), "passed": verification.passed, "source": source})
     else:
-        console.print(verification_table(verification, f"child {verification.child_digest} in {source}"))
+        for part in verification_view(verification, f"child {verification.child_digest} in {source}", full=full):
+            console.print(part, highlight=False)
         console.print("verified" if verification.passed else "NOT verified: see the verdicts above")
     if not verification.passed:
         raise typer.Exit(1)
@@ -160,6 +166,8 @@ def show_verification(verification: Verification, source: str, as_json: bool) ->
 
 def _run_of(source: str, output: Path | None) -> Path:
     """The run folder of what ``dmask export`` was given; made first for a name or a child file."""
+    from dmask_mobile.records.child import ChildSpec
+
     path = Path(source)
     if path.is_dir():
         return path

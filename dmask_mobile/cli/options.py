@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Precision
-from dmask_mobile.records.data import GIB, DataOptions
-from dmask_mobile.records.setting_names import MixedPrecision
+from dmask_mobile.records.setting_names import MixedPrecision, Precision
+
+if TYPE_CHECKING:
+    from dmask_mobile.records.data import DataOptions
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Full = Annotated[bool, typer.Option("--full", help="Show every check, not only what matters.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Begin anew: forget what an earlier start of this command left in the run.")
@@ -136,6 +138,8 @@ def data_options(
     flip: bool | None, skip_bad: bool | None, memory_gib: float | None, workers: int | None
 ) -> DataOptions | None:
     """How data is read, from the options of a command; None where none was given."""
+    from dmask_mobile.records.data import GIB, DataOptions
+
     if memory_gib is not None and not math.isfinite(memory_gib):
         raise DmaskError(f"--memory must be a number of GiB, got {memory_gib}", "for example --memory 2")
     given = {"flip": flip, "skip_bad": skip_bad, "workers": workers}

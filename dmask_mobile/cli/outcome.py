@@ -14,10 +14,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-import platformdirs
 import typer
-from pydantic import ValidationError
 
+from dmask_mobile import __version__
 from dmask_mobile.cli.app import app
 from dmask_mobile.cli.console import tell
 from dmask_mobile.cli.signals import SignalError, check_signals, raised_signals
@@ -25,8 +24,8 @@ from dmask_mobile.cli.streams import OutputError, discard_output
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.ranks import is_main_process
-from dmask_mobile.records.base import describe_validation_error
 
+COMPLETION = "_DMASK_COMPLETE"
 BAD_INPUT, OUR_FAULT, SIGNALLED, NOBODY_READS = 2, 3, 128, 141
 KEPT = "what was measured or trained so far is kept"
 FULL = {errno.ENOSPC, errno.EFBIG, *filter(None, [getattr(errno, "EDQUOT", None)])}
@@ -60,8 +59,17 @@ def exit_status_of_command(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     """Runs a command as typer does, but lets every exception through: typer ends with 1 for any broken pipe."""
+    command = typer.main.get_command(app)
     try:
-        with typer.main.get_command(app).make_context("dmask", list(arguments)) as context:
+        try:
+            if COMPLETION in os.environ:  # a shell asks for words that may come next
+                command.main(list(arguments), "dmask", COMPLETION, standalone_mode=False)
+            context = command.make_context("dmask", list(arguments))
+        except SystemExit as ended:  # completion, and the options that install it, end so
+            return BAD_INPUT if ended.code else 0
+        except typer.Exit as ended:  # so does --help, and completion for a shell that typer does not know
+            return BAD_INPUT if ended.exit_code else 0
+        with context:
             context.command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code
@@ -83,8 +91,8 @@ def _show_error(error: Exception | SystemExit) -> int:
     reason = _reason(error)
     if reason is None:
         tell(
-            f"this is a fault of dmask-mobile: {type(error).__name__}: {shown(error)}; run the command again as"
-            " 'dmask --debug ...' and report it with the traceback",
+            f"this is a fault of dmask-mobile {__version__}: {type(error).__name__}: {shown(error)}; to report it, run"
+            " the command again as 'dmask --debug ...' and send what it prints, with the output of 'dmask doctor'",
             style="red",
         )
         return OUR_FAULT
@@ -94,6 +102,10 @@ def _show_error(error: Exception | SystemExit) -> int:
 
 def _reason(error: Exception | SystemExit) -> str | None:
     """What to tell the user of bad input or a broken environment; None for a fault of ours."""
+    from pydantic import ValidationError
+
+    from dmask_mobile.records.base import describe_validation_error
+
     if isinstance(error, DmaskError):
         return str(error)
     if isinstance(error, ValidationError):
@@ -123,6 +135,8 @@ def _reason_of_system(error: OSError) -> str:
 
 def _variable_of_folder(filename: object) -> str | None:
     """The environment variable that says where a file or folder of the user's state or cache lies, if it is one."""
+    import platformdirs
+
     if not isinstance(filename, str | os.PathLike):
         return None
     path = Path(filename)

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dmask_mobile.cli.console import PlainConsole
+from dmask_mobile.cli.console import is_quiet, messages
 from dmask_mobile.cli.signals import check_signals
 from dmask_mobile.errors import printable
 from dmask_mobile.ranks import is_main_process
@@ -20,8 +20,8 @@ class ShownProgress:
     """A `dmask_mobile.progress.Progress` that shows what it is told; use it in a ``with``."""
 
     def __init__(self) -> None:
-        self._console = PlainConsole(stderr=True)
-        self._is_shown = is_main_process()  # of several processes one talks
+        self._console = messages
+        self._is_shown = is_main_process() and not is_quiet()  # of several processes one talks
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -44,7 +44,8 @@ class ShownProgress:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._bars.live.is_started:  # else rich writes an empty line
+            self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Shows ``done`` of ``total``.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmask_mobile.errors import DmaskError, shown
-from dmask_mobile.files import parse_yaml
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
@@ -18,6 +17,8 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
     >>> parse_changes(["epochs=3", "augmentation.crop=[0.5, 1]"])
     {'epochs': 3, 'augmentation.crop': [0.5, 1]}
     """
+    from dmask_mobile.files import parse_yaml
+
     changes = {}
     for text in texts:
         field, sign, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""``dmask report`` and ``dmask status``."""
+"""``dmask report``, ``dmask status`` and ``dmask plot``."""
 
 from __future__ import annotations
 
@@ -57,3 +57,19 @@ def status(run: Run, as_json: Json = False) -> None:
         console.print("everything is done")
     else:
         console.print(f"next: {found.next.command}", soft_wrap=True)
+
+
+def plot(
+    run: Run,
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png or FILE.svg")],
+    as_json: Json = False,
+) -> None:
+    """Draw a run's search by epoch: expected cost against budget, entropy, the probabilities of the gates.
+
+    Example: dmask plot runs/a -o search.svg
+    """
+    picture = api.plot_search(run, output)
+    if as_json:
+        print_json({"picture": str(picture)})
+    else:
+        console.print(str(picture), soft_wrap=True)

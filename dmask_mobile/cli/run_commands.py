@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,9 +37,10 @@ from dmask_mobile.cli.options import (
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.recipes import parse_changes
 from dmask_mobile.cli.tables import accuracy_summary, estimate_summary, search_summary
-from dmask_mobile.records.estimate import Estimate
-from dmask_mobile.records.recipe import RECIPES
-from dmask_mobile.records.setting_names import Expectation, InitialWeights, LossName, ResolutionMode
+from dmask_mobile.records.setting_names import RECIPES, Expectation, InitialWeights, LossName, ResolutionMode
+
+if TYPE_CHECKING:
+    from dmask_mobile.records.estimate import Estimate
 
 
 def demo(
@@ -54,8 +55,9 @@ def demo(
     Example: dmask demo
     """
     with ShownProgress() as progress:
-        run, verification = api.demo(output, seed=seed, progress=progress)
-    show_verification(verification, str(run), as_json)
+        run = api.demo(output, seed=seed, progress=progress)
+    assert run.verification is not None
+    show_verification(run.verification, str(run.path), as_json)
 
 
 def search(
@@ -138,7 +140,7 @@ def search(
         show_estimate(estimate, as_json)
         return
     with ShownProgress() as progress:
-        result = api.search(
+        run = api.search(
             found,
             data,
             budgets,
@@ -157,12 +159,10 @@ def search(
             progress=progress,
         )
     if as_json:
-        print_json(result.to_dict())
+        print_json(run.search_result.to_dict())
         return
-    from dmask_mobile.run import RunFolder
-
     console.print(f"child in {output / 'child.json'}")
-    for line in search_summary(result, RunFolder(output).record().budgets):
+    for line in search_summary(run.search_result, run.budgets):
         console.print(line)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from dmask_mobile.cli.console import cell
 from dmask_mobile.quantities import quantity
-from dmask_mobile.records.sweep import SweepRecord
+
+if TYPE_CHECKING:
+    from dmask_mobile.records.sweep import SweepRecord
 
 
 def front_table(record: SweepRecord) -> Table:

@@ -30,11 +30,10 @@ from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.tables import corrections_of, evaluation_table, heat_map, latency_table_summary
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Precision
-from dmask_mobile.records.block import Activation
-from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.setting_names import Precision
 
 if TYPE_CHECKING:
+    from dmask_mobile.records.block import Activation
     from dmask_mobile.records.space import SearchSpace
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.table.table import LatencyTable
@@ -122,6 +121,8 @@ def profile(
                 progress=progress,
             )
         else:
+            from dmask_mobile.records.child import ChildSpec
+
             assert missing is not None
             check_no_others((runtime, threads, precision, delegate), options, device or [])
             if (classes, minutes, target_error) != (None, 6.0, None):
@@ -254,7 +255,8 @@ def table_evaluate(
     Example: dmask table evaluate table.jsonl --space demo --children 100
     """
     if plot is not None:
-        from latency_tables.profiling.plots import check_picture, plot_evaluation
+        from dmask_mobile.pictures import check_picture
+        from latency_tables.profiling.plots import plot_evaluation
 
         check_picture(plot)  # before minutes of measuring
     found = load_space(space, classes)
@@ -387,6 +389,8 @@ def parse_activation(text: str) -> Activation | None:
     Raises:
         DmaskError: when there is none of this name.
     """
+    from dmask_mobile.records.block import Activation
+
     known: dict[str, Activation] = {name: name for name in get_args(Activation)}
     if text and text not in known:
         raise DmaskError(f"no activation '{text}'", f"choose one of {', '.join(known)}")

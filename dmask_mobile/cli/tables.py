@@ -11,18 +11,15 @@ from rich.table import Table
 from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
-from dmask_mobile.records.accuracy import AccuracyRecord
-from dmask_mobile.records.estimate import Estimate
-from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.records.verification import Verification
-from dmask_mobile.run import BudgetRecord, SearchResultRecord
 
 if TYPE_CHECKING:
+    from dmask_mobile.records.accuracy import AccuracyRecord
+    from dmask_mobile.records.estimate import Estimate
+    from dmask_mobile.records.space import SearchSpace
+    from dmask_mobile.run import BudgetRecord, SearchResultRecord
     from latency_tables.prediction.correction import Corrections
     from latency_tables.profiling.evaluate import Evaluation
     from latency_tables.table.table import LatencyTable
-
-STYLES = {"passed": "green", "failed": "bold red", "not verified": "yellow", "not predicted": "dim"}
 
 
 def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) -> Iterator[str]:
@@ -48,24 +45,6 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
         yield "no child lies within 5% below the budget; this one lies further below"
     for warning in result.warnings:
         yield f"warning: {warning}"
-
-
-def verification_table(verification: Verification, title: str) -> Table:
-    """Predicted, measured, allowed and verdict of every check."""
-    table = Table(title=cell(title, "table.title"), title_justify="left")
-    for column in ("artifact", "quantity", "predicted", "measured", "allowed", "verdict", "note"):
-        table.add_column(column, justify="right" if column in ("predicted", "measured", "allowed") else "left")
-    for check in verification.checks:
-        table.add_row(
-            cell(check.artifact),
-            cell(check.quantity),
-            cell(quantity(check.predicted, check.unit)),
-            cell(quantity(check.measured, check.unit)),
-            cell(check.what_is_allowed),
-            cell(verification.verdict_of(check), STYLES[check.verdict]),
-            cell(check.note),
-        )
-    return table
 
 
 RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.cost import CostEstimate
 from dmask_mobile.records.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 
 class BlockLatencies(Protocol):
@@ -110,6 +113,7 @@ class Latency(AdditiveCost):
         path = self.cache and self.cache / f"{self.latencies.prediction_digest}-{space.digest()}.npz"
         blocks = _read_tensors(path, space) if path else None
         if blocks is None:
+            logger.debug("the cost tensors of %s for '%s' are computed", self.name, space.name)
             wanted: dict[tuple[BlockSpec, int], None] = {}
             tabulate(space, lambda block, in_size: float(wanted.setdefault((block, in_size)) or 0.0))
             self.latencies.predict(wanted)

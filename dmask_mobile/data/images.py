@@ -217,12 +217,12 @@ class ImageSet:
 class ImageData:
     """A data set: training and validation images, class names, normalization (of images in 0..1).
 
-    ``spec``: as users name it, with absolute paths; ``digest``: of its content; ``flip``: whether training mirrors
-    images; ``resolution``: what networks see of the images, in pixels, None for all of it; ``notes``: what a user must
-    know of how it was read.
+    ``spec``: as users name it, with absolute paths, None for a source that they made; ``digest``: of its content;
+    ``flip``: whether training mirrors images; ``resolution``: what networks see of the images, in pixels, None for all
+    of it; ``notes``: what a user must know of how it was read.
     """
 
-    spec: str
+    spec: str | None
     digest: str
     class_names: tuple[str, ...]
     train: ImageSet

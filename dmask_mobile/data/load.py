@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from dmask_mobile.data.images import ImageData, ImageSet, Pictures, Undecodable
-from dmask_mobile.data.registry import absolute_spec, open_source
-from dmask_mobile.data.source import Examples, digest_of
+from dmask_mobile.data.registry import absolute_spec, name_of, open_source
+from dmask_mobile.data.source import DataSource, Examples, digest_of
 from dmask_mobile.data.splits import SPLITS, with_validation
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.ranks import local_processes
 from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.names import check_class_names
+
+logger = logging.getLogger(__name__)
 
 BATCH = 64  # images that a worker decodes at a time
 MAX_WORKERS = 4
@@ -30,12 +33,12 @@ DEFAULTS = DataOptions()
 
 
 def load_data(
-    spec: str, resolution: PositiveInt, options: DataOptions = DEFAULTS, progress: Progress = silent
+    data: str | DataSource, resolution: PositiveInt, options: DataOptions = DEFAULTS, progress: Progress = silent
 ) -> ImageData:
-    """The training and validation images that ``spec`` names; the test split stays closed.
+    """The training and validation images of ``data``; the test split stays closed.
 
     Args:
-        spec: see `open_source`.
+        data: see `open_source`.
         resolution: the images become ``resolution`` x ``resolution`` pixels: the largest centred square, scaled.
         options: memory, workers, mirroring.
         progress: told while images are decoded.
@@ -44,7 +47,7 @@ def load_data(
         DmaskError: for data that is not there, has fewer than two classes, or too few images; and naming an image that
             does not decode.
     """
-    source = open_source(spec)
+    source, spec = open_source(data), name_of(data)
     own = source.splits()
     check_splits(spec, source.class_names, own)
     splits, note = with_validation(own)
@@ -64,11 +67,12 @@ def load_data(
     flip = source.flip if options.flip is None else options.flip
     digest = digest_of(source.class_names, own)
     notes += [f"skipped {count} x {reason}" for reason, count in sorted(getattr(source, "skipped", {}).items())]
-    data = ImageData(
-        absolute_spec(spec), digest, source.class_names, train, sets["val"], mean, std, flip, notes=tuple(notes)
+    images = ImageData(
+        absolute_spec(data), digest, source.class_names, train, sets["val"], mean, std, flip, notes=tuple(notes)
     )
-    progress("data", 1, 1, summary_of(data))
-    return data
+    logger.info("data '%s': %s", spec, summary_of(images))
+    progress("data", 1, 1, summary_of(images))
+    return images
 
 
 def summary_of(data: ImageData) -> str:
@@ -88,9 +92,13 @@ def summary_of(data: ImageData) -> str:
 
 @dataclass(frozen=True)
 class OpenedData:
-    """Data of which no image is read yet: ``splits`` with a ``val`` cut out of ``train`` where there was none."""
+    """Data of which no image is read yet: ``splits`` with a ``val`` cut out of ``train`` where there was none.
+
+    ``spec``: what errors call it; ``digest``: of its content.
+    """
 
     spec: str
+    digest: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Examples]
 
@@ -107,21 +115,22 @@ class OpenedData:
         return images, len(bad)
 
 
-def open_data(spec: str, data_digest: str | None) -> OpenedData:
-    """The splits that ``spec`` names, all of them closed.
+def open_data(data: str | DataSource, data_digest: str | None) -> OpenedData:
+    """The splits of ``data``, all of them closed.
 
     Raises:
         DmaskError: as `check_splits`; and where the data is no longer what ``data_digest`` names.
     """
-    source = open_source(spec)
+    source, spec = open_source(data), name_of(data)
     own = source.splits()
-    if data_digest is not None and digest_of(source.class_names, own) != data_digest:
+    digest = digest_of(source.class_names, own)
+    if data_digest not in (None, digest):
         raise DmaskError(
             f"data '{spec}' has changed since the run was made",
             "restore it, or train again on it: dmask train RUN --data DATA --restart",
         )
     check_splits(spec, source.class_names, own)
-    return OpenedData(spec, source.class_names, with_validation(own)[0])
+    return OpenedData(spec, digest, source.class_names, with_validation(own)[0])
 
 
 def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Examples]) -> None:

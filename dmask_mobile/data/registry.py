@@ -30,16 +30,19 @@ HOW_TO_NAME = (
 )
 
 
-def open_source(spec: str) -> DataSource:
-    """The source that ``spec`` names; no image is decoded.
+def open_source(data: str | DataSource) -> DataSource:
+    """The source that ``data`` names, or itself where it is one; no image is decoded.
 
     Args:
-        spec: ``SOURCE[:ARGUMENT]`` with a key of `SOURCES`, the path of a folder, or ``module:Class``, your own class,
-            imported from the current folder or the Python path and made without arguments.
+        data: ``SOURCE[:ARGUMENT]`` with a key of `SOURCES`, the path of a folder, ``module:Class``, your own class,
+            imported from the current folder or the Python path and made without arguments; or a source.
 
     Raises:
         DmaskError: when there is no such source, or what it names is not there.
     """
+    if not isinstance(data, str):
+        return _checked(data)
+    spec = data
     name, _, argument = spec.partition(":")
     if name in SOURCES:
         if name in NEEDS_ARGUMENT and not argument:
@@ -52,8 +55,19 @@ def open_source(spec: str) -> DataSource:
     raise DmaskError(f"no data '{spec}'", HOW_TO_NAME)
 
 
-def absolute_spec(spec: str) -> str:
-    """``spec`` with its paths made absolute, so that it names the same data from any folder."""
+def name_of(data: str | DataSource) -> str:
+    """What errors call the data: as it was named, or ``module:Class`` of a source."""
+    return data if isinstance(data, str) else f"{type(data).__module__}:{type(data).__qualname__}"
+
+
+def absolute_spec(data: str | DataSource) -> str | None:
+    """The words for ``data`` with their paths made absolute, so that they name the same data from any folder.
+
+    None for a source: it may hold what no words tell.
+    """
+    if not isinstance(data, str):
+        return None
+    spec = data
     name, _, argument = spec.partition(":")
     if name == "torchvision":
         kind, _, folder = argument.partition(":")
@@ -74,9 +88,16 @@ def _own(module_name: str, class_name: str) -> DataSource:
             f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {error}",
             "see dmask_mobile.data.source.DataSource",
         ) from error
+    return _checked(source)
+
+
+def _checked(source: DataSource) -> DataSource:
+    """A source of the user's own.
+
+    Raises:
+        DmaskError: when it lacks a part.
+    """
     missing = [name for name in ("class_names", "flip", "splits") if not hasattr(source, name)]
     if missing:
-        raise DmaskError(
-            f"data '{module_name}:{class_name}' has no '{missing[0]}'", "see dmask_mobile.data.source.DataSource"
-        )
+        raise DmaskError(f"data '{name_of(source)}' has no '{missing[0]}'", "see dmask_mobile.data.source.DataSource")
     return source

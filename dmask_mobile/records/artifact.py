@@ -13,11 +13,11 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import MAX_RECORD_BYTES, FileRecord, Record, describe_validation_error
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.names import ClassNames, FileName, Line
+from dmask_mobile.records.setting_names import Layout as Layout
+from dmask_mobile.records.setting_names import Precision as Precision
 
 ModelFormat = Literal["onnx", "coreml", "litert", "executorch", "ncnn"]
-Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["logits", "probabilities"]
-Layout = Literal["NCHW", "NHWC"]
 InputRange = tuple[float, float]
 UNIT_RANGE: InputRange = (0.0, 1.0)
 PIXEL_RANGE: InputRange = (0.0, 255.0)

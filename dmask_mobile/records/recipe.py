@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_va
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.base import FileRecord, Record
+from dmask_mobile.records.setting_names import RECIPES as RECIPES
 
 Mirroring = Literal["alternating", "random", "never"]
 Optimizer = Literal["sgd", "adamw", "rmsproptf"]
@@ -21,7 +22,6 @@ Epochs = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
 MIN_ALPHA = 1e-3  # of mixup and cutmix; with less, images would stay as they are
-RECIPES = ("small", "photographs", "imagenet")
 
 
 class Augmentation(Record):

@@ -1,4 +1,4 @@
-"""The named settings of a search and a training; the command line offers the same names."""
+"""The named settings of the steps; the command line offers the same names, and loads them without any record."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ Expectation = Literal["exact", "effective_shapes"]
 InitialWeights = Literal["scratch", "supernet"]
 EngineName = Literal["local", "ray"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
+Layout = Literal["NCHW", "NHWC"]
+RECIPES = ("small", "photographs", "imagenet")
+"""The recipes that ship."""

@@ -11,7 +11,6 @@ from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import parse_json, read_text
 from dmask_mobile.records.accuracy import AccuracyRecord
-from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.base import FileRecord
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
@@ -46,7 +45,7 @@ def gather_run(folder: RunFolder, tables: Sequence[TableView]) -> RunView:
     if verification is not None and verification.child_digest != child.digest():
         notes.append("verification.json is about another child, and is left out: verify again")
         verification = None
-    artifacts = tuple(Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json")))
+    artifacts = folder.artifacts()
     accuracies = _accuracies(folder, record, notes)
     checks, verdicts = ordered(verification)
     state = state_of(verification, checks)

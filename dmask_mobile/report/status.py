@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import Literal
 
 from dmask_mobile.records.accuracy import AccuracyRecord
-from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.verification import Verification
 from dmask_mobile.report.commands import search_command
@@ -88,7 +86,7 @@ def _train(folder: RunFolder, record: RunRecord) -> Step:
 
 
 def _export(folder: RunFolder, record: RunRecord) -> Step:
-    artifacts = _artifacts(folder)
+    artifacts = folder.artifacts()
     labels = ", ".join(artifact.label for artifact in artifacts)
     if not artifacts:
         return _step(folder, "export", "open", "")
@@ -103,7 +101,7 @@ def _verify(folder: RunFolder) -> Step:
         return _step(folder, "verify", "open", "")
     verification = Verification.read(folder.verification_path)
     known = {check.artifact for check in verification.checks}
-    missing = [artifact.label for artifact in _artifacts(folder) if artifact.label not in known]
+    missing = [artifact.label for artifact in folder.artifacts() if artifact.label not in known]
     if missing or (folder.child_path.exists() and folder.child().digest() != verification.child_digest):
         detail = f"it lacks {', '.join(missing)}" if missing else "it is about another child"
         return _step(folder, "verify", "out of date", detail)
@@ -121,7 +119,3 @@ def _test(folder: RunFolder, record: RunRecord) -> Step:
     if record.weights_sha256 not in (None, found.weights_sha256):
         return _step(folder, "test", "out of date", "of earlier weights")
     return _step(folder, "test", "done", f"accuracy {found.accuracy:.2%} on {found.num_images:,} {found.split} images")
-
-
-def _artifacts(folder: RunFolder) -> Sequence[Artifact]:
-    return [Artifact.read(path) for path in sorted(folder.exports.glob("*.artifact.json"))]

@@ -5,29 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmask_mobile.records.base import temporary_beside
+from dmask_mobile.pictures import save_picture
 from dmask_mobile.records.sweep import SweepDesign, SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DRAWN_BY = "dmask-mobile"
-DOTS_PER_INCH = 110
-
 
 def draw_front(record: SweepRecord, design: SweepDesign, paths: tuple[Path, ...]) -> None:
     """Draws the finished runs of a sweep against the first of its costs, as PNG or SVG by the ending of each path.
 
-    The same sweep gives the same files. With several costs a point may be on the front for the sake of another one.
-    """
-    import matplotlib
+    With several costs a point may be on the front for the sake of another one.
 
+    Raises:
+        DmaskError: as `dmask_mobile.pictures.check_picture`.
+    """
     figure = _figure(record, design)
     for path in paths:
-        is_svg = path.suffix == ".svg"
-        metadata = {"Creator": DRAWN_BY, "Date": None} if is_svg else {"Software": DRAWN_BY}
-        with matplotlib.rc_context({"svg.hashsalt": DRAWN_BY}), temporary_beside(path) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH, format=path.suffix[1:], metadata=metadata)
+        save_picture(figure, path)
 
 
 def _figure(record: SweepRecord, design: SweepDesign) -> Figure:

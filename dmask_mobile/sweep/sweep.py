@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from dmask_mobile.progress import Progress, silent
@@ -13,6 +14,8 @@ from dmask_mobile.sweep.engine import ENGINES
 from dmask_mobile.sweep.front import sweep_record
 from dmask_mobile.sweep.job import Job, Step, dmask_command, is_searched, is_trained
 from dmask_mobile.sweep.picture import draw_front
+
+logger = logging.getLogger(__name__)
 
 
 def job_of(design: SweepDesign, run: PlannedRun, folder: SweepFolder, reading: DataOptions) -> Job:
@@ -55,6 +58,7 @@ def conduct(
 
     def ended(job: Job, reason: str | None) -> None:
         if reason is not None:
+            logger.warning("%s failed: %s", job.name, reason)
             failed.append(FailedRun(run=job.folder.relative_to(folder.path).as_posix(), reason=reason))
         record = sweep_record(design, folder, units, failed)
         record.write(folder.result_path)

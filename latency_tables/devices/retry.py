@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+
+logger = logging.getLogger(f"dmask_mobile.{__name__}")
 
 T = TypeVar("T")
 
@@ -28,6 +31,7 @@ def retried(
             return action()
         except unless:
             raise
-        except on:
+        except on as error:
+            logger.warning("%s; it is tried again after %g s", error, pause)
             time.sleep(pause)
     return action()

@@ -9,47 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.base import temporary_beside
+from dmask_mobile.pictures import save_picture
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.evaluate import Evaluation
 from latency_tables.table.table import LatencyTable
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-DRAWN_BY = "dmask-mobile"
-MARKS = {".png": f"tEXtSoftware\0{DRAWN_BY}", ".svg": f"<dc:title>{DRAWN_BY}</dc:title>"}
-"""What says who made a picture: a chunk of a PNG file, the metadata of an SVG file."""
-
-
-def check_picture(path: Path) -> None:
-    """Checks that a picture may be written to ``path``: PNG or SVG, new, or one that was drawn here before.
-
-    Raises:
-        DmaskError: for another ending, and for a file that something else made.
-    """
-    if path.suffix.lower() not in MARKS:
-        raise DmaskError(f"pictures are PNG or SVG files, got '{path}'", "give FILE.png or FILE.svg")
-    if path.exists():
-        ours = False
-        if path.is_file():
-            with path.open("rb") as file:
-                ours = MARKS[path.suffix.lower()].encode() in file.read(4096)
-        if not ours:
-            raise DmaskError(f"'{path}' exists and is no picture that dmask-mobile drew", "give another file")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    import matplotlib
-
-    check_picture(path)
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_svg = path.suffix.lower() == ".svg"
-    metadata = {"Creator": DRAWN_BY, "Date": None} if is_svg else {"Software": DRAWN_BY}
-    with matplotlib.rc_context({"svg.hashsalt": DRAWN_BY}), temporary_beside(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="svg" if is_svg else "png", metadata=metadata)
+    pass
 
 
 def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None:
@@ -77,7 +43,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None
         fontsize=10,
     )  # fmt: skip
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def width_grid(table: LatencyTable) -> tuple[list[int], list[int], np.ndarray]:
@@ -119,7 +85,7 @@ def plot_table(table: LatencyTable, path: Path) -> None:
         xlabel="measured (ms)", ylabel="predicted (ms)",
         title=f"whole networks: {_error_in_words(model)}",
     )  # fmt: skip
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def _error_in_words(model: LatencyModel) -> str:

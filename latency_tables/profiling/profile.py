@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup
 from latency_tables.table.rows import describe_subject
 from latency_tables.table.table import LatencyTable
+
+logger = logging.getLogger(f"dmask_mobile.{__name__}")
 
 NETWORKS_DONE_AT = 0.8  # of the way: whole networks are spread over so much of it
 NETWORKS_SHARE, CONVERTING_SHARE = (
@@ -47,7 +50,7 @@ def profile_space(
     """
     with measuring_into(path, setup, settings) as measuring:
         if measuring.writer.dropped_line:
-            progress("profile", 0, 1, "dropped a line that was cut off")
+            logger.warning("'%s': dropped a line that was cut off", path)
         measuring.limit(settings.minutes)
         table = _SpaceProfile(space, measuring).run(progress)
     if not table.blocks:

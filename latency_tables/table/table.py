@@ -52,13 +52,16 @@ class LatencyTable:
     Args:
         head: the first line.
         rows: the other lines.
-        source: what errors call it.
+        source: its file, and what errors call it.
     """
 
     def __init__(self, head: TableHead, rows: tuple[TableRow, ...], source: str) -> None:
         self.head = head
         self.rows = rows
         self.source = source
+
+    def __fspath__(self) -> str:
+        return self.source
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:

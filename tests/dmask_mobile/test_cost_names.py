@@ -117,7 +117,9 @@ def test_a_search_of_two_tables_keeps_both(tables: list[Path], tmp_path: Path) -
         budgets[name] = low + place * (high - low)
     settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=512)
     run = tmp_path / "run"
-    result = api.search(SPACE, "glyphs", budgets, run, tables=tables, settings=settings, samples=2, allow_drift=True)
+    result = api.search(
+        SPACE, "glyphs", budgets, run, tables=tables, settings=settings, samples=2, allow_drift=True
+    ).search_result
     assert all(cost <= limit for cost, limit in zip(result.costs, budgets.values(), strict=True))
     assert sorted(path.name for path in (run / "search" / "tables").iterdir()) == ["pixel.jsonl", "watch.jsonl"]
     assert list((run / "search" / "tensorboard").glob("events.*"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from dmask_mobile import api
-from dmask_mobile.cli import app, table_commands
+from dmask_mobile.cli import app, deploy_commands, table_commands
 from dmask_mobile.records import setting_names
-from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE, Precision
 from dmask_mobile.records.base import Record
 
 
@@ -20,13 +20,19 @@ from dmask_mobile.records.base import Record
     [
         (app.search, api.SearchSettings()),
         (table_commands.profile, api.ProfileSettings()),
+        (app.verify, api.VerifySettings()),
     ],
 )
-def test_defaults_are_those_of_the_library(command: Callable[..., None], settings: Record) -> None:
+def test_defaults_are_those_of_the_library(command: Callable[..., None], settings: Any) -> None:
     defaults = {name: option.default for name, option in inspect.signature(command).parameters.items()}
-    shared = defaults.keys() & type(settings).model_fields.keys()
+    fields = dict(settings) if isinstance(settings, Record) else settings._asdict()
+    shared = {name for name in defaults.keys() & fields.keys() if defaults[name] is not None}
     assert len(shared) >= 2
-    assert {name: defaults[name] for name in shared} == {name: getattr(settings, name) for name in shared}
+    assert {name: defaults[name] for name in shared} == {name: fields[name] for name in shared}
+
+
+def test_ranges_are_those_of_the_library() -> None:
+    assert deploy_commands.RANGES == {"0..1": UNIT_RANGE, "0..255": PIXEL_RANGE}
 
 
 @pytest.mark.parametrize(

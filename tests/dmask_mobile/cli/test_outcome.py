@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dmask_mobile import __version__
 from dmask_mobile.cli import main, outcome
 from dmask_mobile.errors import DmaskError
 from tests.processes import DMASK, run_command
@@ -37,11 +38,11 @@ def ended(
         (
             TypeError("got [/x] and \x1b[31m"),
             3,
-            "this is a fault of dmask-mobile: TypeError: got [/x] and \\x1b[31m; run the command again as"
-            " 'dmask --debug ...' and report it with the traceback",
+            f"this is a fault of dmask-mobile {__version__}: TypeError: got [/x] and \\x1b[31m; to report it, run the"
+            " command again as 'dmask --debug ...' and send what it prints, with the output of 'dmask doctor'",
         ),
-        (SystemExit(0), 3, "this is a fault of dmask-mobile: SystemExit: 0"),
-        (RecursionError("deep"), 3, "this is a fault of dmask-mobile: RecursionError: deep"),
+        (SystemExit(0), 3, f"this is a fault of dmask-mobile {__version__}: SystemExit: 0"),
+        (RecursionError("deep"), 3, f"this is a fault of dmask-mobile {__version__}: RecursionError: deep"),
         (MemoryError(), 2, "error: there is not enough memory: MemoryError; take a smaller --batch-size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, "there is not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/[/x]/a"), 2, "error: 'runs/[/x]/a': No space left"),

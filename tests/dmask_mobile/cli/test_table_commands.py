@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from dmask_mobile.cli.app import app
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.pictures import check_picture
 from dmask_mobile.records.space import load_space
 from latency_tables.profiling.plan import networks_of
-from latency_tables.profiling.plots import check_picture
 from latency_tables.table.rows import BlockRow, FailureRow, NetworkRow, SentinelRow
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import write_new_table

@@ -100,7 +100,7 @@ def test_changed_settings_are_refused_and_leave_the_run_as_it_was(tmp_path: Path
     with pytest.raises(DmaskError, match="belongs to a search with other settings"):
         api.search(SPACE, "glyphs", budget, tmp_path, settings=settings.model_copy(update={"seed": 1}))
     assert (tmp_path / "run.json").read_bytes() == before
-    result = api.search(SPACE, "glyphs", budget, tmp_path, settings=settings)
+    result = api.search(SPACE, "glyphs", budget, tmp_path, settings=settings).search_result
     assert result.costs[0] <= budget["macs"]
 
 

@@ -1,0 +1,139 @@
+"""Help, completion, and what `--quiet` leaves out."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from dmask_mobile.cli.app import app
+from dmask_mobile.cli.console import logger
+from dmask_mobile.cli.help import examples_of
+from dmask_mobile.cli.outcome import exit_status_of_command
+from dmask_mobile.cli.progress import ShownProgress
+
+ROOT = typer.main.get_command(app)
+
+
+def commands(group: Any = ROOT, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command."""
+    for name, command in group.commands.items():
+        yield from commands(command, (*words, name)) if hasattr(command, "commands") else [(*words, name)]
+
+
+def command_named(words: tuple[str, ...]) -> Any:
+    found: Any = ROOT
+    for word in words:
+        found = found.commands[word]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("handlers", "propagate", "level"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+
+
+def test_commands_are_grouped_in_the_order_of_their_use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert exit_status_of_command(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    order = ["Set up", "devices", "doctor", "The chain", "demo", "profile", "search", "train", "test", "export",
+             "verify", "sweep", "Look", "report", "status", "plot", "card", "table", "space"]  # fmt: skip
+    places = [said.index(f"─ {word}" if word[0].isupper() else f"│ {word} ") for word in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_example_is_a_command_that_can_be_given(words: tuple[str, ...]) -> None:
+    """Its words are parsed, nothing is run."""
+    examples = [line for line in examples_of(command_named(words).callback) if line.startswith("dmask ")]
+    assert any(line.split()[1 : 1 + len(words)] == list(words) for line in examples)
+    for line in examples:
+        _, *given = shlex.split(line)
+        command = ROOT
+        while hasattr(command, "commands"):
+            command = command.commands[given.pop(0)]
+        command.make_context("dmask", given)
+
+
+@pytest.mark.parametrize("words", [("search",), ("devices",)], ids=" ".join)
+def test_help_shows_brackets_and_the_whole_example(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert exit_status_of_command([*words, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Example: {examples_of(command_named(words).callback)[0]}" in said
+    assert "[/bold]" not in said
+    assert {"search": "glyphs[:FONTS]", "devices": "[ssh:HOST]"}[words[0]] in said
+
+
+@pytest.mark.parametrize(("shell", "line"), [("bash", "complete -o default -F"), ("zsh", "#compdef dmask")])
+def test_completion_prints_a_script(
+    shell: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, shell))
+    assert exit_status_of_command(["--show-completion"]) == 0
+    script = capsys.readouterr().out
+    assert line in script
+    assert "_DMASK_COMPLETE" in script
+
+
+@pytest.mark.parametrize(("shell", "status", "files"), [("fish", 0, ["dmask.fish"]), ("tcsh", 2, [])])
+def test_completion_is_installed_for_shells_that_are_known(
+    shell: str, status: int, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, shell))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert exit_status_of_command(["--install-completion"]) == status
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == files
+
+
+def test_a_shell_is_told_the_words_that_may_come_next(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"_DMASK_COMPLETE": "complete_bash", "COMP_WORDS": "dmask table m", "COMP_CWORD": "2"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert exit_status_of_command([]) == 0
+    assert capsys.readouterr().out.split() == ["merge"]
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [([], ["warning: careful"]), (["--quiet"], []), (["--debug"], ["info: read", "warning: careful"])],
+)
+def test_what_the_library_logs(
+    options: list[str], shown: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMASK_DEBUG", "")
+    exit_status_of_command([*options, "space", "show", "demo", "--json"])
+    capsys.readouterr()
+    library = logging.getLogger("dmask_mobile.data.load")
+    library.info("read")
+    library.warning("careful")
+    with ShownProgress() as progress:
+        progress("train", 1, 1)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [*shown, *([] if options == ["--quiet"] else ["train 1/1"])]
+
+
+def test_help_loads_no_record_and_none_of_our_steps() -> None:
+    """They would take longer to load than all the rest."""
+    code = "import sys; from dmask_mobile.cli.app import app; print(*sys.modules)"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert not {"pydantic", "torch", "numpy", "yaml"} & set(loaded)
+    assert not [name for name in loaded if name.startswith(("dmask_mobile.api.", "latency_tables", "export"))]
