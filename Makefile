@@ -1,4 +1,5 @@
 # make demo: the whole chain on this machine.   make test: the tests.   make docs: the documentation, into site/.
+# make schemas: docs/schemas, the JSON schemas of what the commands print.
 # All of them set up .venv first.
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 # A process a core, one thread each: more would wait for each other.
 PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder -q
 
-.PHONY: demo test docs check lint types clean
+.PHONY: demo test docs check lint types schemas clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dmask demo -o runs
@@ -18,6 +19,9 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 check: lint types docs test
+
+schemas: $(VENV)/.dev
+	$(BIN)/python -m dmask_mobile.cli.json_schemas docs/schemas
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dmask_mobile.records.space import load_space
+from tests.json_schemas import described
 from tests.latency_tables.factory import edit_head, local_head, write_table
 from tests.processes import DMASK, dmask, run_command
 
@@ -239,7 +240,7 @@ def test_named_network_exports_from_a_folder_with_an_export_module(tmp_path: Pat
     (tmp_path / "export" / "__init__.py").write_text("raise SystemExit('the wrong export')\n")
     done = dmask("export", "fbnetv2_f1", "--format", "onnx", "-o", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (artifact,) = json.loads(done.stdout)
+    (artifact,) = described("export", done.stdout)
     assert (tmp_path / "run" / "exports" / artifact["path"]).stat().st_size == artifact["size_bytes"]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import pytest
 
 from dmask_mobile.data.fashion_mnist import FASHION_MNIST_FOLDER
 from dmask_mobile.records.child import ChildSpec
+from tests.json_schemas import described
 from tests.processes import dmask
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def test_chain_step_by_step(data: str, classes: int, tmp_path: Path) -> None:
     def step(*arguments: object, statuses: tuple[int, ...] = (0,)) -> dict[str, object]:
         done = dmask(*arguments, "--json", cwd=tmp_path)
         assert done.returncode in statuses, done.stderr
-        return json.loads(done.stdout)
+        return described(str(arguments[0]), done.stdout)
 
     profiled = step("profile", "demo", "--classes", classes, "-o", "table.jsonl", "--rounds", 3)
     assert profiled["num_networks"] == 24
@@ -67,7 +67,7 @@ def test_a_latency_is_verified_by_the_runtime_that_ships(tmp_path: Path) -> None
     def step(*arguments: object, statuses: tuple[int, ...] = (0,)) -> dict[str, object]:
         done = dmask(*arguments, "--json", cwd=tmp_path)
         assert done.returncode in statuses, done.stderr
-        return json.loads(done.stdout)
+        return described(str(arguments[0]), done.stdout)
 
     profile = ("profile", space, "--classes", 36, "--runtime", "ncnn", "-o", "t.jsonl", "--rounds", 2)
     assert step(*profile)["runtime"] == "ncnn"

@@ -8,6 +8,7 @@ import typer
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import console, print_json
+from dmask_mobile.cli.json_results import WrittenCard
 from dmask_mobile.cli.options import Json, Run
 
 
@@ -27,6 +28,6 @@ def card(
     """
     written = api.write_card(run, license_name=license_)
     if as_json:
-        print_json({"card": str(written.path), "kept": None if written.kept is None else str(written.kept)})
+        print_json(WrittenCard(card=str(written.path), kept=None if written.kept is None else str(written.kept)))
     else:
         console.print(written.note)

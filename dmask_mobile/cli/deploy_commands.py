@@ -9,6 +9,7 @@ import typer
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import console, print_json, tell
+from dmask_mobile.cli.json_results import Outcome
 from dmask_mobile.cli.options import AllowDrift, Full, Json, OptionalData, Tables
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.verification_table import verification_view
@@ -155,7 +156,7 @@ def show_verification(verification: Verification, source: str, as_json: bool, *,
         Exit: status 1.
     """
     if as_json:
-        print_json({**verification.to_dict(), "passed": verification.passed, "source": source})
+        print_json({**verification.to_dict(), **Outcome(passed=verification.passed, source=source)})
     else:
         for part in verification_view(verification, f"child {verification.child_digest} in {source}", full=full):
             console.print(part, highlight=False)

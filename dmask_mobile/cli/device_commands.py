@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import cell, console, print_json
+from dmask_mobile.cli.json_results import DoctorFinding, Findings
 from dmask_mobile.cli.options import Json
 from dmask_mobile.cli.progress import ShownProgress
 
@@ -91,7 +92,8 @@ def doctor(hosts: Hosts = None, python: HostPython = "", as_json: Json = False) 
         findings = api.examine_installation(hosts or [], python, progress)
     healthy = all(finding.verdict != "problem" for finding in findings)
     if as_json:
-        print_json({"healthy": healthy, "findings": [finding._asdict() for finding in findings]})
+        told = [DoctorFinding(check=f.check, verdict=f.verdict, found=f.found, fix=f.fix) for f in findings]
+        print_json(Findings(healthy=healthy, findings=told))
     else:
         console.print(findings_table(findings))
     if not healthy:

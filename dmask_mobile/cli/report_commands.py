@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import cell, console, print_json
+from dmask_mobile.cli.json_results import WrittenPicture, WrittenReport
 from dmask_mobile.cli.options import Json, Run
 
 STATE_STYLES = {
@@ -35,7 +36,9 @@ def report(
     """
     written = api.report(runs, output)
     if as_json:
-        print_json({"report": str(written), "size_bytes": written.stat().st_size, "runs": [str(run) for run in runs]})
+        print_json(
+            WrittenReport(report=str(written), size_bytes=written.stat().st_size, runs=[str(run) for run in runs])
+        )
     else:
         console.print(f"report in {written}", soft_wrap=True)
 
@@ -70,6 +73,6 @@ def plot(
     """
     picture = api.plot_search(run, output)
     if as_json:
-        print_json({"picture": str(picture)})
+        print_json(WrittenPicture(picture=str(picture)))
     else:
         console.print(str(picture), soft_wrap=True)

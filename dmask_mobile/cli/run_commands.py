@@ -11,6 +11,7 @@ from dmask_mobile import api
 from dmask_mobile.cli.budgets import parse_budgets
 from dmask_mobile.cli.console import console, print_json
 from dmask_mobile.cli.deploy_commands import show_verification
+from dmask_mobile.cli.json_results import NumImages, RunAccuracy, Seconds
 from dmask_mobile.cli.options import (
     AllowDrift,
     Budgets,
@@ -224,7 +225,7 @@ def train(
             progress=progress,
         )
     if as_json:
-        print_json({"run": str(run), "accuracy": accuracy})
+        print_json(RunAccuracy(run=str(run), accuracy=accuracy))
     else:
         console.print(f"accuracy {accuracy:.2%} on the validation images")
 
@@ -232,7 +233,7 @@ def train(
 def show_estimate(estimate: Estimate, as_json: bool) -> None:
     """Prints what a dry run found."""
     if as_json:
-        print_json({"seconds": estimate.seconds, **estimate.model_dump()})
+        print_json({**Seconds(seconds=estimate.seconds), **estimate.model_dump()})
         return
     for line in estimate_summary(estimate):
         console.print(line)
@@ -249,7 +250,7 @@ def open_test_split(run: Run, as_json: Json = False) -> None:
     with ShownProgress() as progress:
         found = api.measure_accuracy(run, progress=progress)
     if as_json:
-        print_json({"num_images": found.num_images, **found.to_dict()})
+        print_json({**NumImages(num_images=found.num_images), **found.to_dict()})
         return
     for line in accuracy_summary(found):
         console.print(line)

@@ -6,6 +6,7 @@ import typer
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import console, print_json
+from dmask_mobile.cli.json_results import SpaceFacts
 from dmask_mobile.cli.options import Cost, Json, Tables
 from dmask_mobile.cli.tables import space_table
 from dmask_mobile.quantities import quantity
@@ -21,7 +22,7 @@ def space_show(space: str, as_json: Json = False) -> None:
     """
     found = api.load_space(space)
     if as_json:
-        print_json({**found.to_dict(), "digest": found.digest(), "num_children": found.num_children()})
+        print_json({**found.to_dict(), **SpaceFacts(digest=found.digest(), num_children=found.num_children())})
     else:
         console.print(space_table(found))
 

@@ -11,6 +11,14 @@ import typer
 
 from dmask_mobile import api
 from dmask_mobile.cli.console import console, print_json, tell
+from dmask_mobile.cli.json_results import (
+    ImportedTable,
+    ProfileFacts,
+    TableChange,
+    TableChanges,
+    TableFacts,
+    WrittenPicture,
+)
 from dmask_mobile.cli.options import (
     Cores,
     Delegate,
@@ -153,7 +161,7 @@ def show_table(table: LatencyTable, space: SearchSpace | None, as_json: bool) ->
 
     missing = None if space is None else what_is_missing(table, space)
     if as_json:
-        print_json({**table_json(table), "incomplete": missing})
+        print_json({**table.head.to_dict(), **ProfileFacts(**table_facts(table), incomplete=missing)})
         return
     console.print(latency_table_summary(table))
     for line in (*describe_failures(table), *filter(None, [stability(table), missing])):
@@ -200,26 +208,30 @@ def parse_share(text: str) -> float:
     return share
 
 
-def table_json(table: LatencyTable) -> dict[str, Any]:
-    """Head, coverage and quality of a table."""
+def table_facts(table: LatencyTable) -> TableFacts:
+    """Coverage and quality of a table."""
     from latency_tables.table.rows import describe_subject
 
     corrections = corrections_of(table)
     fitted = None if isinstance(corrections, DmaskError) else corrections
 
-    def known(value: float) -> float | None:
+    def known(value: float | None) -> float | None:
         """JSON has no infinity, which stands for an error that nothing is known of."""
-        return value if math.isfinite(value) else None
+        return value if value is not None and math.isfinite(value) else None
 
-    return {
-        **table.head.to_dict(),
-        "num_blocks": len(table.blocks),
-        "num_networks": len(table.networks),
-        "relative_spread": fitted and known(fitted.spread),
-        "noise": table.noise(),
-        "error": fitted and known(fitted.error),
-        "failures": [f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
-    }
+    return TableFacts(
+        num_blocks=len(table.blocks),
+        num_networks=len(table.networks),
+        relative_spread=known(fitted and fitted.spread),
+        noise=table.noise(),
+        error=known(fitted and fitted.error),
+        failures=[f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
+    )
+
+
+def table_json(table: LatencyTable) -> dict[str, Any]:
+    """Head, coverage and quality of a table."""
+    return {**table.head.to_dict(), **table_facts(table)}
 
 
 @table_app.command("show")
@@ -285,7 +297,7 @@ def table_plot(
 
     plot_table(LatencyTable.read(table), output)
     if as_json:
-        print_json({"picture": str(output)})
+        print_json(WrittenPicture(picture=str(output)))
     else:
         console.print(str(output), soft_wrap=True)
 
@@ -321,8 +333,18 @@ def table_diff(first: TableFile, second: TableFile, as_json: Json = False) -> No
 
     found = diff(LatencyTable.read(first), LatencyTable.read(second))
     if as_json:
-        changes = [{**d._asdict(), "change": d.change} for d in found.common]
-        print_json({"median_change": found.median_change, **found._asdict(), "common": changes})
+        changes = [
+            TableChange(subject=d.subject, first_ms=d.first_ms, second_ms=d.second_ms, change=d.change)
+            for d in found.common
+        ]
+        print_json(
+            TableChanges(
+                median_change=found.median_change,
+                common=changes,
+                only_first=found.only_first,
+                only_second=found.only_second,
+            )
+        )
         return
     console.print(
         f"{len(found.common)} in both, {found.only_first} only in the first, {found.only_second} only in the second;"
@@ -378,7 +400,7 @@ def table_import(
     )  # fmt: skip
     write_new_table(output, head, imported.rows)
     if as_json:
-        print_json({"table": str(output), "num_blocks": len(imported.rows), "findings": imported.findings})
+        print_json(ImportedTable(table=str(output), num_blocks=len(imported.rows), findings=list(imported.findings)))
     else:
         console.print(f"{len(imported.rows)} blocks in {output}", soft_wrap=True)
 

@@ -41,7 +41,7 @@ def open_source(data: str | DataSource) -> DataSource:
         DmaskError: when there is no such source, or what it names is not there.
     """
     if not isinstance(data, str):
-        return _checked(data)
+        return _checked(data, name_of(data))
     spec = data
     name, _, argument = spec.partition(":")
     if name in SOURCES:
@@ -88,16 +88,16 @@ def _own(module_name: str, class_name: str) -> DataSource:
             f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {error}",
             "see dmask_mobile.data.source.DataSource",
         ) from error
-    return _checked(source)
+    return _checked(source, f"{module_name}:{class_name}")
 
 
-def _checked(source: DataSource) -> DataSource:
+def _checked(source: DataSource, name: str) -> DataSource:
     """A source of the user's own.
 
     Raises:
         DmaskError: when it lacks a part.
     """
-    missing = [name for name in ("class_names", "flip", "splits") if not hasattr(source, name)]
+    missing = [part for part in ("class_names", "flip", "splits") if not hasattr(source, part)]
     if missing:
-        raise DmaskError(f"data '{name_of(source)}' has no '{missing[0]}'", "see dmask_mobile.data.source.DataSource")
+        raise DmaskError(f"data '{name}' has no '{missing[0]}'", "see dmask_mobile.data.source.DataSource")
     return source

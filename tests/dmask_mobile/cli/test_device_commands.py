@@ -19,6 +19,7 @@ from latency_tables.diagnosis import doctor
 from latency_tables.diagnosis.discovery import AttachedDevice, Need, RuntimeState
 from latency_tables.diagnosis.doctor import Finding
 from tests.fake_phone import FakePhone, adb_server
+from tests.json_schemas import described
 from tests.processes import DMASK, run_command
 from tests.sshd import Sshd
 
@@ -89,7 +90,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
         variables = os.environ | {"PATH": board.path}
         done = run_command(command, env=variables)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout)
+    report = described("doctor", done.stdout)
     assert report["healthy"] is True
     verdicts = {finding["check"]: finding["verdict"] for finding in report["findings"]}
     for runtime in ("onnxruntime", "litert", "executorch", "ncnn"):

@@ -6,33 +6,15 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from dmask_mobile.cli.app import app
 from dmask_mobile.cli.console import logger
 from dmask_mobile.cli.help import examples_of
 from dmask_mobile.cli.outcome import exit_status_of_command
 from dmask_mobile.cli.progress import ShownProgress
-
-ROOT = typer.main.get_command(app)
-
-
-def commands(group: Any = ROOT, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command."""
-    for name, command in group.commands.items():
-        yield from commands(command, (*words, name)) if hasattr(command, "commands") else [(*words, name)]
-
-
-def command_named(words: tuple[str, ...]) -> Any:
-    found: Any = ROOT
-    for word in words:
-        found = found.commands[word]
-    return found
+from tests.dmask_mobile.cli.commands import ROOT, command_named, commands
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from dmask_mobile.cli.app import app
 from dmask_mobile.cli.console import print_json
 from dmask_mobile.records.space import load_space
+from tests.json_schemas import described
 from tests.latency_tables.factory import write_table
 
 
@@ -29,7 +30,7 @@ def test_every_command_of_tables_has_it(tmp_path: Path) -> None:
     foreign.write_text("Conv-input:8x8x3-output:4x4x8: {mean: -1.0}\nLogits-input:4x4x8-output:10: {mean: 0.5}\n")
     how = ["--format", "proxylessnas", "--device", "[red]X", "--runtime", "tflite", "--activation", "relu"]
     printed = {
-        words[0]: json.loads(CliRunner().invoke(app, ["table", *words, "--json"]).stdout)
+        words[0]: described(f"table {words[0]}", CliRunner().invoke(app, ["table", *words, "--json"]).stdout)
         for words in (
             ["show", table],
             ["plot", table, "-o", str(tmp_path / "t.png")],

@@ -17,6 +17,7 @@ from dmask_mobile.records.sweep import SweepRecord
 from dmask_mobile.sweep.front import sweep_record
 from tests.dmask_mobile.small import few_images
 from tests.dmask_mobile.sweep.design import DESIGN, finished_sweep
+from tests.json_schemas import described
 from tests.processes import DMASK, wait_until
 
 
@@ -86,7 +87,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureF
         process.send_signal(signal.SIGKILL)
     lists = {name: [options[name]] for name in ("budgets", "train_option")}
     sweep(space=str(tmp_path / "space.json"), **{**options, **lists}, as_json=True)  # type: ignore[arg-type]
-    record = SweepRecord.from_dict(json.loads(capsys.readouterr().out), "stdout")
+    record = SweepRecord.from_dict(described("sweep", capsys.readouterr().out), "stdout")
     assert [(point.run, point.on_front) for point in record.points] == [(f"runs/{run.name}", True)]
     assert record.points[0].costs["macs"] <= LIMIT
     log = (run / "sweep.log").read_text()
