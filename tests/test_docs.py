@@ -32,7 +32,7 @@ REASON = re.compile(r"<!-- not run: (.+) -->\n$")
 COMMAND_LANGUAGES = ("", "bash", "sh", "console")
 FORM_OF_A_COMMAND = re.compile(r"[\[\]|]|\.\.\.")  # not to be typed as it stands
 DMASK: Any = typer.main.get_command(app)
-QUICK = ("space", "table", "report", "status", "card")
+QUICK = ("space", "table", "report", "status", "plot", "card")
 """Commands that end within seconds on the folder below."""
 RECORDS = {record.file_format: record for record in (SearchSpace, Recipe, Measurement)}
 

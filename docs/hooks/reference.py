@@ -68,7 +68,8 @@ def python_page() -> str:
     """A directive of mkdocstrings for each public name: of classes without their members."""
     lines = [
         "# Python API",
-        f"This page is written from the docstrings of `{API}`. Each step of the chain is a function.",
+        "This page is written from docstrings. `import dmask_mobile as dm` offers all of these names; each step of the"
+        " chain is a function.",
         "",
     ]
     for name in importlib.import_module(API).__all__:
