@@ -19,7 +19,8 @@ from mkdocs.structure.files import File, Files
 
 from dmask_mobile.records.base import FileRecord
 
-API = "dmask_mobile.api"
+API = "dmask_mobile.api"  # where `dmask_mobile` takes its names from; some are folders of the package as well
+WITHOUT_MEMBERS = ("Machine",)  # made by users, but its methods serve the library
 MODULES = (
     "dmask_mobile.records.space",
     "dmask_mobile.records.child",
@@ -65,15 +66,15 @@ def command_line_page() -> str:
 
 
 def python_page() -> str:
-    """A directive of mkdocstrings for each public name: of classes without their members."""
+    """A directive of mkdocstrings for each public name, which it writes as users do: ``dm.search``."""
     lines = [
         "# Python API",
-        "This page is written from docstrings. `import dmask_mobile as dm` offers all of these names; each step of the"
-        " chain is a function.",
+        "This page is written from docstrings, for `import dmask_mobile as dm`. [From Python](../python.md) introduces it.",
         "",
     ]
     for name in importlib.import_module(API).__all__:
-        lines += [f"::: {API}.{name}", "    options: {members: false}", ""]
+        members = "" if name not in WITHOUT_MEMBERS else ", members: false"
+        lines += [f"::: {API}.{name}", f"    options: {{heading: dm.{name}, toc_label: dm.{name}{members}}}", ""]
     return "\n".join(lines)
 
 
