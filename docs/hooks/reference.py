@@ -69,7 +69,7 @@ def python_page() -> str:
     """A directive of mkdocstrings for each public name, which it writes as users do: ``dm.search``."""
     lines = [
         "# Python API",
-        "This page is written from docstrings, for `import dmask_mobile as dm`. [From Python](../python.md) introduces it.",
+        "This page is written from docstrings, for `import dmask_mobile as dm`; see [From Python](../python.md) first.",
         "",
     ]
     for name in importlib.import_module(API).__all__:
