@@ -12,10 +12,10 @@ from dmask_mobile.run import installed_versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def keep(name: str, result: dict[str, Any], as_json: bool) -> None:
+def keep(name: str, result: dict[str, Any], as_json: bool, folder: Path = RESULTS) -> None:
     """Writes ``results/NAME.json``; prints it as well with ``as_json``."""
     text = json.dumps({**result, "created": now(), "versions": installed_versions()}, indent=1)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(text + "\n")
     if as_json:
         print(text)

@@ -1,0 +1,162 @@
+"""Children that no search has chosen: uniform scaling, draws within the budget, regularized evolution."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import numpy as np
+
+from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
+from search_quality.protocol import Ungated
+
+FLOOR, CENTRE = 0.95, 0.975  # of the budget: what a child must cost at least, and what one costs in the mean
+WAYS = {
+    "widths": ("width", "expansion"),
+    "depth": ("width", "expansion", "skip"),
+    "resolution": ("width", "expansion"),
+}
+"""The kinds of decisions that each way scales by one factor; the last one scales the resolution beside them."""
+MAX_DRAWS = 1_000_000
+Accuracy = Callable[[Choice], float]
+Scaled = tuple[int, ...]
+"""The number of a decision that is scaled, or those of the decisions that skip a stage's blocks."""
+
+
+def fits(cost: ChainCost, choice: Choice, budget: float) -> bool:
+    """Whether a child lies in [0.95, 1.00] times the budget."""
+    return FLOOR * budget <= cost.cost(choice) <= budget
+
+
+def within(cost: ChainCost, budget: float, count: int, generator: random.Random) -> Iterator[Choice]:
+    """Different children drawn uniformly from those in [0.95, 1.00] times the budget, by rejection.
+
+    Raises:
+        RuntimeError: when a million draws hold too few.
+    """
+    found: set[str] = set()
+    for _ in range(MAX_DRAWS):
+        if len(found) == count:
+            return
+        choice = cost.space.sample(generator)
+        child = cost.space.child(choice).digest() if fits(cost, choice, budget) else None
+        if child is not None and child not in found:
+            found.add(child)
+            yield choice
+    raise RuntimeError(f"only {len(found)} of {count} children near the budget in {MAX_DRAWS:,} draws")
+
+
+def typical_latency(latency: ChainCost, macs: ChainCost, wanted_macs: float) -> float:
+    """The budget whose children have about ``wanted_macs``: their median latency lies at the centre of the range."""
+    generator = random.Random(0)
+    drawn = [latency.space.sample(generator) for _ in range(5_000)]
+    near = [latency.cost(choice) for choice in drawn if abs(macs.cost(choice) / wanted_macs - 1) <= 0.05]
+    if len(near) < 20:
+        low, high = macs.reachable()
+        raise RuntimeError(f"too few children have {wanted_macs:g} multiply-adds; the space has {low:g} to {high:g}")
+    return float(np.median(near)) / CENTRE
+
+
+def scaled_child(space: SearchSpace, way: str, scale: float, up: Collection[Scaled] | None = None) -> Choice:
+    """The widest child scaled uniformly: the options of the kinds that a way scales become ``scale`` times the largest.
+
+    Args:
+        space: the space.
+        way: a key of `WAYS`. Depth is the number of blocks in each stage that may be skipped and are not.
+        scale: 0 to 1.
+        up: which of the values that lie between two options become the larger one; None rounds each.
+    """
+    places = _scaled_places(space, way, scale)
+    if up is None:
+        up = {decisions for decisions, place in places.items() if place % 1 > 0.5}
+    indices = list(space.largest().indices)
+    for decisions, place in places.items():
+        index = int(place) + (decisions in up and place > int(place))
+        for number, decision in enumerate(decisions):
+            indices[decision] = index if space.decisions[decision].kind != "skip" else int(number >= index)
+    return Choice(indices=tuple(indices))
+
+
+def _scaled_places(space: SearchSpace, way: str, scale: float) -> dict[Scaled, float]:
+    """Where scaled values lie among the options of each decision, and how many blocks of a stage are kept."""
+    places: dict[Scaled, float] = {}
+    stages: dict[str, Scaled] = {}
+    for number, decision in enumerate(space.decisions):
+        if decision.kind == "skip" and "skip" in WAYS[way]:
+            stage = decision.name.split(".")[0]
+            stages[stage] = (*stages.get(stage, ()), number)
+        elif decision.kind in WAYS[way] and len(decision.options) > 1:
+            wanted = scale * decision.options[-1]
+            places[number,] = float(np.interp(wanted, decision.options, range(len(decision.options))))
+    return places | {skips: scale * len(skips) for skips in stages.values()}
+
+
+def scaled_children(cost: ChainCost, way: str, wanted: float, count: int) -> list[Choice]:
+    """The children, scaled in one way, whose costs lie nearest to ``wanted``; the most evenly scaled ones first.
+
+    Resolutions are few and far between: where they are scaled, each of them is tried, and the one preferred whose share
+    of the largest is nearest to that of the widths.
+    """
+    found: dict[Choice, tuple[float, ...]] = {}
+    resolutions = cost.space.decisions[0].options
+    for number in range(len(resolutions)) if way == "resolution" else [len(resolutions) - 1]:
+        for scale in np.geomspace(0.05, 1, 80).tolist():
+            unevenness = abs(math.log(scale * resolutions[-1] / resolutions[number])) if way == "resolution" else 0.0
+            for up, changed in _roundings(_scaled_places(cost.space, way, scale)):
+                choice = Choice(indices=(number, *scaled_child(cost.space, way, scale, up).indices[1:]))
+                off = round(abs(cost.cost(choice) / wanted - 1) / 0.005)  # half a percent is no difference
+                rank = off, unevenness, changed
+                found[choice] = min(rank, found.get(choice, rank))
+    return sorted(found, key=lambda choice: found[choice])[:count]
+
+
+def _roundings(places: Mapping[Scaled, float]) -> Iterator[tuple[set[Scaled], int]]:
+    """What is rounded up: the first so many of those nearest to the larger option, all or all but one of them.
+
+    Beside each, how many of them ordinary rounding would treat differently.
+    """
+    between = sorted((each for each in places if places[each] % 1), key=lambda each: -(places[each] % 1))
+    even = {each for each in between if places[each] % 1 > 0.5}
+    for count in range(len(between) + 1):
+        for left_out in [(), *between[: max(0, count - 1)]]:
+            up = {*between[:count]} - {left_out}
+            yield up, len(up ^ even)
+
+
+def evolve(cost: ChainCost, budget: float, accuracy: Accuracy, settings: Ungated, generator: random.Random) -> None:
+    """Regularized evolution (Real et al., 2019, algorithm 1) within the budget, judging so many children.
+
+    The best of a sample is mutated in one decision; the oldest of the population dies.
+    """
+    members = deque(within(cost, budget, settings.population, generator))
+    judged = {choice: accuracy(choice) for choice in members}
+    for _ in range(20 * settings.evaluations):  # children that were judged before do not count
+        if len(judged) >= settings.evaluations:
+            break
+        parent = max(generator.sample(list(members), settings.sample), key=judged.__getitem__)
+        child = _mutated(cost, parent, budget, generator)
+        judged[child] = accuracy(child)
+        members.append(child)
+        members.popleft()
+
+
+def _mutated(cost: ChainCost, parent: Choice, budget: float, generator: random.Random) -> Choice:
+    """A child that differs from its parent in one decision; in more where no such child fits the budget."""
+    open_decisions = [i for i, decision in enumerate(cost.space.decisions) if len(decision.options) > 1]
+    start = child = parent
+    for attempt in range(1, MAX_DRAWS):
+        if attempt % 200 == 0:
+            start = child
+        indices = list(start.indices)
+        changed = generator.choice(open_decisions)
+        indices[changed] = generator.choice(
+            [i for i in range(len(cost.space.decisions[changed].options)) if i != indices[changed]]
+        )
+        child = Choice(indices=tuple(indices))
+        if fits(cost, child, budget):
+            return child
+    raise RuntimeError("no mutation within the budget")
