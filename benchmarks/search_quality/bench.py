@@ -53,7 +53,7 @@ class Bench(NamedTuple):
 
     def data(self) -> ImageData:
         """The training and validation images."""
-        return read_images(self.images["path"], self.images["identity"]["data"])
+        return read_images(self.images["path"])
 
     def cost(self, name: str = "latency") -> ChainCost:
         """The latency (or multiply-adds) of every child."""

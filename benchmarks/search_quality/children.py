@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import numpy as np
 
 from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from search_quality.protocol import Ungated
@@ -36,7 +37,7 @@ def within(cost: ChainCost, budget: float, count: int, generator: random.Random)
     """Different children drawn uniformly from those in [0.95, 1.00] times the budget, by rejection.
 
     Raises:
-        RuntimeError: when a million draws hold too few.
+        DmaskError: when a million draws hold too few.
     """
     found: set[str] = set()
     for _ in range(MAX_DRAWS):
@@ -47,17 +48,27 @@ def within(cost: ChainCost, budget: float, count: int, generator: random.Random)
         if child is not None and child not in found:
             found.add(child)
             yield choice
-    raise RuntimeError(f"only {len(found)} of {count} children near the budget in {MAX_DRAWS:,} draws")
+    raise DmaskError(
+        f"only {len(found)} of {count} children lie near the budget in {MAX_DRAWS:,} draws",
+        "choose another budget_macs",
+    )
 
 
 def typical_latency(latency: ChainCost, macs: ChainCost, wanted_macs: float) -> float:
-    """The budget whose children have about ``wanted_macs``: their median latency lies at the centre of the range."""
+    """The budget whose children have about ``wanted_macs``: their median latency lies at the centre of the range.
+
+    Raises:
+        DmaskError: when few children of the space have so many.
+    """
     generator = random.Random(0)
     drawn = [latency.space.sample(generator) for _ in range(5_000)]
     near = [latency.cost(choice) for choice in drawn if abs(macs.cost(choice) / wanted_macs - 1) <= 0.05]
     if len(near) < 20:
         low, high = macs.reachable()
-        raise RuntimeError(f"too few children have {wanted_macs:g} multiply-adds; the space has {low:g} to {high:g}")
+        raise DmaskError(
+            f"too few children have {wanted_macs:g} multiply-adds; those of the space have {low:g} to {high:g}",
+            "choose another budget_macs",
+        )
     return float(np.median(near)) / CENTRE
 
 

@@ -39,8 +39,9 @@ from search_quality.images import test_images
 from search_quality.jobs import test
 from search_quality.pictures import draw
 from search_quality.pool import workers
+from search_quality.printed import table
 from search_quality.protocol import FORMS, Protocol, Setting
-from search_quality.summary import summarized, table
+from search_quality.summary import summarized
 from search_quality.whole import Outcome, begin, compare, say
 
 SOURCES = {"fashion_mnist": "fashion-mnist", "glyphs": "glyphs:/usr/share/fonts/truetype/aenigma"}

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dmask_mobile.data.images import ImageData, ImageSet
-from dmask_mobile.data.load import OpenedData
+from dmask_mobile.data.load import load_data, open_data
 from dmask_mobile.data.registry import absolute_spec, open_source
 from dmask_mobile.data.source import DataSource, Examples, digest_of
 from dmask_mobile.data.splits import Chosen, with_validation
 from dmask_mobile.records.data import DataOptions
 from search_quality.once import CpuClock, Result, once
 from search_quality.protocol import Setting
+
+OPTIONS = DataOptions(workers=0, skip_bad=True)
 
 
 def divided(own: Mapping[str, Examples]) -> dict[str, Examples]:
@@ -49,27 +50,36 @@ def identity_of(source: DataSource, setting: Setting) -> dict[str, Any]:
     }
 
 
+class Divided:
+    """A `DataSource` with the splits of another one as `divided` makes them, no larger than a setting allows."""
+
+    def __init__(self, source: DataSource, setting: Setting) -> None:
+        self.class_names, self.flip = source.class_names, source.flip
+        self._source = source
+        self._limits = {"train": setting.train_images, "val": setting.val_images}
+
+    def splits(self) -> dict[str, Examples]:
+        """See `DataSource`."""
+        own = divided(self._source.splits())
+        return {split: at_most(examples, self._limits.get(split)) for split, examples in own.items()}
+
+
 def prepared(work: Path, setting: Setting, spec: str) -> Result:
     """Decodes the training and validation images; says where they lie and what they depend on."""
     source = open_source(spec)
     identity = identity_of(source, setting)
 
     def job(folder: Path, clock: CpuClock) -> Result:
-        splits = divided(source.splits())
-        chosen = {
-            "train": at_most(splits["train"], setting.train_images),
-            "val": at_most(splits["val"], setting.val_images),
-        }
-        opened = OpenedData(absolute_spec(spec), source.class_names, chosen)
-        kept: dict[str, Any] = {"flip": source.flip, "class_names": list(source.class_names), "spec": opened.spec}
-        for split in chosen:
-            kept[split] = _read(opened, split, setting)
-        kept["mean"], kept["std"] = _statistics(kept["train"][0])
+        divided_source = Divided(source, setting)
+        data = load_data(divided_source, setting.resolutions[-1], OPTIONS)
+        kept = {name: getattr(data, name) for name in ("digest", "class_names", "mean", "std", "flip")}
+        for split, images in (("train", data.train), ("val", data.val)):
+            kept[split] = images.pixels(), images.labels
         torch.save(kept, folder / "images.pt")
-        counts = {split: len(kept[split][1]) for split in chosen} | {"test": len(splits["test"].labels)}
-        return {"path": str(folder / "images.pt"), "images": counts, "classes": len(source.class_names)}
+        counts = {"train": len(data.train), "val": len(data.val), "test": len(divided_source.splits()["test"].labels)}
+        return {"path": str(folder / "images.pt"), "images": counts, "classes": data.classes}
 
-    return {**once(work, "images", identity, job), "identity": identity}
+    return {**once(work, "images", identity, job), "identity": identity, "spec": absolute_spec(spec)}
 
 
 def test_images(work: Path, setting: Setting, spec: str) -> ImageSet:
@@ -77,36 +87,16 @@ def test_images(work: Path, setting: Setting, spec: str) -> ImageSet:
     source = open_source(spec)
 
     def job(folder: Path, clock: CpuClock) -> Result:
-        opened = OpenedData(spec, source.class_names, {"test": divided(source.splits())["test"]})
-        torch.save(_read(opened, "test", setting), folder / "test.pt")
+        images, _ = open_data(Divided(source, setting), None).read("test", setting.resolutions[-1], OPTIONS)
+        torch.save((images.pixels(), images.labels), folder / "test.pt")
         return {"path": str(folder / "test.pt")}
 
-    identity = {**identity_of(source, setting), "images": None}
-    path = once(work, "test-images", identity, job)["path"]
+    path = once(work, "test-images", {**identity_of(source, setting), "images": None}, job)["path"]
     return ImageSet.in_memory(*torch.load(path, weights_only=True))
 
 
-def read_images(path: str, digest: str) -> ImageData:
+def read_images(path: str) -> ImageData:
     """What `prepared` has kept."""
     kept = torch.load(path, weights_only=True)
-    return ImageData(
-        kept["spec"],
-        digest,
-        tuple(kept["class_names"]),
-        ImageSet.in_memory(*kept["train"]),
-        ImageSet.in_memory(*kept["val"]),
-        tuple(kept["mean"]),
-        tuple(kept["std"]),
-        kept["flip"],
-    )
-
-
-def _read(opened: OpenedData, split: str, setting: Setting) -> tuple[Tensor, Tensor]:
-    images, _ = opened.read(split, setting.resolutions[-1], DataOptions(workers=0, skip_bad=True))
-    return images.pixels(), images.labels
-
-
-def _statistics(pixels_N3RR: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, of pixels in 0..1."""
-    found = [torch.std_mean(pixels_N3RR[:, channel].double() / 255, correction=0) for channel in range(3)]
-    return [float(mean) for _, mean in found], [max(1e-3, float(std)) for std, _ in found]
+    train, val = (ImageSet.in_memory(*kept.pop(split)) for split in ("train", "val"))
+    return ImageData(spec=path, train=train, val=val, **kept)

@@ -175,7 +175,7 @@ def test(bench: Bench, network: Network, seed: int) -> Result:
         weights = folder_of(bench.work, "train", identity) / "weights.pt"
         module.load_state_dict(torch.load(weights, weights_only=True))
         data = bench.data().at(bench.resolution(network))
-        images = test_images(bench.work, bench.setting, data.spec)
+        images = test_images(bench.work, bench.setting, bench.images["spec"])
         return {"test": evaluate(module, images, data)}
 
     return once(bench.work, "test", identity, job)

@@ -191,7 +191,7 @@ TINY = Protocol(
     searches=2,
     trainings=1,
     random_children=2,
-    ungated=Ungated(evaluations=6, images=50, recalibration_images=50, population=3, sample=2),
+    ungated=Ungated(evaluations=3, images=50, recalibration_images=50, population=2, sample=2),
     measuring=Measuring(attempts=1, rounds=1, seconds=0.01, passes=2, agreement=0.5, profile_minutes=1),
 )  # fmt: skip
 """Every step once, in seconds: for tests of the harness. Its figures mean nothing."""
