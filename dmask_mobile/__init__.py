@@ -3,7 +3,7 @@
 The chain from a device to a verified model, one function a step:
 
 >>> import dmask_mobile as dm
->>> run = dm.search("demo", "glyphs", {"macs": 1.5e6}, "runs/a", settings=dm.SearchSettings(epochs=1))
+>>> run = dm.search("demo", "folder:photos", {"macs": 1.5e6}, "runs/a", settings=dm.SearchSettings(epochs=1))
 >>> accuracy = dm.train(run, settings=dm.TrainSettings(epochs=1))
 >>> artifacts = dm.export(run, "onnx")
 >>> dm.verify(run).passed

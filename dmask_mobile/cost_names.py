@@ -111,6 +111,10 @@ def cost_model(
     Built in are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table, ``latency``;
     ``latency@NAME`` is that of one table of several, by its file name.
 
+    >>> low, high = dm.cost_model("latency", "epyc-onnxruntime-1thread-demo").on(dm.load_space("demo")).reachable()
+    >>> 0 < low < high
+    True
+
     Args:
         name: the cost.
         tables: latency tables.
@@ -157,7 +161,11 @@ def cost_model(
 
 
 def all_costs(tables: AnyPaths = (), costs: CostModel | Sequence[CostModel] = ()) -> list[CostModel]:
-    """Every cost that a budget may name: built in, of each table, of your own."""
+    """Every cost that a budget may name: built in, of each table, of your own.
+
+    >>> [cost.name for cost in dm.all_costs()]
+    ['macs', 'params', 'weight_bytes', 'peak_activation_bytes']
+    """
     from dmask_mobile.api.arguments import as_tuple
 
     return [

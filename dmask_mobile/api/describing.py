@@ -39,6 +39,9 @@ class WrittenCard(NamedTuple):
 def write_card(run: AnyPath, *, license_name: str | None = None) -> WrittenCard:
     """Writes the model card of a run.
 
+    >>> dm.write_card("runs/a", license_name="apache-2.0").path
+    PosixPath('runs/a/README.md')
+
     Args:
         run: the run folder.
         license_name: the licence of the model, the Hub's identifier (``apache-2.0``) or another line of text; what the

@@ -61,6 +61,10 @@ class ExportSettings(NamedTuple):
 def start_run(child: ChildSpec, run: AnyPath) -> Run:
     """A new run for a network that no search of ours found, with random weights (seed 0).
 
+    >>> child = dm.load_space("demo").child(dm.load_space("demo").smallest(), "smallest")
+    >>> dm.start_run(child, "runs/smallest").child == child
+    True
+
     Raises:
         DmaskError: when the folder holds a run of another child.
     """
@@ -98,6 +102,10 @@ def export(
     progress: Progress = silent,
 ) -> tuple[Artifact, ...]:
     """Exports the run's child in each of ``formats`` and ``precisions`` into ``exports/``, with a record for each.
+
+    >>> artifacts = dm.export("runs/a", ["onnx", "coreml"])
+    >>> [(artifact.label, artifact.path) for artifact in artifacts]
+    [('onnx', 'model.onnx'), ('coreml', 'model.mlpackage')]
 
     Args:
         run: the run folder.
@@ -153,6 +161,9 @@ def export(
 
 def skipped_exports(formats: Words, precisions: Words) -> tuple[str, ...]:
     """Which pairs of format and precision `export` skips, because the format does not have the precision; a line each.
+
+    >>> len(dm.skipped_exports(["onnx", "ncnn"], ["fp32", "int8"]))
+    1
 
     Raises:
         DmaskError: as `export`, for formats and precisions.

@@ -32,6 +32,9 @@ MAX_NETWORKS = 300  # of a table that are drawn
 def report(runs: AnyPaths, output: AnyPath = "report.html") -> Path:
     """Writes a page about runs: the verdict, the network, its latency, the search, numerics, accuracy.
 
+    >>> dm.report(["runs/a", "runs/b"], "report.html")
+    PosixPath('report.html')
+
     The page is one file that needs nothing else: it calls nobody, and works without JavaScript.
 
     Args:
@@ -55,6 +58,9 @@ def report(runs: AnyPaths, output: AnyPath = "report.html") -> Path:
 
 def status(run: AnyPath) -> RunStatus:
     """What a run folder holds, what is next, and the command for it.
+
+    >>> dm.status("runs/b").next.command
+    'dmask export runs/b'
 
     Raises:
         DmaskError: when it is no run folder, or one of its files is damaged.

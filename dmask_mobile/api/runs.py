@@ -31,12 +31,12 @@ class Run(os.PathLike[str]):
     (32, True)
     >>> {budget.cost: budget.limit for budget in run.budgets}
     {'macs': 1500000.0}
-    >>> run.accuracy == run.validation.accuracy
+    >>> abs(run.accuracy - run.validation.accuracy) < 1e-6
     True
     >>> sum(weight.numel() for weight in run.network().parameters()) > 1000
     True
     >>> [artifact.label for artifact in run.artifacts], run.verification.passed
-    (['onnx'], True)
+    (['coreml', 'onnx'], True)
 
     Args:
         path: the folder; properties raise a `DmaskError` when it is no run folder.

@@ -51,7 +51,8 @@ def search(
 ) -> Run:
     """The run with the child that a search of ``space`` found; goes on with an unfinished search in its folder.
 
-    >>> run = dm.search("demo", "glyphs", {"macs": 1.5e6}, "runs/a", settings=dm.SearchSettings(epochs=1))
+    >>> settings = dm.SearchSettings(epochs=1)
+    >>> run = dm.search(dm.load_space("demo"), "folder:photos", {"macs": 1.5e6}, "runs/b", settings=settings)
     >>> run.search_result.costs[0] <= 1.5e6
     True
 
@@ -131,6 +132,10 @@ def estimate_search(
     progress: Progress = silent,
 ) -> Estimate:
     """How long a search would take, and in how much memory: two steps of each kind are made, nothing is written.
+
+    >>> estimate = dm.estimate_search("demo", "folder:photos", {"macs": 1.5e6})
+    >>> [step.kind for step in estimate.steps], estimate.seconds > 0
+    (['weight steps', 'gate steps'], True)
 
     The arguments are those of `search`.
     """

@@ -49,6 +49,10 @@ def profile(
 ) -> LatencyTable:
     """The latency table of ``space``; goes on with what ``table`` already holds.
 
+    >>> table = dm.profile("demo", "table.jsonl", settings=dm.ProfileSettings(minutes=0.3, rounds=1))
+    >>> table.head.runtime, len(table.blocks) > 0
+    ('onnxruntime', True)
+
     Args:
         space: the space, its name where it ships, or its file.
         table: the file.

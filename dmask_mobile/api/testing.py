@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 def measure_accuracy(run: AnyPath, *, data: DataSource | None = None, progress: Progress = silent) -> AccuracyRecord:
     """The accuracy of the run's trained child on the test split of its data, kept in ``test.json``.
 
+    >>> found = dm.measure_accuracy("runs/a")
+    >>> found.split, found.accuracy == dm.Run("runs/a").test.accuracy
+    ('val', True)
+
     The same weights are never tested twice: what is kept is given back. Where the data has no test split, the
     validation images serve, and the record says so.
 

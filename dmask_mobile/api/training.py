@@ -42,6 +42,9 @@ def train(
 ) -> float:
     """Trains the run's child; returns its top-1 accuracy on the validation images. Goes on after an interruption.
 
+    >>> dm.train("runs/b", settings=dm.TrainSettings(epochs=1, init="supernet")) == dm.Run("runs/b").accuracy
+    True
+
     Args:
         run: the run folder.
         data: other data than the run's own.
@@ -109,6 +112,9 @@ def estimate_train(
     progress: Progress = silent,
 ) -> Estimate:
     """How long a training would take, and in how much memory: two steps of each kind are made, nothing is written.
+
+    >>> [step.kind for step in dm.estimate_train("runs/a").steps]
+    ['training', 'validation']
 
     The arguments are those of `train`.
     """

@@ -70,6 +70,10 @@ def verify(
 ) -> Verification:
     """Compares exported models with what was predicted, and the run's child with every budget of its search.
 
+    >>> verification = dm.verify("runs/a")
+    >>> [check.verdict for check in verification.checks if check.quantity == "macs budget"]
+    ['passed']
+
     Writes ``verification.json`` and the page ``report.html`` into the run folder, or for files
     ``FILE.verification.json`` beside the first.
 

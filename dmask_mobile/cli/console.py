@@ -66,6 +66,12 @@ def is_quiet() -> bool:
     return logger.getEffectiveLevel() >= logging.ERROR
 
 
+def note(text: str) -> None:
+    """Prints a message that a person may do without; nothing with ``--quiet``."""
+    if not is_quiet():
+        tell(text)
+
+
 def print_json(content: Any) -> None:
     """Prints ``content`` for machines: ASCII alone; a number that is not finite, which JSON does not know, is null."""
     if not is_main_process():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dmask_mobile import api
-from dmask_mobile.cli.console import console, print_json, tell
+from dmask_mobile.cli.console import console, note, print_json
 from dmask_mobile.cli.json_results import Outcome
 from dmask_mobile.cli.options import AllowDrift, Full, Json, OptionalData, Tables
 from dmask_mobile.cli.progress import ShownProgress
@@ -63,7 +63,7 @@ def export(
     )
     names, precisions = _words(formats), _words(precision)
     for skipped in api.skipped_exports(names, precisions):
-        tell(f"skipped: {skipped}")
+        note(f"skipped: {skipped}")
     run = _run_of(source, output)
     with ShownProgress() as progress:
         artifacts = api.export(
@@ -185,7 +185,7 @@ def _run_of(source: str, output: Path | None) -> Path:
         child = named_child(source)
     run = output or Path("runs") / child.name
     api.start_run(child, run)
-    tell(f"{child.name}: random weights (seed 0), run folder {run}")
+    note(f"{child.name}: random weights (seed 0), run folder {run}")
     return run
 
 

@@ -18,10 +18,14 @@ class Seconds(TypedDict):
     seconds: float
 
 
-class NumImages(TypedDict):
-    """Of ``test``, beside `AccuracyRecord`. ``num_images``: that the accuracy was measured on."""
+class AccuracyFacts(TypedDict):
+    """Of ``test``, beside `AccuracyRecord`.
+
+    ``num_images``: that the accuracy was measured on; ``class_accuracies``: null for a class without images.
+    """
 
     num_images: int
+    class_accuracies: list[float | None]
 
 
 class Outcome(TypedDict):

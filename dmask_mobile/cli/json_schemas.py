@@ -52,7 +52,7 @@ def parts_of_results() -> dict[str, list[tuple[Any, ...]]]:
         "profile": [(TableHead, own.ProfileFacts)],
         "search": [(SearchResultRecord,), DRY_RUN],
         "train": [(own.RunAccuracy,), DRY_RUN],
-        "test": [(AccuracyRecord, own.NumImages)],
+        "test": [(AccuracyRecord, own.AccuracyFacts)],
         "export": [(Artifact,)],
         "verify": [(Verification, own.Outcome)],
         "sweep": [(SweepRecord,)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from dmask_mobile import api
 from dmask_mobile.cli.budgets import parse_budgets
 from dmask_mobile.cli.console import console, print_json
 from dmask_mobile.cli.deploy_commands import show_verification
-from dmask_mobile.cli.json_results import NumImages, RunAccuracy, Seconds
+from dmask_mobile.cli.json_results import AccuracyFacts, RunAccuracy, Seconds
 from dmask_mobile.cli.options import (
     AllowDrift,
     Budgets,
@@ -41,6 +41,7 @@ from dmask_mobile.cli.tables import accuracy_summary, estimate_summary, search_s
 from dmask_mobile.records.setting_names import RECIPES, Expectation, InitialWeights, LossName, ResolutionMode
 
 if TYPE_CHECKING:
+    from dmask_mobile.records.accuracy import AccuracyRecord
     from dmask_mobile.records.estimate import Estimate
 
 
@@ -250,8 +251,14 @@ def open_test_split(run: Run, as_json: Json = False) -> None:
     with ShownProgress() as progress:
         found = api.measure_accuracy(run, progress=progress)
     if as_json:
-        print_json({**NumImages(num_images=found.num_images), **found.to_dict()})
+        print_json(accuracy_json(found))
         return
     for line in accuracy_summary(found):
         console.print(line)
     console.print(f"confusion matrix in {run / 'test.json'}, and in test_confusion.csv, .png and .svg beside it")
+
+
+def accuracy_json(found: AccuracyRecord) -> dict[str, Any]:
+    """What a test found, with its figures by class."""
+    facts = AccuracyFacts(num_images=found.num_images, class_accuracies=list(found.class_accuracies()))
+    return {**found.to_dict(), **facts}

@@ -326,6 +326,9 @@ def shipped_spaces() -> tuple[str, ...]:
 def load_space(name_or_path: str | os.PathLike[str]) -> SearchSpace:
     """The space that ships under this name, or that in the YAML or JSON file at this path.
 
+    >>> dm.load_space("demo").input.resolutions
+    (32,)
+
     Raises:
         DmaskError: for an unknown name, an absent file, and a file that breaks a rule.
     """

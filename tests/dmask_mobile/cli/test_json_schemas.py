@@ -8,10 +8,18 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import typer
 
+from dmask_mobile.cli.console import print_json
+from dmask_mobile.cli.deploy_commands import show_verification
 from dmask_mobile.cli.json_schemas import json_schemas
 from dmask_mobile.cli.outcome import exit_status_of_command
+from dmask_mobile.cli.run_commands import accuracy_json
+from dmask_mobile.cli.table_commands import show_table
+from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.records.space import load_space
+from dmask_mobile.records.verification import Verification
+from latency_tables.table.table import LatencyTable
 from tests.dmask_mobile.cli.commands import command_named, commands
 from tests.dmask_mobile.report.factory import whole_run
 from tests.json_schemas import FOLDER, described, schema_of
@@ -65,3 +73,23 @@ def test_what_is_printed_is_as_its_schema_says(
 def test_a_key_that_no_schema_has_is_found() -> None:
     with pytest.raises(jsonschema.ValidationError, match="'more' was unexpected"):
         described("plot", '{"picture": "a.png", "more": 1}')
+
+
+@pytest.mark.parametrize("command", ["verify", "demo", "profile", "search", "export", "test"])
+def test_results_of_long_commands_are_as_their_schemas_say(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Printed from records, without the work before them."""
+    folder, space = whole_run(tmp_path / "run"), load_space("demo")
+    if command in ("verify", "demo"):
+        with pytest.raises(typer.Exit):
+            show_verification(Verification.read(folder.verification_path), "runs/a", as_json=True)
+    elif command == "profile":
+        show_table(LatencyTable.read(write_table(tmp_path / "table.jsonl", space)), space, as_json=True)
+    elif command == "search":
+        print_json(folder.result().to_dict())
+    elif command == "export":
+        print_json([artifact.to_dict() for artifact in folder.artifacts()])
+    else:
+        print_json(accuracy_json(AccuracyRecord.read(folder.test_path)))
+    described(command, capsys.readouterr().out)
