@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latency_tables.diagnosis.doctor import Finding
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-Hosts = Annotated[list[str] | None, typer.Argument(metavar="[ssh:HOST]...", help="Machines to look at by ssh.")]
+Hosts = Annotated[list[str] | None, typer.Argument(metavar="ssh:HOST", help="Machines to look at by ssh.")]
 HostPython = Annotated[str, typer.Option(help="The command on these machines that is a Python with the runtimes.")]
 
 

@@ -49,16 +49,27 @@ def test_every_example_is_a_command_that_can_be_given(words: tuple[str, ...]) ->
         command.make_context("dmask", given)
 
 
-@pytest.mark.parametrize("words", [("search",), ("devices",)], ids=" ".join)
-def test_help_shows_brackets_and_the_whole_example(
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_help_cuts_nothing_off_in_80_columns(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The example, every option and each word of what it does."""
     monkeypatch.setenv("COLUMNS", "80")
     assert exit_status_of_command([*words, "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"Example: {examples_of(command_named(words).callback)[0]}" in said
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    said = " ".join(" ".join(lines).replace("│", " ").split())
+    command = command_named(words)
+    example = next(line for line in examples_of(command.callback) if line.startswith(f"dmask {' '.join(words)}"))
+    assert f"Example: {example}" in said
     assert "[/bold]" not in said
-    assert {"search": "glyphs[:FONTS]", "devices": "[ssh:HOST]"}[words[0]] in said
+    for parameter in command.params:
+        for name in (*parameter.opts, *parameter.secondary_opts):
+            assert (parameter.metavar or name if parameter.param_type_name == "argument" else name) in said
+        assert set((parameter.help or "").split()) <= set(said.split())
+    assert words != ("search",) or "--loss <name> What the gates minimize" in said
+    assert words != ("search",) or "[default: budget] [one of: budget, fbnet, linear]" in said
 
 
 @pytest.mark.parametrize(("shell", "line"), [("bash", "complete -o default -F"), ("zsh", "#compdef dmask")])
