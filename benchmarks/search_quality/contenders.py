@@ -16,8 +16,8 @@ from search_quality.jobs import choose_again, search, search_identity, search_un
 AT_ONCE = 8  # networks of a ranked list that are measured together
 SCALED_AT_ONCE = 3
 STEPS = tuple(0.01 * step for step in (0, -1, 1, -2, 2, -3, 3, -4, 4))  # around a corrected budget
-MULTIPLIERS = tuple(np.geomspace(0.1, 2, 10).tolist())
-NEAR_MULTIPLIERS = (1.0, 0.98, 1.02, 0.96, 1.04)
+MULTIPLIERS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+NEAR_MULTIPLIERS = (1.0, 0.97, 1.03)
 
 
 class Tried(NamedTuple):

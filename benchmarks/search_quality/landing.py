@@ -15,7 +15,7 @@ from search_quality.bench import Bench, Network
 from search_quality.children import within
 from search_quality.contenders import Contender, Proposal, Tried
 from search_quality.measuring import measure
-from search_quality.once import CpuClock, Result, folder_of, once
+from search_quality.once import CpuClock, Result, cpu_seconds, folder_of, once
 
 DRAWS_PER_CHILD = 5  # random children that are measured for each one that is kept
 
@@ -64,19 +64,21 @@ def land(
     waiting = [each for each in contenders if not _is_done(bench, identities[each.key])]
     tried: dict[str, list[Tried]] = {each.key: [] for each in waiting}
     seconds = dict.fromkeys(tried, 0.0)
-    for attempt in range(measuring.attempts):
+    for attempt in range(measuring.attempts if waiting else 0):
         proposed = list(pool.map(_propose, waiting, [tried[each.key] for each in waiting]))
-        new = _measured(bench, references, [proposals for proposals, _ in proposed])
+        start = cpu_seconds()
+        new, apart = _measured(bench, references, [proposals for proposals, _ in proposed])
+        measuring_seconds = (cpu_seconds() - start) / len(waiting)
         left = []
         for contender, found, (_, taken) in zip(waiting, new, proposed, strict=True):
             history = tried[contender.key]
             history += found
-            seconds[contender.key] += taken
+            seconds[contender.key] += taken + measuring_seconds
             near = [each for each in found if abs(each.ratio - 1) <= measuring.tolerance]
             if near or not found or attempt + 1 == measuring.attempts:
                 chosen = near[0] if near else min(history, key=lambda each: abs(each.ratio - 1))
                 content = {"network": chosen.network.model_dump(), "ratio": chosen.ratio, "tried": len(history)}
-                content["proposing_cpu_seconds"] = seconds[contender.key]
+                content |= {"choosing_cpu_seconds": seconds[contender.key], "disagreement": apart}
                 _keep(bench, identities[contender.key], content)
             else:
                 left.append(contender)
@@ -86,14 +88,17 @@ def land(
     return {each.key: once(bench.work, "land", identities[each.key], _not_done) for each in contenders}
 
 
-def _measured(bench: Bench, references: Sequence[Network], proposed: list[list[Proposal]]) -> list[list[Tried]]:
-    """The proposals with what was measured of them."""
+def _measured(
+    bench: Bench, references: Sequence[Network], proposed: list[list[Proposal]]
+) -> tuple[list[list[Tried]], float]:
+    """The proposals with what was measured of them, and by how much the passes of that disagree."""
     flat = [proposal.network for proposals in proposed for proposal in proposals]
     if not flat:
-        return [[] for _ in proposed]
-    ms = measure(bench, [*references, *flat]).ms
+        return [[] for _ in proposed], 0.0
+    ms, apart, _ = measure(bench, [*references, *flat])
     wanted, taken = float(np.median(ms[: len(references)])), iter(ms[len(references) :])
-    return [[Tried(each.network, each.scale, next(taken) / wanted) for each in proposals] for proposals in proposed]
+    found = [[Tried(each.network, each.scale, next(taken) / wanted) for each in proposals] for proposals in proposed]
+    return found, apart
 
 
 def _keep(bench: Bench, identity: dict[str, Any], content: Result) -> None:

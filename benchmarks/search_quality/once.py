@@ -23,15 +23,20 @@ class CpuClock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.before: float = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
-        self.start = sum(os.times()[:4])
+        self.start = cpu_seconds()
 
     def seconds(self) -> float:
         """So far, with those of child processes that have ended."""
-        return self.before + sum(os.times()[:4]) - self.start
+        return self.before + cpu_seconds() - self.start
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if stage != "epoch":  # a step within one
             write_atomically(self.path, json.dumps({"seconds": self.seconds()}))
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those of its child processes that have ended."""
+    return sum(os.times()[:4])
 
 
 def key_of(identity: Mapping[str, Any]) -> str:

@@ -61,6 +61,9 @@ def _block(setting: str, name: str, content: dict[str, Any]) -> list[str]:
         lines.append(f"  {best:20} {equal['mean']:7.2%} {'':6} {'':7}   {_told(equal['gain'])}")
         taus = ", ".join("-" if tau is None else f"{tau:+.2f}" for tau in figures["kendall_tau"])
         lines.append(f"  ours among the random children: percentile {figures['percentile']:.0f}; Kendall tau {taus}")
+    if measured["out_of_reach"]:
+        told = ", ".join(f"{key} ({ratio:.2f} times)" for key, ratio in measured["out_of_reach"].items())
+        lines.append(f"  left out, as no scale leads to the budget: {told}")
     lines.append(
         f"  latencies within {measured['largest_deviation']:.1%} of {measured['typical_ms']:.4f} ms{noisy};"
         f" a search costs {content['search_cost']:.2f} trainings; {content['core_minutes']['all']:.0f} core-minutes"

@@ -96,17 +96,19 @@ class Measuring(Record):
     """How latencies are measured, and how alike they must be.
 
     ``tolerance``: the measured latency of a contender may lie so far from the median of the random children, as a
-    share; ``attempts``: choices of each contender before the nearest one is taken. A pass measures every network
-    ``rounds`` times for ``seconds``; passes are repeated, at most ``passes`` times, until two of them agree within
-    ``agreement`` on 90% of the networks.
+    share; ``attempts``: choices of each contender before the nearest one is taken; a scaled network that then deviates
+    by more than ``out_of_reach`` is left out: its way of scaling does not lead to the budget. A pass measures every
+    network ``rounds`` times for ``seconds``; passes are repeated, at most ``passes`` times, until two of them agree
+    within ``agreement`` on 90% of the networks.
     """
 
     tolerance: float = Field(default=0.01, gt=0, lt=1)
     attempts: PositiveInt = 5
+    out_of_reach: float = Field(default=0.05, gt=0)
     rounds: PositiveInt = 5
     seconds: PositiveFloat = 0.05
     agreement: float = Field(default=0.01, gt=0, lt=1)
-    passes: int = Field(default=6, ge=2)
+    passes: int = Field(default=4, ge=2)
     profile_minutes: PositiveFloat = 6.0
 
 
@@ -192,7 +194,7 @@ TINY = Protocol(
     trainings=1,
     random_children=2,
     ungated=Ungated(evaluations=3, images=50, recalibration_images=50, population=2, sample=2),
-    measuring=Measuring(attempts=1, rounds=1, seconds=0.01, passes=2, agreement=0.5, profile_minutes=1),
+    measuring=Measuring(attempts=1, out_of_reach=9, rounds=1, seconds=0.01, passes=2, agreement=0.5, profile_minutes=1),
 )  # fmt: skip
 """Every step once, in seconds: for tests of the harness. Its figures mean nothing."""
 

@@ -30,6 +30,7 @@ def summarized(outcome: Outcome) -> dict[str, Any]:
             "noisy": outcome.session["noisy"],
             "disagreement": outcome.session["disagreement"],
             "largest_deviation": max(abs(entry.ratio - 1) for entry in entries),
+            "out_of_reach": outcome.left_out,
             "deviations": {entry.key: entry.ratio - 1 for entry in entries},
         },
         "networks": [entry.model_dump(mode="json") for entry in entries],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import NamedTuple
@@ -30,13 +30,16 @@ MOBILENETS = ("small", "large")
 
 
 class Outcome(NamedTuple):
-    """What one setting gave; ``spent``: CPU seconds by kind of work."""
+    """What one setting gave; ``left_out``: latencies of scaled networks that do not reach the budget, as a share of the
+    median random child's; ``spent``: CPU seconds by kind of work.
+    """
 
     bench: Bench
     entries: list[Entry]
     searches: list[Result]
     ranks: list[Result]
     session: Result
+    left_out: dict[str, float]
     spent: dict[str, float]
 
 
@@ -118,15 +121,24 @@ def compare(bench: Bench, pool: Executor, spent: dict[str, float]) -> Outcome:
     trained = [future.result() for future in random_trainings]  # nothing else runs from here on
     say(f"{name}: measuring {len(contenders)} contenders")
     landed = land(contenders, randoms, bench, pool)
-    networks = {each.key: Network.model_validate(landed[each.key]["network"]) for each in contenders}
+    left_out = out_of_reach({key: result["ratio"] for key, result in landed.items()}, protocol.measuring.out_of_reach)
+    networks = {
+        each.key: Network.model_validate(landed[each.key]["network"]) for each in contenders if each.key not in left_out
+    }
     session = _session(bench, {**{job.key: job.network for job in jobs}, **networks})
-    spent["measuring"] += _seconds(landed.values()) + session["cpu_seconds"]
-    spent["choosing again"] = sum(result["proposing_cpu_seconds"] for result in landed.values())
+    spent["measuring"] += session["cpu_seconds"]
+    spent["choosing by measured latency"] = sum(result["choosing_cpu_seconds"] for result in landed.values())
     say(f"{name}: training what was chosen")
     entries = [_entry(bench, session, [job], [result]) for job, result in zip(jobs, trained, strict=True)]
     entries += _trained(bench, session, networks, pool)
     spent["training"] = sum(training.cpu_seconds for entry in entries for training in entry.trainings)
-    return Outcome(bench, entries, results, ranks, session, spent)
+    return Outcome(bench, entries, results, ranks, session, left_out, spent)
+
+
+def out_of_reach(ratios: Mapping[str, float], most: float) -> dict[str, float]:
+    """Of the scaled networks those that deviate by more than ``most``; a search is compared whatever it chose."""
+    scaled = {key: ratio for key, ratio in ratios.items() if key.startswith(("uniform", "mobilenetv3"))}
+    return {key: ratio for key, ratio in scaled.items() if abs(ratio - 1) > most}
 
 
 def _submitted(bench: Bench, jobs: Sequence[Job], pool: Executor) -> list[Future[Result]]:

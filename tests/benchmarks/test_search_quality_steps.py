@@ -15,6 +15,7 @@ from search_quality.images import at_most, divided
 from search_quality.measuring import Measured, disagreement
 from search_quality.once import CpuClock, Result, once
 from search_quality.protocol import QUICK
+from search_quality.whole import out_of_reach
 
 from dmask_mobile.data.arrays import ArrayExamples
 from dmask_mobile.search.settings import SearchSettings
@@ -58,6 +59,11 @@ def test_a_machine_that_became_slower_as_a_whole_agrees_with_itself() -> None:
     first = np.linspace(1, 2, 20)
     assert disagreement(first, 1.3 * first) == pytest.approx(0)
     assert disagreement(first, np.where(np.arange(20) % 3 == 0, 1.05, 1.0) * first) == pytest.approx(0.05)
+
+
+def test_a_scaled_network_that_does_not_reach_the_budget_is_left_out() -> None:
+    ratios = {"uniform-widths": 1.22, "uniform-depth": 1.01, "mobilenetv3-large": 0.9, "searched-0": 1.3}
+    assert out_of_reach(ratios, 0.05) == {"uniform-widths": 1.22, "mobilenetv3-large": 0.9}
 
 
 @dataclass(frozen=True)
