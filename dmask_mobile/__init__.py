@@ -1,9 +1,10 @@
 """Hardware-aware search and deployment of vision networks for phones.
 
-The chain from a device to a verified model, one function a step:
+The chain from a space to a verified model, one function a step (the settings are those of a first try, far too short):
 
 >>> import dmask_mobile as dm
->>> run = dm.search("demo", "folder:photos", {"macs": 1.5e6}, "runs/a", settings=dm.SearchSettings(epochs=1))
+>>> short = dm.SearchSettings(epochs=1, min_gate_steps=20)
+>>> run = dm.search("demo", "folder:photos", {"macs": 1.5e6}, "runs/a", settings=short)
 >>> accuracy = dm.train(run, settings=dm.TrainSettings(epochs=1))
 >>> artifacts = dm.export(run, "onnx")
 >>> dm.verify(run).passed
@@ -12,7 +13,6 @@ True
 
 import importlib
 import os
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,11 +56,7 @@ if TYPE_CHECKING:
         write_card,
     )
 
-try:
-    __version__ = version("dmask-mobile")
-except PackageNotFoundError:  # a source tree that was not installed
-    __version__ = "0+not.installed"
-
+__version__: str
 __all__ = [
     "DataOptions",
     "DataSource",
@@ -114,7 +110,18 @@ for _folder in ("report", "search", "sweep"):
     globals().pop(_folder, None)
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes as long to load as all the rest here
+
+    try:
+        return version("dmask-mobile")
+    except PackageNotFoundError:  # a source tree that was not installed
+        return "0+not.installed"
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from dmask_mobile import api

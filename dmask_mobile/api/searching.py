@@ -51,8 +51,8 @@ def search(
 ) -> Run:
     """The run with the child that a search of ``space`` found; goes on with an unfinished search in its folder.
 
-    >>> settings = dm.SearchSettings(epochs=1)
-    >>> run = dm.search(dm.load_space("demo"), "folder:photos", {"macs": 1.5e6}, "runs/b", settings=settings)
+    >>> short = dm.SearchSettings(epochs=1, min_gate_steps=20)
+    >>> run = dm.search(dm.load_space("demo"), "folder:photos", {"macs": 1.5e6}, "runs/b", settings=short)
     >>> run.search_result.costs[0] <= 1.5e6
     True
 

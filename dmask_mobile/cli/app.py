@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dmask_mobile import __version__
+import dmask_mobile
 from dmask_mobile.cli.card_commands import card
 from dmask_mobile.cli.console import show_logs
 from dmask_mobile.cli.deploy_commands import export, verify
@@ -65,5 +65,5 @@ def common(
         os.environ["DMASK_DEBUG"] = "1"
     show_logs(debug=debug, quiet=quiet)
     if version:
-        typer.echo(__version__)
+        typer.echo(dmask_mobile.__version__)
         raise typer.Exit

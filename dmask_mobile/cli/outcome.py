@@ -16,7 +16,7 @@ from pathlib import Path
 
 import typer
 
-from dmask_mobile import __version__
+import dmask_mobile
 from dmask_mobile.cli.app import app
 from dmask_mobile.cli.console import tell
 from dmask_mobile.cli.signals import SignalError, check_signals, raised_signals
@@ -91,8 +91,8 @@ def _show_error(error: Exception | SystemExit) -> int:
     reason = _reason(error)
     if reason is None:
         tell(
-            f"this is a fault of dmask-mobile {__version__}: {type(error).__name__}: {shown(error)}; to report it, run"
-            " the command again as 'dmask --debug ...' and send what it prints, with the output of 'dmask doctor'",
+            f"this is a fault of dmask-mobile {dmask_mobile.__version__}: {type(error).__name__}: {shown(error)};"
+            " to report it, run the command again as 'dmask --debug ...' and send what it prints, with the output of 'dmask doctor'",
             style="red",
         )
         return OUR_FAULT
