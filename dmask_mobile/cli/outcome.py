@@ -92,7 +92,8 @@ def _show_error(error: Exception | SystemExit) -> int:
     if reason is None:
         tell(
             f"this is a fault of dmask-mobile {dmask_mobile.__version__}: {type(error).__name__}: {shown(error)};"
-            " to report it, run the command again as 'dmask --debug ...' and send what it prints, with the output of 'dmask doctor'",
+            " to report it, run the command again as 'dmask --debug ...' and send what it prints, with the output of"
+            " 'dmask doctor'",
             style="red",
         )
         return OUR_FAULT
