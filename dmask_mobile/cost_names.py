@@ -92,7 +92,8 @@ def named_tables(tables: AnyPaths) -> dict[str, Path]:
     named = {path.stem: table_path(path) for path in paths}
     if len(named) < len(paths):
         raise DmaskError(
-            f"two tables of one name: {', '.join(map(str, paths))}", "rename one: budgets name them, latency@NAME"
+            f"two tables have the same name: {', '.join(map(str, paths))}",
+            "rename one: budgets refer to tables by name, latency@NAME",
         )
     return named
 
@@ -135,7 +136,7 @@ def cost_model(
             return cost
     if name.partition(TABLE_SEPARATOR)[0] != "latency":
         names = ", ".join(["latency", *(cost.name for cost in known)])
-        raise DmaskError(f"no cost '{name}'", f"there are {names}; bring your own with --cost module:Class")
+        raise DmaskError(f"no cost '{name}'", f"there are {names}; add your own with --cost module:Class")
     path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
@@ -194,7 +195,9 @@ def _table_of(cost: str, tables: Mapping[str, Path]) -> Path:
         raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
     name = cost.partition(TABLE_SEPARATOR)[2]
     if not name and len(tables) > 1:
-        raise DmaskError(f"'{cost}' of which table? There are {', '.join(tables)}", f"say {cost}@{next(iter(tables))}")
+        raise DmaskError(
+            f"'{cost}' must name one of the tables {', '.join(tables)}", f"give {cost}@{next(iter(tables))}"
+        )
     if name and name not in tables:
         raise DmaskError(
             f"no table '{name}' for the budget {cost}", f"give --table; the tables are {', '.join(tables)}"

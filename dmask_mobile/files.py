@@ -54,7 +54,7 @@ def parse_json(text: str | bytes) -> Any:
     """The value of JSON text.
 
     Raises:
-        ValueError: for anything that is not JSON, for a key that stands twice in one object (``json`` would keep the
+        ValueError: for anything that is not JSON, for a key that appears twice in one object (``json`` would keep the
             last one and say nothing), for NaN and infinity, and for nesting beyond what Python can parse.
     """
     try:
@@ -67,8 +67,8 @@ def parse_yaml(text: str) -> Any:
     """The value of YAML text, with safe types only.
 
     Raises:
-        ValueError: for anything that is not YAML, with line and column; for a key that stands twice in one mapping, and
-            for aliases that write out to more than `MAX_YAML_NODES` values or contain themselves.
+        ValueError: for anything that is not YAML, with line and column; for a key that appears twice in one mapping;
+            for aliases that expand to more than `MAX_YAML_NODES` values or contain themselves.
     """
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"it has {len(text):,} characters, at most {MAX_YAML_BYTES:,} of YAML are read")
@@ -146,7 +146,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key '{shown(twice)}' stands twice")
+        raise ValueError(f"key '{shown(twice)}' appears twice")
     return found
 
 
@@ -167,12 +167,12 @@ def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys:
                 where = f"line {key.start_mark.line + 1}, column {key.start_mark.column + 1}"
-                raise ValueError(f"{where}: key '{shown(key.value)}' stands twice")
+                raise ValueError(f"{where}: key '{shown(key.value)}' appears twice")
             keys.add((key.tag, str(key.value)))
         count += sum(_num_nodes(part, known) for pair in node.value for part in pair)
     elif isinstance(node, yaml.SequenceNode):
         count += sum(_num_nodes(part, known) for part in node.value)
     if count > MAX_YAML_NODES:
-        raise ValueError(f"it stands for more than {MAX_YAML_NODES:,} values")
+        raise ValueError(f"its aliases expand to more than {MAX_YAML_NODES:,} values")
     known[id(node)] = count
     return count

@@ -20,7 +20,7 @@ class StoppedError(Exception):
     def __init__(self, signal_number: int, what: str) -> None:
         super().__init__(
             f"{what} stopped by {signal.Signals(signal_number).name}; everything up to the last step is kept;"
-            " start the same command again to go on"
+            " start the same command again to continue"
         )
         self.signal_number = signal_number
 

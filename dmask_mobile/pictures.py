@@ -31,7 +31,7 @@ def check_picture(path: Path) -> None:
             with path.open("rb") as file:
                 ours = MARKS[path.suffix.lower()].encode() in file.read(4096)
         if not ours:
-            raise DmaskError(f"'{path}' exists and is no picture that dmask-mobile drew", "give another file")
+            raise DmaskError(f"'{path}' exists and is not a picture that dmask-mobile drew", "give another file")
 
 
 def save_picture(figure: Figure, path: Path) -> None:

@@ -186,11 +186,11 @@ class RunFolder:
         """``run.json``.
 
         Raises:
-            DmaskError: when the folder is no run folder.
+            DmaskError: when the folder is not a run folder.
         """
         if not self.record_path.exists():
             raise DmaskError(
-                f"'{self.path}' is no run folder: it has no run.json", "start one: dmask search ... -o RUN"
+                f"'{self.path}' is not a run folder: it has no run.json", "start one: dmask search ... -o RUN"
             )
         return RunRecord.read(self.record_path)
 
@@ -205,7 +205,7 @@ class RunFolder:
             raise DmaskError(f"'{self.path}' holds no finished search", "finish it: dmask search ... -o RUN")
         result = SearchResultRecord.read(self.search_result)
         if problem := result.misfit(space):
-            raise DmaskError(f"'{self.search_result}' is no result for the space of run.json: {problem}", _RESTORE)
+            raise DmaskError(f"'{self.search_result}' is not a result for the space of run.json: {problem}", _RESTORE)
         child = space.child(result.choice)
         if child.digest() != self.child().digest():
             raise DmaskError(

@@ -120,14 +120,14 @@ def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Gold
         return GoldenFinding(None, 0.0, f"no golden pair '{FOLDER}/{path.name}'; export the model again")
     record = GoldenRecord.read(path)
     if record.artifact_sha256 != artifact.sha256 or record.artifact != artifact.path:
-        return GoldenFinding(None, record.output_tolerance, "the golden pair is of another file; export it again")
+        return GoldenFinding(None, record.output_tolerance, "the golden pair belongs to another file; export it again")
     image = _read_input(record, path.with_name(record.input))
     try:
         (scores,) = model.run(image).values()
         found, expected = scores.flatten(), torch.tensor(record.output)
         if found.shape != expected.shape:
             raise ValueError(f"it gives {len(found)} scores, the golden output has {len(expected)}")
-    except Exception as error:  # runtimes raise each their own
+    except Exception as error:  # each runtime raises its own
         reason = " ".join(str(error).split())
         return GoldenFinding(None, record.output_tolerance, f"the model does not run on its golden input: {reason}")
     largest = (found - expected).abs().max().nan_to_num(math.inf).item()
@@ -144,7 +144,7 @@ def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, pl
             return ""
     except (OSError, BadImageError) as error:
         return f"'{record.photo}' does not open: {error}"
-    return f"the golden input is not what '{record.photo}' becomes"
+    return f"the golden input is not what the preprocessing makes of '{record.photo}'"
 
 
 def golden_stem(artifact: Artifact) -> str:

@@ -128,7 +128,7 @@ def export_child(
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise DmaskError(
             f"{description.model_format} {description.precision} does not convert: {reason}",
-            "see it whole with dmask --debug export ...; the other formats do not depend on it",
+            "see the whole error with dmask --debug export ...; the other formats do not depend on it",
         ) from error
     return artifact
 

@@ -64,6 +64,6 @@ def _can_write() -> bool:
 def shortage(reason: str) -> DmaskError:
     """The error for work that such a failure ends."""
     return DmaskError(
-        f"this machine cannot go on: {reason}",
-        "free disk space, memory or file handles; everything up to now is kept, and the same command goes on",
+        f"this machine cannot continue: {reason}",
+        "free disk space, memory or file handles; everything up to now is kept, and the same command continues",
     )

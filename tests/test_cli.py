@@ -109,7 +109,7 @@ def test_a_table_of_another_precision(folder: Path, table: Path, tmp_path: Path)
 def test_table_whose_last_line_is_cut_off(folder: Path, table: Path) -> None:
     table.write_text(table.read_text()[:-30])
     assert_refused(
-        dmask("table", "show", table, cwd=folder), "the last one, is cut off", "it drops that line and goes on"
+        dmask("table", "show", table, cwd=folder), "the last one, is incomplete", "it drops that line and continues"
     )
 
 
@@ -147,7 +147,7 @@ def test_corrupt_child(folder: Path, tmp_path: Path) -> None:
 
 def test_export_of_something_unknown(folder: Path) -> None:
     done = dmask("export", "resnet", cwd=folder)
-    assert_refused(done, "'resnet' is no run folder, no child.json and no network's name", "fbnetv2_f1")
+    assert_refused(done, "'resnet' is not a run folder, no child.json and no network's name", "fbnetv2_f1")
 
 
 def test_export_format_that_is_not_there(folder: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_option_out_of_range(folder: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run(folder: Path, tmp_path: Path) -> None:
     for command in ("train", "verify", "export"):
-        assert_refused(dmask(command, tmp_path, cwd=folder), "is no run folder: it has no run.json")
+        assert_refused(dmask(command, tmp_path, cwd=folder), "is not a run folder: it has no run.json")
 
 
 def test_a_full_disk(folder: Path, tmp_path: Path) -> None:

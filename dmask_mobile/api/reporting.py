@@ -63,7 +63,7 @@ def status(run: AnyPath) -> RunStatus:
     'dmask export runs/b'
 
     Raises:
-        DmaskError: when it is no run folder, or one of its files is damaged.
+        DmaskError: when it is not a run folder, or one of its files is damaged.
     """
     from dmask_mobile.report.status import status_of
     from dmask_mobile.run import RunFolder

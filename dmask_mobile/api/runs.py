@@ -39,7 +39,7 @@ class Run(os.PathLike[str]):
     (['coreml', 'onnx'], True)
 
     Args:
-        path: the folder; properties raise a `DmaskError` when it is no run folder.
+        path: the folder; properties raise a `DmaskError` when it is not a run folder.
     """
 
     def __init__(self, path: AnyPath) -> None:

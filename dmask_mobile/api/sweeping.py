@@ -52,7 +52,7 @@ def sweep(
     """Searches and trains every combination of ``budgets`` with every seed; returns the points and their Pareto front.
 
     Each run has a run folder of its own below ``folder/runs``, made by the commands ``dmask search`` and ``dmask
-    train`` in processes of their own. Called again with the same settings, it goes on where it stopped. A run that
+    train`` in processes of their own. Called again with the same settings, it continues where it stopped. A run that
     fails is tried again once, and then named in the record's ``failed``.
 
     Args:

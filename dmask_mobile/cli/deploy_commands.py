@@ -179,7 +179,7 @@ def _run_of(source: str, output: Path | None) -> Path:
 
         if source not in named_children():
             raise DmaskError(
-                f"'{source}' is no run folder, no child.json and no network's name",
+                f"'{source}' is not a run folder, no child.json and no network's name",
                 f"the names are {', '.join(named_children())}",
             )
         child = named_child(source)

@@ -223,4 +223,4 @@ def accuracy_summary(found: AccuracyRecord) -> Iterator[str]:
     if found.num_skipped:
         yield f"left out {found.num_skipped:,} test images that do not decode"
     if found.times_opened > 1 and found.split == "test":
-        yield f"the test split was opened {found.times_opened} times for this run: choose nothing by it"
+        yield f"the test split was opened {found.times_opened} times for this run: do not choose between networks by it"

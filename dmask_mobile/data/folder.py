@@ -58,7 +58,7 @@ class FolderSource:
             unknown = sorted(classes.keys() - train.keys())
             if unknown:
                 raise DmaskError(
-                    f"'{self.root}': the {split} split has the class '{unknown[0]}', which the train split lacks",
+                    f"'{self.root}': the {split} split has the class '{unknown[0]}', which is not in the train split",
                     "give the splits the same classes",
                 )
         return tuple(sorted(train))
@@ -71,7 +71,7 @@ class FolderSource:
         empty = [name for name, files in found.items() if not files]
         if empty:
             raise DmaskError(
-                f"'{root / empty[0]}' holds no image", "put the images of that class into it, or take the folder away"
+                f"'{root / empty[0]}' holds no image", "put the images of that class into it, or remove the folder"
             )
         if not found:
             raise DmaskError(f"'{root}' holds no images by class", "put the images of each class into a folder")
@@ -96,7 +96,7 @@ class FolderSource:
         while waiting:
             place = waiting.pop()
             if _identity(place) in known:
-                self.skipped["link to a folder that is there already"] += 1
+                self.skipped["link to a folder that is read anyway"] += 1
                 continue
             known.add(_identity(place))
             for entry in _entries(place):
@@ -121,7 +121,7 @@ class FolderSource:
         if first is file:
             yield file
         elif first_folder == folder:
-            self.skipped["link to an image that is there already"] += 1
+            self.skipped["link to an image that is read anyway"] += 1
         else:
             raise DmaskError(f"'{file}' and '{first}' are one file in two classes or splits", "keep one of them")
 

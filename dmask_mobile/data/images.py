@@ -92,7 +92,7 @@ class Pictures(Dataset[Tensor | Undecodable]):
             for picture in bad.values():
                 raise DmaskError(
                     f"image '{picture.name}' does not decode: {picture.reason}",
-                    "take it away or repair it; --skip-bad leaves such images out",
+                    "remove or repair it; --skip-bad leaves such images out",
                 )
             yield images
 

@@ -160,11 +160,11 @@ def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Exa
         lacking = sorted(present[split] - present["train"])
         if lacking:
             raise DmaskError(
-                f"data '{spec}': the {split} split has the class '{class_names[lacking[0]]}', which train lacks",
+                f"data '{spec}': the {split} split has the class '{class_names[lacking[0]]}', which is not in train",
                 "give the splits the same classes",
             )
         if not len(splits[split].labels):
-            raise DmaskError(f"data '{spec}': the {split} split is empty", "put images into it, or take it away")
+            raise DmaskError(f"data '{spec}': the {split} split is empty", "put images into it, or remove it")
     if "val" not in splits and max(counts["train"]) < 2:
         raise DmaskError(
             f"data '{spec}' has one image a class and no val split", "give two images of a class or a val split"

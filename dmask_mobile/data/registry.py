@@ -46,7 +46,7 @@ def open_source(data: str | DataSource) -> DataSource:
     name, _, argument = spec.partition(":")
     if name in SOURCES:
         if name in NEEDS_ARGUMENT and not argument:
-            raise DmaskError(f"data '{spec}' does not say where it lies", HOW_TO_NAME)
+            raise DmaskError(f"data '{spec}' does not say where the files are", HOW_TO_NAME)
         return SOURCES[name](argument)
     if Path(spec).is_dir():
         return FolderSource(spec)

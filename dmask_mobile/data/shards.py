@@ -148,7 +148,7 @@ def index_shard(shard: Path) -> list[Member]:
                 if last != suffix.lower() and (f".{last}" in SUFFIXES or last == "cls"):
                     strange = f"'{info.name}' has a dot in its key"
                 elif key in (images if f".{last}" in SUFFIXES else labels if last == "cls" else ()):
-                    strange = f"'{key}' stands twice"
+                    strange = f"'{key}' appears twice"
                 elif f".{last}" in SUFFIXES:
                     images[key] = (info.offset_data, info.size)
                 elif last == "cls":

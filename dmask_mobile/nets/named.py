@@ -26,6 +26,6 @@ def named_child(name: str) -> ChildSpec:
         DmaskError: for a name that is not in `named_children`.
     """
     if name not in named_children():
-        raise DmaskError(f"no network named '{name}'", f"the named ones are {', '.join(named_children())}")
+        raise DmaskError(f"no network named '{name}'", f"the published networks are {', '.join(named_children())}")
     with resources.as_file(resources.files("dmask_mobile.nets.children") / f"{name}.json") as path:
         return ChildSpec.read(path)

@@ -34,7 +34,7 @@ def _check_rising(options: tuple[float, ...]) -> None:
     if not options:
         raise ValueError("an option list must name at least one option")
     if any(low >= high for low, high in itertools.pairwise(options)):
-        raise ValueError("options must rise strictly")
+        raise ValueError("options must be strictly increasing")
 
 
 class _Options(Record):

@@ -42,7 +42,7 @@ class SweepDesign(FileRecord):
 
     @model_validator(mode="after")
     def _each_once(self) -> SweepDesign:
-        """Checks that no value and no seed stands twice: two runs would share a folder."""
+        """Checks that no value and no seed appears twice: two runs would share a folder."""
         for name, values in [*self.budgets.items(), ("seeds", self.seeds)]:
             if len(set(values)) < len(values):
                 raise ValueError(f"'{shown(name)}' must hold each value once, got {shown(values)}")

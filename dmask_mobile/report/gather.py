@@ -35,7 +35,7 @@ def gather_run(folder: RunFolder, tables: Sequence[TableView]) -> RunView:
         tables: its latency tables and what they say of its child.
 
     Raises:
-        DmaskError: when it is no run folder, has no child yet, or one of its files is damaged. A file that an older
+        DmaskError: when it is not a run folder, has no child yet, or one of its files is damaged. A file that an older
             dmask-mobile wrote in a form that is not read any more is left out, and the page says so.
     """
     record, child = folder.record(), folder.child()
@@ -164,7 +164,11 @@ def _accuracies(folder: RunFolder, record: RunRecord, notes: list[str]) -> tuple
             notes.append(f"{path.name} is about other weights than the run has now, and is left out: dmask test RUN")
             continue
         opened = found.times_opened if found.split == "test" else 1
-        note = f"The test split was opened {opened} times for this run: choose nothing by it." if opened > 1 else ""
+        note = (
+            f"The test split was opened {opened} times for this run: do not choose between networks by it."
+            if opened > 1
+            else ""
+        )
         views.append(accuracy_view(found, f"'{path}'", note))
     return tuple(views)
 
@@ -221,7 +225,7 @@ def _missing(view: RunView, record: RunRecord, folder: RunFolder) -> dict[Sectio
     if not any(table.blocks for table in view.tables):
         found["latency"] = found["prediction"] = _no_latency(view)
     if view.history is None and record.space is None:
-        found["gates"] = Missing(why="No search made this network, so that there are no gates to show.")
+        found["gates"] = Missing(why="No search made this network, so there are no gates to show.")
     elif view.history is None:
         found["gates"] = Missing(why="The log of the search, search/metrics.jsonl, is not in the run folder.")
     if not view.accuracies:
@@ -236,7 +240,7 @@ def _missing(view: RunView, record: RunRecord, folder: RunFolder) -> dict[Sectio
 
 def _no_latency(view: RunView) -> Missing:
     if view.tables:
-        return Missing(why=f"The latency table does not tell this: {view.tables[0].problem}")
+        return Missing(why=f"The latency table does not have this: {view.tables[0].problem}")
     return Missing(
         why="This run has no latency table. A search that is given one keeps a copy of it.",
         commands=(

@@ -87,7 +87,7 @@ def _read(path: Path) -> list[_Epoch]:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise DmaskError(
-            f"cannot read '{path}': {error}", "restore it, or remove it: the report does without"
+            f"cannot read '{path}': {error}", "restore it, or remove it: the report leaves it out"
         ) from None
     lines, found = text.split("\n"), []
     for number, line in enumerate(lines[:-1], start=1):  # the last one ends without a line break: it is cut off
@@ -96,7 +96,7 @@ def _read(path: Path) -> list[_Epoch]:
         except (ValueError, RecursionError) as error:
             reason = describe_validation_error(error) if isinstance(error, ValidationError) else shown(error)
             raise DmaskError(
-                f"'{path}', line {number}: {reason}", "restore it, or remove it: the report does without"
+                f"'{path}', line {number}: {reason}", "restore it, or remove it: the report leaves it out"
             ) from None
     return found
 

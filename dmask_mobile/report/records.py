@@ -161,7 +161,7 @@ class ArtifactView(Record):
 
 
 class Confusion(Record):
-    """Two classes that are taken for each other: ``count`` images of ``true`` were called ``predicted``."""
+    """Two classes that are confused: ``count`` images of ``true`` were predicted as ``predicted``."""
 
     true: str
     predicted: str

@@ -35,7 +35,7 @@ def check_page(path: Path) -> None:
         with path.open("rb") as file:
             ours = MARK.encode() in file.read(SEARCHED_BYTES)
     if not ours:
-        raise DmaskError(f"'{path}' exists and is no report of dmask-mobile", "give another file with -o")
+        raise DmaskError(f"'{path}' exists and is not a report of dmask-mobile", "give another file with -o")
 
 
 def write_page(report: Report, path: Path) -> None:

@@ -39,7 +39,7 @@ def status_of(folder: RunFolder) -> RunStatus:
     """What a run folder holds.
 
     Raises:
-        DmaskError: when it is no run folder, or one of its files is damaged.
+        DmaskError: when it is not a run folder, or one of its files is damaged.
     """
     record = folder.record()
     child = folder.child() if folder.child_path.exists() else None
@@ -80,7 +80,7 @@ def _train(folder: RunFolder, record: RunRecord) -> Step:
         accuracy = "" if record.accuracy is None else f"accuracy {record.accuracy:.2%} on the validation images"
         return _step(folder, "train", "done", accuracy, *data)
     if folder.train_checkpoint.exists():
-        return _step(folder, "train", "under way", "it goes on where it stopped", *data)
+        return _step(folder, "train", "under way", "it continues where it stopped", *data)
     detail = "the weights are random" if folder.weights_path.exists() else ""
     return _step(folder, "train", "open", detail, *data)
 

@@ -44,7 +44,7 @@ def headline(state: State, verdicts: Sequence[str]) -> str:
         case "failed":
             return f"Something is not as predicted ({told})."
         case "not verified":
-            return f"Nothing failed, but not everything could be looked at ({told})."
+            return f"Nothing failed, but not everything could be checked ({told})."
         case "not yet verified":
             return "No exported model has been compared with its predictions yet."
 

@@ -64,7 +64,7 @@ class SweepFolder:
                     "give the settings that it was begun with, or choose another folder with -o",
                 )
         elif others := sorted(path.name for path in self.path.iterdir() if not path.name.startswith(".")):
-            raise DmaskError(f"'{self.path}' is no sweep and holds '{others[0]}'", "choose a new folder with -o")
+            raise DmaskError(f"'{self.path}' is not a sweep and holds '{others[0]}'", "choose a new folder with -o")
         else:
             design.write(self.design_path)
         design.space.write(self.space_path)

@@ -118,7 +118,7 @@ def _own_connection(ray: Any, num_at_once: int, is_local: bool) -> Iterator[Any]
             ray.init(log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError, ConnectionError) as error:
         raise DmaskError(
-            f"Ray does not start: {shown(' '.join(str(error).split()))}", "take --engine local, or mend RAY_ADDRESS"
+            f"Ray does not start: {shown(' '.join(str(error).split()))}", "use --engine local, or correct RAY_ADDRESS"
         ) from error
     finally:
         for number, handler in handlers.items():  # Ray takes SIGTERM for itself

@@ -67,7 +67,7 @@ def take_previous(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
     """
     previous = previous_of(path)
     if not previous.exists():
-        raise DmaskError(f"there is no checkpoint before '{path}'", "go on without --previous, or with --restart")
+        raise DmaskError(f"there is no checkpoint before '{path}'", "continue without --previous, or with --restart")
     take(load_checkpoint(previous))
 
 
@@ -96,7 +96,7 @@ def go_on_from(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
             raise refused from None
         raise DmaskError(
             f"{refused.problem}; the checkpoint before it, '{previous.name}', is good",
-            "go on from that one with --previous, or begin anew with --restart",
+            "continue from that one with --previous, or begin anew with --restart",
         ) from refused
 
 
@@ -136,10 +136,10 @@ def _load_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError("it is not a regular file")
     if not zipfile.is_zipfile(path):
-        raise ValueError("it is cut off or no checkpoint of dmask-mobile")
+        raise ValueError("it is incomplete, or not a checkpoint of dmask-mobile")
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it is compressed, as no checkpoint of dmask-mobile is")
+            raise ValueError("it is compressed; checkpoints of dmask-mobile are not")
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError("it holds no named values")

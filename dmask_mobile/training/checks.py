@@ -78,7 +78,7 @@ def check_loss(loss: float, classes: int, stage: str, epoch: int, step: int) -> 
     most = EXPLODED * math.log(classes)
     if not loss <= most:  # NaN is not
         raise DmaskError(
-            f"{stage}: the loss is {loss:g} at epoch {epoch}, step {step} (at most {most:.0f} is sane);"
+            f"{stage}: the loss is {loss:g} at epoch {epoch}, step {step} (at most {most:.0f} is plausible);"
             " the last good checkpoint is kept",
             _CALMER,
         )

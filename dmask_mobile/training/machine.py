@@ -158,8 +158,8 @@ class Machine:
         rows = self.rows(torch.tensor([number], dtype=torch.int64))
         if not bool((rows == rows[0]).all()):
             raise DmaskError(
-                f"the {what} of {self.share.processes} processes have come to differ",
-                "they must run the same versions on the same kind of device; go on from the last checkpoint",
+                f"the {what} of {self.share.processes} processes differ",
+                "they must run the same versions on the same kind of device; continue from the last checkpoint",
             )
 
     def scaler_state(self) -> dict[str, float] | None:
@@ -244,7 +244,7 @@ def _check_number_format(name: str, device: torch.device) -> None:
     }
     if lacks.get(name, True):
         raise DmaskError(
-            f"mixed precision must be one that the device computes in; {device.type} does not compute in {shown(name)}",
+            f"mixed precision must be one that the device supports; {device.type} does not support {shown(name)}",
             "give --mixed-precision no, or run on a device that does",
         )
 
@@ -263,5 +263,5 @@ def _explained_loss() -> Iterator[None]:
             raise
         raise DmaskError(
             f"another process of this run has ended; its own message says why ({str(error).partition(chr(10))[0]})",
-            "start the same command again: it goes on from the last checkpoint",
+            "start the same command again: it continues from the last checkpoint",
         ) from error

@@ -83,7 +83,7 @@ def _check_field(name: str, values: Mapping[str, object]) -> None:
             f"recipe: unknown field '{shown(name)}'", f"it has {', '.join(sorted(RecipeFields.model_fields))}"
         )
     if name in values:
-        raise DmaskError(f"recipe: '{name}' is said twice", "say it once: by its option, or by --set")
+        raise DmaskError(f"recipe: '{name}' is given twice", "give it once: by its option, or by --set")
 
 
 class Trained(NamedTuple):

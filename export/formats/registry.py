@@ -69,6 +69,6 @@ def format_of(path: Path) -> Format:
         if path.suffix == found.suffix:
             return format_named(name)
     if path.is_dir():
-        raise DmaskError(f"'{path}' is no run folder: it has no run.json", "give a run folder or an exported model")
+        raise DmaskError(f"'{path}' is not a run folder: it has no run.json", "give a run folder or an exported model")
     endings = ", ".join(found.suffix for found in FORMATS.values())
-    raise DmaskError(f"'{path}' is no exported model", f"models end in {endings}")
+    raise DmaskError(f"'{path}' is not an exported model", f"models end in {endings}")

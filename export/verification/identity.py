@@ -44,7 +44,7 @@ def _of_the_file(artifact: Artifact, path: Path, model: ExportedModel) -> dict[s
     return {
         f"it has {size:,} bytes, its record says {artifact.size_bytes:,}": size != artifact.size_bytes,
         f"{unused:,} of its bytes belong to no part of the model": unused != 0,
-        f"its input and output must be called input and output, they are {found}": names not in (None, EXPECTED_NAMES),
+        f"its input and output must be named input and output, found {found}": names not in (None, EXPECTED_NAMES),
     }
 
 
@@ -73,7 +73,7 @@ def _of_the_run(inside: ModelDescription, reference: Reference) -> dict[str, boo
         "it was made from other weights than this run's": inside.weights_digest != reference.weights_digest,
         "it has other class names than this run": inside.class_names != reference.class_names,
         "it names another accuracy than this run": inside.accuracy != reference.recorded_accuracy,
-        "it normalizes otherwise than this run": any(
+        "its normalization is not that of this run": any(
             getattr(inside.preprocessing, field) != getattr(reference.preprocessing, field) for field in normalization
         ),
     }

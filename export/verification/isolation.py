@@ -78,7 +78,7 @@ class ModelProcess:
             status = self.close()
             cause = signal.Signals(-status).name if status < 0 else f"status {status}"
             raise UnresponsiveError(
-                f"'{path}': its runtime ended the process that held it ({what}, {cause})", "export it again"
+                f"'{path}': its runtime ended the process that ran it ({what}, {cause})", "export it again"
             ) from None
         if error is not None:
             raise error

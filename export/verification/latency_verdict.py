@@ -157,7 +157,7 @@ def _judge_budget(
     if ms is not None and ms > limit:
         place = "within" if ms <= limit * (1 + tolerance) else "beyond"
         note = f"over by {_percent(ms / limit - 1)}, {place} the tolerance of {_percent(tolerance)}; {note}"
-    if predicted_ms > limit * (1 + ROUNDING):  # no measurement can mend that
+    if predicted_ms > limit * (1 + ROUNDING):  # whatever is measured
         verdict, note = "failed", f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
     allowed = f"at most +{_percent(tolerance)}"
     return line_of(label, name + BUDGET_SUFFIX, "ms", limit, ms, allowed, verdict, note)
@@ -188,7 +188,7 @@ def _judge_between(
         return "passed", note
     if least > high + slack or most < low - slack:
         return "failed", note
-    return "not verified", f"uncertain by {_percent(uncertainty)}, which reaches over the limit: {note}"
+    return "not verified", f"the limit lies within the uncertainty of {_percent(uncertainty)}: {note}"
 
 
 def _measure(

@@ -204,7 +204,7 @@ def _compared(
     if artifact.precision != "fp32":  # else a converter that did nothing would pass for a quantizer
         least = MIN_ERROR[artifact.precision]
         shows = found.max_error >= least
-        reason = note if shows else f"as close as a higher precision: it is not {artifact.precision}"
+        reason = note if shows else f"as close to PyTorch as a higher precision: it is not {artifact.precision}"
         yield line("precision shows", "of range", None, found.max_error, f"at least {least:g}", shows, reason)
     low = f"{COSINE_QUANTILE:.0%} of {note} are lower"
     kept = found.cosine >= limits.min_cosine

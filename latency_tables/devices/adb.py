@@ -88,7 +88,7 @@ class AdbDevice:
         runtimes there; None where no Python runs it.
 
         Raises:
-            DmaskError: when the phone cannot be used, or is being measured on.
+            DmaskError: when the phone cannot be used, or is in use by another measurement.
         """
         adb = self._adb()
         with alone(adb.serial):
@@ -175,7 +175,7 @@ def _info(adb: Adb) -> DeviceInfo:
     script = "; ".join(f"getprop {name}" for name in PROPERTIES)
     said = adb.shell("sh", "-c", script)
     if said.status:
-        raise DmaskError(f"'{adb.serial}' is no Android phone: {said.tail()}", "reach other machines by ssh")
+        raise DmaskError(f"'{adb.serial}' is not an Android phone: {said.tail()}", "reach other machines by ssh")
     maker, model, abi, soc, release, *_ = (shown(" ".join(line.split())) for line in said.stdout.split("\n"))
     name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
     cores = _cores_of(adb).values()

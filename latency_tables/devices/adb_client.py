@@ -20,7 +20,7 @@ SECONDS = 30.0  # for what takes a moment
 PUSH_SECONDS_PER_MB = 5.0  # far slower than USB 2
 MAX_SAID_BYTES = 16 * 2**20  # of a command's output; a program that writes without an end must not fill the memory
 ENDED = re.compile(r"\n@dmask-ended ([0-9]+)\n\Z")
-GOES_ON = "what was measured is kept, and the same command goes on"
+GOES_ON = "what was measured is kept, and the same command continues"
 T = TypeVar("T")
 
 EXCEPTION = re.compile(r"^\W*([\w.$]*(?:Exception|Error): .+)$", re.M)
@@ -37,7 +37,7 @@ ADVICE = {
         "Debian: apt install android-sdk-platform-tools-common, join the group plugdev, plug it in again",
     ),
     "connecting": ("is still connecting", "wait for some seconds; if that does not help: adb kill-server"),
-    "detached": ("is detached: adb has let go of it", "adb attach, or plug it in again"),
+    "detached": ("is detached: adb released it", "adb attach, or plug it in again"),
     "recovery": ("is in state 'recovery'", f"{BOOT} (its recovery system runs)"),
     "rescue": ("is in state 'rescue': Android could not start", BOOT),
     "sideload": ("is in state 'sideload': it waits for an update", BOOT),
@@ -78,7 +78,7 @@ class Output(NamedTuple):
     def tail(self, lines: int = 3) -> str:
         """The end of what it said, for messages; the sentence of a Java exception without its frames."""
         said = [line.strip() for line in f"{self.stdout}\n{self.stderr}".splitlines() if line.strip()]
-        return self.exception() or " | ".join(said[-lines:]) or "it said nothing"
+        return self.exception() or " | ".join(said[-lines:]) or "it printed nothing"
 
 
 class UnwillingError(DeviceLostError):
@@ -268,7 +268,7 @@ class Adb:
         if done.returncode:
             refused = re.search(r"^adb: error: .*: remote (.*)$", done.stdout.decode(errors="replace"), re.M)
             if refused:
-                raise UnwillingError(f"phone '{self.serial}' does not take '{path.name}': {refused[1]}", GOES_ON)
+                raise UnwillingError(f"phone '{self.serial}' does not accept '{path.name}': {refused[1]}", GOES_ON)
             raise self._lost(done)
 
     def _lost(self, done: subprocess.CompletedProcess[bytes]) -> DeviceLostError:
@@ -325,4 +325,4 @@ def _said(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, byte
 
 def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:
     said = (done.stdout + b"\n" + done.stderr).decode(errors="replace").strip().splitlines()
-    return said[-1] if said else "it ended without a word"
+    return said[-1] if said else "it ended without a message"

@@ -355,14 +355,14 @@ def median_error(values):
 def pin(threads, cores):
     """Keeps this process on ``cores``, or else on the last ``threads`` that it has; why that cannot be, if so."""
     if not hasattr(os, "sched_setaffinity"):
-        return f"{platform.system()} lets no process choose its cores" if cores else ""
+        return f"{platform.system()} does not let processes choose their cores" if cores else ""
     usable = sorted(os.sched_getaffinity(0))
     if not cores and threads > len(usable):
         return f"{threads} threads on the {len(usable)} cores that it may use wait for each other"
     try:
         os.sched_setaffinity(0, cores or usable[-threads:])
     except OSError as error:
-        return f"the cores {cores} cannot be had: {error.strerror}"
+        return f"the cores {cores} cannot be used: {error.strerror}"
     return ""
 
 

@@ -155,7 +155,7 @@ class AgentSession:
         except _LinkLostError as error:
             raise DeviceLostError(
                 f"{error} (tried {len(self.pauses) + 1} times)",
-                "what was measured is kept; when the device is back, the same command goes on",
+                "what was measured is kept; when the device is back, the same command continues",
             ) from error
         except _KilledError as error:
             raise killed_twice(str(error)) from error
@@ -207,4 +207,4 @@ class AgentSession:
             return trouble
         cause = signal.Signals(-death.status).name if death.status < 0 else f"exit status {death.status}"
         reason = ": ".join([f"the runtime crashed ({cause})", *death.stderr.strip().splitlines()[-1:]])
-        return MeasuringError(reason, "the session goes on with the next model")
+        return MeasuringError(reason, "the session continues with the next model")

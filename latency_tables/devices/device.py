@@ -45,7 +45,7 @@ class Conditions(NamedTuple):
 
 
 class MeasuringError(DmaskError):
-    """A model that could not be loaded or run; the session goes on with the next one.
+    """A model that could not be loaded or run; the session continues with the next one.
 
     ``cause``: why the agent does not run at all, as a word of `latency_tables.devices.agent`; empty where a model is
     to blame.
@@ -63,7 +63,7 @@ class DeviceLostError(DmaskError):
 class DeviceTroubleError(DmaskError):
     """A device that runs no model now, whichever it is: its disk or memory is full, or its process was killed.
 
-    No model is to blame: measuring ends, what was measured stays, and the same command goes on later.
+    No model is to blame: measuring ends, what was measured stays, and the same command continues later.
     """
 
 

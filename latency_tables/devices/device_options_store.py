@@ -33,8 +33,8 @@ def load_device_options(head: TableHead, source: str, at: str | None = None) -> 
         return known if at is None else known.model_copy(update={"at": at})
     if at is None and head.reached_at != "local":
         raise DmaskError(
-            f"{source} was measured on '{head.reached_at}', which you have not measured on into this table",
-            "if you trust that device, profile as the table was made: dmask profile SPACE --device"
+            f"{source} was measured on '{head.reached_at}', and you have not measured into this table on that device",
+            "if you trust that device, profile it with the options of the table: dmask profile SPACE --device"
             f" {shlex.quote(head.reached_at)} -o TABLE",
         )
     return DeviceOptions(at="local" if at is None else at, cores=head.pinned_cores, emulated=head.emulated)

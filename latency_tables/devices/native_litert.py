@@ -40,7 +40,7 @@ ASKED = re.compile(
 )
 TAKEN = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \((\w+)\)")
 CPU_DELEGATE = "XNNPack"
-CPU_RAN_IT = "benchmark_model ran it on the CPU: the delegate took no part of it"
+CPU_RAN_IT = "benchmark_model ran it on the CPU: the delegate ran no part of it"
 ROUNDING_MS = 0.00501  # of the results of LiteRT 2.x
 FAILED = (
     r"acceleration is unsupported on this platform"

@@ -45,7 +45,7 @@ def parse_benchncnn(text: str, asked: str | None = None) -> Timing | None:
     on_cpu = device is not None and device < 0
     failed = [line for line in lines if re.search(FAILED, line)]
     if failed := [line for line in failed if not (on_cpu and re.search(VULKAN, line, re.I))]:
-        raise UnfitLogError("ncnn went on after an error", failed[0])
+        raise UnfitLogError("ncnn continued after an error", failed[0])
     if not on_cpu:
         check_real_gpu(lines if device is None else _of_device(device, lines))
     if device is not None and not on_cpu:

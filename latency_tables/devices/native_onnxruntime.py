@@ -74,6 +74,6 @@ def _check_assigned(provider: str | None, lines: list[str]) -> None:
         found = SUPPORTED.search(line)
         part = re.search(NOT_ALL, line) or (found and int(found[2]) < int(found[1]))
         if part and provider not in ("cpu", "xnnpack"):
-            raise UnfitLogError("the execution provider took only a part of the model", line)
+            raise UnfitLogError("the execution provider ran only a part of the model", line)
     if provider not in (None, "cpu", "xnnpack"):
         check_real_gpu(lines)

@@ -102,7 +102,7 @@ def read_measurement(path: Path) -> Measurement:
         return _measurement(path, program, timing)
     example = {"format": "dmask-measurement", "version": Measurement.file_version, "model_format": "coreml", "ms": 1.5}
     raise DmaskError(
-        f"'{path}' is no complete output of {', '.join(PARSERS)}",
+        f"'{path}' is not a complete output of {', '.join(PARSERS)}",
         f'give one, or a record like {json.dumps(example)[:-1]}, "source": "Xcode 17, iPhone 15"}}',
     )
 

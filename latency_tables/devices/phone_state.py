@@ -100,7 +100,7 @@ def alone(serial: str, seconds: float = 0.0) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise BusyError(f"phone '{serial}' is being measured on", "wait until that has ended") from None
+        raise BusyError(f"phone '{serial}' is in use by another measurement", "wait until that has ended") from None
     except OSError as error:
         raise unwritable(folder, error) from error
     try:
@@ -177,14 +177,14 @@ def thermal(text: str) -> tuple[int | None, str]:
     """
     found = re.search(r"^\s*Thermal Status: (\d+)\s*$", text, re.M)
     if found is None:
-        return None, "it has no thermal service that tells a status"
+        return None, "it has no thermal service that reports a status"
     if re.search(r"IsStatusOverride: true", text):
         return None, "its thermal status is overridden ('cmd thermalservice reset' ends that)"
     if re.search(r"HAL Ready: false", text):
         return None, "its thermal service is not ready"
     status = int(found[1])
     if status == 0 and re.search(r"temperatures.*:", text) and not re.search(r"mType=3\b", text):
-        return None, "its thermal service knows no sensor of the skin"
+        return None, "its thermal service has no skin sensor"
     return status, ""
 
 

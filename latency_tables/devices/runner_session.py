@@ -22,7 +22,7 @@ from latency_tables.processes import killed_by
 
 PATIENCE_SECONDS = 180.0
 DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"
-NEXT = "the session goes on with the next model"
+NEXT = "the session continues with the next model"
 
 
 class _Loaded(NamedTuple):
@@ -152,7 +152,7 @@ class RunnerSession:
         except UnfitLogError as error:
             raise MeasuringError(error.problem, NEXT) from error
         if timing is None or timing.ms <= 0:
-            raise MeasuringError(f"{self.native.name} told no time: {output.tail()}", self.native.runner.where)
+            raise MeasuringError(f"{self.native.name} printed no time: {output.tail()}", self.native.runner.where)
         return timing
 
     def _run(self, arguments: Sequence[str]) -> Output:
@@ -183,7 +183,7 @@ def _param_of(model: bytes) -> tuple[bytes, tuple[int, ...]]:
         raise MeasuringError(f"no ncnn model: {error}", NEXT) from error
     found = re.search(r"^Input .* 0=(\d+) 1=(\d+) 2=(\d+)$", content.decode(errors="replace"), re.M)
     if found is None:
-        raise MeasuringError("model.param does not tell the shape of its input", NEXT)
+        raise MeasuringError("model.param does not contain the shape of its input", NEXT)
     width, height, channels = map(int, found.groups())
     return content, (channels, height, width)
 

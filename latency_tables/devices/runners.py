@@ -180,9 +180,7 @@ class NativeRunner(NamedTuple):
         halves, todo = self.runner.halves, "give --precision fp16"
         if precision == "fp32" and delegate in halves and not set(halves[delegate]) & set(self.flags):
             todo += "".join(f" or --runner-flag={flag}" for flag in halves[delegate][:1])
-            raise DmaskError(
-                f"{self.name} computes in fp16 on '{delegate}' where it can, also what an fp32 model holds", todo
-            )
+            raise DmaskError(f"{self.name} computes in fp16 on '{delegate}' where it can, also for fp32 models", todo)
 
     def delegate_flags(self, delegate: str) -> Sequence[str]:
         """What makes it run on ``delegate``.
@@ -208,7 +206,9 @@ def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRu
         raise DmaskError(f"no runner '{path}'", "give the path of a benchmark program on this machine")
     names = [name for name in RUNNERS if name in program.name]  # such as android_aarch64_benchmark_model
     if not names:
-        raise DmaskError(f"runner '{path}' is none of {', '.join(RUNNERS)}", "one of these must be in its file name")
+        raise DmaskError(
+            f"runner '{path}' must be one of {', '.join(RUNNERS)}", "one of these must be in its file name"
+        )
     runner = RUNNERS[names[0]]
     if runner.model_format != runtime.model_format:
         wanted = next((name for name in RUNNERS if RUNNERS[name].runtime == runtime.name), "another runner")

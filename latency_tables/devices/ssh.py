@@ -31,7 +31,7 @@ NO_SUCH_PROGRAM = (126, 127)
 REMEDIES = {
     "Could not resolve hostname": "check the name, or describe the host in ~/.ssh/config",
     "Host key verification failed": "run 'ssh {host} true' once and look at the key that it shows",
-    "Permission denied": "set up a key (ssh-copy-id {host}) until 'ssh {host} true' asks for nothing",
+    "Permission denied": "set up a key (ssh-copy-id {host}) until 'ssh {host} true' needs no password",
     "Connection refused": "start sshd there, or set its port in ~/.ssh/config",
     "timed out": "is it switched on, and in this network?",
 }

@@ -5,14 +5,14 @@ from __future__ import annotations
 from latency_tables.devices import agent
 from latency_tables.devices.device import DeviceTroubleError
 
-AGAIN = "what was measured is kept, and the same command goes on"
+AGAIN = "what was measured is kept, and the same command continues"
 
 
 def killed_twice(name: str) -> DeviceTroubleError:
     """The error for a process that was killed by ``name``, and again when it was started again."""
     return DeviceTroubleError(
-        f"the process that runs the models was killed twice from outside ({name}), as by a system that is short of"
-        " memory",
+        f"the process that runs the models was killed twice from outside ({name}), for example by a system without"
+        " free memory",
         f"close other programs there; {AGAIN}",
     )
 

@@ -100,7 +100,7 @@ def named_hosts(names: Sequence[str], python: str = "") -> tuple[SshDevice, ...]
     """
     strange = [name for name in names if not name.startswith("ssh:")]
     if strange:
-        raise DmaskError(f"no host '{strange[0]}'", "give ssh:HOST; this machine and phones are looked at anyway")
+        raise DmaskError(f"no host '{strange[0]}'", "give ssh:HOST; this machine and phones are examined anyway")
     if python and not names:
         raise DmaskError(f"--python '{python}' is for machines reached by ssh", "name one: ssh:HOST")
     return tuple(SshDevice(DeviceOptions(at=name, python=python), pauses=()) for name in names)
@@ -132,7 +132,7 @@ def seen_host(host: SshDevice, patience: float = PATIENCE_SECONDS) -> AttachedDe
         return _computer(at, host.survey(patience))
     except MeasuringError as error:
         python = host.options.python or "python3"
-        problem = f"'{python}' on {host.host} is no Python that works: {error.problem}"
+        problem = f"'{python}' on {host.host} is not a working Python: {error.problem}"
         return AttachedDevice(at=at, problem=problem, fix="give another one: --python venv/bin/python")
     except DmaskError as error:
         return AttachedDevice(at=at, problem=error.problem, fix=error.fix)

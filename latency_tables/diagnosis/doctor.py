@@ -130,7 +130,9 @@ class _Examination:
             trial = tried(device, runtime_named(state.name), self.models[state.name])
         except DmaskError as error:
             return Finding(check, "problem", f"{state.version} does not run a block: {error.problem}", fix)
-        found = f"{state.version} runs a block in {trial.ms:.3f} ms, off PyTorch by {trial.error:.1g} of the range"
+        found = (
+            f"{state.version} runs a block in {trial.ms:.3f} ms, differs from PyTorch by {trial.error:.1g} of the range"
+        )
         return Finding(check, "ok", found)
 
 
@@ -175,7 +177,7 @@ def reinstall(distributions: Iterable[str]) -> str:
 def examine_cores() -> Iterator[Finding]:
     """Whether measuring can stay on a core."""
     if not hasattr(os, "sched_setaffinity"):
-        found = f"{platform.system()} pins no process to cores: times scatter more"
+        found = f"{platform.system()} cannot pin processes to cores: times vary more"
         yield Finding("cores", "note", found, "close other programs while you profile")
         return
     cores = sorted(os.sched_getaffinity(0))
@@ -270,6 +272,6 @@ def judge_device(device: AttachedDevice) -> Finding:
         fix = "there: pip install onnxruntime, or give --python another Python there"
         return Finding(device.at, "problem", f"{found}, which has no runtime", fix)
     if device.thermal_unknown:
-        fix = "watch its temperature yourself: what is measured hot cannot be told"
+        fix = "watch its temperature yourself: measurements of a hot phone cannot be recognized"
         return Finding(device.at, "note", f"{found}; its thermal state is unknown: {device.thermal_unknown}", fix)
     return Finding(device.at, "ok", found)

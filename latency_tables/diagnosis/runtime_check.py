@@ -68,7 +68,7 @@ def trial_model(runtime: Runtime, seconds: float = CONVERT_SECONDS) -> TrialMode
     if process.returncode:
         status = process.returncode
         cause = f"status {status}" if status > 0 else signal.Signals(-status).name
-        said = stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
         raise DmaskError(f"{runtime.name}'s converter ended with {cause}: {said[-1]}")
     answer = json.loads(stdout)
     return TrialModel(base64.b64decode(answer["model"]), answer["output"])
@@ -86,7 +86,7 @@ def tried(device: LocalDevice | SshDevice, runtime: Runtime, model: TrialModel) 
         samples, output = session.sample("trial", SAMPLE_SECONDS), session.output("trial")
     error, limit = difference(output, model.output), LIMITS["fp32"].max_error
     if not error <= limit:
-        raise MeasuringError(f"its output is off PyTorch's by {error:.2g} of the range, allowed is {limit:g}")
+        raise MeasuringError(f"its output differs from PyTorch's by {error:.2g} of the range, allowed is {limit:g}")
     return Trial(float(np.median(samples.wall_ms)), error)
 
 

@@ -173,7 +173,7 @@ class MeasuredDevice:
         subject, failure = self._doubtful[0]
         return DmaskError(
             f"nothing can be measured on the device: {describe_subject(subject)}: {describe_failure(failure)}",
-            "mend that, then start the same command again: it goes on; 'dmask doctor' looks for causes",
+            "correct that, then start the same command again; it continues; 'dmask doctor' looks for causes",
         )
 
     def _load_model(self, subject: Subject) -> DmaskError | None:

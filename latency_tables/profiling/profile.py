@@ -50,7 +50,7 @@ def profile_space(
     """
     with measuring_into(path, setup, settings) as measuring:
         if measuring.writer.dropped_line:
-            logger.warning("'%s': dropped a line that was cut off", path)
+            logger.warning("'%s': dropped an incomplete line", path)
         measuring.limit(settings.minutes)
         table = _SpaceProfile(space, measuring).run(progress)
     if not table.blocks:

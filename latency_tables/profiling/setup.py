@@ -108,7 +108,7 @@ def setup_for(
     if len(set(names)) < len(names):
         raise DmaskError(f"a device is named twice: {', '.join(names)}", "name each one once")
     if any(options.model_copy(update={"at": devices[0].at}) != devices[0] for options in devices):
-        raise DmaskError("devices that share a table are run alike", "give all of them the same options")
+        raise DmaskError("devices that share a table must have the same options", "give all of them the same options")
     if devices[0].runner:
         native = native_runner(devices[0].runner, devices[0].runner_flags, found)
         native.delegate_flags(delegate)

@@ -44,7 +44,7 @@ def predicted_latency(
     try:
         probe = TableProbe(table, progress)
     except DmaskError as error:
-        probe = f"the device is not at hand: {error}"
+        probe = f"the device cannot be reached: {error}"
     if table.head.emulated:
         probe = "the table was measured on an emulator, its times mean nothing"
     model_format = runtime_named(table.head.runtime).model_format
@@ -139,6 +139,6 @@ def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
     if abs(drift) > MAX_DRIFT:
         raise DmaskError(
             f"the device has drifted by {drift:+.0%} since '{table.source}' was measured (at most ±{MAX_DRIFT:.0%})",
-            "close other programs, profile again, or go on with --allow-drift",
+            "close other programs, profile again, or continue with --allow-drift",
         )
     return drift

@@ -1,4 +1,4 @@
-"""Tables of ProxylessNAS and Once-for-All: one mapping, in YAML or JSON, with an entry a block.
+"""Tables of ProxylessNAS and Once-for-All: one mapping, in YAML or JSON, with an entry for each block.
 
 A key is such as ``expanded_conv-input:112x112x16-output:112x112x16-expand:1-kernel:3-stride:1-idskip:0``, sizes in
 height x width x channels, latencies in milliseconds. ``expand`` is the expansion ratio in a table of ProxylessNAS,
@@ -50,7 +50,7 @@ def _entries(path: Path, file_format: str, activation: Activation | None) -> Ent
         raise ValueError("its entries are operators, as in a table of mobile-vision")
     content = parse_json(text) if text.lstrip().startswith("{") else parse_yaml(text)
     if not isinstance(content, dict):
-        raise ValueError("expected one mapping with an entry a block")
+        raise ValueError("expected one mapping with an entry for each block")
     _check_meaning_of_expand(map(str, content), file_format)
     for key, value in content.items():
         yield str(key), partial(_entry, str(key), value, file_format, activation)
@@ -103,7 +103,7 @@ def _block(key: str, file_format: str, activation: Activation | None) -> BlockAt
     elif name == "expanded_conv":
         block = _inverted_residual(fields, (c_in, c_out), stride, file_format, activation)
     else:
-        raise BadEntryError(f"no block of ours is a '{shown(name)}'")
+        raise BadEntryError(f"no block corresponds to a '{shown(name)}'")
     if block.out_size(height) != out_size:
         raise BadEntryError(f"stride {stride} on {height} pixels gives {block.out_size(height)}, not {out_size}")
     return block, height
@@ -119,7 +119,7 @@ def _convolution(
 ) -> BlockSpec:
     """``Conv`` is the 3x3 stem, ``Conv_1`` and ``Conv_2`` are 1x1 convolutions behind the blocks."""
     if activation is None:
-        raise BadEntryError("its activation is not in the file: say it with --activation")
+        raise BadEntryError("its activation is not in the file: give it with --activation")
     kernel = fields.get("kernel", "3" if name == "Conv" else "1")
     if "kernel" not in fields and name != "Conv" and stride != 1:
         raise BadEntryError("a 1x1 convolution has stride 1, and its key names no other kernel")

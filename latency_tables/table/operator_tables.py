@@ -88,17 +88,17 @@ def _entry(content: Any, activation: Activation | None) -> Entry:
         found = _caffe2(_caffe2_arguments(arguments), content["input_shapes"])
     elif kind == PYTORCH and isinstance(arguments, dict):
         if content.get("dtype") not in PRECISIONS:
-            raise BadEntryError(f"dtype '{shown(content['dtype'])}' is none of ours")
+            raise BadEntryError(f"dtype '{shown(content['dtype'])}' is not supported")
         operator = _Operator(PRECISIONS[content.get("dtype")])
         found = _pytorch(arguments, content["input_shapes"])
     else:
-        raise BadEntryError(f"operator '{shown(kind)}' is no block of ours")
+        raise BadEntryError(f"operator '{shown(kind)}' corresponds to no block")
     _check(found)
     if operator.is_linear:
-        raise BadEntryError("a convolution without an activation is no block of ours")
+        raise BadEntryError("a convolution without an activation corresponds to no block")
     known = operator.activation or activation
     if known is None:
-        raise BadEntryError("its activation is not in the file: say it with --activation")
+        raise BadEntryError("its activation is not in the file: give it with --activation")
     block = BlockSpec(
         kind="conv",
         in_width=found.channels,
@@ -119,13 +119,11 @@ def _entry(content: Any, activation: Activation | None) -> Entry:
 def _check(found: _Convolution) -> None:
     """Checks what a block of ours says nothing of: it is dense, padded by half its kernel and not dilated."""
     if found.groups != 1:
-        raise BadEntryError(f"a convolution of {found.groups} groups is no block of ours")
+        raise BadEntryError(f"a convolution of {found.groups} groups corresponds to no block")
     if found.padding != found.kernel // 2:
-        raise BadEntryError(
-            f"padding {found.padding}: blocks of ours with kernel {found.kernel} have {found.kernel // 2}"
-        )
+        raise BadEntryError(f"padding {found.padding}: blocks with kernel {found.kernel} have {found.kernel // 2}")
     if found.dilation != 1:
-        raise BadEntryError(f"dilation {found.dilation}: blocks of ours have 1")
+        raise BadEntryError(f"dilation {found.dilation}: blocks have 1")
 
 
 def _caffe2_arguments(arguments: list[Any]) -> dict[str, list[str]]:
@@ -136,7 +134,7 @@ def _caffe2_arguments(arguments: list[Any]) -> dict[str, list[str]]:
         if name is None:
             raise BadEntryError(f"an argument without a name: '{shown(text)}'")
         if name[1] in found:
-            raise BadEntryError(f"argument '{name[1]}' stands twice")
+            raise BadEntryError(f"argument '{name[1]}' appears twice")
         found[name[1]] = [value for _, value in _VALUE.findall(text)]
     return found
 

@@ -82,8 +82,8 @@ class LatencyTable:
             parse_head(first or content, path)
         if not content.endswith(LINE_END):
             raise DmaskError(
-                f"table '{path}': line {content.count(LINE_END) + 1}, the last one, is cut off",
-                "run 'dmask profile' with the same table again: it drops that line and goes on",
+                f"table '{path}': line {content.count(LINE_END) + 1}, the last one, is incomplete",
+                "run 'dmask profile' with the same table again: it drops that line and continues",
             )
         return cls.parse(content, path)
 

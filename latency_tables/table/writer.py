@@ -81,7 +81,7 @@ def check_appendable(path: Path) -> None:
     """
     if not path.exists():
         return
-    fix = "choose another file with -o; this one is as it was"
+    fix = "choose another file with -o; this file was not changed"
     if not stat.S_ISREG(path.stat().st_mode):
         raise DmaskError(f"'{path}' is a folder or a device, not a latency table", fix)
     with path.open("rb") as file:

@@ -89,7 +89,7 @@ def test_the_precision_of_the_network_is_that_of_its_tables(tmp_path: Path) -> N
     ("name", "count", "message"),
     [
         ("latency", 0, "a latency budget needs a latency table; give --table"),
-        ("latency", 2, "'latency' of which table.* There are pixel, watch; say latency@pixel"),
+        ("latency", 2, "'latency' must name one of the tables pixel, watch; give latency@pixel"),
         ("latency@phone", 2, "no table 'phone' for the budget latency@phone; .*the tables are pixel, watch"),
         ("latency@phone", 1, "no table 'phone'"),
     ],
@@ -100,7 +100,7 @@ def test_a_latency_without_its_table(name: str, count: int, message: str, tables
 
 
 def test_two_tables_of_one_name(tables: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match="two tables of one name"):
+    with pytest.raises(DmaskError, match="two tables have the same name"):
         api.cost_model("latency@pixel", [tables[0], tmp_path / "pixel.jsonl"])
 
 

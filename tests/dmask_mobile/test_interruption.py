@@ -89,7 +89,7 @@ def test_a_search_stopped_by_sigterm_in_the_middle_of_an_epoch_goes_on_bit_for_b
         return original(*arguments)
 
     stopped.supernet.forward = forward
-    with pytest.raises(StoppedError, match=r"search stopped by SIGTERM; .* start the same command again to go on"):
+    with pytest.raises(StoppedError, match=r"search stopped by SIGTERM; .* start the same command again to continue"):
         stopped.run(tmp_path / "b" / "c.pt")
     assert calls == after
     resumed = searcher().run(tmp_path / "b" / "c.pt")

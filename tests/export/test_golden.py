@@ -75,7 +75,7 @@ def test_what_is_wrong_with_a_pair_is_told(tmp_path: Path) -> None:
 
     record.write_text(original)
     edit(record, artifact_sha256="0")
-    assert finding(artifact, tmp_path).problem == "the golden pair is of another file; export it again"
+    assert finding(artifact, tmp_path).problem == "the golden pair belongs to another file; export it again"
 
     record.write_text(original)
     edit(record, output=output[1:])
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_pair_is_told(tmp_path: Path) -> None:
 
     record.write_text(original)
     Image.new("RGB", (64, 48)).save(golden / "photo.png")
-    assert finding(artifact, tmp_path).problem == "the golden input is not what 'photo.png' becomes"
+    assert finding(artifact, tmp_path).problem == "the golden input is not what the preprocessing makes of 'photo.png'"
 
     record.unlink()
     assert "no golden pair 'golden/onnx.json'" in finding(artifact, tmp_path).problem

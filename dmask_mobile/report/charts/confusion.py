@@ -31,7 +31,7 @@ def confusion_chart(found: AccuracyView) -> Chart | None:
             share, x = number / total, room + column * cell
             css = "right" if row == column else "wrong"
             tip = (
-                f"{number:,} of {total:,} images of {found.class_names[row]} were called"
+                f"{number:,} of {total:,} images of {found.class_names[row]} were predicted as"
                 f" {found.class_names[column]} ({share:.1%})"
             )
             size = short(cell - 1)
@@ -52,7 +52,7 @@ def confusion_chart(found: AccuracyView) -> Chart | None:
     ]
     split = "test" if found.split == "test" else "validation"
     description = (
-        f"{found.num_images:,} {split} images of {count} classes; rows are true classes, columns what they were called;"
+        f"{found.num_images:,} {split} images of {count} classes; rows are true classes, columns are predicted classes;"
         f" {found.accuracy:.1%} are on the diagonal"
     )
     return Chart(f"Confusion matrix, {split} images", description, side, side, tuple(marks))

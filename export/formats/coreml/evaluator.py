@@ -31,7 +31,7 @@ def _conv(v: Values) -> Tensor:
     pad_type = v.get("pad_type", "valid")
     if pad_type not in ("valid", "custom"):
         raise DmaskError(
-            f"the Core ML evaluator knows conv padding 'valid' and 'custom', got '{pad_type}'", "export it again"
+            f"the Core ML evaluator supports conv padding 'valid' and 'custom', got '{pad_type}'", "export it again"
         )
     top, bottom, left, right = v["pad"].tolist() if pad_type == "custom" else (0, 0, 0, 0)
     x = F.pad(v["x"], (left, right, top, bottom))
@@ -135,7 +135,7 @@ def _evaluate(operation: Any, values: dict[int, Any]) -> Tensor:
     """The result of one operation, in float32 whose values the declared type can hold."""
     if operation.op_type not in OPERATIONS:
         raise DmaskError(
-            f"Core ML operation '{operation.op_type}' is unknown to the evaluator; it knows"
+            f"Core ML operation '{operation.op_type}' is not supported by the evaluator, which supports"
             f" {', '.join(sorted(OPERATIONS))}",
             "verify this package on a Mac, or add the operation to export/formats/coreml/evaluator.py",
         )
@@ -145,7 +145,7 @@ def _evaluate(operation: Any, values: dict[int, Any]) -> Tensor:
         return result.half().float()
     if not declared.is_tensor_or_scalar_of("fp32"):
         raise DmaskError(
-            f"the Core ML evaluator knows results of fp32 and fp16; {operation.op_type} '{declared.name}' has another",
+            f"the Core ML evaluator supports fp32 and fp16 results; {operation.op_type} '{declared.name}' has another",
             "export it again",
         )
     return result

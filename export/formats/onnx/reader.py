@@ -61,7 +61,7 @@ class OnnxModel:
         )
 
     def unused_bytes(self) -> int:
-        """Bytes that are no field of an ONNX model, or a field that stands twice."""
+        """Bytes that are no field of an ONNX model, or a field that appears twice."""
         return self._unused_bytes
 
     def counts(self) -> Counts:

@@ -21,5 +21,5 @@ def test_a_report_that_cannot_be_written_is_told_and_costs_nothing(
     write_report_of_run(folder, lambda stage, done, total, note="": told.append(note))
     assert told == [str(folder.report_path)]
     assert caplog.records[-1].getMessage().startswith("no report: ")
-    assert "is no report of dmask-mobile" in caplog.records[-1].getMessage()
+    assert "is not a report of dmask-mobile" in caplog.records[-1].getMessage()
     assert folder.report_path.read_text() == "a page of the user's own"

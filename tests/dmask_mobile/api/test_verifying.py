@@ -260,7 +260,7 @@ def test_an_artifact_record_of_the_version_before_is_refused(run: Path, tmp_path
 def test_nothing_to_verify(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match="nothing to verify"):
         api.verify([])
-    with pytest.raises(DmaskError, match=r"is no run folder: it has no run\.json"):
+    with pytest.raises(DmaskError, match=r"is not a run folder: it has no run\.json"):
         api.verify(tmp_path)
 
 

@@ -18,7 +18,7 @@ def test_report_writes_a_page_and_says_where(tmp_path: Path, capsys: pytest.Capt
 
 def test_bad_input_is_one_error_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status_of_command(["report", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -144,7 +144,7 @@ def test_an_import_says_what_it_left_out(tmp_path: Path) -> None:
     how = (source, "--format", "mobile-vision", "--device", EVIL, "--runtime", "caffe2", "-o", output)
     assert "has 60 entries that are wrong or no block of ours" in refusal_of("table", "import", *how)
     text = shown_by("table", "import", *how, "--skip-bad")
-    assert "line 2: operator '[/x] [bold] \\x1b[31m :smile:' is no block of ours" in text
+    assert "line 2: operator '[/x] [bold] \\x1b[31m :smile:' corresponds to no block" in text
     assert "and 10 more" in text
     assert "1 blocks in" in text
     assert LatencyTable.read(output).head.precision == "int8"
@@ -166,7 +166,7 @@ def test_a_picture_replaces_only_a_picture_of_ours(table: Path, tmp_path: Path) 
     (tmp_path / "folder.png").mkdir()
     for path in (photo, tmp_path / "folder.png"):
         message = refusal_of("table", "plot", table, "-o", path)
-        assert "exists and is no picture that dmask-mobile drew; give another file" in message
+        assert "exists and is not a picture that dmask-mobile drew; give another file" in message
     assert photo.read_bytes() == b"\x89PNG\r\n\x1a\nof somebody"
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(table.read_bytes())
@@ -177,6 +177,6 @@ def test_a_picture_replaces_only_a_picture_of_ours(table: Path, tmp_path: Path) 
 def test_an_evaluation_checks_its_picture_before_it_measures(table: Path, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"mine")
     message = refusal_of("table", "evaluate", table, "--space", "demo", "--plot", tmp_path / "photo.png")
-    assert "is no picture that dmask-mobile drew" in message
+    assert "is not a picture that dmask-mobile drew" in message
     with pytest.raises(DmaskError, match=r"pictures are PNG or SVG files, got 'a.jpg'"):
         check_picture(Path("a.jpg"))

@@ -78,7 +78,7 @@ def test_fashion_mnist() -> None:
         ("glyphs:{tmp}", "no TrueType font with digits and capitals"),
         ("{tmp}", "holds no images by class"),
         ("folder:{tmp}/absent", r"no folder of images '.*absent'"),
-        ("folder", "does not say where it lies; give folder:DIR"),
+        ("folder", "does not say where the files are; give folder:DIR"),
         ("nothing-like-it", r"no data 'nothing-like-it'; give folder:DIR, torchvision:NAME:DIR"),
         ("torchvision:Nothing:{tmp}", "no torchvision data set 'Nothing:"),
         ("torchvision:CIFAR10:{tmp}", r"torchvision's CIFAR10 is not in '.*': Dataset not found or corrupted"),
@@ -218,7 +218,10 @@ def test_one_image_a_class_and_a_class_that_val_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: write_images(root / "val" / "cow", 2), "the val split has the class 'cow', which the train"),
+        (
+            lambda root: write_images(root / "val" / "cow", 2),
+            "the val split has the class 'cow', which is not in the train split",
+        ),
         (lambda root: (root / "train" / "empty").mkdir(), r"'.*/train/empty' holds no image"),
     ],
 )

@@ -71,7 +71,7 @@ def test_a_shard_that_ends_early(cut: float, tmp_path: Path) -> None:
     [
         ({"z.png": b"\x89PNG"}, "'z' has no .cls file"),
         ({"z.cls": b"1"}, "'z' has no image"),
-        ({"a.cls": b"1"}, "'a' stands twice"),
+        ({"a.cls": b"1"}, "'a' appears twice"),
         ({"z.1.png": b"\x89PNG", "z.1.cls": b"1"}, "'z.1.cls' has a dot in its key"),
     ],
 )

@@ -28,5 +28,5 @@ def test_the_same_generator_gives_the_same_weights() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(DmaskError, match="no network named 'resnet50'; the named ones are fbnet_c, fbnetv2_f1"):
+    with pytest.raises(DmaskError, match="no network named 'resnet50'; the published networks are fbnet_c, fbnetv2_f1"):
         named_child("resnet50")

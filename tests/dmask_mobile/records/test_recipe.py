@@ -71,7 +71,7 @@ def test_a_change_of_an_unknown_field_is_refused() -> None:
         TrainSettings.of("small", parse_changes(["epochs.more=1"]))
     with pytest.raises(DmaskError, match=r"recipe: unknown field 'seed'; it has accumulate, "):
         TrainSettings.of("small", parse_changes(["seed=3"]))
-    with pytest.raises(DmaskError, match=r"recipe: 'epochs' is said twice"):
+    with pytest.raises(DmaskError, match=r"recipe: 'epochs' is given twice"):
         TrainSettings.of("small", parse_changes(["epochs=3"]), epochs=5)
     with pytest.raises(ValidationError, match="augmentation"):
         TrainSettings.of("small", parse_changes(["augmentation=3"]))

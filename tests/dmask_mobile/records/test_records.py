@@ -136,9 +136,9 @@ def test_golden_files_of_version_1_still_read() -> None:
         ({"version": 2}, r"version 2 of dmask-space, but this dmask-mobile reads version 1"),
         ({"format": "other"}, r"format must be 'dmask-space', found 'other'"),
         ({"last": {"widths": []}}, r"last\.widths: an option list must name at least one option"),
-        ({"last": {"widths": [16, 8]}}, r"last\.widths: options must rise strictly"),
+        ({"last": {"widths": [16, 8]}}, r"last\.widths: options must be strictly increasing"),
         ({"stages": []}, r"stages"),
-        ({"stages": [{"blocks": 1, "widths": [16, 8]}]}, r"': stage1\.widths: options must rise strictly"),
+        ({"stages": [{"blocks": 1, "widths": [16, 8]}]}, r"': stage1\.widths: options must be strictly increasing"),
     ],
 )
 def test_space_refuses(change: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_notes_are_kept_as_text(whole: RunView) -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match="is no run folder"):
+    with pytest.raises(DmaskError, match="is not a run folder"):
         gather_report(tmp_path)
     with pytest.raises(DmaskError, match="1 to 20 runs, got 0"):
         gather_report([])

@@ -195,7 +195,7 @@ def test_only_a_page_of_ours_is_replaced(report: Report, tmp_path: Path) -> None
     assert api.report(folder.path, path) == path
     api.report(folder.path, path)
     path.write_text("<!doctype html><p>mine")
-    with pytest.raises(DmaskError, match="is no report of dmask-mobile; give another file"):
+    with pytest.raises(DmaskError, match="is not a report of dmask-mobile; give another file"):
         api.report(folder.path, path)
     assert path.read_text().endswith("mine")
     with pytest.raises(DmaskError, match=r"a report is an HTML file, got '.*page\.txt'"):

@@ -80,6 +80,6 @@ def test_other_settings_are_refused_by_name(update: dict[str, object], message: 
 
 def test_a_folder_with_other_content_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(DmaskError, match=r"is no sweep and holds 'photo\.jpg'; choose a new folder with -o"):
+    with pytest.raises(DmaskError, match=r"is not a sweep and holds 'photo\.jpg'; choose a new folder with -o"):
         SweepFolder(tmp_path).begin(DESIGN, {})
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]

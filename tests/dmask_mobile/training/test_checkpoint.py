@@ -297,7 +297,7 @@ def test_the_checkpoint_before_the_last_is_kept_and_offered(
         with pytest.raises(
             DmaskError,
             match=rf"checkpoint '.*t\.pt' .*{reason}.*; the checkpoint before it, 't\.previous\.pt', is good;"
-            r" go on from that one with --previous",
+            r" continue from that one with --previous",
         ):
             go_on()
     damaged = path.read_bytes()
@@ -307,7 +307,7 @@ def test_the_checkpoint_before_the_last_is_kept_and_offered(
     train_child(build(CHILD), data, SETTINGS, path, child_digest=CHILD.digest(), previous=True)
     assert (tmp_path / "t.pt.refused").read_bytes() == damaged
     assert load_checkpoint(path)["epoch"] == 2
-    with pytest.raises(DmaskError, match=r"there is no checkpoint before '.*'; go on without --previous"):
+    with pytest.raises(DmaskError, match=r"there is no checkpoint before '.*'; continue without --previous"):
         train_child(build(CHILD), data, SETTINGS, tmp_path / "other.pt", previous=True)
 
 

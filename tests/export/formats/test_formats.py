@@ -161,7 +161,7 @@ def test_unknown_format() -> None:
 
 def test_other_files_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(DmaskError, match=r"is no exported model; models end in .onnx, .mlpackage, .tflite"):
+    with pytest.raises(DmaskError, match=r"is not an exported model; models end in .onnx, .mlpackage, .tflite"):
         format_of(tmp_path / "a.txt")
     with pytest.raises(DmaskError, match="no file"):
         format_of(tmp_path / "absent.onnx")

@@ -115,7 +115,7 @@ def test_a_renamed_end_is_caught_whatever_the_record_says(
     onnx.save(model, tmp_path / artifact.path)
     check = identity_of(recorded_anew(artifact, tmp_path), tmp_path)
     assert check.verdict == "failed"
-    assert check.note == f"its input and output must be called input and output, they are {found}"
+    assert check.note == f"its input and output must be named input and output, found {found}"
 
 
 def test_another_accuracy_than_the_runs_is_caught(export_once: Exported, tmp_path: Path) -> None:

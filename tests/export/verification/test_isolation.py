@@ -99,6 +99,6 @@ def test_a_crash_costs_one_model(process: ModelProcess, tmp_path: Path) -> None:
     assert process._process is not None
     os.kill(process._process.pid, signal.SIGSEGV)
     for _ in range(2):  # it does not come to life again
-        with pytest.raises(UnresponsiveError, match=r"ended the process that held it \(counts, SIGSEGV\)"):
+        with pytest.raises(UnresponsiveError, match=r"ended the process that ran it \(counts, SIGSEGV\)"):
             model.counts()
     assert process.open("onnx", path).unused_bytes() == 0

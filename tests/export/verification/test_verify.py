@@ -200,7 +200,7 @@ def test_an_edited_description_is_caught(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "note"),
     [
-        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "it normalizes otherwise than this run"),
+        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "its normalization is not that of this run"),
         ({"class_names": list("edcba")}, "it has other class names than this run"),
     ],
 )
@@ -312,9 +312,9 @@ def test_another_precision_than_the_tables_is_not_verified(tmp_path: Path) -> No
 
 def test_a_device_that_is_not_at_hand_is_not_verified_unless_a_measurement_is_brought(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path)
-    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, {}, "the device is not at hand: a phone")
+    prediction = PredictedLatency("latency", "onnx", "fp32", PREDICTION, {}, "the device cannot be reached: a phone")
     (check,) = latency_checks(artifact, tmp_path, predictions=[prediction]).values()
-    assert (check.verdict, check.note) == ("not verified", "the device is not at hand: a phone")
+    assert (check.verdict, check.note) == ("not verified", "the device cannot be reached: a phone")
     external = {"onnx": MeasuredLatency(2.05, 0.02, 0.0, "measured elsewhere: perf_test")}
     (check,) = latency_checks(artifact, tmp_path, predictions=[prediction], external=external).values()
     assert (check.verdict, check.measured, check.note) == ("passed", 2.05, "measured elsewhere: perf_test")

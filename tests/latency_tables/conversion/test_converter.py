@@ -141,7 +141,7 @@ def test_processes_that_are_killed_again_and_again_end_the_conversion(
     answering(process, killed)
     with (
         converter_for(NcnnRuntime(), "fp32", tmp_path) as converter,
-        pytest.raises(DmaskError, match=r"this machine cannot go on: .* was killed from outside \(SIGKILL\)"),
+        pytest.raises(DmaskError, match=r"this machine cannot continue: .* was killed from outside \(SIGKILL\)"),
     ):
         converter.convert_all(blocks(3))
     assert len(process.given) == 2
@@ -154,7 +154,7 @@ def test_a_machine_that_is_short_of_something_ends_the_conversion(tmp_path: Path
     first, second = blocks(2)
     with converter_for(NcnnRuntime(), "fp32", tmp_path) as converter:
         with pytest.raises(
-            DmaskError, match=r"this machine cannot go on: OSError: .*No space left on device; free disk space"
+            DmaskError, match=r"this machine cannot continue: OSError: .*No space left on device; free disk space"
         ):
             converter.convert_all([first, second])
         assert converter.is_ready(first)
@@ -185,7 +185,7 @@ def test_a_shortage_is_told_from_a_failure_also_where_a_converter_wraps_it(error
     with converter_for(Failing(error), "fp32", tmp_path) as converter:
         if type(error) is RuntimeError:  # only its own words tell
             converter.runtime.convert = lambda *_: _raise(error)  # type: ignore[method-assign]
-        with pytest.raises(DmaskError, match="this machine cannot go on: RuntimeError"):
+        with pytest.raises(DmaskError, match="this machine cannot continue: RuntimeError"):
             converter.model(blocks(1)[0])
     with (
         converter_for(Failing(ValueError("no kernel")), "fp32", tmp_path) as converter,
@@ -207,7 +207,7 @@ def test_a_disk_that_takes_nothing_is_told_from_a_model_that_fails(tmp_path: Pat
         converter.start(1)
         (process,) = converter.workers._processes
         resource.prlimit(process._process.pid, resource.RLIMIT_FSIZE, (0, 0))
-        with pytest.raises(DmaskError, match="this machine cannot go on: "):
+        with pytest.raises(DmaskError, match="this machine cannot continue: "):
             converter.model(blocks(1)[0])
 
 

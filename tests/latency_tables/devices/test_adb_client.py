@@ -255,7 +255,7 @@ def test_pushed_files_are_identical(phone: FakePhone, tmp_path: Path) -> None:
 
 
 def test_a_file_that_the_phone_does_not_take(phone: FakePhone) -> None:
-    message = r"phone '127.*' does not take 'test_adb_client.py': couldn't create file: No such file or directory"
+    message = r"phone '127.*' does not accept 'test_adb_client.py': couldn't create file: No such file or directory"
     with pytest.raises(UnwillingError, match=message):
         Adb(phone.serial, pauses=(600.0,)).push(Path(__file__), "/data/local/tmp/absent/x")
 
@@ -273,7 +273,7 @@ def test_unplugged_in_the_middle_of_a_command(phone: FakePhone) -> None:
     with pytest.raises(DeviceLostError, match=GONE):
         adb.shell("sleep", "600")
     phone.unplug()  # adb has forgotten it when this ends
-    with pytest.raises(DeviceLostError, match=r"is not attached.*the same command goes on"):
+    with pytest.raises(DeviceLostError, match=r"is not attached.*the same command continues"):
         adb.shell("true")
     phone.on_command = lambda command: None
     phone.plug_in()

@@ -103,7 +103,7 @@ def test_an_emulator_and_a_phone_that_tells_little(phone: FakePhone, program: st
     assert (found.soc, found.clocks_mhz, found.emulated) == ("", (), True)
     (phone.folder / "system/bin/getprop").unlink()
     with pytest.raises(
-        DmaskError, match=r"'127.*' is no Android phone: .*getprop.*not found; reach other machines by ssh"
+        DmaskError, match=r"'127.*' is not an Android phone: .*getprop.*not found; reach other machines by ssh"
     ):
         AdbDevice(DeviceOptions(at="adb", runner=program)).describe(LiteRTRuntime())
 
@@ -155,7 +155,7 @@ def test_cores_that_are_off_or_tell_nothing(phone: FakePhone, program: str) -> N
 def test_a_program_that_cannot_measure_fails_before_the_first_model(phone: FakePhone, tmp_path: Path) -> None:
     path = script(tmp_path / "programs", "benchmark_model", "echo 'results: see the file'")
     with (
-        pytest.raises(DmaskError, match="does not measure a small model on 'cpu': benchmark_model told no time"),
+        pytest.raises(DmaskError, match="does not measure a small model on 'cpu': benchmark_model printed no time"),
         AdbDevice(DeviceOptions(at="adb", runner=str(path))).open(LiteRTRuntime(), 1, "cpu"),
     ):
         pass
@@ -163,11 +163,11 @@ def test_a_program_that_cannot_measure_fails_before_the_first_model(phone: FakeP
 
 
 def test_a_phone_by_usb_and_wifi_is_one_phone(phone: FakePhone) -> None:
-    """The second way to a phone that is being measured on."""
+    """The second way to a phone that is in use by another measurement."""
     phone.write("props/ro.serialno", "8A1X0ABCD\n")
     with (
         prepared(Adb(phone.serial)),
-        pytest.raises(DmaskError, match="phone '8A1X0ABCD' is being measured on"),
+        pytest.raises(DmaskError, match="phone '8A1X0ABCD' is in use by another measurement"),
         alone("8A1X0ABCD"),
     ):
         pass
@@ -176,7 +176,7 @@ def test_a_phone_by_usb_and_wifi_is_one_phone(phone: FakePhone) -> None:
 def test_an_unknown_thermal_state_is_said(phone: FakePhone) -> None:
     phone.write("thermal", None)
     seen = seen_phone(chosen_phone())
-    assert seen.thermal_unknown == "it has no thermal service that tells a status"
+    assert seen.thermal_unknown == "it has no thermal service that reports a status"
     finding = judge_device(seen)
     assert finding.verdict == "note"
     assert "its thermal state is unknown: it has no thermal service" in finding.found
@@ -253,13 +253,15 @@ def test_one_session_at_a_time(phone: FakePhone, monkeypatch: pytest.MonkeyPatch
     adb = Adb(phone.serial)
     with prepared(adb):
         with (
-            pytest.raises(DmaskError, match=r"phone '127.*' is being measured on; wait until that has ended"),
+            pytest.raises(
+                DmaskError, match=r"phone '127.*' is in use by another measurement; wait until that has ended"
+            ),
             prepared(adb),
         ):
             pass
         phone.commands.clear()
         seen = seen_phone(chosen_phone())
-        assert "is being measured on" in seen.problem
+        assert "is in use by another measurement" in seen.problem
         assert judge_device(seen).verdict == "note"
         assert phone.commands == []
         assert phone.read(SETTINGS) == "2"
@@ -413,7 +415,7 @@ def test_an_agent_that_is_gone_for_good(phone: FakePhone) -> None:
             phone.unplug()
             session.load("b", model)
 
-    with pytest.raises(DeviceLostError, match=r"is not attached \(tried 3 times\).*the same command goes on"):
+    with pytest.raises(DeviceLostError, match=r"is not attached \(tried 3 times\).*the same command continues"):
         lose()
 
 
@@ -432,7 +434,7 @@ def test_a_phone_that_falls_silent_blames_no_model(
             phone.in_reach.clear()
             session.load("b", bytes(size))
 
-    with pytest.raises(DeviceLostError, match=r"no end of 'true' after .* s; .*the same command goes on"):
+    with pytest.raises(DeviceLostError, match=r"no end of 'true' after .* s; .*the same command continues"):
         lose()
 
 

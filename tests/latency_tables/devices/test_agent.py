@@ -227,7 +227,7 @@ def test_more_threads_than_cores_are_refused_before_a_model_is_blamed() -> None:
 
 def test_cores_that_cannot_be_had() -> None:
     with pytest.raises(
-        DmaskError, match=r"the cores \[9999\] cannot be had: Invalid argument; choose others with --cores"
+        DmaskError, match=r"the cores \[9999\] cannot be used: Invalid argument; choose others with --cores"
     ):
         LocalDevice(DeviceOptions(python=shlex.quote(sys.executable), cores=(9999,))).describe(OnnxRuntime())
 
@@ -345,7 +345,9 @@ def test_a_process_killed_from_outside_is_asked_again_once(model: bytes, tmp_pat
 def test_a_process_that_is_killed_again_ends_the_profile(number: signal.Signals, model: bytes) -> None:
     session = agent_with(f"os.kill(os.getpid(), {int(number)}); time.sleep(60)")
     session.load("a", model)
-    with pytest.raises(DeviceTroubleError, match=rf"killed twice from outside \({number.name}\).*same command goes on"):
+    with pytest.raises(
+        DeviceTroubleError, match=rf"killed twice from outside \({number.name}\).*same command continues"
+    ):
         session.sample("a", 0.001)
     session.close()
 

@@ -22,7 +22,9 @@ def test_what_was_measured_with_is_found_again() -> None:
     save_device_options(head, options)
     assert load_device_options(head, "t") == options
     assert load_device_options(head, "t", "ssh:other") == options.model_copy(update={"at": "ssh:other"})
-    with pytest.raises(DmaskError, match="t was measured on 'ssh:pi', which you have not measured on into this table"):
+    with pytest.raises(
+        DmaskError, match="t was measured on 'ssh:pi', and you have not measured into this table on that device"
+    ):
         load_device_options(head.model_copy(update={"created": "twice"}), "t")
 
 
@@ -36,7 +38,7 @@ def test_a_foreign_table_runs_nothing_and_calls_nobody(tmp_path: Path) -> None:
     table, trace = write_table(tmp_path / "t.jsonl", load_space("demo")), tmp_path / "trace"
     edit_head(table, reached_at="ssh:attacker")
     with pytest.raises(
-        DmaskError, match="which you have not measured on into this table; if you trust that device, profile"
+        DmaskError, match="and you have not measured into this table on that device; if you trust that device, profile"
     ):
         check_drift(LatencyTable.read(table))
     edit_head(table, reached_at="local", reached={"python": f"sh -c 'touch {trace}'"})

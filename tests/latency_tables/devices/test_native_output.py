@@ -393,7 +393,7 @@ def test_a_record_brings_what_no_program_prints(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.txt"
     path.write_text("hello")
-    with pytest.raises(DmaskError, match=r"no complete output of benchmark_model.*dmask-measurement"):
+    with pytest.raises(DmaskError, match=r"not a complete output of benchmark_model.*dmask-measurement"):
         read_measurement(path)
     with pytest.raises(DmaskError, match="cannot read"):
         read_measurement(tmp_path / "absent")

@@ -23,8 +23,8 @@ READY = "IsStatusOverride: false\nThermal Status: 0\nCached temperatures:\n\t{}\
         (READY.format(SKIN).replace("true", "false"), None, "not ready"),
         (READY.format("").replace("true", "false"), None, "not ready"),
         (READY.format(SKIN).replace("Override: false", "Override: true"), None, "overridden"),
-        (READY.format(GPU), None, "no sensor of the skin"),  # what has none says 0 for ever
-        (READY.format(""), None, "no sensor of the skin"),
+        (READY.format(GPU), None, "no skin sensor"),  # what has none says 0 for ever
+        (READY.format(""), None, "no skin sensor"),
         (READY.format(GPU).replace("Status: 0", "Status: 3"), 3, ""),
     ],
 )

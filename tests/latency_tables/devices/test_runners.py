@@ -73,7 +73,7 @@ def test_known_by_the_file_name(tmp_path: Path) -> None:
     assert native.name == "benchmark_model"
     assert native.runner is RUNNERS["benchmark_model"]
     with pytest.raises(
-        DmaskError, match=r"'.*other' is none of benchmark_model, onnxruntime_perf_test, executor_runner"
+        DmaskError, match=r"'.*other' must be one of benchmark_model, onnxruntime_perf_test, executor_runner"
     ):
         native_runner(program(tmp_path, "other"), (), runtime_named("litert"))
     with pytest.raises(DmaskError, match="no runner '/absent/benchmark_model'; give the path"):

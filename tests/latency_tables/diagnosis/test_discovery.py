@@ -174,7 +174,7 @@ def test_a_python_without_packages_and_none(board: Sshd) -> None:
     assert seen_host(absent).problem == "no Python 'nope' on board"
     (strange,) = named_hosts(["ssh:board"], "sh -c 'exit 3'")
     found = seen_host(strange)
-    assert found.problem.startswith("'sh -c 'exit 3'' on board is no Python that works: ")
+    assert found.problem.startswith("'sh -c 'exit 3'' on board is not a working Python: ")
     assert found.fix == "give another one: --python venv/bin/python"
 
 

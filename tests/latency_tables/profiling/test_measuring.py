@@ -192,7 +192,9 @@ class FailingPhone(ScriptedPhone):
 def test_where_nothing_can_be_measured_it_ends_within_a_few_models(tmp_path: Path) -> None:
     """No row blames a model, so that the same command measures everything once the cause is mended."""
     path, phone = tmp_path / "t.jsonl", FailingPhone(lambda *_: MeasuringError("refused"))
-    with pytest.raises(DmaskError, match=r"nothing can be measured on the device: .*: refused; mend that, then start"):
+    with pytest.raises(
+        DmaskError, match=r"nothing can be measured on the device: .*: refused; correct that, then start"
+    ):
         profile_space(SPACE, Setup((phone,), OnnxRuntime()), ProfileSettings(), path)
     assert phone.asked.total() == MAX_FAILURES < len(blocks_of(SPACE))
     assert LatencyTable.read(path).rows == ()
@@ -235,7 +237,7 @@ def failed_before(path: Path, reason: str) -> None:
     "reason",
     [
         "MeasuringError: OSError: [Errno 28] No space left on device: '/tmp/dmask-x/3'",
-        "MeasuringError: the runtime crashed (SIGKILL); the session goes on with the next model",
+        "MeasuringError: the runtime crashed (SIGKILL); the session continues with the next model",
         "MeasuringError: OSError: [Errno 24] Too many open files",
         "MeasuringError: OSError: [Errno 27] File too large",
         "MeasuringError: RuntimeError: std::bad_alloc",

@@ -109,7 +109,7 @@ def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> N
     elsewhere = LatencyTable(table.head.model_copy(update={"device": "phone"}), table.rows, table.source)
     reason = predicted_latency(elsewhere, "latency", child, {}).probe
     assert isinstance(reason, str)
-    assert reason.startswith("the device is not at hand: ")
+    assert reason.startswith("the device cannot be reached: ")
     assert "device of the table is 'phone'" in reason
 
 

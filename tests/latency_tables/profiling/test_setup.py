@@ -63,5 +63,5 @@ def test_models_that_cannot_be_made_here(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_devices_that_share_a_table_are_run_alike() -> None:
     options = [DeviceOptions(at="adb:a", cores=(7,)), DeviceOptions(at="adb:b", cores=(0,))]
-    with pytest.raises(DmaskError, match="devices that share a table are run alike"):
+    with pytest.raises(DmaskError, match="devices that share a table must have the same options"):
         setup_for(options, "onnxruntime")

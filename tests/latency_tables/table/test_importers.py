@@ -62,7 +62,7 @@ def test_the_same_key_twice_is_refused(ending: str, tmp_path: Path) -> None:
     text = f"{key}: {{mean: 1.0}}\n{key}: {{mean: 9.0}}\n"
     if ending == "json":
         text = f'{{"{key}": {{"mean": 1.0}}, "{key}": {{"mean": 9.0}}}}'
-    with pytest.raises(DmaskError, match=f"key '{key}' stands twice"):
+    with pytest.raises(DmaskError, match=f"key '{key}' appears twice"):
         read_foreign(write(tmp_path / f"p.{ending}", text), "proxylessnas")
 
 
@@ -133,10 +133,10 @@ def test_a_published_table_of_once_for_all_in_json(tmp_path: Path) -> None:
         "head 1536->1000",
         "ir k3 s1 136->408->136 se104 hswish",
     ]
-    assert imported.findings == ("AvgPool2D-input:5x5x1152-output:1x1x1152: no block of ours is a 'AvgPool2D'",)
+    assert imported.findings == ("AvgPool2D-input:5x5x1152-output:1x1x1152: no block corresponds to a 'AvgPool2D'",)
     untold = read_foreign(path, "once-for-all")
     assert [finding.split(": ", 1)[1] for finding in untold.findings[1:]] == [
-        "its activation is not in the file: say it with --activation"
+        "its activation is not in the file: give it with --activation"
     ] * 2
 
 
@@ -158,7 +158,7 @@ def test_the_published_table_of_fbnet(tmp_path: Path) -> None:
         ("conv k3 s2 3->32 relu", 224): (0.96,),
         ("conv k1 s1 32->32 relu", 112): (0.674,),
     }
-    assert imported.findings == ("line 1: operator 'NCHW2NHWC' is no block of ours",)
+    assert imported.findings == ("line 1: operator 'NCHW2NHWC' corresponds to no block",)
     assert imported.precision == "int8"
 
 
@@ -177,15 +177,15 @@ def test_the_activation_of_a_bare_convolution_has_to_be_told(tmp_path: Path) -> 
     (row,) = read_lines(tmp_path, PYTORCH_LINE, activation="hswish").rows
     assert row.block.describe() == "conv k3 s2 16->32 hswish"
     assert row.wall_ms == (1.25,)
-    with pytest.raises(DmaskError, match="its activation is not in the file: say it with --activation"):
+    with pytest.raises(DmaskError, match="its activation is not in the file: give it with --activation"):
         read_lines(tmp_path, PYTORCH_LINE)
 
 
 @pytest.mark.parametrize(
     ("line", "finding"),
     [
-        (CAFFE2_LINE | {"op_args": arguments('name: "pad"\ni: 0\n')}, "padding 0: blocks of ours with kernel 3 have 1"),
-        (CAFFE2_LINE | {"op_args": arguments('name: "dilation"\ni: 2\n')}, "dilation 2: blocks of ours have 1"),
+        (CAFFE2_LINE | {"op_args": arguments('name: "pad"\ni: 0\n')}, "padding 0: blocks with kernel 3 have 1"),
+        (CAFFE2_LINE | {"op_args": arguments('name: "dilation"\ni: 2\n')}, "dilation 2: blocks have 1"),
         (CAFFE2_LINE | {"op_args": arguments('name: "kernel"\ni: 5\n')}, "kernel 5, but the weights have 3x3"),
         (CAFFE2_LINE | {"op_args": arguments('name: "stride_h"\ni: 1\n')}, "stride differs by direction: [1, 2]"),
         (CAFFE2_LINE | {"op_args": arguments('name: "group"\ni: 3\n')}, "the input has 3 channels, the weights 3 in 3"),
@@ -195,19 +195,19 @@ def test_the_activation_of_a_bare_convolution_has_to_be_told(tmp_path: Path) -> 
         (CAFFE2_LINE | {"op_args": [3]}, "incomplete: TypeError"),
         (CAFFE2_LINE | {"input_shapes": [[1, 224, 224, 3]]}, "the shapes of input and weights are needed"),
         (CAFFE2_LINE | {"input_shapes": [[1, 224, 112, 3], [32, 3, 3, 3]]}, "batch 1 and a square map are needed"),
-        (CAFFE2_LINE | {"op_type": "Int8Conv"}, "a convolution without an activation is no block of ours"),
-        (CAFFE2_LINE | {"op_type": "Int8FC"}, "operator 'Int8FC' is no block of ours"),
+        (CAFFE2_LINE | {"op_type": "Int8Conv"}, "a convolution without an activation corresponds to no block"),
+        (CAFFE2_LINE | {"op_type": "Int8FC"}, "operator 'Int8FC' corresponds to no block"),
         (CAFFE2_LINE | {"op_type": ["x"] * 10**6}, "operator '['x', "),
         (CAFFE2_LINE | {"device": "Pixel"}, "its device is 'Pixel', that of the first usable entry 'SM-G950U-7.0-24'"),
         (CAFFE2_LINE | {"op_type": "ConvRelu"}, "its precision is 'fp32', that of the first usable entry 'int8'"),
         (CAFFE2_LINE | {"runtime_us_p50": -5.0}, "a latency must be positive, got -0.005 ms"),
         (CAFFE2_LINE | {"runtime_us_p50": "5"}, "a latency must be a number, got '5'"),
         (CAFFE2_LINE | {"runtime_us_p50": 1e300}, "less than or equal to 10000000"),
-        (PYTORCH_LINE | {"op_args": {"in_channels": 16, "out_channels": 8, "kernel_size": 3}}, "padding 0: blocks of"),
+        (PYTORCH_LINE | {"op_args": {"in_channels": 16, "out_channels": 8, "kernel_size": 3}}, "padding 0: blocks with"),
         (PYTORCH_LINE | {"op_args": PYTORCH_LINE["op_args"] | {"dilation": 2}}, "dilation 2"),  # type: ignore[operator]
         (PYTORCH_LINE | {"op_args": PYTORCH_LINE["op_args"] | {"groups": 16}}, "16 groups"),  # type: ignore[operator]
         (PYTORCH_LINE | {"op_args": PYTORCH_LINE["op_args"] | {"stride": [1, 2]}}, "stride must be one integer"),  # type: ignore[operator]
-        (PYTORCH_LINE | {"dtype": "bfloat16"}, "dtype 'bfloat16' is none of ours"),
+        (PYTORCH_LINE | {"dtype": "bfloat16"}, "dtype 'bfloat16' is not supported"),
         (POINTWISE, "a second entry for this block"),
         ([1], "it must be an object with the keys of an operator"),
     ],
@@ -239,7 +239,7 @@ def test_wrong_operators_are_reported_and_left_out(line: object, finding: str, t
         ("Conv-input:8x8x3-output:4x2x8: {mean: 1.0}", "output 4x2 is not square"),
         ("Conv-input:8x8x3-output:4x4x999999999: {mean: 1.0}", "less than or equal to 65536, got 999999999"),
         ("Conv_1-input:8x8x3-output:4x4x8: {mean: 1.0}", "a 1x1 convolution has stride 1, and its key names no other"),
-        ("Pool-input:8x8x8-output:4x4x8: {mean: 1.0}", "no block of ours is a 'Pool'"),
+        ("Pool-input:8x8x8-output:4x4x8: {mean: 1.0}", "no block corresponds to a 'Pool'"),
         ("Conv_1-input:224x224x3-output:112x112x32-kernel:3: {mean: 1.5}", "a second entry for this block"),
     ],
 )  # fmt: skip
@@ -254,7 +254,7 @@ def test_wrong_entries_are_reported_and_left_out(entry: str, finding: str, tmp_p
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("proxylessnas", "[1, 2]", "expected one mapping with an entry a block"),
+        ("proxylessnas", "[1, 2]", "expected one mapping with an entry for each block"),
         ("proxylessnas", "a: [", "cannot read .* as proxylessnas"),
         (
             "mobile-vision",

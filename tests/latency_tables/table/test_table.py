@@ -27,7 +27,7 @@ def test_reading_a_cut_line_is_refused_and_writing_drops_it(path: Path, tmp_path
     content = path.read_text()
     cut.write_text(content[:-20])
     with pytest.raises(
-        DmaskError, match=r"line \d+, the last one, is cut off; run 'dmask profile' with the same table"
+        DmaskError, match=r"line \d+, the last one, is incomplete; run 'dmask profile' with the same table"
     ):
         LatencyTable.read(cut)
     with TableWriter(cut, local_head()) as writer:
@@ -183,7 +183,7 @@ def test_rows_beyond_what_can_be_are_named_in_one_short_line(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"row": "block", "row": "block"}', "line 2 is not JSON: key 'row' stands twice"),
+        (b'{"row": "block", "row": "block"}', "line 2 is not JSON: key 'row' appears twice"),
         (b'{"row": "\xff"}', "line 2 is not JSON: 'utf-8' codec can't decode byte 0xff"),
         (b'{"row": NaN}', "line 2 is not JSON: NaN is not a number in JSON"),
         (b"[" * 100_000, "line 2 is not JSON: it is nested too deeply"),
