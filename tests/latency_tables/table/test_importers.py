@@ -203,7 +203,7 @@ def test_the_activation_of_a_bare_convolution_has_to_be_told(tmp_path: Path) -> 
         (CAFFE2_LINE | {"runtime_us_p50": -5.0}, "a latency must be positive, got -0.005 ms"),
         (CAFFE2_LINE | {"runtime_us_p50": "5"}, "a latency must be a number, got '5'"),
         (CAFFE2_LINE | {"runtime_us_p50": 1e300}, "less than or equal to 10000000"),
-        (PYTORCH_LINE | {"op_args": {"in_channels": 16, "out_channels": 8, "kernel_size": 3}}, "padding 0: blocks with"),
+        (PYTORCH_LINE | {"op_args": {"in_channels": 16, "out_channels": 8, "kernel_size": 3}}, "padding 0: blocks"),
         (PYTORCH_LINE | {"op_args": PYTORCH_LINE["op_args"] | {"dilation": 2}}, "dilation 2"),  # type: ignore[operator]
         (PYTORCH_LINE | {"op_args": PYTORCH_LINE["op_args"] | {"groups": 16}}, "16 groups"),  # type: ignore[operator]
         (PYTORCH_LINE | {"op_args": PYTORCH_LINE["op_args"] | {"stride": [1, 2]}}, "stride must be one integer"),  # type: ignore[operator]
