@@ -289,7 +289,7 @@ def test_the_checkpoint_before_the_last_is_kept_and_offered(
 
     newer = torch.load(path, weights_only=True) | {"version": 9}
     for refused, reason in (
-        (lambda: path.write_bytes(path.read_bytes()[:-100]), "is cut off"),
+        (lambda: path.write_bytes(path.read_bytes()[:-100]), "is incomplete"),
         (lambda: torch.save(newer, path), "is of version 9, this dmask-mobile reads versions up to 2"),
         (lambda: path.write_bytes(b""), "does not load"),
     ):
