@@ -11,11 +11,13 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from dmask_mobile.errors import printable
 from dmask_mobile.ranks import is_main_process
 
+MAX_WIDTH = 10_000
 PIPED_WIDTH = 140  # piped output has no width of its own; a table needs more than the 80 columns that rich assumes then
 
 
@@ -64,6 +66,12 @@ def show_logs(*, debug: bool, quiet: bool) -> None:
 def is_quiet() -> bool:
     """Whether nobody wants to see progress and notes."""
     return logger.getEffectiveLevel() >= logging.ERROR
+
+
+def fits(table: Table) -> bool:
+    """Whether standard output has the columns that a table needs for all its words."""
+    wide = console.options.update(width=MAX_WIDTH)
+    return console.measure(table, options=wide).maximum <= console.width
 
 
 def note(text: str) -> None:

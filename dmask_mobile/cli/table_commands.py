@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from dmask_mobile import api
-from dmask_mobile.cli.console import console, print_json, tell
+from dmask_mobile.cli.console import console, fits, print_json, tell
 from dmask_mobile.cli.json_results import (
     ImportedTable,
     ProfileFacts,
@@ -248,7 +248,8 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
     else:
         console.print(latency_table_summary(read))
         if any(block.kind == "inverted_residual" for block, _ in read.blocks):
-            console.print(heat_map(read))
+            widths = heat_map(read)
+            console.print(widths if fits(widths) else "'dmask table plot' draws which widths were measured")
 
 
 @table_app.command("evaluate")

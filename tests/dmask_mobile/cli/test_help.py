@@ -34,6 +34,11 @@ def test_commands_are_grouped_in_the_order_of_their_use(
              "verify", "sweep", "Look", "report", "status", "plot", "card", "table", "space"]  # fmt: skip
     places = [said.index(f"─ {word}" if word[0].isupper() else f"│ {word} ") for word in order]
     assert places == sorted(places)
+    page = Path(__file__).parents[3] / "docs" / "command_line.md"
+    shown = page.read_text().split("```text\n")[1].split("```")[0]
+    assert [line for line in map(str.rstrip, said.splitlines()) if line] == [
+        line for line in shown.splitlines() if line
+    ]
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
