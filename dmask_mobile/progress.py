@@ -1,4 +1,4 @@
-"""How long work says where it is, without knowing who listens."""
+"""Progress of long work, without knowing who listens."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a trained child to phone formats, and the verification of what came out."""
+"""From a trained child to phone formats, and the verification of the exported models."""

@@ -57,7 +57,7 @@ def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
 
 
 def check_request(description: ModelDescription) -> None:
-    """Checks what can be told of one model before data is read and anything is converted.
+    """Checks what is known of one model before data is read and anything is converted.
 
     Raises:
         DmaskError: for what its format does not have: the precision, the layout, an open batch.
@@ -134,7 +134,7 @@ def export_child(
 
 
 def artifact_of(path: Path, description: ModelDescription, convert_seconds: float = 0.0) -> Artifact:
-    """The record of the file that lies at ``path``."""
+    """The record of the file at ``path``."""
     return Artifact(
         **dict(description),
         path=path.name,

@@ -1,4 +1,4 @@
-"""The folder that this user's caches lie in."""
+"""The folder of this user's caches."""
 
 from __future__ import annotations
 

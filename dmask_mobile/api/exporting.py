@@ -41,7 +41,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ExportSettings(NamedTuple):
-    """What an exported model takes and gives, and what it says of itself.
+    """Input, output and metadata of an exported model.
 
     ``input_range``: 0..1 or 0..255; ``dynamic_batch``: any batch size instead of 1; ``calibration_images``: for int8,
     random training images; ``samples``: platforms (android, ios) to write a source file for that uses the model.

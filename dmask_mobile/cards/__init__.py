@@ -1,1 +1,1 @@
-"""What a trained run says of itself: accuracies class by class, pictures of them, and the model card."""
+"""Accuracies of a trained run class by class, pictures of them, and the model card."""

@@ -38,7 +38,7 @@ class CardFacts:
 
     @property
     def data_name(self) -> str:
-        """The data's name, without the folder that it lies in."""
+        """The data's name, without its folder."""
         return name_of_data(self.record.data) if self.record.data else ""
 
     def settings(self, given: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ def is_ours(path: Path) -> bool:
 
 
 def license_in(folder: Path) -> str:
-    """The licence in the metadata of the folder's card, also of one that was edited; empty where it says none."""
+    """The licence in the metadata of the folder's card, also of an edited one; empty if there is none."""
     metadata = METADATA.match(_read(folder / CARD_NAME))
     try:
         found = parse_yaml(metadata[1]) if metadata else None

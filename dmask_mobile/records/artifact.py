@@ -1,4 +1,4 @@
-"""`ModelDescription`: what an exported model says of itself; `Artifact`: that, and the file that holds it."""
+"""`ModelDescription`: the description inside an exported model; `Artifact`: the description and the file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LatencyPrediction(Record):
 
 
 class ModelDescription(Record):
-    """Everything that is known of an exported model apart from its file; it travels in the model's own metadata.
+    """Everything that is known of an exported model apart from its file; the model's own metadata contains it.
 
     ``weights_digest`` names the trained weights (SHA-256 of ``child.safetensors``); ``batch``: None where any size
     will do; ``accuracy``: top-1 of the network in PyTorch on its validation images.

@@ -1,4 +1,4 @@
-"""The verdict on an artifact's latency: what a table predicted, what was measured, what may lie between them.
+"""The verdict on an artifact's latency: predicted by a table, measured, and the allowed difference.
 
 Allowed deviations are constants. The uncertainty of a measurement never widens them: where it could change a verdict,
 the verdict is 'not verified'.
@@ -166,7 +166,7 @@ def _judge_budget(
 def _judge_between(
     measured: MeasuredLatency | str, low: float, high: float, rules: LatencyRules
 ) -> tuple[Verdict, str]:
-    """Whether a measurement lies between two limits in ms for sure, and a note."""
+    """Whether a measurement is certainly between two limits in ms, and a note."""
     if isinstance(measured, str):
         return "not verified", measured
     varies = "not known" if measured.noise is None else f"{measured.noise:.1%}"

@@ -152,7 +152,7 @@ def _numerics(
 
 
 def _in_batches(run: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]:
-    """The outputs for all images; not all at once, so that what lies between needs little memory."""
+    """The outputs for all images, a few at a time, so that feature maps need little memory."""
     parts = [run(part) for part in torch.split(images, BATCH)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

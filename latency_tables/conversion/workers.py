@@ -109,7 +109,7 @@ class Workers:
         return [process for process in busy if process in readable or process.seconds > MAX_SECONDS]
 
     def _answer(self, process: ConverterProcess, kills: Counter[Subject], subject: Subject) -> Answer | None:
-        """What a process says of its subject; None when it was killed, for the first time with this subject."""
+        """The answer of a process for its subject; None when it was killed, for the first time with this subject."""
         if process.seconds > MAX_SECONDS:
             self._end(process)
             return Answer(failure=f"the converter takes longer than {MAX_SECONDS:.0f} s")

@@ -45,7 +45,7 @@ SMALL = (1, 3, 32, 32)  # the shape of what a program runs at the start, to see 
 
 
 class Core(NamedTuple):
-    """A core of a phone: its highest clock, 0 where it is not told, and whether it is switched off."""
+    """A core of a phone: its highest clock, 0 if unknown, and whether it is switched off."""
 
     clock_khz: int
     offline: bool = False
@@ -171,7 +171,7 @@ def on_cores(cores: Sequence[int]) -> list[str]:
 
 
 def _info(adb: Adb) -> DeviceInfo:
-    """What the phone says of itself; nothing of a runtime."""
+    """A description of the phone, without its runtimes."""
     script = "; ".join(f"getprop {name}" for name in PROPERTIES)
     said = adb.shell("sh", "-c", script)
     if said.status:

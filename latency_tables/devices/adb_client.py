@@ -82,7 +82,7 @@ class Output(NamedTuple):
 
 
 class UnwillingError(DeviceLostError):
-    """The phone is there, but does not do what it is told: trying again does not help."""
+    """The phone is there but refuses a request: trying again does not help."""
 
 
 class SlowError(UnwillingError):
@@ -119,7 +119,7 @@ def parse_devices(text: str) -> tuple[Phone, ...]:
 
 
 def _parse_device(line: str) -> Phone | None:
-    """The phone in a line of the list; None for a line that is none of it."""
+    """The phone in a line of the list; None for a line that does not describe a phone."""
     if not line or line.startswith(("*", "adb server")):
         return None
     refused = re.match(r"(.+?)\s+no permissions\b(.*?)((?: [\w.-]+:\S+)*)$", line)
@@ -137,7 +137,7 @@ def _model(rest: str) -> str:
 
 
 def serial_number(adb: Adb) -> str:
-    """The phone's own serial number, by whichever way it is reached; empty where it tells none, or a placeholder."""
+    """The phone's own serial number, however it is connected; empty if it has none, or a placeholder."""
     told = adb.shell("getprop", "ro.serialno").stdout.strip()
     return "" if told.lower() in ("", "unknown", "0123456789abcdef") else told
 

@@ -285,7 +285,7 @@ def processor():
 
 
 def clocks_mhz():
-    """The highest clock of each core, where the system tells it."""
+    """The highest clock of each core, if the system reports it."""
     found = []
     paths = glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq")
     for path in sorted(paths, key=lambda path: (len(path), path)):  # cpu2 before cpu10
@@ -414,7 +414,7 @@ class Agent:
 
 
 def end_with_stdin(folder):
-    """Ends this process when nobody is left to give requests, also where a runtime hangs and `main` never sees it."""
+    """Ends this process when the sender of requests has ended, also if a runtime hangs and `main` does not notice."""
     requests = select.poll()
     requests.register(0, 0)  # asks for no event, which leaves the hang-up; sleeps until then
     requests.poll()

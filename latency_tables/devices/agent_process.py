@@ -33,7 +33,7 @@ class SilenceError(Exception):
 
 
 class DeathError(Exception):
-    """The process ended: ``status`` as `subprocess` tells it, ``stderr``: the end of what it wrote there."""
+    """The process ended: ``status`` as `subprocess` reports it, ``stderr``: the end of its error output."""
 
     def __init__(self, status: int, stderr: str) -> None:
         super().__init__(f"status {status}")

@@ -50,7 +50,7 @@ class _LinkLostError(Exception):
 
 
 class _KilledError(Exception):
-    """Somebody, or a system without memory, has killed the process; it can be tried again."""
+    """The process was killed from outside, for example by a system without memory; it can be tried again."""
 
 
 class AgentSession:
@@ -89,7 +89,7 @@ class AgentSession:
         self._models: dict[str, bytes] = {}
 
     def describe(self) -> dict[str, Any]:
-        """What the agent says of its machine; see `latency_tables.devices.agent.describe`.
+        """The agent's description of its machine; see `latency_tables.devices.agent.describe`.
 
         Raises:
             MeasuringError: when there is no such Python, or no runtime.
@@ -98,7 +98,7 @@ class AgentSession:
         return self._connected(lambda: self._ask({"do": "describe"}))
 
     def survey(self) -> dict[str, Any]:
-        """What the agent says of its machine and of every runtime there; see `latency_tables.devices.agent.survey`.
+        """The agent's description of its machine and of every runtime there; see `latency_tables.devices.agent.survey`.
 
         Raises:
             MeasuringError: when there is no Python that runs it.

@@ -37,7 +37,7 @@ class Samples(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What a phone says of itself: Android's thermal status (0 to 6), battery level and temperature."""
+    """The state of a phone: Android's thermal status (0 to 6), battery level and temperature."""
 
     thermal_status: int | None
     battery_percent: float | None
@@ -95,7 +95,7 @@ class Session(Protocol):
         ...
 
     def conditions(self) -> Conditions | None:
-        """What the device says of itself now; None where it says nothing."""
+        """The state of the device now; None if it reports none."""
         ...
 
 

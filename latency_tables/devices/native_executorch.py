@@ -12,7 +12,7 @@ COLD = 1.5  # times the median: a first run that took longer was cold
 
 
 def parse_executor_runner(text: str, asked: str | None = None) -> Timing | None:
-    """The median of the iterations, which one cold run does not change; where they are not told, the average.
+    """The median of the iterations, which one cold run does not change; the average if they are not printed.
 
     None for anything but a whole log. The oldest versions tell no time at all. ``asked``: the delegate, which no log
     tells: models are delegated when they are exported.

@@ -54,7 +54,7 @@ REFERENCE = r"NNAPI accelerators? ?(?:available|name)?: \[nnapi-reference\]"  # 
 
 
 class Statistics(NamedTuple):
-    """Microseconds of the runs that a line tells of."""
+    """Microseconds of the runs that a line reports."""
 
     runs: int
     average: float

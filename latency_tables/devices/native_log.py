@@ -19,7 +19,7 @@ ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codec
 
 
 class Timing(NamedTuple):
-    """What a log tells of one run of a benchmark program; None: it does not say.
+    """The content of a log about one run of a benchmark program; None: unknown.
 
     ``ms``: of one inference; ``deviation_ms``: standard deviation; ``figure``: what ``ms`` is, in words; ``runs``: how
     many were timed; ``delegate``: what the model ran on, by the names of our runtimes where they have one.
@@ -71,7 +71,7 @@ def first_line(pattern: str, lines: Iterable[str]) -> str | None:
 
 
 def check_one_run(patterns: Sequence[str], text: str) -> None:
-    """Checks that what each run of a program writes once stands there once.
+    """Checks that a line which each run of a program prints once appears once.
 
     Raises:
         UnfitLogError: quotes the second one.

@@ -28,7 +28,7 @@ VULKAN = r"vulkan|\bvk[A-Z]|\bgpu\b"
 
 
 def parse_benchncnn(text: str, asked: str | None = None) -> Timing | None:
-    """The average of its one network; it tells no deviation. None for anything but a whole log.
+    """The average of its one network, without a deviation. None for anything but a complete log.
 
     ``asked``: cpu, or gpu for the Vulkan device 0, where that is known without the log.
 
@@ -65,7 +65,7 @@ def _device(text: str) -> int | None:
 
 
 def _of_device(number: int, lines: list[str]) -> list[str]:
-    """The lines that tell of one Vulkan device, which begin with its number and name, and those of none."""
+    """The lines about one Vulkan device, which begin with its number and name, and those about none."""
     return [line for line in lines if not re.match(r"\s*\[\d+ ", line) or re.match(rf"\s*\[{number} ", line)]
 
 

@@ -30,7 +30,7 @@ SUPPORTED = re.compile(r"number of nodes in the graph: (\d+),? number of nodes s
 
 
 def parse_onnxruntime_perf_test(text: str, asked: str | None = None) -> Timing | None:
-    """The median where it is told, else the average; no version tells a deviation. None for anything but a whole log.
+    """The median if it is printed, else the average; no version prints a deviation. None for an incomplete log.
 
     ``asked``: the execution provider that was asked for, where that is known without the log.
 

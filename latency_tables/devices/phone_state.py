@@ -136,7 +136,7 @@ class Thermometer:
 
     @property
     def status(self) -> int | None:
-        """Android's thermal status, 0 (none) to 6 (shutdown), at most 5 s old; None where it is not told."""
+        """Android's thermal status, 0 (none) to 6 (shutdown), at most 5 s old; None if unknown."""
         if self.clock() - self._looked_at >= LOOK_SECONDS:
             self._look()
         return self._status
@@ -157,7 +157,7 @@ class Thermometer:
         self._patient = not self.hot
 
     def conditions(self) -> Conditions:
-        """What the phone says of itself now."""
+        """The state of the phone now."""
         return Conditions(self.status, *battery(self.adb.shell("dumpsys", "battery").stdout))
 
     def unknown(self) -> str:

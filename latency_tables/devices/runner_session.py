@@ -26,7 +26,7 @@ NEXT = "the session continues with the next model"
 
 
 class _Loaded(NamedTuple):
-    """A model on the phone: its file, its input's shape where that is told, milliseconds at first sight."""
+    """A model on the phone: its file, its input's shape if known, milliseconds of its first run."""
 
     file: str
     shape: tuple[int, ...]

@@ -165,7 +165,7 @@ class NativeRunner(NamedTuple):
         return sorted(self.path.parent.glob("*.so"))
 
     def version(self) -> str:
-        """Its name, the digest of its content and its flags: what stands for the runtime's version in a table."""
+        """Its name, the digest of its content and its flags: they replace the runtime's version in a table."""
         content = hashlib.sha256(self.path.read_bytes())
         for library in self.libraries:
             content.update(library.read_bytes())

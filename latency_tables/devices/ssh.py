@@ -60,7 +60,7 @@ class SshDevice:
             return info_of(session, runtime, self.host)
 
     def survey(self, patience: float) -> dict[str, Any]:
-        """What its agent says of the machine and of every runtime there; see `latency_tables.devices.agent.survey`.
+        """The agent's description of the machine and of every runtime there; see `latency_tables.devices.agent.survey`.
 
         Raises:
             DmaskError: when there is no contact, or no Python that answers within ``patience`` seconds.
@@ -102,7 +102,7 @@ class SshDevice:
         return f"no connection to {self.host}: {(told or lines)[-1].strip()}"
 
     def _check_contact(self, status: int, stderr: str) -> None:
-        """Raises what stands in the way of a first contact, which is not tried again; a ``link`` of `AgentSession`."""
+        """Raises the reason why a first contact fails, which is not tried again; a ``link`` of `AgentSession`."""
         lost = self._lost(status, stderr)
         if lost is not None:
             remedy = next((todo for words, todo in REMEDIES.items() if words in lost), "try 'ssh {host} true'")

@@ -250,7 +250,7 @@ def examine_ssh() -> Iterator[Finding]:
 
 
 def said_by(*command: str) -> str:
-    """What a program says of its version, or why it says nothing."""
+    """The version that a program prints, or the reason why it prints none."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=VERSION_SECONDS, check=False

@@ -124,7 +124,7 @@ class MeasuredDevice:
             self.session.unload(_key(subject))
 
     def conditions(self) -> Conditions | None:
-        """What the device says of itself now."""
+        """The state of the device now."""
         return self.session.conditions()
 
     def shares(self, child: ChildSpec) -> dict[str, float]:

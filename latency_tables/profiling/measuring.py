@@ -1,4 +1,4 @@
-"""Measuring what it is told to into one table, on one device or on several identical ones."""
+"""Measures the requested models into one table, on one device or on several identical ones."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
 
 
 class Measuring:
-    """Measures what it is told to into one table, and keeps the table's rows at hand.
+    """Measures the requested models into one table, and keeps the table's rows in memory.
 
     Args:
         sessions: of identical devices, which share the work.
@@ -260,7 +260,7 @@ class Measuring:
         check_stopped("profiling")
 
     def _measure_sentinels(self, device: MeasuredDevice) -> None:
-        """One round of each sentinel, and what the device says of itself."""
+        """One round of each sentinel, and the state of the device."""
         conditions = device.conditions()
         if conditions is not None:
             self._note = THERMAL_UNKNOWN if conditions.thermal_status is None else self._note

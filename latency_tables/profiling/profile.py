@@ -37,7 +37,7 @@ MIN_BATCH_BLOCKS, FIRST_SLOW_BATCH_BLOCKS = 10, 60
 def profile_space(
     space: SearchSpace, setup: Setup, settings: ProfileSettings, path: Path, progress: Progress = silent
 ) -> LatencyTable:
-    """Measures ``space`` into ``path``; goes on with what is there. Returns the table.
+    """The table at ``path`` after measuring ``space`` into it; continues a table that is there.
 
     Stops when every block is measured, when ``target_error`` is reached or when ``minutes`` are over, whichever
     comes first; the blocks that were not measured are predicted. `what_is_missing` says what there was no time for.
@@ -154,7 +154,7 @@ class _SpaceProfile:
         self.measuring.measure_networks(pending[:count], 1.0 if everything else NETWORKS_SHARE, progress)
 
     def _in_seconds(self, progress: Progress) -> Progress:
-        """Progress in seconds of the time limit, with what is done right now; as it is told where there is no limit."""
+        """Progress in seconds of the time limit, with the present work; in units of the work without a limit."""
         if self.settings.minutes is None:
             return progress if self.measuring.converter.slow else silent
         limit = math.ceil(60 * self.settings.minutes)

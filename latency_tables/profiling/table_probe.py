@@ -94,12 +94,12 @@ class TableProbe:
 
 
 def references(table: LatencyTable) -> dict[ChildSpec, Summary]:
-    """What drift is told by: the sentinels, or the first networks of a table without any."""
+    """The networks that show drift: the sentinels, or the first networks of a table without any."""
     return table.sentinels or dict(itertools.islice(table.networks.items(), NUM_SENTINELS))
 
 
 def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:
-    """The models that tell drift, named ``sentinel0`` and so on, to measure beside others."""
+    """The models that show drift, named ``sentinel0`` and so on, to be measured beside others."""
     return named_models(setup, "sentinel", tuple(references(table)))
 
 

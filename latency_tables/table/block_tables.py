@@ -57,7 +57,7 @@ def _entries(path: Path, file_format: str, activation: Activation | None) -> Ent
 
 
 def _check_meaning_of_expand(keys: Iterable[str], file_format: str) -> None:
-    """Checks that most of the entries that tell a ratio from a width tell what the format holds."""
+    """Checks that most of the entries in which ratio and width differ are in the format's form."""
     found = [(int(match[1]), int(match[2])) for key in keys if (match := _EXPANDED.match(key))]
     widths = [(c_in, expand) for c_in, expand in found if expand > MAX_EXPANSION]
     ratios = [(c_in, expand) for c_in, expand in found if expand <= MAX_EXPANSION and expand < c_in]

@@ -159,7 +159,7 @@ class FailureRow(Record):
 
 
 class ConditionsRow(Record):
-    """What a phone said of itself; see `latency_tables.devices.device.Conditions`."""
+    """The state of a phone; see `latency_tables.devices.device.Conditions`."""
 
     row: Literal["conditions"] = "conditions"
     at: Text

@@ -164,7 +164,7 @@ class LatencyTable:
 
     @cached_property
     def sentinels(self) -> dict[ChildSpec, Summary]:
-        """The networks that tell whether the device has changed, and their latency when the table was made."""
+        """The networks that show whether the device has changed, and their latency when the table was made."""
         found: dict[ChildSpec, list[tuple[Row, float]]] = defaultdict(list)
         for row in self.rows:
             if isinstance(row, SentinelRow):

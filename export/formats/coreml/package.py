@@ -49,7 +49,7 @@ def read_package(path: Path) -> Package:
 
 
 def _inside(path: Path, item: Any) -> Path:
-    """Where an item of the manifest lies."""
+    """The path of an item of the manifest."""
     parts = PurePosixPath(item).parts
     if not parts or ".." in parts or PurePosixPath(item).is_absolute():
         raise ValueError(f"its manifest names '{item}', which is not inside the package")

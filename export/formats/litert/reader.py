@@ -177,7 +177,7 @@ class LiteRTModel:
 
 
 def _read(content: bytes) -> Any:
-    """The flatbuffer as a `ModelT`; every vector in it lies inside the file.
+    """The flatbuffer as a `ModelT`; every vector in it is inside the file.
 
     Raises:
         Exception: when one does not. The interpreter would read beyond the file's end instead.

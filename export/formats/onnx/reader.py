@@ -125,7 +125,7 @@ def _known_bytes(model: onnx.ModelProto) -> int:
 
 
 def _check_no_external_data(graph: onnx.GraphProto) -> None:
-    """Checks that all tensors lie in the file itself: a path in it could name any file.
+    """Checks that all tensors are in the file itself: a path in it could name any file.
 
     Raises:
         ValueError: for a tensor in another file.
