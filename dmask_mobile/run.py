@@ -78,12 +78,16 @@ class RunRecord(FileRecord):
 
 
 class CandidateRecord(Record):
-    """One of several children within the budgets, and its accuracy with the supernet's weights."""
+    """One of several children within the budgets, and how it does with the supernet's weights.
+
+    ``loss``: its cross-entropy; older files do not have it, as children were ranked by accuracy on validation images.
+    """
 
     child_digest: str
     choice: Choice
     costs: tuple[float, ...]
     score: float
+    loss: float | None = None
     accuracy: float = Field(ge=0, le=1)
 
 
@@ -91,12 +95,12 @@ class SearchResultRecord(FileRecord):
     """``search/result.json``: what the gates decided and how the child was derived from them.
 
     ``expected`` and ``costs`` are in the order of the run's budgets. ``derivation``: ``exact`` (no child within the
-    budget scores more), ``bounded`` (none scores more than ``score + gap``) or ``ranked`` (the most accurate of
-    ``candidates`` with the supernet's weights, batch norms recalibrated).
+    budget scores more), ``bounded`` (none scores more than ``score + gap``) or ``ranked`` (the best of
+    ``candidates`` with the supernet's weights).
     """
 
     file_format: ClassVar[str] = "dmask-search-result"
-    file_version: ClassVar[int] = 2
+    file_version: ClassVar[int] = 3
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"lower_bound_relaxed": "floor_dropped"}
 

@@ -38,7 +38,7 @@ def search(
     *,
     tables: AnyPaths = (),
     costs: CostModel | Sequence[CostModel] = (),
-    samples: int = 1,
+    samples: int = 24,
     allow_drift: bool = False,
     emulated: bool = False,
     precision: Precision | None = None,
@@ -63,7 +63,8 @@ def search(
         run: the run folder.
         tables: the latency tables that latency budgets need.
         costs: cost models of your own that the budget may name.
-        samples: more than 1 draws so many children within the budgets and takes the most accurate one.
+        samples: so many children are drawn within the budgets, and the one with the lowest loss as a part of the
+            supernet is taken; 1 takes the best one by the gates.
         allow_drift: search although the device has become more than 10% slower or faster than its table says, or is
             not at hand.
         emulated: search although a table's times mean nothing, being an emulator's.

@@ -38,7 +38,14 @@ from dmask_mobile.cli.options import (
 from dmask_mobile.cli.progress import ShownProgress
 from dmask_mobile.cli.recipes import parse_changes
 from dmask_mobile.cli.tables import accuracy_summary, estimate_summary, search_summary
-from dmask_mobile.records.setting_names import RECIPES, Expectation, InitialWeights, LossName, ResolutionMode
+from dmask_mobile.records.setting_names import (
+    RECIPES,
+    Expectation,
+    InitialWeights,
+    LossName,
+    ResolutionMode,
+    SearchMethod,
+)
 
 if TYPE_CHECKING:
     from dmask_mobile.records.accuracy import AccuracyRecord
@@ -69,12 +76,16 @@ def search(
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
     table: Tables = None,
     cost: Cost = None,
+    method: Annotated[
+        SearchMethod, typer.Option(help="One child a step and gates from children's losses, or FBNetV2's soft gates.")
+    ] = "single_path",
     loss: Annotated[
         LossName, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
     ] = "budget",
     samples: Annotated[
-        int, typer.Option(min=1, help="Draw so many children within the budgets and take the most accurate.")
-    ] = 1,
+        int,
+        typer.Option(min=1, help="Draw so many children within the budgets, take the best as part of the supernet."),
+    ] = 24,
     resolution_mode: Annotated[
         ResolutionMode, typer.Option(help="One resolution a step, or all of them in every step.")
     ] = "sampled",
@@ -85,9 +96,9 @@ def search(
     precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
     emulated: TakeEmulated = False,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.25,
+    epochs: Annotated[int, typer.Option(min=1)] = 24,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.75,
     weight_learning_rate: Annotated[float, typer.Option(help="Of the supernet's weights, at first.")] = 0.1,
     gate_learning_rate: Annotated[float, typer.Option(help="Of the gates.")] = 0.05,
     flip: Flip = None,
@@ -112,6 +123,7 @@ def search(
     from dmask_mobile.training.machine import Machine
 
     settings = SearchSettings(
+        method=method,
         loss=loss,
         resolution_mode=resolution_mode,
         expectation=expectation,

@@ -38,8 +38,8 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
         case "ranked":
             best, worst = result.candidates[0].accuracy, result.candidates[-1].accuracy
             yield (
-                f"the most accurate of {len(result.candidates)} children within the budgets with the supernet's"
-                f" weights: {best:.1%} (the least {worst:.1%})"
+                f"the best of {len(result.candidates)} children within the budgets with the supernet's weights:"
+                f" accuracy {best:.1%} (the last {worst:.1%})"
             )
     if result.lower_bound_relaxed and len(budgets) == 1:
         yield "no child lies within 5% below the budget; this one lies further below"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from dmask_mobile.nets.blocks import build_block, initialize
+from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 
 
 class ChildNetwork(nn.Module):
-    """A child's blocks in order: (N, channels, resolution, resolution) to class scores (N, classes)."""
+    """A child's blocks in order: (N, channels, resolution, resolution) to class scores (N, classes).
 
-    def __init__(self, child: ChildSpec) -> None:
+    Args:
+        child: the network.
+        block_of: makes the module of a block from its number and spec; `build_block`, if not given.
+    """
+
+    def __init__(self, child: ChildSpec, block_of: Callable[[int, BlockSpec], nn.Module] | None = None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(build_block(block) for block in child.blocks)
+        built = (block_of(n, spec) if block_of else build_block(spec) for n, spec in enumerate(child.blocks))
+        self.blocks = nn.ModuleList(built)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         for block in self.blocks:

@@ -191,8 +191,10 @@ def _search(result: SearchResultRecord | None, record: RunRecord) -> SearchView 
             )
         case "ranked":
             found = [candidate.accuracy for candidate in result.candidates]
-            sentence = f"The most accurate of {len(found)} children within the budgets, with the supernet's weights"
-            sentence += f": {max(found):.1%}, the least accurate {min(found):.1%}." if found else "."
+            sentence = f"The best of {len(found)} children within the budgets, with the supernet's weights"
+            sentence += (
+                f": {found[0]:.1%} of its images are recognized, of the last one's {found[-1]:.1%}." if found else "."
+            )
     if result.lower_bound_relaxed and len(record.budgets) == 1:
         sentence += " No child lies within 5% below the budget; this one lies further below."
     return SearchView(

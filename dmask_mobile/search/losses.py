@@ -35,6 +35,9 @@ from dmask_mobile.training.restoring import finite_number, require_keys
 class GateLoss(Protocol):
     """The loss of a gate step."""
 
+    costs: Sequence[ExpectedCost]
+    budgets: Sequence[float]
+
     def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
         """The loss (a scalar) at these logits; may adapt itself by one step."""
         ...

@@ -33,15 +33,15 @@ class SearchMetrics:
         probabilities = logits.probabilities()
         return tuple(float(cost.expected(probabilities)) for cost in self.costs)
 
-    def line(self, state: SearchState, temperature: float) -> dict[str, Any]:
-        """One line of ``metrics.jsonl``: the epoch that has just been trained."""
+    def line(self, state: SearchState, temperature: float | None = None) -> dict[str, Any]:
+        """One line of ``metrics.jsonl``: the epoch that has just been trained; ``temperature``: of soft gates."""
         with torch.no_grad():
             probabilities, entropies = state.logits.probabilities(), state.logits.normalized_entropies()
         decisions = state.supernet.space.decisions
         undecided = [decision.name for decision in decisions if len(decision.options) > 1]
         return {
             "epoch": state.epoch,
-            "temperature": temperature,
+            **({} if temperature is None else {"temperature": temperature}),
             "weights": _means(state.weight_steps),
             "gates": _means(state.gate_steps),
             "expected": dict(zip((b.cost.name for b in self.budgets), self.expected(state.logits), strict=True)),

@@ -1,8 +1,4 @@
-"""Several children within the budgets, ranked by what the supernet says of them.
-
-Children are drawn by perturbation: each logit gets Gumbel noise and the exact derivation runs on the result. With
-nothing to hold to that is sampling from the gates (the Gumbel-max trick); with budgets every draw is within them.
-"""
+"""Several children within the budgets, ranked by their loss with the supernet's weights."""
 
 from __future__ import annotations
 
@@ -12,53 +8,56 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.optim.swa_utils import update_bn
 
 from dmask_mobile.data.batches import Reading, batches
-from dmask_mobile.data.images import ImageData, ImageSet
+from dmask_mobile.data.images import ImageData, ImageSet, normalized
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget, derive_within
-from dmask_mobile.search.derive import log_scores, score_of
+from dmask_mobile.search.derive import FLOOR, log_scores, score_of
+from dmask_mobile.search.near_budget import centre_on_budgets, draw_near, tightest_share
+from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.evaluation import evaluate
 
-ATTEMPTS_PER_CHILD, GROWTH, MAX_SCALE = 8, 1.5, 64.0
+FLATTER, MAX_DRAWS_A_CHILD = 0.7, 40  # of gates whose draws repeat
 RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
 
 
 class Candidate(NamedTuple):
-    """A child within the budgets, its score by the gates and its accuracy with the supernet's weights."""
+    """A child within the budgets, its score by the gates, its cross-entropy and accuracy as a part of the supernet."""
 
     choice: Choice
     score: float
+    loss: float
     accuracy: float
 
 
-def draw_within(
-    budgets: Sequence[Budget], probabilities: Sequence[np.ndarray], count: int, random: np.random.Generator
-) -> list[Choice]:
-    """At most ``count`` different children within the budgets: the best one first, then draws.
+def draw_within(budgets: Sequence[Budget], logits: GateLogits, count: int, generator: torch.Generator) -> list[Choice]:
+    """At most ``count`` different children within the budgets: the best one by the gates first, then draws from them.
 
-    The noise grows while draws repeat: decided gates would give the same child again and again.
+    The gates become flatter while draws repeat or miss: decided gates would give the same child again and again.
     """
     space = budgets[0].cost.space
-    best = derive_within(budgets, probabilities).choice
+    best = derive_within(budgets, [gate.detach().double().numpy() for gate in logits.probabilities()]).choice
     found = {space.child(best).digest(): best}
-    scores = log_scores(probabilities)
-    scale = 1.0
-    for _ in range(ATTEMPTS_PER_CHILD * count):
+    flatter = GateLogits(space)
+    flatter.load_state_dict(logits.state_dict())
+    for _ in range(MAX_DRAWS_A_CHILD * count):
         if len(found) >= count:
             break
-        noisy = [score + scale * random.gumbel(size=score.shape) for score in scores]
-        choice = derive_within(budgets, [np.exp(values - values.max()) for values in noisy]).choice
+        choice = draw_near(flatter, budgets, generator, FLOOR)
         digest = space.child(choice).digest()
-        if digest in found:
-            scale = min(MAX_SCALE, GROWTH * scale)
-        else:
+        if digest not in found and FLOOR <= tightest_share(budgets, choice) <= 1:
             found[digest] = choice
+            continue
+        with torch.no_grad():
+            flatter.logits.mul_(FLATTER)
+        centre_on_budgets(flatter, [budget.cost for budget in budgets], [budget.limit for budget in budgets])
     return list(found.values())
 
 
@@ -66,21 +65,40 @@ def rank(
     choices: Sequence[Choice],
     supernet: MaskedSupernet,
     probabilities: Sequence[np.ndarray],
-    images: tuple[ImageSet, ImageSet],
+    images: ImageSet,
     data: ImageData,
     progress: Progress = silent,
 ) -> list[Candidate]:
-    """The children by falling accuracy on the second image set, batch norms recalibrated on the first.
+    """The children by rising cross-entropy on ``images``, each with its slice of the supernet, at its own resolution.
 
-    Each child takes its slice of the supernet and sees images at its own resolution.
+    Batch norms take the statistics of each batch, as in training: those of the supernet are of mixtures of children.
     """
     scores = log_scores(probabilities)
     candidates = []
     for number, choice in enumerate(choices, start=1):
-        accuracy = recalibrated_accuracy(supernet, choice, images, data)
-        candidates.append(Candidate(choice, score_of(supernet.space, scores, choice), accuracy))
-        progress("rank", number, len(choices), f"accuracy {accuracy:.1%}")
-    return sorted(candidates, key=lambda candidate: (-candidate.accuracy, -candidate.score))
+        loss, accuracy = _loss_and_accuracy(supernet, choice, images, data)
+        candidates.append(Candidate(choice, score_of(supernet.space, scores, choice), loss, accuracy))
+        progress("rank", number, len(choices), f"loss {loss:.3f}, accuracy {accuracy:.1%}")
+    return sorted(candidates, key=lambda candidate: (candidate.loss, -candidate.score))
+
+
+@torch.no_grad()
+def _loss_and_accuracy(
+    supernet: MaskedSupernet, choice: Choice, images: ImageSet, data: ImageData
+) -> tuple[float, float]:
+    """Means over ``images`` of a child's slice, whose batch norms see one batch at a time."""
+    child = extract_subnet(supernet, choice).train()
+    device = next(supernet.parameters()).device
+    child.to(device=device)
+    child.to(memory_format=torch.channels_last)
+    seen = data.at(supernet.space.decisions[0].width(choice[0]))
+    parts = np.array_split(np.arange(len(images)), max(1, round(len(images) / BATCH_SIZE)))
+    loss = correct = 0.0
+    for pixels, labels in images.batches([part.tolist() for part in parts]):
+        scores = child(normalized(pixels.to(device), seen))
+        loss += float(F.cross_entropy(scores, labels.to(device), reduction="sum"))
+        correct += float((scores.argmax(1) == labels.to(device)).sum())
+    return loss / len(images), correct / len(images)
 
 
 def recalibrated_accuracy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import torch
 
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
@@ -12,17 +12,19 @@ from dmask_mobile.search.derive import log_scores, score_of
 from dmask_mobile.search.rank import draw_within, rank
 from dmask_mobile.search.search import Searcher, SearchResult
 
+SAMPLES = 24
+
 
 def choose_child(
-    searcher: Searcher, found: SearchResult, samples: int = 1, progress: Progress = silent
+    searcher: Searcher, found: SearchResult, samples: int = SAMPLES, progress: Progress = silent
 ) -> SearchResultRecord:
     """The child that the search ends with, and everything that led to it.
 
     Args:
         searcher: the search, for its budgets and images.
         found: what it found.
-        samples: 1 takes the best child within the budgets by the gates; more draws so many and takes the one that is
-            most accurate with the supernet's weights on the validation images.
+        samples: so many children are drawn within the budgets, the best one by the gates among them, and the one with
+            the lowest loss as a part of the supernet on the gates' images is taken; 1 takes the best one by the gates.
         progress: told after each child that was ranked.
 
     Raises:
@@ -37,9 +39,8 @@ def choose_child(
 
     choice, candidates = derived.choice, []
     if samples > 1:
-        drawn = draw_within(budgets, probabilities, samples, np.random.default_rng(searcher.settings.seed))
-        images = (searcher.for_weights, searcher.data.val)
-        candidates = rank(drawn, found.supernet, probabilities, images, searcher.data, progress)
+        drawn = draw_within(budgets, found.logits, samples, torch.Generator().manual_seed(searcher.settings.seed))
+        candidates = rank(drawn, found.supernet, probabilities, searcher.for_gates, searcher.data, progress)
         choice = candidates[0].choice
     return SearchResultRecord(
         choice=choice,
@@ -58,6 +59,7 @@ def choose_child(
                 choice=c.choice,
                 costs=costs(c.choice),
                 score=c.score,
+                loss=c.loss,
                 accuracy=c.accuracy,
             )
             for c in candidates

@@ -1,8 +1,7 @@
-"""The search loop: weight steps on 80% of the training images, gate steps on the other 20%."""
+"""The search loop: weight steps on one part of the training images, gate steps on the other."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,11 +10,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.costs.model import ExpectedCost, SpaceCost
-from dmask_mobile.data.batches import Batch, Reading, batches, check_batch, num_batches
+from dmask_mobile.data.batches import Reading, check_batch
 from dmask_mobile.data.images import ImageData, ImageSet, split_for_search
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
@@ -26,14 +24,20 @@ from dmask_mobile.search.budgets import Budget, check_budgets, checked_budgets
 from dmask_mobile.search.log import SearchLog
 from dmask_mobile.search.losses import BudgetLoss, FbnetLoss, GateLoss, LinearLoss
 from dmask_mobile.search.metrics import SearchMetrics, mean_entropy, warnings_about
+from dmask_mobile.search.parts import GateTraining, SearchParts
 from dmask_mobile.search.settings import SearchSettings
+from dmask_mobile.search.single_path import SinglePath
+from dmask_mobile.search.soft_gates import SoftGates
 from dmask_mobile.search.state import Position, StepRecord, new_state
-from dmask_mobile.supernet.gates import GateLogits, Gates
+from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import content_digest
-from dmask_mobile.training.checks import Agreed, Agreement, check_loss, check_weights
+from dmask_mobile.training.checks import Agreed, Agreement, check_weights
 from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
+
+RISING = 0.05  # of the steps
+LOWEST_RATE = 0.01  # of the first learning rate
 
 
 class SearchResult(NamedTuple):
@@ -71,6 +75,12 @@ class Searcher:
     ) -> None:
         check_budgets(budgets)
         self.machine = machine or Machine()
+        if self.machine.compiled and settings.method == "single_path":
+            raise DmaskError(
+                "torch.compile needs the same network in every step, and the method 'single_path' trains another child"
+                " in each",
+                "search without --compile, or with --method dmasking",
+            )
         self.reading = Reading(self.machine.share, 1, self.machine.device)
         self.data = data
         self.settings = settings
@@ -89,7 +99,21 @@ class Searcher:
         self.state = new_state(self.supernet, self.loss, settings, self.machine)
         self.logits = self.state.logits
         self.called, self.stepped = self.machine.prepared(self.supernet, self.state.weight_optimizer)
-        self.sampled = settings.resolution_mode == "sampled" and len(space.input.resolutions) > 1
+        self.parts = SearchParts(
+            supernet=self.supernet,
+            state=self.state,
+            settings=settings,
+            budgets=self.budgets,
+            loss=self.loss,
+            data=data,
+            for_weights=self.for_weights,
+            for_gates=self.for_gates,
+            machine=self.machine,
+            reading=self.reading,
+        )
+        self.gate_training: GateTraining = (
+            SinglePath(self.parts) if settings.method == "single_path" else SoftGates(self.parts)
+        )
 
     def run(self, checkpoint: Path, progress: Progress = silent, *, previous: bool = False) -> SearchResult:
         """Searches to the end; ``metrics.jsonl`` and ``tensorboard/`` lie beside the checkpoint.
@@ -145,123 +169,67 @@ class Searcher:
     def num_steps(self) -> tuple[int, int]:
         """Weight steps and gate steps of the whole search."""
         _, weight_steps, gate_steps = self._last_position
-        return self.settings.epochs * weight_steps, self._num_gate_epochs * gate_steps
+        return self.settings.epochs * weight_steps, self.parts.num_gate_epochs * gate_steps
 
     def _tell_steps(self, progress: Progress) -> None:
         """Tells how far the epoch under way has come."""
         last, state = self._last_position, self.state
-        steps = last.weight_steps + (last.gate_steps if self._gate_epoch >= 0 else 0)
+        steps = last.weight_steps + (last.gate_steps if self.parts.gate_epoch >= 0 else 0)
         done = len(state.weight_steps) + len(state.gate_steps)
         if done < steps:
             progress("epoch", done, steps)
 
     @property
-    def _gate_epoch(self) -> int:
-        """Epochs that the gates have learned in; negative during the warm-up."""
-        return self.state.epoch - self.settings.warmup_epochs
-
-    @property
-    def _num_gate_epochs(self) -> int:
-        return self.settings.epochs - self.settings.warmup_epochs
-
-    @property
-    def _temperature(self) -> float:
-        return self.settings.schedule.temperature(max(0, self._gate_epoch) / max(1, self._num_gate_epochs - 1))
-
-    @property
-    def _gate_passes(self) -> tuple[int, int]:
-        """Gate steps of one pass over the gates' images, and the passes of an epoch."""
-        steps = num_batches(self.for_gates, self.settings.batch_size)
-        return steps, -(-self.settings.min_gate_steps // (self._num_gate_epochs * steps))
-
-    @property
     def _last_position(self) -> Position:
         """The number of epochs, and of the steps in each."""
-        steps, passes = self._gate_passes
-        return Position(self.settings.epochs, num_batches(self.for_weights, self.settings.batch_size), steps * passes)
+        return Position(self.settings.epochs, self.parts.num_weight_steps, self.gate_training.num_steps)
 
     def _train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
         """The steps that are left of the epoch under way, as they are made."""
         self.called.train()
         yield from self.train_weights(agreement)
-        if self._gate_epoch >= 0:
+        if self.parts.gate_epoch >= 0:
             yield from self.train_gates(agreement)
+            self.gate_training.finish_epoch()
 
     def _finish_epoch(self) -> None:
         state = self.state
         self.machine.share_norms(self.supernet)
         self.machine.check_same(state.shared_content(), "gates and controllers")
-        state.history.append(self.metrics.line(state, self._temperature))
+        state.history.append(self.metrics.line(state, self.gate_training.temperature))
         state.weight_steps, state.gate_steps = [], []
         state.epoch += 1
 
     def train_weights(self, agreement: Agreement) -> Iterator[Agreed]:
         """The weight steps that are left of this epoch, as they are made."""
-        settings = self.settings
-        rate = 0.5 * (1 + math.cos(math.pi * self.state.epoch / settings.epochs))
-        for group in self.state.weight_optimizer.param_groups:
-            group["lr"] = settings.weight_learning_rate * max(rate, 0.01)
-        start = len(self.state.weight_steps)
-        for batch in self._batches(self.for_weights, self._seed(0), start):
-            with torch.no_grad():
-                gates, _ = self._draw_gates()
-            scores = self.called(batch.images, self.machine.moved(gates))
+        parts, state = self.parts, self.state
+        parts.agreement = agreement
+        for batch in parts.batches(self.for_weights, self.settings.batch_size, parts.seed(0), len(state.weight_steps)):
+            self._set_rate()
+            scores = self.called(batch.images, self.gate_training.draw())
             loss = F.cross_entropy(scores, batch.labels, reduction="sum") * batch.weight
-            agreed = self._agree(agreement, scores, batch, loss, "weights", len(self.state.weight_steps))
+            agreed = parts.agree(scores, batch, loss, "weights", len(state.weight_steps))
             self.stepped.zero_grad()
             self.machine.backward(loss)
             self.stepped.step()
-            self.state.weight_steps.append(StepRecord(agreed.loss, agreed.accuracy))
+            state.weight_steps.append(StepRecord(agreed.loss, agreed.accuracy))
             yield agreed
+
+    def _set_rate(self) -> None:
+        """Sets the weights' learning rate of the next step: it rises for a twentieth of the search, and falls."""
+        steps = self._last_position.weight_steps
+        done = (self.state.epoch + len(self.state.weight_steps) / steps) / self.settings.epochs
+        rate = min(1.0, (done * steps * self.settings.epochs + 1) / (RISING * steps * self.settings.epochs))
+        rate *= max(LOWEST_RATE, 0.5 * (1 + math.cos(math.pi * done)))
+        for group in self.state.weight_optimizer.param_groups:
+            group["lr"] = self.settings.weight_learning_rate * rate
 
     def train_gates(self, agreement: Agreement) -> Iterator[Agreed]:
         """The gate steps that are left of this epoch, as they are made."""
-        settings = self.settings
-        steps_a_pass, passes = self._gate_passes
-        done, start = divmod(len(self.state.gate_steps), steps_a_pass)
-        loaded = itertools.chain.from_iterable(
-            self._batches(self.for_gates, self._seed(1 + p), start if p == done else 0) for p in range(done, passes)
-        )
-        for batch in loaded:
-            fraction = (len(self.state.gate_steps) + 1) / (passes * steps_a_pass)
-            target_entropy = settings.schedule.entropy((self._gate_epoch + fraction) / self._num_gate_epochs)
-            gates, drawn = self._draw_gates()
-            with self.machine.autocast():
-                scores = self.supernet(batch.images, self.machine.moved(gates)).float()
-            cross_entropy = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
-            agreed = self._agree(agreement, scores, batch, cross_entropy, "gates", len(self.state.gate_steps))
-            if drawn is not None:
-                cross_entropy = self.state.resolution.with_score(cross_entropy, agreed.loss, self.logits, drawn)
-            loss = self.loss(cross_entropy, self.logits, target_entropy)
-            self.logits.logits.grad = self.machine.gradient(loss, self.logits.logits)
-            if not bool(self.logits.logits.grad.isfinite().all()):
-                raise DmaskError(
-                    f"search (gates): a gradient is not finite at epoch {self.state.epoch}, step"
-                    f" {len(self.state.gate_steps)}; the last good epoch is kept",
-                    "raise --last-temperature or lower --gate-learning-rate, and begin anew with --restart",
-                )
-            self.state.gate_optimizer.step()
+        self.parts.agreement = agreement
+        for agreed in self.gate_training.steps():
             self.state.gate_steps.append(StepRecord(agreed.loss, agreed.accuracy))
             yield agreed
-
-    def _batches(self, images: ImageSet, seed: int, start: int) -> Iterator[Batch]:
-        """This process's part of each batch of an epoch from number ``start`` on."""
-        return batches(images, self.data, self.settings.batch_size, seed, start, reading=self.reading)
-
-    def _draw_gates(self) -> tuple[Gates, int | None]:
-        """Gates for one step, and the resolution that was drawn, if one was."""
-        gates = self.logits.sample(self._temperature, self.state.noise)
-        return self.state.resolution.draw(gates, self.logits, self.state.noise) if self.sampled else (gates, None)
-
-    def _agree(self, agreement: Agreement, scores: Tensor, batch: Batch, loss: Tensor, part: str, step: int) -> Agreed:
-        """What all processes know of a step, once its loss is sane."""
-        correct = (scores.detach().argmax(1) == batch.labels).sum()
-        agreed = agreement(float(loss.detach()), float(correct), len(batch.labels))
-        check_loss(agreed.loss, self.data.classes, f"search ({part})", self.state.epoch, step)
-        return agreed
-
-    def _seed(self, part: int) -> int:
-        return (self.settings.seed * 10_007 + self.state.epoch) * 101 + part
 
 
 def _check_split(for_weights: ImageSet, for_gates: ImageSet, share: float) -> None:

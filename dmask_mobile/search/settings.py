@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.recipe import BatchSize, Epochs
-from dmask_mobile.records.setting_names import Expectation, LossName, ResolutionMode
+from dmask_mobile.records.setting_names import Expectation, LossName, ResolutionMode, SearchMethod
 from dmask_mobile.search.losses import ControlSettings, FixedSettings
 from dmask_mobile.search.schedule import Schedule
 from dmask_mobile.training.train import Seed
@@ -17,22 +18,27 @@ from dmask_mobile.training.train import Seed
 class SearchSettings(Record):
     """Length and rates of a search; the schedules stretch with ``epochs``.
 
-    ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` all of them in every step (FBNetV2, section
-    3.1). A space with one resolution knows no difference. ``expectation``: how the gates see multiply-adds and
+    ``method``: ``single_path`` trains one child a step, near the budgets, and lets the gates learn from ``evaluations``
+    of children on ``evaluation_images`` images each (`search.single_path`); ``dmasking`` is FBNetV2's, with soft gates
+    in every step. Only ``dmasking`` offers the other losses and ``resolution_mode``: ``sampled`` runs one resolution a
+    step, ``exact`` all of them (FBNetV2, section 3.1). ``expectation``: how the gates see multiply-adds and
     parameters, as the exact expected cost or by the paper's effective shapes (section 3.3); derivation is exact in any
     case.
     """
 
-    epochs: Epochs = 30
-    warmup: float = Field(default=0.25, ge=0, lt=1, description="share of the epochs before the gates learn")
+    method: SearchMethod = "single_path"
+    epochs: Epochs = 24
+    warmup: float = Field(default=0.75, ge=0, lt=1, description="share of the epochs before the gates learn")
     gate_share: float = Field(default=0.2, gt=0, lt=1, description="share of the images that the gates learn from")
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 64
     weight_learning_rate: PositiveFloat = 0.1
     weight_decay: float = Field(default=4e-5, ge=0)
     gate_learning_rate: PositiveFloat = 0.05
     min_gate_steps: PositiveInt = Field(
         default=400, le=10_000_000, description="at least so many gate steps in the whole search"
     )
+    evaluations: int = Field(default=300, ge=1, le=1_000_000, description="children whose loss the gates learn from")
+    evaluation_images: BatchSize = 256
     resolution_mode: ResolutionMode = "sampled"
     expectation: Expectation = "exact"
     schedule: Schedule = Schedule()
@@ -44,13 +50,13 @@ class SearchSettings(Record):
     @property
     def warmup_epochs(self) -> int:
         """The epochs before the gates learn."""
-        return round(self.warmup * self.epochs)
+        return math.floor(self.warmup * self.epochs)
 
     @model_validator(mode="after")
-    def _gates_learn(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
+    def _parts_fit(self) -> Self:
+        if self.method == "single_path" and (self.loss != "budget" or self.resolution_mode != "sampled"):
             raise ValueError(
-                f"a warm-up of {self.warmup:g} of {self.epochs} epochs is all of them, and the gates would never learn:"
-                " give more --epochs or a shorter --warmup"
+                f"the method 'single_path' has the loss 'budget' and one resolution a step, got the loss '{self.loss}'"
+                f" and the resolution mode '{self.resolution_mode}': choose --method dmasking for another one"
             )
         return self

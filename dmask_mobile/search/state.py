@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from dmask_mobile.errors import shown
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.loss_model import Evaluation
 from dmask_mobile.search.losses import GateLoss
 from dmask_mobile.search.sampled_resolution import SampledResolution
 from dmask_mobile.search.settings import SearchSettings
@@ -43,6 +46,7 @@ class Position(NamedTuple):
     gate_steps: int
 
 
+MAX_GROUP = 2**53  # of evaluations
 KEYS = frozenset(
     (
         "epoch",
@@ -57,6 +61,7 @@ KEYS = frozenset(
         "history",
         "scaler",
         "norms",
+        "evaluations",
     )
 )  # of a checkpoint
 
@@ -66,7 +71,7 @@ class SearchState:
     """Weights, logits, their optimizers, the random state and the position of a search.
 
     ``weight_steps`` and ``gate_steps`` are those of the epoch under way; ``history`` holds one entry for each finished
-    epoch (a line of ``metrics.jsonl``).
+    epoch (a line of ``metrics.jsonl``). ``evaluations``: of children that were drawn (method ``single_path``).
     """
 
     supernet: MaskedSupernet
@@ -81,6 +86,7 @@ class SearchState:
     weight_steps: list[StepRecord] = field(default_factory=list)
     gate_steps: list[StepRecord] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: tensors, numbers, strings, lists and dicts. Every process must call it."""
@@ -96,6 +102,7 @@ class SearchState:
             "noise": self.noise.get_state(),
             "history": self.history,
             "scaler": self.machine.scaler_state(),
+            "evaluations": [[e.group, e.loss, *e.choice.indices] for e in self.evaluations],
             "norms": rows_of_norms([self.supernet], self.machine) if self.weight_steps else None,
         }
 
@@ -129,6 +136,7 @@ class SearchState:
         epoch = whole_number(state["epoch"], last.epochs, "epoch")
         weight_steps, gate_steps = _steps(state["steps"], last, ended=epoch == last.epochs)
         history = _history(state["history"], epoch)
+        evaluations = _evaluations(state["evaluations"], self.supernet.space)
         baseline = None if state["baseline"] is None else finite_number(state["baseline"], "baseline")
         restore_module(self.supernet, state["supernet"], "supernet")
         restore_module(self.logits, state["logits"], "logits")
@@ -141,6 +149,7 @@ class SearchState:
             restore_rows(norms_of([self.supernet]), state["norms"], self.machine.share, "norms")
         self.resolution.baseline = baseline
         self.epoch, self.weight_steps, self.gate_steps, self.history = epoch, weight_steps, gate_steps, history
+        self.evaluations = evaluations
 
 
 def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings, machine: Machine) -> SearchState:
@@ -177,6 +186,27 @@ def _steps(found: object, last: Position, ended: bool) -> tuple[list[StepRecord]
     if parts[1] and len(parts[0]) < last.weight_steps:
         raise ValueError(f"gate steps come after {last.weight_steps} weight steps, got {len(parts[0])}")
     return parts[0], parts[1]
+
+
+def _evaluations(found: object, space: SearchSpace) -> list[Evaluation]:
+    """The losses of children that were drawn."""
+    if not isinstance(found, list):
+        raise ValueError(f"evaluations must be a list, got {type(found).__name__}")
+    sizes = [len(decision.options) for decision in space.decisions]
+    evaluations = []
+    for row in found:
+        if not isinstance(row, list) or len(row) != 2 + len(sizes):
+            raise ValueError(f"an evaluation must be a group, a loss and {len(sizes)} options, got {shown(repr(row))}")
+        group, loss, *indices = row
+        options = tuple(whole_number(i, size - 1, "an option") for i, size in zip(indices, sizes, strict=True))
+        evaluations.append(
+            Evaluation(
+                whole_number(group, MAX_GROUP, "the group of an evaluation"),
+                finite_number(loss, "the loss of an evaluation"),
+                Choice(indices=options),
+            )
+        )
+    return evaluations
 
 
 def _history(found: object, epoch: int) -> list[dict[str, Any]]:

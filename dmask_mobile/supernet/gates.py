@@ -40,6 +40,12 @@ class GateLogits(nn.Module):
         gumbel_DK = -torch.log(-torch.log(uniform_DK).clamp_max(-1e-20))
         return self._split(F.softmax(self._masked(self.logits + gumbel_DK) / temperature, dim=1))
 
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> Choice:
+        """One child, each option as likely as its gate says."""
+        probabilities_DK = F.softmax(self._masked(self.logits), dim=1).cpu()
+        return Choice(indices=tuple(torch.multinomial(probabilities_DK, 1, generator=generator)[:, 0].tolist()))
+
     def normalized_entropies(self) -> Tensor:
         """Entropy of each undecided gate's probabilities, as a share of the uniform one: 1 at first, 0 decided."""
         entropies = [

@@ -5,19 +5,27 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from dmask_mobile.nets.blocks import initialize
+from dmask_mobile.nets.blocks import build_block, initialize
+from dmask_mobile.nets.build import ChildNetwork
+from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace, Slot
 from dmask_mobile.supernet.gates import Gates
 from dmask_mobile.supernet.layers import MaskedConv, MaskedHead, MaskedInvertedResidual
 from dmask_mobile.supernet.resolution import subsample
+from dmask_mobile.supernet.slices import slice_of
+
+MAX_STRUCTURES = 4096  # blocks that are kept without weights
 
 
 class MaskedSupernet(nn.Module):
     """The shared weights of all children of ``space``.
 
     ``forward(x, gates)`` is what the gates' mixture of children computes: with one-hot gates exactly the child that
-    `extract_subnet` gives (FBNetV2, sections 3.1 and 3.2). Its modules bear the names of the child's.
+    `extract_subnet` gives (FBNetV2, sections 3.1 and 3.2). ``forward(x, choice)`` computes that child alone, on its
+    slice of the shared weights, at the child's price. The modules bear the names of the child's.
 
     Args:
         space: the search space; the input is at its largest resolution.
@@ -27,15 +35,18 @@ class MaskedSupernet(nn.Module):
     def __init__(self, space: SearchSpace, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.space = space
+        self._structures: dict[tuple[int, BlockSpec], nn.Module] = {}
         self.blocks = nn.ModuleList(_masked_block(space, slot) for slot in space.slots)
         initialize(self, generator or torch.Generator().manual_seed(0))
 
-    def forward(self, x_NCHW: Tensor, gates: Gates) -> Tensor:
-        """Class scores (N, classes) of images at the largest resolution.
+    def forward(self, x_NCHW: Tensor, gates: Gates | Choice) -> Tensor:
+        """Class scores (N, classes) of images at the largest resolution, by a mixture of children or by one child.
 
         Every resolution with a positive gate costs one pass over the trunk; each is pooled over its own positions,
         and the pooled features are mixed.
         """
+        if isinstance(gates, Choice):
+            return self._child_scores(x_NCHW, gates)
         mask_C: Tensor | None = None
         features_NC = None
         resolutions = self.space.input.resolutions
@@ -49,6 +60,29 @@ class MaskedSupernet(nn.Module):
         head = self.blocks[-1]
         assert isinstance(head, MaskedHead)
         return head.masked_forward(features_NC, mask_C)
+
+    def _child_scores(self, x_NCHW: Tensor, choice: Choice) -> Tensor:
+        child = ChildNetwork(self.space.child(choice), self._structure).train(self.training)
+        shared = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        own = {**dict(child.named_parameters()), **dict(child.named_buffers())}
+        slices = {name: slice_of(shared[name], value.shape) for name, value in own.items()}
+        x_NCHW = subsample(x_NCHW, self.space.decisions[0].width(choice[0]))
+        scores_NK: Tensor = functional_call(child, slices, (x_NCHW,))
+        if not torch.is_grad_enabled():
+            return scores_NK
+        # As under masks, every parameter gets a gradient: several processes could not average them otherwise.
+        others = [value.flatten()[0] for name, value in self.named_parameters() if name not in own]
+        return scores_NK + 0.0 * torch.stack(others).sum() if others else scores_NK
+
+    def _structure(self, number: int, spec: BlockSpec) -> nn.Module:
+        """A block without weights of its own: those are slices of the shared ones. It is kept: building takes time."""
+        key = number, spec
+        if key not in self._structures:
+            if len(self._structures) >= MAX_STRUCTURES:
+                self._structures.clear()
+            with torch.device("meta"):
+                self._structures[key] = build_block(spec)
+        return self._structures[key]
 
     def _pooled_features(self, x_NCHW: Tensor, gates: Gates) -> tuple[Tensor, Tensor | None]:
         mask_C: Tensor | None = None

@@ -26,7 +26,7 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_log_holds_every_quantity_in_both_forms(tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=2, warmup=0.5, min_gate_steps=2, batch_size=128)
+    settings = SearchSettings(method="dmasking", epochs=2, warmup=0.5, min_gate_steps=2, batch_size=128)
     budget = Budget(COST, sum(COST.reachable()) / 2)
     Searcher(SPACE, few_images(), [budget], settings).run(tmp_path / "c.pt")
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())

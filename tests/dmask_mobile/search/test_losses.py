@@ -70,7 +70,7 @@ def test_the_gates_learn_the_same_whatever_the_unit_of_a_cost(loss: LossName) ->
     """A latency of 70 us is 0.07 ms: below 1, where the published logarithm turns negative."""
 
     def gradient(factor: float) -> Tensor:
-        settings = SearchSettings(loss=loss)
+        settings = SearchSettings(method="dmasking", loss=loss)
         built = gate_loss([InUnit(factor)], [EXPECTED / 2 * factor], settings)
         logits = GateLogits(SPACE)
         (found,) = torch.autograd.grad(built(torch.tensor(2.0), logits, 1.0), logits.logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from dmask_mobile.search.rank import draw_within, rank, recalibrated_accuracy
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
-from dmask_mobile.supernet.gates import one_hot_gates
+from dmask_mobile.supernet.gates import GateLogits, one_hot_gates
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from tests.dmask_mobile.search.test_derive import random_probabilities
 from tests.dmask_mobile.small import SPACE, few_images
@@ -25,9 +26,21 @@ BUDGETS = [Budget(cost, sum(cost.reachable()) / 2) for cost in COSTS]
 PROBABILITIES = random_probabilities(SPACE, 0)
 
 
+def logits_of(probabilities: Sequence[np.ndarray]) -> GateLogits:
+    logits = GateLogits(SPACE)
+    with torch.no_grad():
+        for row, gate in zip(logits.logits, probabilities, strict=True):
+            row[: len(gate)] = torch.from_numpy(np.log(gate))
+    return logits
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 @pytest.mark.parametrize("budgets", [BUDGETS[:1], BUDGETS])
 def test_drawn_children_differ_and_are_within_all_budgets(budgets: list[Budget]) -> None:
-    drawn = draw_within(budgets, PROBABILITIES, 6, np.random.default_rng(0))
+    drawn = draw_within(budgets, logits_of(PROBABILITIES), 6, generator())
     assert len({SPACE.child(choice).digest() for choice in drawn}) == len(drawn) == 6
     assert drawn[0] == derive_within(budgets, PROBABILITIES).choice
     assert all(budget.cost.cost(choice) <= budget.limit for choice in drawn for budget in budgets)
@@ -37,7 +50,7 @@ def test_decided_gates_still_give_several_children() -> None:
     decided = [np.full(len(p), 1e-9) for p in PROBABILITIES]
     for gate in decided:
         gate[0] = 1
-    assert len(draw_within(BUDGETS[:1], decided, 3, np.random.default_rng(0))) == 3
+    assert len(draw_within(BUDGETS[:1], logits_of(decided), 3, generator())) == 3
 
 
 def test_recalibration_gives_batch_norms_the_childs_own_statistics() -> None:
@@ -58,20 +71,31 @@ def test_recalibration_gives_batch_norms_the_childs_own_statistics() -> None:
     assert scores.std(0).max() < 1e-3  # without recalibration all images look alike
 
 
-def test_ranking_is_by_accuracy() -> None:
+def test_ranking_is_by_loss() -> None:
     data = few_images(512)
-    choices = draw_within(BUDGETS[:1], PROBABILITIES, 3, np.random.default_rng(0))
+    choices = draw_within(BUDGETS[:1], logits_of(PROBABILITIES), 3, generator())
     supernet = MaskedSupernet(SPACE)
-    ranked = rank(choices, supernet, PROBABILITIES, (data.train, data.val), data)
-    assert sorted(c.accuracy for c in ranked) == [c.accuracy for c in ranked][::-1]
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    ranked = rank(choices, supernet, PROBABILITIES, data.val, data)
+    assert sorted(c.loss for c in ranked) == [c.loss for c in ranked]
     assert {c.choice for c in ranked} == set(choices)
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
+
+
+def test_the_loss_of_a_candidate_is_that_of_its_slice_in_training_mode() -> None:
+    data = few_images(96)  # 32 validation images: one batch
+    supernet, choice = MaskedSupernet(SPACE), SPACE.smallest()
+    (ranked,) = rank([choice], supernet, PROBABILITIES, data.val, data)
+    scores = supernet.train()(normalized(data.val.pixels(), data), choice)
+    expected = torch.nn.functional.cross_entropy(scores, data.val.labels)
+    assert ranked.loss == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_result_says_how_the_child_was_chosen(tmp_path: Path) -> None:
     settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=128)
     search = Searcher(SPACE, few_images(512), BUDGETS[:1], settings)
     found = search.run(tmp_path / "c.pt")
-    best = choose_child(search, found)
+    best = choose_child(search, found, samples=1)
     assert best.derivation == "exact"
     assert best.gap == 0
     assert best.candidates == ()

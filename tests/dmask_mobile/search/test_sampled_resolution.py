@@ -85,16 +85,18 @@ def search_counting_passes(settings: SearchSettings, folder: Path) -> tuple[Sear
 
 @pytest.mark.slow
 def test_a_sampled_search_lands_with_one_pass_a_step(tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
+    settings = SearchSettings(method="dmasking", epochs=8, warmup=0.25, batch_size=64, min_gate_steps=500)
     found, budget, passes = search_counting_passes(settings, tmp_path)
     assert found.expected[0] == pytest.approx(budget, rel=0.03)
     assert found.entropy < 0.2
-    assert len(passes) == 7 * 8 + 7 * 72  # 480 // 64 batches in 8 epochs; 500 gate steps over 7 epochs, 1 a pass
+    assert len(passes) == 7 * 8 + 6 * 84  # 480 // 64 batches in 8 epochs; 500 gate steps over 6 epochs, 1 a pass
     assert set(passes) == {8, 12, 16}
 
 
 @pytest.mark.slow
 def test_an_exact_search_runs_every_resolution_in_every_step(tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=1, warmup=0.0, batch_size=64, min_gate_steps=1, resolution_mode="exact")
+    settings = SearchSettings(
+        method="dmasking", epochs=1, warmup=0.0, batch_size=64, min_gate_steps=1, resolution_mode="exact"
+    )
     _, _, passes = search_counting_passes(settings, tmp_path)
     assert passes == [8, 12, 16] * (7 + 1)

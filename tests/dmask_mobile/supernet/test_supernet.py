@@ -65,6 +65,28 @@ def test_one_hot_supernet_is_the_child_in_float32_training(case: tuple[SearchSpa
     torch.testing.assert_close(of_supernet / scale, of_child / scale, rtol=0, atol=1e-5)
 
 
+@given(spaces_with_choice())
+def test_a_child_alone_is_the_supernet_with_one_hot_gates(case: tuple[SearchSpace, Choice]) -> None:
+    """Outputs, running statistics, and the gradients of all shared weights, in float64."""
+    space, choice = case
+    shape = (4, space.input.channels, space.resolution, space.resolution)
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gradients = []
+    outputs = []
+    for gates in (choice, one_hot_gates(space, choice, torch.float64)):
+        supernet = random_supernet(space, torch.float64).train()
+        outputs.append(supernet(x, gates))
+        outputs[-1].square().mean().backward()
+        gradients.append({name: value.grad for name, value in supernet.named_parameters()})
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-9)
+    scale = max(float(g.abs().max()) for g in gradients[1].values() if g is not None)
+    for name, gradient in gradients[0].items():
+        assert gradient is not None, name  # several processes average the gradients of all parameters
+        masked = gradients[1][name]
+        expected = torch.zeros_like(gradient) if masked is None else masked
+        torch.testing.assert_close(gradient / scale, expected / scale, rtol=0, atol=1e-9)
+
+
 @pytest.mark.slow
 @given(spaces_with_choice())
 def test_running_statistics_of_the_child_are_learned_in_the_supernet(case: tuple[SearchSpace, Choice]) -> None:

@@ -18,9 +18,11 @@ from dmask_mobile.data.images import ImageData, ImageSet
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.nets.build import build
+from dmask_mobile.records.setting_names import SearchMethod
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
+from dmask_mobile.search.soft_gates import SoftGates
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import content_digest
 from dmask_mobile.training.machine import Machine
@@ -28,7 +30,7 @@ from dmask_mobile.training.train import TrainSettings, train_child
 from tests.dmask_mobile.search.test_budgets import MACS
 from tests.dmask_mobile.small import SPACE
 
-SEARCH = SearchSettings(epochs=2, batch_size=24, warmup=0.5, min_gate_steps=6, seed=3)
+SEARCH = SearchSettings(epochs=2, batch_size=24, warmup=0.5, min_gate_steps=6, evaluations=20, seed=3)
 TRAINING = TrainSettings(epochs=2, batch_size=24, learning_rate=0.05, accumulate=2, drop_path=0.2)
 
 
@@ -39,27 +41,31 @@ def images() -> ImageData:
     return ImageData("random", "digest", tuple(map(str, range(36))), examples, examples, (0.5,) * 3, (0.3,) * 3, False)
 
 
-def searcher(machine: Machine) -> Searcher:
-    return Searcher(SPACE, images(), [Budget(MACS, sum(MACS.reachable()) / 2)], SEARCH, machine)
+def searcher(machine: Machine, method: SearchMethod) -> Searcher:
+    settings = SEARCH.model_copy(update={"method": method})
+    return Searcher(SPACE, images(), [Budget(MACS, sum(MACS.reachable()) / 2)], settings, machine)
 
 
 def equal(folder: Path) -> None:
     MaskedSupernet.train = lambda self, mode=True: torch.nn.Module.train(self, False)  # type: ignore[method-assign]
     machine = Machine()
-    one = searcher(machine)
+    one = searcher(machine, "dmasking")
     one.called.train()
-    batch = next(one._batches(one.for_weights, 5, 0))
-    gates, _ = one._draw_gates()
-    loss = F.cross_entropy(one.called(batch.images, gates), batch.labels, reduction="sum") * batch.weight
-    machine.backward(loss)
+    batch = next(one.parts.batches(one.for_weights, SEARCH.batch_size, 5, 0))
+    loss = F.cross_entropy(one.called(batch.images, one.gate_training.draw()), batch.labels, reduction="sum")
+    machine.backward(loss * batch.weight)
     weights = torch.cat([p.grad.flatten() for p in one.supernet.parameters() if p.grad is not None])
-    gates, _ = one._draw_gates()
+    assert isinstance(one.gate_training, SoftGates)
+    gates, _ = one.gate_training._draw()
     loss = F.cross_entropy(one.supernet(batch.images, gates), batch.labels, reduction="sum") * batch.weight
     of_gates = machine.gradient(loss, one.logits.logits)
-    found = searcher(machine).run(folder / "search" / "c.pt")
+    found = searcher(machine, "dmasking").run(folder / "dmasking" / "c.pt")
+    other = searcher(machine, "single_path")
+    other.run(folder / "single_path" / "c.pt")
+    evaluations = torch.tensor([[e.loss, *e.choice.indices] for e in other.state.evaluations], dtype=torch.float64)
     if machine.is_main:
         drawn = torch.cat([gate.detach().flatten() for gate in gates])
-        torch.save([weights, of_gates, drawn, found.logits.logits.detach()], folder / "equal.pt")
+        torch.save([weights, of_gates, drawn, found.logits.logits.detach(), evaluations], folder / "equal.pt")
 
 
 def train(folder: Path, stop_at: int | None = None, how: int = signal.SIGTERM) -> None:

@@ -1,0 +1,84 @@
+"""What each option adds to a child's cross-entropy: a linear model of the losses of children that were drawn.
+
+It is to the loss what a cost tensor is to a cost: contracted with gates it gives the expectation, differentiable.
+Losses are compared only with those of other children on the same images, so that easy and hard images do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
+
+RIDGE = 3.0  # the weight of the squared effects: as three more losses that show no effect
+
+
+class Evaluation(NamedTuple):
+    """The cross-entropy of one child on the images of one ``group``."""
+
+    group: int
+    loss: float
+    choice: Choice
+
+
+class LossModel:
+    """The effect of each option, by ridge regression (Hoerl and Kennard, 1970) within groups.
+
+    Options inside a skipped block have no effect. ``spread``: the standard deviation of the losses that the model
+    predicts for the evaluated children.
+
+    Args:
+        space: the space of the children.
+        evaluations: at least one.
+    """
+
+    def __init__(self, space: SearchSpace, evaluations: Sequence[Evaluation]) -> None:
+        self._skips = {
+            d: s.skip for s in space.slots for d in (s.expansion, s.kernel, s.squeeze_excite) if d and s.skip
+        }
+        self._sizes = [len(decision.options) for decision in space.decisions]
+        features_MF = np.stack([self._features(evaluation.choice) for evaluation in evaluations])
+        groups = [evaluation.group for evaluation in evaluations]
+        within_MF = _within(groups, features_MF)
+        losses_M1 = _within(groups, np.array([[evaluation.loss] for evaluation in evaluations]))
+        normal_FF = within_MF.T @ within_MF + RIDGE * np.eye(within_MF.shape[1])
+        effects_F = np.linalg.solve(normal_FF, within_MF.T @ losses_M1)[:, 0]
+        self.effects = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
+        self.spread = float((features_MF @ effects_F).std())
+
+    def of(self, choice: Choice) -> float:
+        """The predicted loss of one child, less a constant that is the same for all."""
+        return float(self._features(choice) @ np.concatenate(self.effects))
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """The same, expected under independent gates: a differentiable scalar (float64)."""
+        total = torch.zeros((), dtype=torch.float64)
+        for decision, (gate, effects) in enumerate(zip(probabilities, self.effects, strict=True)):
+            effect = gate.double() @ torch.from_numpy(effects)
+            skip = self._skips.get(decision)
+            total = total + (effect if skip is None else effect * probabilities[skip][0])
+        return total
+
+    def _features(self, choice: Choice) -> np.ndarray:
+        """One 1 for each active option."""
+        parts = [np.zeros(size) for size in self._sizes]
+        for decision, part in enumerate(parts):
+            skip = self._skips.get(decision)
+            if skip is None or not choice[skip]:
+                part[choice[decision]] = 1.0
+        return np.concatenate(parts)
+
+
+def _within(groups: Sequence[int], values_MF: np.ndarray) -> np.ndarray:
+    """Values less the mean of their group."""
+    _, group_M = np.unique(groups, return_inverse=True)
+    sums_GF = np.zeros((group_M.max() + 1, values_MF.shape[1]))
+    np.add.at(sums_GF, group_M, values_MF)
+    within: np.ndarray = values_MF - (sums_GF / np.bincount(group_M)[:, None])[group_M]
+    return within

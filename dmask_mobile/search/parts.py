@@ -1,0 +1,126 @@
+"""`SearchParts`: what both ways of teaching gates need of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dmask_mobile.data.batches import Batch, Reading, batches, num_batches
+from dmask_mobile.data.images import ImageData, ImageSet
+from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.budgets import Budget
+from dmask_mobile.search.losses import GateLoss
+from dmask_mobile.search.settings import SearchSettings
+from dmask_mobile.search.state import SearchState
+from dmask_mobile.supernet.gates import Gates
+from dmask_mobile.supernet.supernet import MaskedSupernet
+from dmask_mobile.training.checks import Agreed, Agreement, check_loss
+from dmask_mobile.training.machine import Machine
+
+
+class GateTraining(Protocol):
+    """How weights are drawn for and gates learn: `soft_gates` (the paper's) or `single_path` (the default).
+
+    ``num_steps``: gate steps of an epoch.
+    """
+
+    num_steps: int
+
+    @property
+    def temperature(self) -> float | None:
+        """Of soft gates in this epoch."""
+        ...
+
+    def draw(self) -> Gates | Choice:
+        """What the next weight step trains, on its device."""
+        ...
+
+    def steps(self) -> Iterator[Agreed]:
+        """The gate steps that are left of the epoch under way, as they are made."""
+        ...
+
+    def finish_epoch(self) -> None:
+        """What is to be done once all gate steps of an epoch are made."""
+        ...
+
+
+@dataclass
+class SearchParts:
+    """The supernet, its state, the images that gates learn from, and what steps have in common."""
+
+    supernet: MaskedSupernet
+    state: SearchState
+    settings: SearchSettings
+    budgets: Sequence[Budget]
+    loss: GateLoss
+    data: ImageData
+    for_weights: ImageSet
+    for_gates: ImageSet
+    machine: Machine
+    reading: Reading
+    agreement: Agreement = field(init=False)
+
+    @property
+    def num_weight_steps(self) -> int:
+        """Weight steps of an epoch."""
+        return num_batches(self.for_weights, self.settings.batch_size)
+
+    @property
+    def num_gate_epochs(self) -> int:
+        """The epochs in which gates learn."""
+        return self.settings.epochs - self.settings.warmup_epochs
+
+    @property
+    def gate_epoch(self) -> int:
+        """Epochs that the gates have learned in; negative during the warm-up."""
+        return self.state.epoch - self.settings.warmup_epochs
+
+    def target_entropy(self, fraction: float) -> float:
+        """What the gates' entropy is led to after this fraction of the epoch's gate steps."""
+        return self.settings.schedule.entropy((self.gate_epoch + fraction) / self.num_gate_epochs)
+
+    def seed(self, part: int) -> int:
+        """Of the images' order in this epoch: part 0 for weights, 1 and more for gates."""
+        return (self.settings.seed * 10_007 + self.state.epoch) * 101 + part
+
+    def batches(self, images: ImageSet, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
+        """This process's part of each batch of an epoch from number ``start`` on."""
+        return batches(images, self.data, batch_size, seed, start, reading=self.reading)
+
+    def moved(self, gates: Gates) -> Gates:
+        """The gates on the device."""
+        return self.machine.moved(gates)
+
+    @torch.no_grad()
+    def evaluate(self, choice: Choice, batch: Batch) -> Agreed:
+        """The cross-entropy of one child on a batch, over all processes."""
+        with self.machine.autocast():
+            scores = self.supernet(batch.images, choice).float()
+        loss = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
+        return self.agree(scores, batch, loss, "gates", len(self.state.gate_steps))
+
+    def agree(self, scores: Tensor, batch: Batch, loss: Tensor, part: str, step: int) -> Agreed:
+        """What all processes know of a step, once its loss is sane."""
+        correct = (scores.detach().argmax(1) == batch.labels).sum()
+        agreed = self.agreement(float(loss.detach()), float(correct), len(batch.labels))
+        check_loss(agreed.loss, self.data.classes, f"search ({part})", self.state.epoch, step)
+        return agreed
+
+
+def check_gradient(gradient: Tensor, epoch: int, step: int) -> None:
+    """Checks that the gates' gradient is finite.
+
+    Raises:
+        DmaskError: when it is not.
+    """
+    if not bool(gradient.isfinite().all()):
+        raise DmaskError(
+            f"search (gates): a gradient is not finite at epoch {epoch}, step {step}; the last good epoch is kept",
+            "raise --last-temperature or lower --gate-learning-rate, and begin anew with --restart",
+        )

@@ -1,0 +1,92 @@
+"""How gates learn on shared weights that were trained one child at a time.
+
+Each weight step trains one child near the budgets, drawn as if no gate had decided anything (`near_budget`; without
+budgets: Guo et al., "Single Path One-Shot NAS", ECCV 2020). So shared weights do not adapt to what the gates prefer,
+and a step costs what a step of a child costs. Towards the end children are drawn and evaluated on the gates' images,
+several on the same ones. A linear model of their losses (`loss_model`) says what each option is worth, and the gates
+become the Gibbs distribution of that model on the budgets: the more likely the better, sharpened until they are
+decided. Losses of single children take the place of the gradient through soft gates, which is that of a mixture that
+no child is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from dmask_mobile.data.batches import num_batches
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.loss_model import Evaluation, LossModel
+from dmask_mobile.search.near_budget import centre_on_budgets, decide, draw_near
+from dmask_mobile.search.parts import SearchParts
+from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.training.checks import Agreed
+
+CHILDREN_A_GROUP = 8  # that see the same images
+NATS_A_SPREAD = 2.0  # how much more likely an option is that is worth one spread of the predicted losses
+LEAST_SPREAD = 1e-6  # of predicted losses
+
+
+class SinglePath:
+    """Draws children for weight steps, evaluates children, and lets the gates learn from that after each epoch."""
+
+    temperature = None
+
+    def __init__(self, parts: SearchParts) -> None:
+        self.parts = parts
+        self.prior = GateLogits(parts.supernet.space)
+        centre_on_budgets(self.prior, parts.loss.costs, parts.loss.budgets)
+        parts.state.logits.load_state_dict(self.prior.state_dict())
+        trained = parts.settings.epochs * parts.num_weight_steps  # more children than that cannot be told apart
+        self.num_steps = -(-min(parts.settings.evaluations, trained) // parts.num_gate_epochs)
+
+    def draw(self) -> Choice:
+        """The child that the next weight step trains."""
+        return draw_near(self.prior, self.parts.budgets, self.parts.state.noise)
+
+    def steps(self) -> Iterator[Agreed]:
+        """Evaluates the children that are left of this epoch: half of them proposals, half from the prior.
+
+        Batch norms see the statistics of the group's images, as in training, so that none needs to be recalibrated.
+        """
+        parts = self.parts
+        proposals = self._learned(parts.state.evaluations[: parts.gate_epoch * self.num_steps])
+        done, start = len(parts.state.gate_steps), len(parts.state.gate_steps) // CHILDREN_A_GROUP
+        size = parts.settings.evaluation_images
+        passes = -(-self.num_steps // (CHILDREN_A_GROUP * num_batches(parts.for_gates, size)))
+        loaded = itertools.chain.from_iterable(
+            parts.batches(parts.for_gates, size, parts.seed(1 + number), 0) for number in range(passes)
+        )
+        for number, batch in enumerate(loaded):
+            if number < start:
+                continue
+            group = parts.state.epoch * self.num_steps + number
+            for _ in range(done - number * CHILDREN_A_GROUP if number == start else 0, CHILDREN_A_GROUP):
+                if len(parts.state.gate_steps) == self.num_steps:
+                    return
+                from_prior = len(parts.state.gate_steps) % 2 == 0
+                choice = draw_near(self.prior if from_prior else proposals, parts.budgets, parts.state.noise)
+                agreed = parts.evaluate(choice, batch)
+                parts.state.evaluations.append(Evaluation(group, agreed.loss, choice))
+                yield agreed
+
+    def finish_epoch(self) -> None:
+        """The gates learn from all evaluations so far, anew: what they decided on fewer would be hard to undo."""
+        parts = self.parts
+        learned = self._learned(parts.state.evaluations)
+        decide(learned, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
+        parts.state.logits.load_state_dict(learned.state_dict())
+
+    def _learned(self, evaluations: Sequence[Evaluation]) -> GateLogits:
+        """The prior, with options more likely that are worth more; on the budgets, and far from decided."""
+        logits = GateLogits(self.parts.supernet.space)
+        logits.load_state_dict(self.prior.state_dict())
+        if evaluations:
+            model = LossModel(self.parts.supernet.space, evaluations)
+            with torch.no_grad():
+                for row, effects in zip(logits.logits, model.effects, strict=True):
+                    row[: len(effects)] -= NATS_A_SPREAD / max(model.spread, LEAST_SPREAD) * torch.from_numpy(effects)
+            centre_on_budgets(logits, self.parts.loss.costs, self.parts.loss.budgets)
+        return logits

@@ -1,0 +1,69 @@
+"""How gates learn in FBNetV2's DMaskingNAS: by the gradient through soft masks (sections 3.1 and 3.3)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from dmask_mobile.data.batches import num_batches
+from dmask_mobile.search.parts import SearchParts, check_gradient
+from dmask_mobile.supernet.gates import Gates
+from dmask_mobile.training.checks import Agreed
+
+
+class SoftGates:
+    """Draws Gumbel-softmax gates for every step; in gate steps the loss goes through them to the logits."""
+
+    def __init__(self, parts: SearchParts) -> None:
+        self.parts = parts
+        resolutions = parts.supernet.space.input.resolutions
+        self.sampled = parts.settings.resolution_mode == "sampled" and len(resolutions) > 1
+        self.steps_a_pass = num_batches(parts.for_gates, parts.settings.batch_size)
+        self.passes = -(-parts.settings.min_gate_steps // (parts.num_gate_epochs * self.steps_a_pass))
+        self.num_steps = self.steps_a_pass * self.passes
+
+    @property
+    def temperature(self) -> float:
+        """Of the Gumbel softmax in this epoch."""
+        epochs = self.parts.num_gate_epochs
+        return self.parts.settings.schedule.temperature(max(0, self.parts.gate_epoch) / max(1, epochs - 1))
+
+    @torch.no_grad()
+    def draw(self) -> Gates:
+        """The gates of the next weight step."""
+        return self.parts.moved(self._draw()[0])
+
+    def steps(self) -> Iterator[Agreed]:
+        """The gate steps that are left of this epoch, as they are made."""
+        parts, state = self.parts, self.parts.state
+        done, start = divmod(len(state.gate_steps), self.steps_a_pass)
+        loaded = itertools.chain.from_iterable(
+            parts.batches(parts.for_gates, parts.settings.batch_size, parts.seed(1 + p), start if p == done else 0)
+            for p in range(done, self.passes)
+        )
+        for batch in loaded:
+            target_entropy = parts.target_entropy((len(state.gate_steps) + 1) / self.num_steps)
+            gates, drawn = self._draw()
+            with parts.machine.autocast():
+                scores = parts.supernet(batch.images, parts.moved(gates)).float()
+            cross_entropy = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
+            agreed = parts.agree(scores, batch, cross_entropy, "gates", len(state.gate_steps))
+            if drawn is not None:
+                cross_entropy = state.resolution.with_score(cross_entropy, agreed.loss, state.logits, drawn)
+            loss = parts.loss(cross_entropy, state.logits, target_entropy)
+            state.logits.logits.grad = parts.machine.gradient(loss, state.logits.logits)
+            check_gradient(state.logits.logits.grad, state.epoch, len(state.gate_steps))
+            state.gate_optimizer.step()
+            yield agreed
+
+    def finish_epoch(self) -> None:
+        """Nothing is left to do: the gates have learned in every step."""
+
+    def _draw(self) -> tuple[Gates, int | None]:
+        """Gates for one step, and the resolution that was drawn, if one was."""
+        state = self.parts.state
+        gates = state.logits.sample(self.temperature, state.noise)
+        return state.resolution.draw(gates, state.logits, state.noise) if self.sampled else (gates, None)
