@@ -15,9 +15,11 @@ from dmask_mobile.run import RunFolder, RunRecord
 
 # Settings that are options of a command, and their values where nobody gives them.
 SEARCH_OPTIONS: dict[str, object] = {
-    "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 30, "batch_size": 128,
-    "warmup": 0.25, "weight_learning_rate": 0.1, "gate_learning_rate": 0.05, "seed": 0,
+    "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 24,
+    "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 300, "gate_learning_rate": 0.05,
+    "seed": 0,
 }  # fmt: skip
+SAMPLES = 24
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
 RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe with an option of their own
 
@@ -97,9 +99,10 @@ def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0
         words += ["--table", str(path)]
     if record.precision is not None:
         words += ["--precision", record.precision]
-    if num_candidates:
-        words += ["--samples", str(num_candidates)]
-    words += _options(record.search_settings or {}, SEARCH_OPTIONS)
+    if num_candidates != SAMPLES:
+        words += ["--samples", str(max(1, num_candidates))]
+    settings = record.search_settings or {}
+    words += _options({"method": "dmasking", **settings} if settings else {}, SEARCH_OPTIONS)  # once the only method
     notes = [] if space else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
     return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,4 +162,4 @@ def _length(settings: Mapping[str, Any] | None) -> tuple[int | None, int | None]
     planned, warmup = ((settings or {}).get(name) for name in ("epochs", "warmup"))
     if not isinstance(planned, int):
         return None, None
-    return planned, round(warmup * planned) if isinstance(warmup, int | float) else None
+    return planned, math.floor(warmup * planned) if isinstance(warmup, int | float) else None

@@ -33,20 +33,19 @@ class SearchMetrics:
         probabilities = logits.probabilities()
         return tuple(float(cost.expected(probabilities)) for cost in self.costs)
 
-    def line(self, state: SearchState, temperature: float | None = None) -> dict[str, Any]:
-        """One line of ``metrics.jsonl``: the epoch that has just been trained; ``temperature``: of soft gates."""
+    def line(self, state: SearchState, others: dict[str, Any]) -> dict[str, Any]:
+        """One line of ``metrics.jsonl``: the epoch that has just been trained, with ``others``."""
         with torch.no_grad():
             probabilities, entropies = state.logits.probabilities(), state.logits.normalized_entropies()
         decisions = state.supernet.space.decisions
         undecided = [decision.name for decision in decisions if len(decision.options) > 1]
         return {
             "epoch": state.epoch,
-            **({} if temperature is None else {"temperature": temperature}),
+            **others,
             "weights": _means(state.weight_steps),
             "gates": _means(state.gate_steps),
             "expected": dict(zip((b.cost.name for b in self.budgets), self.expected(state.logits), strict=True)),
             "budgets": {b.cost.name: b.limit for b in self.budgets},
-            "control": state.loss.state(),
             "entropy": mean_entropy(state.logits),
             "entropies": dict(zip(undecided, entropies.tolist(), strict=False)),
             "probabilities": {d.name: gate.tolist() for d, gate in zip(decisions, probabilities, strict=True)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +32,6 @@ class GateTraining(Protocol):
 
     num_steps: int
 
-    @property
-    def temperature(self) -> float | None:
-        """Of soft gates in this epoch."""
-        ...
-
     def draw(self) -> Gates | Choice:
         """What the next weight step trains, on its device."""
         ...
@@ -47,6 +42,10 @@ class GateTraining(Protocol):
 
     def finish_epoch(self) -> None:
         """What is to be done once all gate steps of an epoch are made."""
+        ...
+
+    def metrics(self) -> dict[str, Any]:
+        """What a line of ``metrics.jsonl`` says of this way alone."""
         ...
 
 

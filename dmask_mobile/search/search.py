@@ -196,7 +196,7 @@ class Searcher:
         state = self.state
         self.machine.share_norms(self.supernet)
         self.machine.check_same(state.shared_content(), "gates and controllers")
-        state.history.append(self.metrics.line(state, self.gate_training.temperature))
+        state.history.append(self.metrics.line(state, self.gate_training.metrics()))
         state.weight_steps, state.gate_steps = [], []
         state.epoch += 1
 

@@ -21,7 +21,8 @@ class SearchSettings(Record):
     ``method``: ``single_path`` trains one child a step, near the budgets, and lets the gates learn from ``evaluations``
     of children on ``evaluation_images`` images each (`search.single_path`); ``dmasking`` is FBNetV2's, with soft gates
     in every step. Only ``dmasking`` offers the other losses and ``resolution_mode``: ``sampled`` runs one resolution a
-    step, ``exact`` all of them (FBNetV2, section 3.1). ``expectation``: how the gates see multiply-adds and
+    step, ``exact`` all of them (FBNetV2, section 3.1); ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the
+    temperatures are its own, too. ``expectation``: how the gates see multiply-adds and
     parameters, as the exact expected cost or by the paper's effective shapes (section 3.3); derivation is exact in any
     case.
     """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -31,8 +32,6 @@ LEAST_SPREAD = 1e-6  # of predicted losses
 
 class SinglePath:
     """Draws children for weight steps, evaluates children, and lets the gates learn from that after each epoch."""
-
-    temperature = None
 
     def __init__(self, parts: SearchParts) -> None:
         self.parts = parts
@@ -78,6 +77,10 @@ class SinglePath:
         learned = self._learned(parts.state.evaluations)
         decide(learned, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
         parts.state.logits.load_state_dict(learned.state_dict())
+
+    def metrics(self) -> dict[str, Any]:
+        """Nothing: there is no temperature, and the budgets are met without controllers."""
+        return {}
 
     def _learned(self, evaluations: Sequence[Evaluation]) -> GateLogits:
         """The prior, with options more likely that are worth more; on the budgets, and far from decided."""

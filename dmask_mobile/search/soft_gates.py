@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,10 @@ class SoftGates:
 
     def finish_epoch(self) -> None:
         """Nothing is left to do: the gates have learned in every step."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Temperature and controllers after the epoch."""
+        return {"temperature": self.temperature, "control": self.parts.loss.state()}
 
     def _draw(self) -> tuple[Gates, int | None]:
         """Gates for one step, and the resolution that was drawn, if one was."""

@@ -13,6 +13,8 @@ from dmask_mobile.cli import app, deploy_commands, table_commands
 from dmask_mobile.records import setting_names
 from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE, Precision
 from dmask_mobile.records.base import Record
+from dmask_mobile.report import commands
+from dmask_mobile.search import result
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,14 @@ def test_defaults_are_those_of_the_library(command: Callable[..., None], setting
     assert {name: defaults[name] for name in shared} == {name: fields[name] for name in shared}
 
 
+def test_the_report_leaves_out_what_a_search_does_by_itself() -> None:
+    """A command that it shows must name every setting that is not the default."""
+    fields = api.SearchSettings().model_dump(mode="json")
+    assert {name: fields[name] for name in commands.SEARCH_OPTIONS} == commands.SEARCH_OPTIONS
+    defaults = [inspect.signature(function).parameters["samples"].default for function in (app.search, api.search)]
+    assert defaults == [commands.SAMPLES, result.SAMPLES] == [result.SAMPLES] * 2
+
+
 def test_ranges_are_those_of_the_library() -> None:
     assert deploy_commands.RANGES == {"0..1": UNIT_RANGE, "0..255": PIXEL_RANGE}
 
@@ -38,6 +48,7 @@ def test_ranges_are_those_of_the_library() -> None:
 @pytest.mark.parametrize(
     ("command", "option", "names"),
     [
+        (app.search, "method", setting_names.SearchMethod),
         (app.search, "loss", setting_names.LossName),
         (app.search, "resolution_mode", setting_names.ResolutionMode),
         (app.search, "expectation", setting_names.Expectation),

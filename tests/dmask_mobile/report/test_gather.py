@@ -81,7 +81,7 @@ def test_gates_and_curves_follow_the_log(whole: RunView) -> None:
     history = whole.history
     assert history is not None
     assert history.epochs == tuple(range(EPOCHS))
-    assert (history.planned_epochs, history.warmup_epochs) == (EPOCHS, 2)
+    assert (history.planned_epochs, history.warmup_epochs) == (EPOCHS, 1)
     assert history.expected[0].values == pytest.approx([1.5 - epoch / 10 for epoch in range(EPOCHS)])
     assert history.multipliers[0].values == pytest.approx([0.1 * epoch for epoch in range(EPOCHS)])
     assert history.accuracies[1].values[0] is None  # the gates do not learn in the first epoch
@@ -105,7 +105,9 @@ def test_the_commands_make_the_run_again(whole: RunView) -> None:
     search = lines[1]
     assert search[search.index("--epochs") + 1] == str(EPOCHS)
     assert search[search.index("--seed") + 1] == "3"
-    assert "--warmup" not in search  # what the command takes by itself is not said
+    assert search[search.index("--method") + 1] == "dmasking"  # an older run names none, as there was no other
+    assert search[search.index("--warmup") + 1] == "0.25"
+    assert "--weight-learning-rate" not in search  # what the command takes by itself is not said
     budget = search[search.index("--budget") + 1]
     assert float(budget.removeprefix("latency=").removesuffix("ms")) == whole.budgets[0].limit
 
