@@ -24,9 +24,9 @@ def test_the_search_is_not_judged_by_seeds_that_it_was_developed_on() -> None:
 
 
 def test_settings_of_the_search_are_changed_by_field() -> None:
-    found = search_settings(["epochs=7", "loss=linear", "control.entropy_weight=0.5"][:2])
-    assert (found.epochs, found.loss) == (7, "linear")
-    assert found.model_fields_set == {"epochs", "loss"}
+    found = search_settings(["epochs=7", "method=dmasking", "control.entropy_rate=0.5"])
+    assert (found.epochs, found.method, found.control.entropy_rate) == (7, "dmasking", 0.5)
+    assert found.model_fields_set == {"epochs", "method", "control"}
     with pytest.raises(DmaskError, match="nonsense"):
         search_settings(["nonsense=1"])
     with pytest.raises(DmaskError, match="'epochs' is no change; give FIELD=VALUE"):

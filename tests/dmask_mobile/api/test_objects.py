@@ -94,7 +94,7 @@ def test_a_run_tells_what_its_folder_holds(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_told_when_it_is_read(tmp_path: Path) -> None:
-    with pytest.raises(dm.DmaskError, match="is no run folder"):
+    with pytest.raises(dm.DmaskError, match="is not a run folder"):
         _ = dm.Run(tmp_path).accuracy
 
 
