@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dmask_mobile import cli
+from dmask_mobile.cli.console import console
 from dmask_mobile.cli.device_commands import cores_in_words, device_table, findings_table, runtime_in_words
 from latency_tables.diagnosis import doctor
 from latency_tables.diagnosis.discovery import AttachedDevice, Need, RuntimeState
@@ -27,6 +28,7 @@ from tests.sshd import Sshd
 def dmask(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit status of the command, run in this process."""
     monkeypatch.setattr(sys, "argv", ["dmask", *words])
+    monkeypatch.setattr(console, "_width", 200)  # else that of whatever test came first
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(str(ended.value))

@@ -76,7 +76,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureF
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "data" / str(label) / f"{number}.png")
     SPACE.write(tmp_path / "space.json")
     options = {
-        "data": f"folder:{tmp_path / 'data'}", "budgets": f"macs={LIMIT}", "output": tmp_path / "s", "epochs": 2,
+        "data": f"folder:{tmp_path / 'data'}", "budgets": f"macs={LIMIT}", "output": tmp_path / "s", "epochs": 40,
         "train_epochs": 1, "batch_size": 8, "train_option": "init=supernet",
     }  # fmt: skip
     run = tmp_path / "s" / "runs" / f"macs-{LIMIT}-seed-0"
