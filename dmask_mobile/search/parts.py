@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -96,13 +96,19 @@ class SearchParts:
         """The gates on the device."""
         return self.machine.moved(gates)
 
-    @torch.no_grad()
-    def evaluate(self, choice: Choice, batch: Batch) -> Agreed:
-        """The cross-entropy of one child on a batch, over all processes."""
+    def gate_batches(self, batch_size: int, start: int) -> Iterator[Batch]:
+        """The gates' images of this epoch from batch number ``start`` on, pass after pass without end."""
+        first, position = divmod(start, num_batches(self.for_gates, batch_size))
+        for number in itertools.count(first):
+            yield from self.batches(self.for_gates, batch_size, self.seed(1 + number), position)
+            position = 0
+
+    def judge(self, gates: Gates | Choice, batch: Batch) -> tuple[Tensor, Agreed]:
+        """This process's part of a gate step's cross-entropy, on the CPU, and what all processes know of the step."""
         with self.machine.autocast():
-            scores = self.supernet(batch.images, choice).float()
-        loss = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
-        return self.agree(scores, batch, loss, "gates", len(self.state.gate_steps))
+            scores = self.supernet(batch.images, gates).float()
+        cross_entropy = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
+        return cross_entropy, self.agree(scores, batch, cross_entropy, "gates", len(self.state.gate_steps))
 
     def agree(self, scores: Tensor, batch: Batch, loss: Tensor, part: str, step: int) -> Agreed:
         """What all processes know of a step, once its loss is sane."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from dmask_mobile.data.batches import num_batches
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.loss_model import Evaluation, LossModel
 from dmask_mobile.search.near_budget import centre_on_budgets, decide, draw_near
@@ -52,22 +51,15 @@ class SinglePath:
         """
         parts = self.parts
         proposals = self._learned(parts.state.evaluations[: parts.gate_epoch * self.num_steps])
-        done, start = len(parts.state.gate_steps), len(parts.state.gate_steps) // CHILDREN_A_GROUP
-        size = parts.settings.evaluation_images
-        passes = -(-self.num_steps // (CHILDREN_A_GROUP * num_batches(parts.for_gates, size)))
-        loaded = itertools.chain.from_iterable(
-            parts.batches(parts.for_gates, size, parts.seed(1 + number), 0) for number in range(passes)
-        )
-        for number, batch in enumerate(loaded):
-            if number < start:
-                continue
-            group = parts.state.epoch * self.num_steps + number
-            for _ in range(done - number * CHILDREN_A_GROUP if number == start else 0, CHILDREN_A_GROUP):
-                if len(parts.state.gate_steps) == self.num_steps:
-                    return
-                from_prior = len(parts.state.gate_steps) % 2 == 0
-                choice = draw_near(self.prior if from_prior else proposals, parts.budgets, parts.state.noise)
-                agreed = parts.evaluate(choice, batch)
+        done = len(parts.state.gate_steps)
+        groups = itertools.groupby(range(done, self.num_steps), lambda step: step // CHILDREN_A_GROUP)
+        loaded = parts.gate_batches(parts.settings.evaluation_images, done // CHILDREN_A_GROUP)
+        for (number, steps), batch in zip(groups, loaded, strict=False):
+            for step in steps:
+                choice = draw_near(proposals if step % 2 else self.prior, parts.budgets, parts.state.noise)
+                with torch.no_grad():
+                    _, agreed = parts.judge(choice, batch)
+                group = parts.state.epoch * self.num_steps + number
                 parts.state.evaluations.append(Evaluation(group, agreed.loss, choice))
                 yield agreed
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from dmask_mobile.data.batches import num_batches
 from dmask_mobile.search.parts import SearchParts, check_gradient
@@ -22,9 +21,8 @@ class SoftGates:
         self.parts = parts
         resolutions = parts.supernet.space.input.resolutions
         self.sampled = parts.settings.resolution_mode == "sampled" and len(resolutions) > 1
-        self.steps_a_pass = num_batches(parts.for_gates, parts.settings.batch_size)
-        self.passes = -(-parts.settings.min_gate_steps // (parts.num_gate_epochs * self.steps_a_pass))
-        self.num_steps = self.steps_a_pass * self.passes
+        steps_a_pass = num_batches(parts.for_gates, parts.settings.batch_size)
+        self.num_steps = steps_a_pass * -(-parts.settings.min_gate_steps // (parts.num_gate_epochs * steps_a_pass))
 
     @property
     def temperature(self) -> float:
@@ -40,18 +38,12 @@ class SoftGates:
     def steps(self) -> Iterator[Agreed]:
         """The gate steps that are left of this epoch, as they are made."""
         parts, state = self.parts, self.parts.state
-        done, start = divmod(len(state.gate_steps), self.steps_a_pass)
-        loaded = itertools.chain.from_iterable(
-            parts.batches(parts.for_gates, parts.settings.batch_size, parts.seed(1 + p), start if p == done else 0)
-            for p in range(done, self.passes)
-        )
-        for batch in loaded:
+        done = len(state.gate_steps)
+        loaded = parts.gate_batches(parts.settings.batch_size, done)
+        for batch in itertools.islice(loaded, self.num_steps - done):
             target_entropy = parts.target_entropy((len(state.gate_steps) + 1) / self.num_steps)
             gates, drawn = self._draw()
-            with parts.machine.autocast():
-                scores = parts.supernet(batch.images, parts.moved(gates)).float()
-            cross_entropy = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
-            agreed = parts.agree(scores, batch, cross_entropy, "gates", len(state.gate_steps))
+            cross_entropy, agreed = parts.judge(parts.moved(gates), batch)
             if drawn is not None:
                 cross_entropy = state.resolution.with_score(cross_entropy, agreed.loss, state.logits, drawn)
             loss = parts.loss(cross_entropy, state.logits, target_entropy)
