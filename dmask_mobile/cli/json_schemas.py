@@ -99,7 +99,7 @@ def _merged(parts: Sequence[Any], left_out: Sequence[str], definitions: dict[str
         schema = TypeAdapter(part).json_schema(mode="serialization")
         definitions |= schema.get("$defs", {})
         if isinstance(part, type) and issubclass(part, FileRecord):
-            properties |= {"format": {"const": part.file_format}, "version": {"const": part.file_version}}
+            properties |= {"format": {"const": part.file_format}, "version": _versions(part)}
             required += ["format", "version"]
         properties |= {name: found for name, found in schema["properties"].items() if name not in left_out}
         required += [name for name in schema.get("required", ()) if name not in left_out]
@@ -112,6 +112,13 @@ def _merged(parts: Sequence[Any], left_out: Sequence[str], definitions: dict[str
         "required": required,
         "additionalProperties": others,
     }
+
+
+def _versions(record: type[FileRecord]) -> dict[str, Any]:
+    """The versions that are written."""
+    if record.written_version is FileRecord.written_version:
+        return {"const": record.file_version}
+    return {"enum": list(range(record.oldest_version or record.file_version, record.file_version + 1))}
 
 
 def write_schemas(folder: Path) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
+from dmask_mobile.records.block import RESIDUAL_KINDS
 
 if TYPE_CHECKING:
     from dmask_mobile.records.accuracy import AccuracyRecord
@@ -168,7 +169,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     for child in evaluation.worst():
         shown.add_row(
             cell(f"{child.error:+.1%} {child.child.name} at {child.child.resolution} px"),
-            cell("; ".join(block.describe() for block in child.child.blocks if block.kind == "inverted_residual")),
+            cell("; ".join(block.describe() for block in child.child.blocks if block.kind in RESIDUAL_KINDS)),
         )
     return shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dmask_mobile.costs.model import AdditiveCost
@@ -35,15 +36,32 @@ def block_layers(block: BlockSpec, in_size: int) -> tuple[Layer, ...]:
     match block.kind:
         case "skip":
             return ()
-        case "conv" | "widening_skip" | "head":
+        case "conv" | "widening_skip":
             return (Layer(c_in, c_out, block.kernel, 1, out_size),)
+        case "head":
+            hidden = (Layer(c_in, c_mid, 1, 1, 1),) if c_mid else ()
+            return (*hidden, Layer(c_mid or c_in, c_out, 1, 1, 1))
         case "pooled_inverted_residual":
             return (Layer(c_in, c_mid, 1, 1, in_size), Layer(c_mid, c_out, 1, 1, 1))
-        case "inverted_residual":
-            expand = (Layer(c_in, c_mid, 1, 1, in_size),) if block.expand else ()
-            depthwise = Layer(c_mid, c_mid, block.kernel, c_mid, out_size)
+        case "inverted_residual" | "fused_inverted_residual":
             squeeze = (Layer(c_mid, block.se_width, 1, 1, 1), Layer(block.se_width, c_mid, 1, 1, 1))
-            return (*expand, depthwise, *(squeeze if block.se_width else ()), Layer(c_mid, c_out, 1, 1, out_size))
+            into = _hidden_layers(block, in_size, out_size)
+            return (*into, *(squeeze if block.se_width else ()), Layer(c_mid, c_out, 1, 1, out_size))
+
+
+def _hidden_layers(block: BlockSpec, in_size: int, out_size: int) -> Iterator[Layer]:
+    """The convolutions from a block's input to its hidden map."""
+    c_in, c_mid = block.in_width, block.hidden_width
+    if block.kind == "fused_inverted_residual":
+        yield Layer(c_in, c_mid, block.kernel, 1, out_size)
+        return
+    if block.start_kernel:
+        in_size = in_size if block.depthwise else out_size
+        yield Layer(c_in, c_in, block.start_kernel, c_in, in_size)
+    if block.expand:
+        yield Layer(c_in, c_mid, 1, 1, in_size)
+    if block.depthwise:
+        yield Layer(c_mid, c_mid, block.kernel, c_mid, out_size)
 
 
 class Macs(AdditiveCost):

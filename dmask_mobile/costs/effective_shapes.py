@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmask_mobile.records.block import round8
-from dmask_mobile.records.space import SE_REDUCTION, SearchSpace, Slot
+from dmask_mobile.records.block import RESIDUAL_KINDS
+from dmask_mobile.records.space import SearchSpace, Slot
 
 
 class EffectiveShapes:
@@ -48,24 +48,51 @@ class EffectiveShapes:
 
     def _slot(self, slot: Slot, gates: list[Tensor], in_area: Tensor, out_area: Tensor) -> Tensor:
         c_in, c_out = self._mean(gates, slot.in_width), self._mean(gates, slot.out_width)
-        if slot.kind != "inverted_residual":
-            return slot.conv_kernel**2 * c_in * c_out * out_area
-        assert slot.expansion is not None
-        assert slot.kernel is not None
-        assert slot.squeeze_excite is not None
-        expansions = self.space.decisions[slot.expansion].options
+        if slot.kind == "head" and slot.expansion is not None:
+            return (c_in + c_out) * self._mean(gates, slot.expansion)
+        cost = (
+            self._hidden_block(slot, gates, in_area, out_area, c_in, c_out)
+            if slot.kind in RESIDUAL_KINDS
+            else (self._kernel_area(slot.kernel, gates, slot.conv_kernel) * c_in * c_out * out_area)
+        )
+        return cost if slot.skip is None else cost * gates[slot.skip][0]
+
+    def _hidden_block(
+        self, slot: Slot, gates: list[Tensor], in_area: Tensor, out_area: Tensor, c_in: Tensor, c_out: Tensor
+    ) -> Tensor:
+        hidden, squeeze = self._hidden_and_squeeze(slot, gates)
+        kernel_area = self._kernel_area(slot.kernel, gates)
+        cost = hidden * c_out * out_area + 2 * hidden * squeeze
+        if slot.is_dense:
+            return cost + kernel_area * c_in * hidden * out_area
+        wide_area = in_area if slot.depthwise else out_area
+        if slot.start_kernel is not None:
+            cost = cost + self._kernel_area(slot.start_kernel, gates) * c_in * wide_area
+        if slot.expansion is not None:
+            cost = cost + c_in * hidden * wide_area
+        return cost + kernel_area * hidden * out_area if slot.depthwise else cost
+
+    def _hidden_and_squeeze(self, slot: Slot, gates: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The effective hidden width, and the squeeze width weighed by the probability that there is one."""
+        space, squeeze_excite = self.space, slot.squeeze_excite
+        assert squeeze_excite is not None
+        options = (1.0,) if slot.expansion is None else space.decisions[slot.expansion].options
         hidden_IE = torch.tensor(
-            [[round8(width * e) for e in expansions] for width in self.space.decisions[slot.in_width].options],
+            [[space.hidden_width(slot, int(c), e) for e in options] for c in space.decisions[slot.in_width].options],
             dtype=torch.float64,
         )
-        squeeze_IE = hidden_IE.clone().apply_(lambda width: round8(width / SE_REDUCTION))
-        joint_IE = torch.outer(gates[slot.in_width], gates[slot.expansion])
-        hidden, squeeze = (joint_IE * hidden_IE).sum(), (joint_IE * squeeze_IE).sum()
-        kernels = torch.tensor(self.space.decisions[slot.kernel].options, dtype=torch.float64)
-        kernel_area = gates[slot.kernel] @ kernels**2
-        cost = c_in * hidden * in_area + kernel_area * hidden * out_area + hidden * c_out * out_area
-        cost = cost + 2 * hidden * squeeze * self._mean(gates, slot.squeeze_excite)
-        return cost if slot.skip is None else cost * gates[slot.skip][0]
+        gate_E = torch.ones(1, dtype=torch.float64) if slot.expansion is None else gates[slot.expansion]
+        joint_IE = torch.outer(gates[slot.in_width], gate_E)
+        hidden = (joint_IE * hidden_IE).sum()
+        if space.decisions[squeeze_excite].kind == "squeeze_width":
+            return hidden, self._mean(gates, squeeze_excite)
+        squeeze_IE = hidden_IE.clone().apply_(lambda width: space.squeeze_width(slot, int(width), True))
+        return hidden, (joint_IE * squeeze_IE).sum() * self._mean(gates, squeeze_excite)
+
+    def _kernel_area(self, decision: int | None, gates: list[Tensor], fixed: int = 1) -> Tensor:
+        if decision is None:
+            return torch.tensor(float(fixed**2), dtype=torch.float64)
+        return gates[decision] @ torch.tensor(self.space.decisions[decision].options, dtype=torch.float64) ** 2
 
     def _mean(self, gates: list[Tensor], decision: int) -> Tensor:
         return gates[decision] @ torch.tensor(self.space.decisions[decision].options, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from dmask_mobile.costs.counts import block_layers
 from dmask_mobile.costs.model import AdditiveCost
 from dmask_mobile.costs.values import CostRange
 from dmask_mobile.records.artifact import Precision
-from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.block import RESIDUAL_KINDS, BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.cost import CostEstimate
@@ -62,25 +63,40 @@ class PeakActivationBytes:
         out_size = block.out_size(in_size)
         before, after = block.in_width * in_size**2, block.out_width * out_size**2
         layers: list[int] = []
-        if block.kind == "inverted_residual":
-            wide, narrow = block.hidden_width * in_size**2, block.hidden_width * out_size**2
-            if block.expand:
-                layers.append(before + wide)
-            layers.append(wide + narrow)
-            if block.se_width:  # beside the map: the pooled vector and the squeezed one, either way
-                layers.append(narrow + block.hidden_width + block.se_width)
-            layers.append(narrow + after)
+        if block.kind in RESIDUAL_KINDS:
+            layers = self._inverted_residual(block, in_size, out_size)
         elif block.kind == "pooled_inverted_residual":
             wide = block.hidden_width * in_size**2
             layers = [before + wide, wide + block.hidden_width, block.hidden_width + block.out_width]
         elif block.kind == "head":
-            layers = [before + block.in_width, block.in_width + block.out_width]
+            widths = [block.in_width, *([block.hidden_width] if block.hidden_width else []), block.out_width]
+            layers = [before + block.in_width, *(low + high for low, high in itertools.pairwise(widths))]
         else:
             layers = [before + after]
         # The shortcut keeps the block's input; where there is no expansion, the first layer reads that very tensor.
         kept = [before if block.residual else 0] * len(layers)
         kept[0] = 0
         return float(FLOAT32_BYTES * max(layer + extra for layer, extra in zip(layers, kept, strict=True)))
+
+    @staticmethod
+    def _inverted_residual(block: BlockSpec, in_size: int, out_size: int) -> list[int]:
+        """Values of the input and the output of each layer."""
+        layers = []
+        last = block.in_width * in_size**2
+        if block.start_kernel:
+            size = in_size if block.depthwise else out_size
+            layers.append(last + block.in_width * size**2)
+            last = block.in_width * size**2
+        hidden = block.hidden_width * out_size**2
+        if block.expand:
+            wide = block.hidden_width * in_size**2 if block.kind == "inverted_residual" and block.depthwise else hidden
+            layers.append(last + wide)
+            last = wide
+        if block.kind == "inverted_residual" and block.depthwise:
+            layers.append(last + hidden)
+        if block.se_width:  # beside the map: the pooled vector and the squeezed one, either way
+            layers.append(hidden + block.hidden_width + block.se_width)
+        return [*layers, hidden + block.out_width * out_size**2]
 
     def estimate(self, child: ChildSpec) -> CostEstimate:
         """The peak of one network."""

@@ -6,14 +6,32 @@ norm changes nothing and is left out everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmask_mobile.records.block import Activation, BlockSpec, Gate
+from dmask_mobile.records.block import NORM_EPS, Activation, BlockKind, BlockSpec, Gate, Padding
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "hswish": nn.Hardswish}
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "hswish": nn.Hardswish,
+    "relu6": nn.ReLU6,
+    "silu": nn.SiLU,
+}
 GATES: dict[Gate, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "hsigmoid": nn.Hardsigmoid}
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's padding SAME: where the stride is 2, more may lie at the right and the bottom."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        borders = []
+        for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            borders += [missing // 2, missing - missing // 2]
+        return F.conv2d(F.pad(input, borders), weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
 class ConvNorm(nn.Module):
@@ -28,10 +46,14 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         activation: Activation | None = None,
+        norm_eps: float = NORM_EPS,
+        padding: Padding = "symmetric",
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_width, out_width, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(out_width)
+        # With stride 1 and an odd kernel both paddings are the same.
+        kind = SameConv2d if padding == "same" and stride > 1 and kernel > 1 else nn.Conv2d
+        self.conv = kind(in_width, out_width, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_width, norm_eps)
         self.act = ACTIVATIONS[activation]() if activation else nn.Identity()
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -54,22 +76,84 @@ class SqueezeExcite(nn.Module):
         return factors
 
 
+class ConvBlock(ConvNorm):
+    """`ConvNorm` as a block, with a shortcut if its spec says so."""
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__(
+            spec.in_width,
+            spec.out_width,
+            kernel=spec.kernel,
+            stride=spec.stride,
+            activation=spec.activation,
+            norm_eps=spec.norm_eps,
+            padding=spec.padding,
+        )
+        self.residual = spec.residual
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        y_NCHW = super().forward(x_NCHW)
+        return x_NCHW + y_NCHW if self.residual else y_NCHW
+
+
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block (Sandler et al., 2018) with optional squeeze-excite before the projection."""
+    """MobileNetV2's block (Sandler et al., 2018) with optional squeeze-excite before the projection.
+
+    Also without expansion (a depthwise separable convolution), with another depthwise convolution before it or none
+    after it (MobileNetV4's universal inverted bottleneck), and with both in one convolution (EfficientNet-EdgeTPU's
+    fused block).
+    """
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
         self.residual = spec.residual
-        hidden = spec.hidden_width
-        self.expand = ConvNorm(spec.in_width, hidden, activation=spec.activation) if spec.expand else nn.Identity()
-        self.depthwise = ConvNorm(
-            hidden, hidden, kernel=spec.kernel, stride=spec.stride, groups=hidden, activation=spec.activation
+        fused, hidden = spec.kind == "fused_inverted_residual", spec.hidden_width
+        self.start = self._start(spec) if spec.start_kernel else nn.Identity()
+        self.expand = self._expand(spec, fused) if spec.expand else nn.Identity()
+        self.depthwise = nn.Identity() if fused or not spec.depthwise else self._depthwise(spec)
+        se_activation = spec.se_activation or spec.activation
+        self.se = SqueezeExcite(hidden, spec.se_width, se_activation, spec.se_gate) if spec.se_width else None
+        self.project = ConvNorm(hidden, spec.out_width, norm_eps=spec.norm_eps)
+
+    @staticmethod
+    def _start(spec: BlockSpec) -> ConvNorm:
+        return ConvNorm(
+            spec.in_width,
+            spec.in_width,
+            kernel=spec.start_kernel,
+            stride=1 if spec.depthwise else spec.stride,
+            groups=spec.in_width,
+            norm_eps=spec.norm_eps,
+            padding=spec.padding,
         )
-        self.se = SqueezeExcite(hidden, spec.se_width, spec.activation, spec.se_gate) if spec.se_width else None
-        self.project = ConvNorm(hidden, spec.out_width)
+
+    @staticmethod
+    def _expand(spec: BlockSpec, fused: bool) -> ConvNorm:
+        return ConvNorm(
+            spec.in_width,
+            spec.hidden_width,
+            kernel=spec.kernel if fused else 1,
+            stride=spec.stride if fused else 1,
+            activation=spec.activation,
+            norm_eps=spec.norm_eps,
+            padding=spec.padding,
+        )
+
+    @staticmethod
+    def _depthwise(spec: BlockSpec) -> ConvNorm:
+        return ConvNorm(
+            spec.hidden_width,
+            spec.hidden_width,
+            kernel=spec.kernel,
+            stride=spec.stride,
+            groups=spec.hidden_width,
+            activation=spec.activation,
+            norm_eps=spec.norm_eps,
+            padding=spec.padding,
+        )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        hidden_NHHW: Tensor = self.depthwise(self.expand(x_NCHW))
+        hidden_NHHW: Tensor = self.depthwise(self.expand(self.start(x_NCHW)))
         if self.se is not None:
             hidden_NHHW = hidden_NHHW * self.se(hidden_NHHW)
         y_NCHW: Tensor = self.project(hidden_NHHW)
@@ -91,34 +175,37 @@ class PooledInvertedResidual(nn.Module):
 
 
 class Head(nn.Module):
-    """Global average pool and linear classifier: (N, C, H, W) to (N, classes)."""
+    """Global average pool, a hidden layer if the spec has one, and a classifier: (N, C, H, W) to (N, classes)."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, classes)
+        if spec.hidden_width:
+            self.hidden = nn.Linear(spec.in_width, spec.hidden_width)
+            self.act = ACTIVATIONS[spec.activation]()
+        self.linear = nn.Linear(spec.hidden_width or spec.in_width, spec.out_width)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        scores: Tensor = self.linear(torch.flatten(F.adaptive_avg_pool2d(x_NCHW, 1), 1))
+        pooled_NC = torch.flatten(F.adaptive_avg_pool2d(x_NCHW, 1), 1)
+        if hasattr(self, "hidden"):
+            pooled_NC = self.act(self.hidden(pooled_NC))
+        scores: Tensor = self.linear(pooled_NC)
         return scores
+
+
+BLOCKS: dict[BlockKind, Callable[[BlockSpec], nn.Module]] = {
+    "conv": ConvBlock,
+    "inverted_residual": InvertedResidual,
+    "fused_inverted_residual": InvertedResidual,
+    "skip": lambda spec: nn.Identity(),
+    "widening_skip": lambda spec: ConvNorm(spec.in_width, spec.out_width, activation="relu"),
+    "pooled_inverted_residual": PooledInvertedResidual,
+    "head": Head,
+}
 
 
 def build_block(spec: BlockSpec) -> nn.Module:
     """The module of one block, with PyTorch's default initialization."""
-    match spec.kind:
-        case "conv":
-            return ConvNorm(
-                spec.in_width, spec.out_width, kernel=spec.kernel, stride=spec.stride, activation=spec.activation
-            )
-        case "inverted_residual":
-            return InvertedResidual(spec)
-        case "skip":
-            return nn.Identity()
-        case "widening_skip":
-            return ConvNorm(spec.in_width, spec.out_width, activation="relu")
-        case "pooled_inverted_residual":
-            return PooledInvertedResidual(spec)
-        case "head":
-            return Head(spec.in_width, spec.out_width)
+    return BLOCKS[spec.kind](spec)
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:

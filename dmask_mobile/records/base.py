@@ -48,9 +48,14 @@ class FileRecord(Record):
     max_bytes: ClassVar[int] = MAX_RECORD_BYTES
     indent: ClassVar[int | None] = 1
 
+    @property
+    def written_version(self) -> int:
+        """The version that is written: the newest, or, where a record says so, the oldest that can hold it."""
+        return self.file_version
+
     def to_dict(self) -> dict[str, Any]:
         """The file's content: the head, then the fields."""
-        return {"format": self.file_format, "version": self.file_version, **self.model_dump(mode="json")}
+        return {"format": self.file_format, "version": self.written_version, **self.model_dump(mode="json")}
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON."""
@@ -155,10 +160,14 @@ def describe_validation_error(error: ValidationError) -> str:
 def field_name(location: Sequence[int | str]) -> str:
     """A field as ``dmask space show`` names it: ``stages.0.kernels`` is that of ``stage1``, the others by their path.
 
-    >>> field_name(("stages", 0, "kernels", 2)), field_name(("blocks", 3, "kernel"))
+    Which form of a stage was read is left out.
+
+    >>> field_name(("stages", 0, "counted", "kernels", 2)), field_name(("blocks", 3, "kernel"))
     ('stage1.kernels.2', 'blocks.3.kernel')
     """
-    return re.sub(r"\bstages\.(\d+)", lambda found: f"stage{int(found[1]) + 1}", ".".join(map(str, location)))
+    return re.sub(
+        r"\bstages\.(\d+)(\.(counted|listed))?", lambda found: f"stage{int(found[1]) + 1}", ".".join(map(str, location))
+    )
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -21,6 +21,8 @@ class ChildSpec(FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-child"
+    file_version: ClassVar[int] = 2  # blocks of imported networks
+    oldest_version: ClassVar[int | None] = 1
 
     name: Name = Field(min_length=1, max_length=MAX_NAME)
     resolution: Size
@@ -40,6 +42,11 @@ class ChildSpec(FileRecord):
         if any(block.kind == "head" for block in self.blocks[:-1]):
             raise ValueError("only the last block may be a head")
         return self
+
+    @property
+    def written_version(self) -> int:
+        """The oldest version that can hold its blocks: digests of older networks stay."""
+        return max(block.version for block in self.blocks)
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits of everything but the name."""

@@ -8,7 +8,9 @@ from pydantic import Field, NonNegativeInt
 
 from dmask_mobile.records.base import Record
 
-DecisionKind = Literal["resolution", "width", "expansion", "kernel", "squeeze_excite", "skip"]
+DecisionKind = Literal[
+    "resolution", "width", "expansion", "hidden_width", "kernel", "squeeze_excite", "squeeze_width", "skip"
+]
 
 
 class Decision(Record):

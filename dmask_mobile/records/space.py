@@ -9,130 +9,106 @@ import random
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer, model_validator
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.base import FileRecord, Record
-from dmask_mobile.records.block import MAX_WEIGHTS, MAX_WIDTH, Activation, BlockSpec, Gate, Kernel, Size, Width, round8
+from dmask_mobile.records.base import FileRecord
+from dmask_mobile.records.block import (
+    MAX_WEIGHTS,
+    MAX_WIDTH,
+    NORM_EPS,
+    BlockSpec,
+    NormEpsilon,
+    Padding,
+    Width,
+    round8,
+)
 from dmask_mobile.records.child import MAX_BLOCKS, MAX_NAME, ChildSpec
-from dmask_mobile.records.choice import Choice, Decision, DecisionKind
-from dmask_mobile.records.names import Name, as_name
+from dmask_mobile.records.choice import Choice, Decision
+from dmask_mobile.records.names import Line, Name, as_name
+from dmask_mobile.records.slots import Slot as Slot
+from dmask_mobile.records.slots import lay_out
+from dmask_mobile.records.space_options import (
+    HeadOptions,
+    ImportedWeights,
+    InputOptions,
+    LastOptions,
+    ListedStage,
+    StageOptions,
+    StemOptions,
+)
 
 SE_REDUCTION = 4  # squeeze width = round8(hidden width / 4), as in FBNetV2
 
-MAX_OPTIONS = 100  # of one decision
 MAX_COSTS = 20_000_000  # entries of the cost tensors of a space; fbnetv2_f has 53,488
 MAX_SPACE_NAME = 200  # characters; the names of its children are longer
 
-Widths = Annotated[tuple[Width, ...], Field(max_length=MAX_OPTIONS)]
-Expansion = Annotated[float, Field(gt=0, le=100)]
+
+def _form_of_stage(stage: object) -> str:
+    """Whether a stage lists its blocks, or only counts them."""
+    blocks = stage.get("blocks") if isinstance(stage, dict) else getattr(stage, "blocks", None)
+    return "listed" if isinstance(blocks, list | tuple) else "counted"
 
 
-def _check_rising(options: tuple[float, ...]) -> None:
-    if not options:
-        raise ValueError("an option list must name at least one option")
-    if any(low >= high for low, high in itertools.pairwise(options)):
-        raise ValueError("options must be strictly increasing")
-
-
-class _Options(Record):
-    @field_validator("*", mode="after")
-    @classmethod
-    def _check_lists(cls, value: object) -> object:
-        if isinstance(value, tuple):
-            _check_rising(value)
-        return value
-
-
-class InputOptions(_Options):
-    """Channels and the resolutions (pixels) of the input image."""
-
-    channels: Width = 3
-    resolutions: Annotated[tuple[Size, ...], Field(max_length=MAX_OPTIONS)]
-
-
-class StemOptions(_Options):
-    """The first convolution."""
-
-    widths: Widths
-    kernel: Kernel = 3
-    stride: Literal[1, 2] = 2
-    activation: Activation = "hswish"
-
-
-class StageOptions(_Options):
-    """Inverted residuals with the same options; ``stride`` applies to the first of them.
-
-    ``tied``: one width for the whole stage, else one for each block. ``skip``: the blocks after the first may be
-    left out (tied stages only).
-    """
-
-    blocks: int = Field(ge=1, le=MAX_BLOCKS)
-    widths: Widths
-    stride: Literal[1, 2] = 1
-    expansions: Annotated[tuple[Expansion, ...], Field(max_length=MAX_OPTIONS)]
-    kernels: tuple[Literal[3, 5], ...] = (3,)
-    squeeze_excite: tuple[bool, ...] = (False,)
-    se_gate: Gate = "hsigmoid"
-    activation: Activation = "relu"
-    skip: bool = False
-    tied: bool = True
-
-    @model_validator(mode="after")
-    def _check_skip(self) -> Self:
-        if self.skip and not self.tied:
-            raise ValueError("skip needs tied widths: a skipped block cannot change the width")
-        return self
-
-
-class LastOptions(_Options):
-    """The 1x1 convolution before the head."""
-
-    widths: Widths
-    activation: Activation = "hswish"
-
-
-class Slot(Record):
-    """A position in the chain of blocks; the integer fields are indices into ``SearchSpace.decisions``."""
-
-    name: str
-    kind: Literal["conv", "inverted_residual", "head"]
-    in_width: int
-    out_width: int
-    expansion: int | None = None
-    kernel: int | None = None
-    squeeze_excite: int | None = None
-    skip: int | None = None
-    conv_kernel: int = 1
-    stride: int = 1
-    activation: Activation = "relu"
-    se_gate: Gate = "hsigmoid"
-
-    @property
-    def decisions(self) -> tuple[int, ...]:
-        """The distinct decisions that the block depends on, widths first."""
-        found = (self.in_width, self.out_width, self.expansion, self.kernel, self.squeeze_excite, self.skip)
-        return tuple(dict.fromkeys(index for index in found if index is not None))
+Stage = Annotated[
+    Annotated[StageOptions, Tag("counted")] | Annotated[ListedStage, Tag("listed")], Discriminator(_form_of_stage)
+]
 
 
 class SearchSpace(FileRecord):
-    """All children of one supernet: stem, stages of inverted residuals, last convolution, head."""
+    """All children of one supernet: stem, stages of inverted residuals, last convolution, head.
+
+    Version 2 has stages that list their blocks, a ``last`` that may be absent, a hidden layer in the ``head``, one
+    ``norm_eps`` and one ``padding`` for all blocks, the ``origin`` (the network that the space was made around) and
+    that network's ``weights``. Its fields are written only where they say something: digests of older spaces stay.
+    """
 
     file_format: ClassVar[str] = "dmask-space"
+    file_version: ClassVar[int] = 2
+    oldest_version: ClassVar[int | None] = 1
 
     name: Name = Field(min_length=1, max_length=MAX_SPACE_NAME)
     classes: Width = 1000
     input: InputOptions
     stem: StemOptions
-    stages: tuple[StageOptions, ...] = Field(min_length=1, max_length=MAX_BLOCKS)
-    last: LastOptions
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=MAX_BLOCKS)
+    last: LastOptions | None
+    head: HeadOptions | None = None
+    norm_eps: NormEpsilon = NORM_EPS
+    padding: Padding = "symmetric"
+    origin: Line = ""
+    weights: ImportedWeights | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_version_2(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        # No return type: with one, the JSON schema would say "any mapping".
+        fields: dict[str, Any] = handler(self)
+        if self.input.mean is None:
+            fields["input"] = {name: fields["input"][name] for name in ("channels", "resolutions")}
+        return {
+            name: value for name, value in fields.items() if name not in OF_VERSION_2 or value != OF_VERSION_2[name]
+        }
+
+    @property
+    def written_version(self) -> int:
+        """The oldest version that can hold it: digests of older spaces stay."""
+        is_new = (
+            any(getattr(self, name) != default for name, default in OF_VERSION_2.items())
+            or self.last is None
+            or self.input.mean is not None
+            or any(isinstance(stage, ListedStage) for stage in self.stages)
+            or any(block.version > 1 for block in self.child(self.largest()).blocks)
+        )
+        return 2 if is_new else 1
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
         """A space whose children would be refused, or whose costs fit no memory, is refused at once."""
-        num_blocks = 3 + sum(stage.blocks for stage in self.stages)
+        num_blocks = 3 + sum(
+            stage.blocks if isinstance(stage, StageOptions) else len(stage.blocks) for stage in self.stages
+        )
         if num_blocks > MAX_BLOCKS:
             raise ValueError(f"a network may have at most {MAX_BLOCKS:,} blocks, here {num_blocks:,}")
         costs = len(self.input.resolutions) * sum(
@@ -149,9 +125,13 @@ class SearchSpace(FileRecord):
     def _check_widest(self, slot: Slot) -> None:
         """Checks that the widest block of a slot is one."""
         in_width, out_width = (self.decisions[decision].options[-1] for decision in (slot.in_width, slot.out_width))
-        hidden = 0 if slot.expansion is None else in_width * self.decisions[slot.expansion].options[-1]
+        hidden = 0.0
+        if slot.expansion is not None:
+            expansion = self.decisions[slot.expansion]
+            hidden = expansion.options[-1] * (in_width if expansion.kind == "expansion" else 1)
+        kernel = slot.conv_kernel if slot.kernel is None else self.decisions[slot.kernel].options[-1]
         weights = hidden * max(in_width, out_width, hidden / SE_REDUCTION) if hidden else in_width * out_width
-        if hidden > MAX_WIDTH - 8 or weights * slot.conv_kernel**2 > MAX_WEIGHTS:
+        if hidden > MAX_WIDTH - 8 or weights * (kernel**2 if slot.is_dense else 1) > MAX_WEIGHTS:
             raise ValueError(
                 f"{slot.name}: its widest block has a hidden width of {hidden:,.0f} and a layer of {weights:,.0f}"
                 f" weights; at most {MAX_WIDTH:,} and {MAX_WEIGHTS:,} are allowed"
@@ -159,7 +139,7 @@ class SearchSpace(FileRecord):
 
     @cached_property
     def _layout(self) -> tuple[tuple[Decision, ...], tuple[Slot, ...]]:
-        return _lay_out(self)
+        return lay_out(self.input, self.stem, self.stages, self.last, self.head, self.classes)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -187,32 +167,50 @@ class SearchSpace(FileRecord):
             return 0.0 if decision is None else self.decisions[decision].options[choice[decision]]
 
         in_width, out_width = int(value(slot.in_width)), int(value(slot.out_width))
-        if slot.kind == "head":
-            return BlockSpec(kind="head", in_width=in_width, out_width=out_width)
-        if slot.kind == "conv":
-            return BlockSpec(
-                kind="conv",
-                in_width=in_width,
-                out_width=out_width,
-                kernel=slot.conv_kernel,
-                stride=slot.stride,
-                activation=slot.activation,
-            )
         if value(slot.skip):
             return BlockSpec(kind="skip", in_width=in_width, out_width=out_width)
-        hidden_width = round8(in_width * value(slot.expansion))
+        if slot.kind == "head":
+            fields: dict[str, Any] = {}
+            if slot.expansion is not None:
+                fields = {"hidden_width": int(value(slot.expansion)), "activation": slot.activation}
+            return BlockSpec(kind="head", in_width=in_width, out_width=out_width, **fields)
+        shortcut = in_width == out_width and slot.stride == 1 if slot.shortcut is None else slot.shortcut
+        fields = {
+            "kind": slot.kind,
+            "in_width": in_width,
+            "out_width": out_width,
+            "kernel": slot.conv_kernel if slot.kernel is None else int(value(slot.kernel)),
+            "stride": slot.stride,
+            "activation": slot.activation,
+            "norm_eps": self.norm_eps,
+            "padding": self.padding,
+            "residual": shortcut,
+        }
+        if slot.kind == "conv":
+            return BlockSpec(**fields)
+        hidden_width = self.hidden_width(slot, in_width, value(slot.expansion))
         return BlockSpec(
-            kind="inverted_residual",
-            in_width=in_width,
+            **fields,
             hidden_width=hidden_width,
-            out_width=out_width,
-            kernel=int(value(slot.kernel)),
-            stride=slot.stride,
-            se_width=round8(hidden_width / SE_REDUCTION) if value(slot.squeeze_excite) else 0,
+            expand=slot.expansion is not None,
+            depthwise=slot.depthwise,
+            start_kernel=int(value(slot.start_kernel)),
+            se_width=self.squeeze_width(slot, hidden_width, value(slot.squeeze_excite)),
             se_gate=slot.se_gate,
-            activation=slot.activation,
-            residual=in_width == out_width and slot.stride == 1,
+            se_activation=slot.se_activation,
         )
+
+    def hidden_width(self, slot: Slot, in_width: int, option: float) -> int:
+        """The hidden width of a slot's block for an option of its expansion."""
+        if slot.expansion is None:
+            return in_width
+        return round8(in_width * option) if self.decisions[slot.expansion].kind == "expansion" else int(option)
+
+    def squeeze_width(self, slot: Slot, hidden_width: int, option: float) -> int:
+        """The squeeze width of a slot's block for an option of its squeeze-excite; 0 for none."""
+        if slot.squeeze_excite is not None and self.decisions[slot.squeeze_excite].kind == "squeeze_width":
+            return int(option)
+        return round8(hidden_width / SE_REDUCTION) if option else 0
 
     def child(self, choice: Choice, name: str = "") -> ChildSpec:
         """The network that ``choice`` names."""
@@ -264,57 +262,10 @@ class SearchSpace(FileRecord):
         return blocks
 
 
-def _lay_out(space: SearchSpace) -> tuple[tuple[Decision, ...], tuple[Slot, ...]]:
-    decisions: list[Decision] = []
-    slots: list[Slot] = []
-
-    def decide(name: str, kind: DecisionKind, options: tuple[float, ...]) -> int:
-        decisions.append(Decision(name=name, kind=kind, options=options))
-        return len(decisions) - 1
-
-    decide("resolution", "resolution", space.input.resolutions)
-    width = decide("input.width", "width", (space.input.channels,))
-
-    stem = decide("stem.width", "width", space.stem.widths)
-    slots.append(
-        Slot(
-            name="stem",
-            kind="conv",
-            in_width=width,
-            out_width=stem,
-            conv_kernel=space.stem.kernel,
-            stride=space.stem.stride,
-            activation=space.stem.activation,
-        )
-    )
-    width = stem
-    for stage_index, stage in enumerate(space.stages, start=1):
-        for block_index in range(stage.blocks):
-            name = f"stage{stage_index}.block{block_index + 1}"
-            out = width
-            if block_index == 0 or not stage.tied:
-                out = decide(f"stage{stage_index}.width" if stage.tied else f"{name}.width", "width", stage.widths)
-            slots.append(
-                Slot(
-                    name=name,
-                    kind="inverted_residual",
-                    in_width=width,
-                    out_width=out,
-                    expansion=decide(f"{name}.expansion", "expansion", stage.expansions),
-                    kernel=decide(f"{name}.kernel", "kernel", stage.kernels),
-                    squeeze_excite=decide(f"{name}.squeeze_excite", "squeeze_excite", stage.squeeze_excite),
-                    skip=decide(f"{name}.skip", "skip", (0, 1)) if stage.skip and block_index else None,
-                    stride=stage.stride if block_index == 0 else 1,
-                    activation=stage.activation,
-                    se_gate=stage.se_gate,
-                )
-            )
-            width = out
-    last = decide("last.width", "width", space.last.widths)
-    slots.append(Slot(name="last", kind="conv", in_width=width, out_width=last, activation=space.last.activation))
-    classes = decide("classes", "width", (space.classes,))
-    slots.append(Slot(name="head", kind="head", in_width=last, out_width=classes))
-    return tuple(decisions), tuple(slots)
+OF_VERSION_2 = {
+    name: SearchSpace.model_fields[name].default for name in ("head", "norm_eps", "padding", "origin", "weights")
+}
+"""The fields that version 2 of files has brought, with their defaults: what version 1 means."""
 
 
 def shipped_spaces() -> tuple[str, ...]:

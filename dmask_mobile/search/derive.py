@@ -90,10 +90,10 @@ def log_scores(probabilities: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def score_of(space: SearchSpace, scores: Sequence[np.ndarray], choice: Choice) -> float:
     """The score of one child: the sum over its active decisions."""
-    inactive: set[int | None] = set()
+    inactive: set[int] = set()
     for slot in space.slots:
         if slot.skip is not None and choice[slot.skip]:
-            inactive.update((slot.expansion, slot.kernel, slot.squeeze_excite))
+            inactive.update(slot.inner)
     return float(sum(scores[d][choice[d]] for d in range(len(scores)) if d not in inactive))
 
 

@@ -39,9 +39,7 @@ class LossModel:
     """
 
     def __init__(self, space: SearchSpace, evaluations: Sequence[Evaluation]) -> None:
-        self._skips = {
-            d: s.skip for s in space.slots for d in (s.expansion, s.kernel, s.squeeze_excite) if d and s.skip
-        }
+        self._skips = {d: s.skip for s in space.slots for d in s.inner if s.skip}
         self._sizes = [len(decision.options) for decision in space.decisions]
         features_MF = np.stack([self._features(evaluation.choice) for evaluation in evaluations])
         groups = [evaluation.group for evaluation in evaluations]

@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmask_mobile.nets.blocks import ConvNorm, Head, InvertedResidual, SqueezeExcite
-from dmask_mobile.records.block import round8
-from dmask_mobile.records.space import SE_REDUCTION, SearchSpace, Slot
+from dmask_mobile.nets.blocks import ConvBlock, ConvNorm, Head, InvertedResidual, SqueezeExcite
+from dmask_mobile.records.space import SearchSpace, Slot
 from dmask_mobile.supernet.gates import Gates
 from dmask_mobile.supernet.masks import WidthMask, agreement, centred_kernels
 
@@ -44,7 +43,8 @@ def scaled_batch_norm(norm: nn.BatchNorm2d, x_NCHW: Tensor, mask_C: Tensor) -> T
 
 def conv_with(conv: nn.Conv2d, x_NCHW: Tensor, weight: Tensor) -> Tensor:
     """``conv`` with another weight in the place of its own."""
-    return F.conv2d(x_NCHW, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    y_NCHW: Tensor = conv._conv_forward(x_NCHW, weight, conv.bias)
+    return y_NCHW
 
 
 def mask_inputs(weight_OC: Tensor, mask_C: Tensor | None) -> Tensor:
@@ -52,63 +52,129 @@ def mask_inputs(weight_OC: Tensor, mask_C: Tensor | None) -> Tensor:
     return weight_OC if mask_C is None else weight_OC * mask_C.view(1, -1, *[1] * (weight_OC.dim() - 2))
 
 
-class MaskedConv(ConvNorm):
-    """Stem or last convolution; its own output mask is left to the consumer (``out_mask``)."""
+def mask_depthwise(weight_C1KK: Tensor, mask_C: Tensor | None) -> Tensor:
+    """A depthwise weight (C, 1, K, K) whose input channels, which are its output channels, are masked."""
+    return weight_C1KK if mask_C is None else weight_C1KK * mask_C.view(-1, 1, 1, 1)
+
+
+class KernelMask(nn.Module):
+    """Masks the largest kernel by the gate of its size: smaller kernels are its centre.
+
+    Args:
+        space: the space.
+        decision: that on the size; None where there is no such convolution.
+    """
+
+    def __init__(self, space: SearchSpace, decision: int | None) -> None:
+        super().__init__()
+        self.decision = decision
+        sizes = (1,) if decision is None else space.decisions[decision].options
+        self.kernels: Tensor
+        self.register_buffer("kernels", centred_kernels([int(size) for size in sizes]), persistent=False)
+
+    def forward(self, weight: Tensor, gates: Gates) -> Tensor:
+        """The weight (..., K, K) under the gates."""
+        if self.decision is None or len(self.kernels) == 1:
+            return weight
+        gate = gates[self.decision]
+        mask_KK: Tensor = torch.tensordot(gate, self.kernels.to(gate.dtype), dims=1)
+        return weight * mask_KK
+
+
+class MaskedConv(ConvBlock):
+    """A convolution with an activation: its own output mask is left to the consumer (``out_mask``).
+
+    Where a shortcut is added, the map itself is masked: the shortcut has its mask already.
+    """
 
     def __init__(self, space: SearchSpace, slot: Slot) -> None:
-        widest = space.block(slot, space.largest())
-        super().__init__(
-            widest.in_width, widest.out_width, kernel=widest.kernel, stride=widest.stride, activation=widest.activation
-        )
-        self.out_decision = slot.out_width
+        super().__init__(space.block(slot, space.largest()))
+        self.slot = slot
         self.width_mask = WidthMask([int(w) for w in space.decisions[slot.out_width].options])
+        self.kernel_mask = KernelMask(space, slot.kernel)
 
     def out_mask(self, gates: Gates) -> Tensor | None:
-        """The mask (O,) that the consumer must apply to its input; None when the width is fixed."""
-        gate = gates[self.out_decision]
-        return self.width_mask(gate) if len(gate) > 1 else None
+        """The mask (O,) that the consumer must apply to its input; None when the width is fixed, or nothing is left."""
+        gate = gates[self.slot.out_width]
+        return self.width_mask(gate) if len(gate) > 1 and not self.residual else None
 
     def masked_forward(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
         """The block on ``x``, of which only the channels under ``in_mask`` count."""
-        y_NOHW: Tensor = self.act(self.norm(conv_with(self.conv, x_NCHW, mask_inputs(self.conv.weight, in_mask_C))))
+        weight = self.kernel_mask(mask_inputs(self.conv.weight, in_mask_C), gates)
+        y_NOHW: Tensor = self.act(self.norm(conv_with(self.conv, x_NCHW, weight)))
+        if not self.residual:
+            return y_NOHW
+        mask_O = self.width_mask(gates[self.slot.out_width])
+        if self.slot.skip is not None:
+            mask_O = mask_O * gates[self.slot.skip][0]
+        shortcut = x_NCHW if in_mask_C is None else x_NCHW * in_mask_C.view(1, -1, 1, 1)
+        y_NOHW = shortcut + y_NOHW * mask_O.view(1, -1, 1, 1)
         return y_NOHW
 
 
 class MaskedHead(Head):
     """Pool and classifier of the supernet."""
 
-    def masked_forward(self, pooled_NC: Tensor, in_mask_C: Tensor | None) -> Tensor:
+    def __init__(self, space: SearchSpace, slot: Slot) -> None:
+        super().__init__(space.block(slot, space.largest()))
+        self.slot = slot
+        if slot.expansion is not None:
+            self.hidden_mask = WidthMask([int(w) for w in space.decisions[slot.expansion].options])
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether scores of mixed features are mixed scores."""
+        return self.slot.expansion is None
+
+    def masked_forward(self, pooled_NC: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
         """Class scores from pooled features."""
+        if self.slot.expansion is not None:
+            pooled_NC = self.act(F.linear(pooled_NC, mask_inputs(self.hidden.weight, in_mask_C), self.hidden.bias))
+            in_mask_C = self.hidden_mask(gates[self.slot.expansion])
         return F.linear(pooled_NC, mask_inputs(self.linear.weight, in_mask_C), self.linear.bias)
 
 
 class MaskedInvertedResidual(InvertedResidual):
-    """An inverted residual whose widths, kernel, squeeze-excite and presence are gates."""
+    """An inverted residual whose widths, kernels, squeeze-excite and presence are gates."""
 
     def __init__(self, space: SearchSpace, slot: Slot) -> None:
-        assert slot.expansion is not None
-        assert slot.kernel is not None
-        assert slot.squeeze_excite is not None
         super().__init__(space.block(slot, space.largest()))
         self.slot = slot
         decisions = space.decisions
         in_widths = [int(w) for w in decisions[slot.in_width].options]
         out_widths = [int(w) for w in decisions[slot.out_width].options]
-        hidden_widths = [round8(c * e) for c in in_widths for e in decisions[slot.expansion].options]
-        self.out_mask = WidthMask(out_widths)
+        self.out_mask_of = WidthMask(out_widths)
+        self.in_mask_of = WidthMask(in_widths)
+        self.by_factor = slot.expansion is not None and decisions[slot.expansion].kind == "expansion"
+        expansions = (1,) if slot.expansion is None else decisions[slot.expansion].options
+        widths = in_widths if self.by_factor or slot.expansion is None else in_widths[:1]
+        hidden_widths = [space.hidden_width(slot, c, e) for c in widths for e in expansions]
         self.hidden_mask = WidthMask(hidden_widths)
-        self.squeeze_mask = WidthMask([round8(width / SE_REDUCTION) for width in hidden_widths])
-        self.kernels: Tensor
-        self.register_buffer(
-            "kernels", centred_kernels([int(k) for k in decisions[slot.kernel].options]), persistent=False
-        )
-        self.se_values = decisions[slot.squeeze_excite].options
+        self.kernel_mask = KernelMask(space, slot.kernel)
+        self.start_mask = KernelMask(space, slot.start_kernel)
+        self._choose_squeezing(space, hidden_widths)
         # A shortcut exists where widths agree; with tied widths they always do.
         self.tied = slot.in_width == slot.out_width
         agrees = agreement(in_widths, out_widths)
-        self.has_shortcut = slot.stride == 1 and bool(agrees.any())
+        self.has_shortcut = slot.stride == 1 and slot.shortcut is not False and bool(agrees.any())
         self.agrees: Tensor
         self.register_buffer("agrees", agrees, persistent=False)
+
+    def _choose_squeezing(self, space: SearchSpace, hidden_widths: list[int]) -> None:
+        """Squeeze widths follow from the hidden widths, or are options themselves, of which 0 is none."""
+        assert self.slot.squeeze_excite is not None
+        decision = space.decisions[self.slot.squeeze_excite]
+        self.squeeze_follows = decision.kind == "squeeze_excite"
+        if self.squeeze_follows:
+            widths = [space.squeeze_width(self.slot, width, True) for width in hidden_widths]
+        else:
+            widths = [int(width) for width in decision.options if width]
+        self.squeeze_mask = WidthMask(widths or [1])
+        self.may_lack_se = len(decision.options) > 1 and not decision.options[0]
+
+    def out_mask(self, gates: Gates) -> Tensor | None:
+        """Nothing is left to the consumer."""
+        return None
 
     def masked_forward(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
         """The block on ``x`` under ``gates``; see the head of this file for where the masks go.
@@ -118,45 +184,59 @@ class MaskedInvertedResidual(InvertedResidual):
             gates: one vector for each decision of the space.
             in_mask_C: a mask that the producer left to this block.
         """
-        joint = torch.outer(gates[self.slot.in_width], gates[self.slot.expansion or 0])
-        hidden_mask_E = self.hidden_mask(joint)
-
-        expand = self.expand
-        assert isinstance(expand, ConvNorm)
-        hidden_NEHW = conv_with(expand.conv, x_NCHW, mask_inputs(expand.conv.weight, in_mask_C))
-        hidden_NEHW = expand.act(expand.norm(hidden_NEHW))
-        hidden_NEHW = conv_with(self.depthwise.conv, hidden_NEHW, self._depthwise_weight(gates))
-        hidden_NEHW = self.depthwise.act(self.depthwise.norm(hidden_NEHW))
+        hidden_gates = self._hidden_gates(gates)
+        hidden_mask_E = self.hidden_mask(hidden_gates)
+        hidden_NEHW = self._hidden(x_NCHW, gates, in_mask_C)
         if self.se is not None:
-            hidden_NEHW = hidden_NEHW * self._se_factors(self.se, hidden_NEHW, gates, joint, hidden_mask_E)
+            hidden_NEHW = hidden_NEHW * self._se_factors(self.se, hidden_NEHW, gates, hidden_gates, hidden_mask_E)
 
         conv = self.project.conv
         y_NOHW = conv_with(conv, hidden_NEHW, mask_inputs(conv.weight, hidden_mask_E))
-        out_mask_O = self.out_mask(gates[self.slot.out_width])
+        out_mask_O = self.out_mask_of(gates[self.slot.out_width])
         if self.slot.skip is not None:
             out_mask_O = out_mask_O * gates[self.slot.skip][0]
         y_NOHW = scaled_batch_norm(self.project.norm, y_NOHW, out_mask_O)
         return self._add_shortcut(x_NCHW, y_NOHW, gates, in_mask_C) if self.has_shortcut else y_NOHW
 
-    def _depthwise_weight(self, gates: Gates) -> Tensor:
-        weight_E1KK = self.depthwise.conv.weight
-        if len(self.kernels) == 1:
-            return weight_E1KK
-        gate = gates[self.slot.kernel or 0]
-        mask_KK: Tensor = torch.tensordot(gate, self.kernels.to(gate.dtype), dims=1)
-        return weight_E1KK * mask_KK
+    def _hidden_gates(self, gates: Gates) -> Tensor:
+        """The probabilities of the hidden widths, in the order of ``hidden_mask``'s."""
+        in_gate = gates[self.slot.in_width]
+        if self.slot.expansion is None:
+            return in_gate
+        gate = gates[self.slot.expansion]
+        return torch.outer(in_gate, gate) if self.by_factor else gate
+
+    def _hidden(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
+        """The hidden map before squeeze-excite."""
+        start, expand, depthwise = self.start, self.expand, self.depthwise
+        if isinstance(start, ConvNorm):
+            weight = self.start_mask(mask_depthwise(start.conv.weight, in_mask_C), gates)
+            x_NCHW = start.norm(conv_with(start.conv, x_NCHW, weight))
+            in_mask_C = self.in_mask_of(gates[self.slot.in_width])
+        if isinstance(expand, ConvNorm):
+            weight = mask_inputs(expand.conv.weight, in_mask_C)
+            weight = self.kernel_mask(weight, gates) if self.slot.is_dense else weight
+            x_NCHW = expand.act(expand.norm(conv_with(expand.conv, x_NCHW, weight)))
+            in_mask_C = None  # of the hidden map: the projection's
+        if isinstance(depthwise, ConvNorm):
+            weight = self.kernel_mask(mask_depthwise(depthwise.conv.weight, in_mask_C), gates)
+            x_NCHW = depthwise.act(depthwise.norm(conv_with(depthwise.conv, x_NCHW, weight)))
+        return x_NCHW
 
     def _se_factors(
-        self, se: SqueezeExcite, hidden_NEHW: Tensor, gates: Gates, joint: Tensor, hidden_mask_E: Tensor
+        self, se: SqueezeExcite, hidden_NEHW: Tensor, gates: Gates, hidden_gates: Tensor, hidden_mask_E: Tensor
     ) -> Tensor:
+        gate = gates[self.slot.squeeze_excite or 0]
         pooled_NE11 = F.adaptive_avg_pool2d(hidden_NEHW, 1)
         squeezed = se.act(conv_with(se.squeeze, pooled_NE11, mask_inputs(se.squeeze.weight, hidden_mask_E)))
-        excite_weight = mask_inputs(se.excite.weight, self.squeeze_mask(joint))
+        if self.squeeze_follows:
+            squeeze_gates = hidden_gates
+        else:
+            present = gate[1:] if self.may_lack_se else gate
+            squeeze_gates = present / present.sum().clamp_min(1e-12)
+        excite_weight = mask_inputs(se.excite.weight, self.squeeze_mask(squeeze_gates))
         factors_NE11: Tensor = se.gate(conv_with(se.excite, squeezed, excite_weight))
-        if len(self.se_values) == 1:
-            return factors_NE11
-        gate = gates[self.slot.squeeze_excite or 0]
-        return factors_NE11 * gate[1] + gate[0]
+        return factors_NE11 * gate[1:].sum() + gate[0] if self.may_lack_se else factors_NE11
 
     def _add_shortcut(self, x_NCHW: Tensor, y_NOHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
         weight = None
@@ -170,3 +250,12 @@ class MaskedInvertedResidual(InvertedResidual):
         if extra > 0:
             shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, extra))
         return y_NOHW + shortcut[:, : y_NOHW.shape[1]]
+
+
+MASKED: dict[str, type[MaskedConv | MaskedInvertedResidual | MaskedHead]] = {
+    "conv": MaskedConv,
+    "inverted_residual": MaskedInvertedResidual,
+    "fused_inverted_residual": MaskedInvertedResidual,
+    "head": MaskedHead,
+}
+"""The supernet's layer of each kind of slot."""

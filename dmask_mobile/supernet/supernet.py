@@ -11,9 +11,9 @@ from dmask_mobile.nets.blocks import build_block, initialize
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.records.space import SearchSpace, Slot
+from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.supernet.gates import Gates
-from dmask_mobile.supernet.layers import MaskedConv, MaskedHead, MaskedInvertedResidual
+from dmask_mobile.supernet.layers import MASKED, MaskedConv, MaskedHead, MaskedInvertedResidual
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.supernet.slices import slice_of
 
@@ -36,30 +36,32 @@ class MaskedSupernet(nn.Module):
         super().__init__()
         self.space = space
         self._structures: dict[tuple[int, BlockSpec], nn.Module] = {}
-        self.blocks = nn.ModuleList(_masked_block(space, slot) for slot in space.slots)
+        self.blocks = nn.ModuleList(MASKED[slot.kind](space, slot) for slot in space.slots)
         initialize(self, generator or torch.Generator().manual_seed(0))
 
     def forward(self, x_NCHW: Tensor, gates: Gates | Choice) -> Tensor:
         """Class scores (N, classes) of images at the largest resolution, by a mixture of children or by one child.
 
         Every resolution with a positive gate costs one pass over the trunk; each is pooled over its own positions,
-        and the pooled features are mixed.
+        and the pooled features are mixed; where a hidden layer follows them, the scores are.
         """
         if isinstance(gates, Choice):
             return self._child_scores(x_NCHW, gates)
+        head = self.blocks[-1]
+        assert isinstance(head, MaskedHead)
         mask_C: Tensor | None = None
-        features_NC = None
+        mixed = None
         resolutions = self.space.input.resolutions
         for gate, size in zip(gates[0], resolutions, strict=True):
             if len(resolutions) > 1 and not gate.detach() > 0:
                 continue
-            pooled_NC, mask_C = self._pooled_features(subsample(x_NCHW, size), gates)
-            pooled_NC = pooled_NC * gate if len(resolutions) > 1 else pooled_NC
-            features_NC = pooled_NC if features_NC is None else features_NC + pooled_NC
-        assert features_NC is not None
-        head = self.blocks[-1]
-        assert isinstance(head, MaskedHead)
-        return head.masked_forward(features_NC, mask_C)
+            part, mask_C = self._pooled_features(subsample(x_NCHW, size), gates)
+            if not head.is_linear:
+                part = head.masked_forward(part, gates, mask_C)
+            part = part * gate if len(resolutions) > 1 else part
+            mixed = part if mixed is None else mixed + part
+        assert mixed is not None
+        return head.masked_forward(mixed, gates, mask_C) if head.is_linear else mixed
 
     def _child_scores(self, x_NCHW: Tensor, choice: Choice) -> Tensor:
         child = ChildNetwork(self.space.child(choice), self._structure).train(self.training)
@@ -89,16 +91,5 @@ class MaskedSupernet(nn.Module):
         for block in self.blocks[:-1]:
             assert isinstance(block, MaskedConv | MaskedInvertedResidual)
             x_NCHW = block.masked_forward(x_NCHW, gates, mask_C)
-            mask_C = block.out_mask(gates) if isinstance(block, MaskedConv) else None
+            mask_C = block.out_mask(gates)
         return torch.flatten(F.adaptive_avg_pool2d(x_NCHW, 1), 1), mask_C
-
-
-def _masked_block(space: SearchSpace, slot: Slot) -> nn.Module:
-    match slot.kind:
-        case "conv":
-            return MaskedConv(space, slot)
-        case "inverted_residual":
-            return MaskedInvertedResidual(space, slot)
-        case "head":
-            widest = space.block(slot, space.largest())
-            return MaskedHead(widest.in_width, widest.out_width)

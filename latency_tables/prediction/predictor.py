@@ -31,12 +31,19 @@ class PredictedBlock(NamedTuple):
 def work(block: BlockSpec, in_size: int) -> list[float]:
     """What the non-negative model adds up: a constant, millions of multiply-adds by layer, values moved."""
     out_size = block.out_size(in_size)
-    layers = [layer.macs / 1e6 for layer in block_layers(block, in_size)]
+    dense, depthwise, squeeze = _macs_by_layer(block, in_size)
     maps = (block.in_width * in_size**2, block.hidden_width * in_size**2, block.hidden_width * out_size**2)
     moved = [value / 1e6 for value in (*maps, block.out_width * out_size**2)]
-    dense = layers[0] + layers[-1] if len(layers) > 1 else layers[0]
-    depthwise = layers[1] if block.kind == "inverted_residual" and block.expand else 0.0
-    return [1.0, dense, depthwise, sum(layers[2:-1]), *moved, sum(layers[2:-1]) and moved[2]]
+    return [1.0, dense, depthwise, squeeze, *moved, squeeze and moved[2]]
+
+
+def _macs_by_layer(block: BlockSpec, in_size: int) -> tuple[float, float, float]:
+    """Millions of multiply-adds of dense, depthwise and squeeze-excite's convolutions."""
+    layers = block_layers(block, in_size)
+    squeeze = layers[-3:-1] if block.se_width else ()
+    others = layers[:-3] + layers[-1:] if block.se_width else layers
+    dense, depthwise = ([layer.macs / 1e6 for layer in others if (layer.groups > 1) == grouped] for grouped in (0, 1))
+    return sum(dense), sum(depthwise), sum(layer.macs / 1e6 for layer in squeeze)
 
 
 def features(block: BlockSpec, in_size: int) -> list[float]:
@@ -58,6 +65,18 @@ def features(block: BlockSpec, in_size: int) -> list[float]:
     ]
 
 
+def further_features(block: BlockSpec) -> list[float]:
+    """What imported networks vary; the trees see those of them that vary among the measured blocks."""
+    return [
+        block.activation == "relu6",
+        block.activation == "silu",
+        block.expand,
+        block.depthwise,
+        block.start_kernel,
+        block.padding == "same",
+    ]
+
+
 class BlockPredictor:
     """Predicts blocks of one kind from at least 30 measured ones.
 
@@ -74,15 +93,22 @@ class BlockPredictor:
         self.coefficients, _ = nnls(design / measured[:, None], np.ones_like(measured))
         targets = np.log(measured / (design @ self.coefficients))
         self.trees: Any = ExtraTreesRegressor(NUM_TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
-        self.trees.fit(np.array([features(*block) for block in blocks], np.float32), targets)
+        further = np.array([further_features(block) for block, _ in blocks], np.float32)
+        self.varying = np.flatnonzero(np.ptp(further, axis=0))
+        self.trees.fit(self._seen(blocks), targets)
 
     def predict(self, blocks: Sequence[BlockAt]) -> list[PredictedBlock]:
         """Latency and spread of each block."""
         base = np.array([work(*block) for block in blocks]) @ self.coefficients
-        seen = np.array([features(*block) for block in blocks], np.float32)
+        seen = self._seen(blocks)
         by_tree = np.stack([tree.predict(seen) for tree in self.trees.estimators_])
         typical, spread = np.exp(by_tree.mean(0)) * base, by_tree.std(0)
         return [PredictedBlock(float(ms), float(s)) for ms, s in zip(typical, spread, strict=True)]
+
+    def _seen(self, blocks: Sequence[BlockAt]) -> np.ndarray:
+        """The features of each block (B, F)."""
+        further = np.array([further_features(block) for block, _ in blocks], np.float32)[:, self.varying]
+        return np.concatenate([np.array([features(*block) for block in blocks], np.float32), further], axis=1)
 
 
 def fit_predictors(measured: dict[BlockAt, float]) -> dict[str, BlockPredictor]:

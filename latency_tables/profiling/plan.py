@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from dmask_mobile.costs.chain import tabulate
-from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.block import RESIDUAL_KINDS, BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
@@ -96,6 +96,10 @@ class Planner:
         rounds = table.num_rounds
         return [b for b in self.all if rounds.get(b, 0) < self.rounds and b not in self.failed]
 
+    def can_predict(self, model: LatencyModel) -> bool:
+        """Whether enough was measured to predict the kinds of blocks that the space has many of."""
+        return all(model.can_predict(kind) for kind in {block.kind for block, _ in self.all} & {*RESIDUAL_KINDS})
+
     def next_batch(self, model: LatencyModel, size: int) -> list[BlockAt]:
         """About ``size`` blocks that are missing; none when all of them were measured.
 
@@ -103,8 +107,9 @@ class Planner:
         """
         table, missing = model.table, self.missing(model.table)
         rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
-        rare += [b for b in missing if b[0].kind != "inverted_residual" and b not in table.blocks]
-        if not model.can_predict("inverted_residual"):
+        rare += [b for b in missing if b[0].kind not in RESIDUAL_KINDS and b not in table.blocks]
+        can_predict = self.can_predict(model)
+        if not can_predict:
             size = max(size, len(rare) + 2 * MIN_BLOCKS)
         if len(missing) <= size or len(rare) >= size:
             return list(dict.fromkeys([*rare, *missing]))[:size]
@@ -112,7 +117,7 @@ class Planner:
         others = set(missing) - wanted.keys()
         candidates = list(dict.fromkeys(b for b in self._used_by_children() if b in others))
         candidates = candidates or [b for b in missing if b in others]
-        explored = round(EXPLORED_SHARE * (size - len(rare))) if model.can_predict("inverted_residual") else size
+        explored = round(EXPLORED_SHARE * (size - len(rare))) if can_predict else size
         wanted |= dict.fromkeys(candidates[:explored])
         rest = candidates[explored:]
         if rest and len(wanted) < size:

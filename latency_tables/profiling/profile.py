@@ -115,7 +115,7 @@ class _SpaceProfile:
                 break
             tell = self._in_seconds(progress)
             due = functools.partial(self._measure_networks, num_blocks, not batch, tell)
-            share = CONVERTING_SHARE if model.can_predict("inverted_residual") else 1.0
+            share = CONVERTING_SHARE if self.planner.can_predict(model) else 1.0
             self.measuring.measure_rounds(batch, due, tell, share)
             model = LatencyModel(self.measuring.table())
             self._report(model, progress)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from dmask_mobile.quantities import quantity
-from dmask_mobile.records.block import BlockSpec
+from dmask_mobile.records.block import RESIDUAL_KINDS, BlockSpec
 from dmask_mobile.report.charts.marks import Chart, Legend, Mark, short
 from dmask_mobile.report.records import BlockLatency, BlockView
 
@@ -47,7 +47,7 @@ def network_chart(blocks: Sequence[BlockView], latencies: Sequence[BlockLatency]
 def _highest(blocks: Sequence[BlockView]) -> int:
     """The most channels inside an inverted residual; the last convolution, which has many more, is drawn as high."""
     found = [b for view in blocks for b in (view.block, view.widest) if b is not None]
-    inside = [max(_widths(block)) for block in found if block.kind == "inverted_residual"]
+    inside = [max(_widths(block)) for block in found if block.kind in RESIDUAL_KINDS]
     return max(inside or [max(_widths(block)) for block in found])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from torch import Tensor
+from torch import Tensor, nn
 
+from dmask_mobile.nets.blocks import ConvNorm
 from dmask_mobile.records.block import round8
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.records.space import SearchSpace, Slot
 from dmask_mobile.supernet.gates import GateLogits, Gates
 from dmask_mobile.supernet.layers import MaskedConv, MaskedHead, MaskedInvertedResidual, mask_inputs
 from dmask_mobile.supernet.masks import WidthMask
@@ -28,38 +29,72 @@ def explicit_mask(options: list[int], gate: Tensor) -> Tensor:
     return sum(g * binary(width, max(options)) for width, g in zip(options, gate, strict=True))
 
 
+def explicit_kernel(conv: nn.Conv2d, x: Tensor, options: tuple[float, ...], gate: Tensor) -> Tensor:
+    """The gate-weighted sum of convolutions with the centre of the largest kernel."""
+    of_kernels = 0
+    for kernel, weight in zip(options, gate, strict=True):
+        border = (conv.weight.shape[-1] - int(kernel)) // 2
+        inner = F.pad(torch.ones(int(kernel), int(kernel), dtype=torch.float64), [border] * 4)
+        of_kernels = of_kernels + weight * conv._conv_forward(x, conv.weight * inner, None)
+    return of_kernels
+
+
+def explicit_hidden_masks(slot: Slot, space: SearchSpace, gates: Gates) -> tuple[Tensor, Tensor | None]:
+    """The mask of the hidden width and, where the squeeze width follows from it, that of the squeeze width."""
+    widths_in = space.decisions[slot.in_width].options
+    expansion = [1.0] if slot.expansion is None else space.decisions[slot.expansion].options
+    gate = torch.ones(1, dtype=torch.float64) if slot.expansion is None else gates[slot.expansion]
+    is_factor = slot.expansion is not None and space.decisions[slot.expansion].kind == "expansion"
+    pairs = [
+        (round8(c * e) if is_factor else int(c if slot.expansion is None else e), gi * ge)
+        for c, gi in zip(widths_in, gates[slot.in_width], strict=True)
+        for e, ge in zip(expansion, gate, strict=True)
+    ]
+    probabilities = torch.stack([g for _, g in pairs])
+    hidden_mask = explicit_mask([h for h, _ in pairs], probabilities)
+    if space.decisions[slot.squeeze_excite].kind == "squeeze_width":
+        return hidden_mask, None
+    return hidden_mask, explicit_mask([round8(h / 4) for h, _ in pairs], probabilities)
+
+
+def explicit_squeeze(block: MaskedInvertedResidual, space: SearchSpace, h: Tensor, gates: Gates) -> Tensor:
+    """``h`` after squeeze-excite: the gate-weighted sum of what each option makes of it."""
+    if block.se is None:
+        return h
+    slot = block.slot
+    options, gate = space.decisions[slot.squeeze_excite].options, gates[slot.squeeze_excite]
+    _, squeeze_mask = explicit_hidden_masks(slot, space, gates)
+    if squeeze_mask is None:  # one mask for those options that have squeeze-excite
+        present = [(int(width), g) for width, g in zip(options, gate, strict=True) if width]
+        total = sum(g for _, g in present)
+        squeeze_mask = explicit_mask([width for width, _ in present], torch.stack([g / total for _, g in present]))
+    squeezed = block.se.act(block.se.squeeze(h.mean((2, 3), keepdim=True))) * squeeze_mask
+    attended = h * block.se.gate(block.se.excite(squeezed))
+    return sum(g * (attended if option else h) for option, g in zip(options, gate, strict=True))
+
+
 def explicit_inverted_residual(block: MaskedInvertedResidual, space: SearchSpace, x: Tensor, gates: Gates) -> Tensor:
     slot, decisions = block.slot, space.decisions
     widths_in = [int(w) for w in decisions[slot.in_width].options]
     widths_out = [int(w) for w in decisions[slot.out_width].options]
-    pairs = [
-        (round8(c * e), gi * ge)
-        for c, gi in zip(widths_in, gates[slot.in_width], strict=True)
-        for e, ge in zip(decisions[slot.expansion].options, gates[slot.expansion], strict=True)
-    ]
-    hidden_mask = explicit_mask([h for h, _ in pairs], torch.stack([g for _, g in pairs]))
-    squeeze_mask = explicit_mask([round8(h / 4) for h, _ in pairs], torch.stack([g for _, g in pairs]))
-
-    h = block.expand(x)
-    of_kernels = 0
-    for kernel, gate in zip(decisions[slot.kernel].options, gates[slot.kernel], strict=True):
-        border = (block.depthwise.conv.weight.shape[-1] - int(kernel)) // 2
-        inner = F.pad(torch.ones(int(kernel), int(kernel), dtype=torch.float64), [border] * 4)
-        conv = block.depthwise.conv
-        of_kernels = of_kernels + gate * F.conv2d(
-            h, conv.weight * inner, None, conv.stride, conv.padding, 1, conv.groups
-        )
-    h = block.depthwise.act(block.depthwise.norm(of_kernels)) * hidden_mask
-    if block.se is not None:
-        squeezed = block.se.act(block.se.squeeze(h.mean((2, 3), keepdim=True))) * squeeze_mask
-        attended = h * block.se.gate(block.se.excite(squeezed))
-        options = decisions[slot.squeeze_excite].options
-        gate = gates[slot.squeeze_excite]
-        h = attended if len(options) == 1 else gate[1] * attended + gate[0] * h
+    hidden_mask, _ = explicit_hidden_masks(slot, space, gates)
+    h = x
+    if isinstance(block.start, ConvNorm):
+        h = explicit_kernel(block.start.conv, h, decisions[slot.start_kernel].options, gates[slot.start_kernel])
+        h = block.start.norm(h) * explicit_mask(widths_in, gates[slot.in_width])
+    if slot.kind == "fused_inverted_residual":
+        h = explicit_kernel(block.expand.conv, h, decisions[slot.kernel].options, gates[slot.kernel])
+        h = block.expand.act(block.expand.norm(h))
+    else:
+        h = block.expand(h)
+    if isinstance(block.depthwise, ConvNorm):
+        h = explicit_kernel(block.depthwise.conv, h, decisions[slot.kernel].options, gates[slot.kernel])
+        h = block.depthwise.act(block.depthwise.norm(h))
+    h = explicit_squeeze(block, space, h * hidden_mask, gates)
     y = block.project(h) * explicit_mask(widths_out, gates[slot.out_width])
     if slot.skip is not None:
         y = y * gates[slot.skip][0]
-    if slot.stride == 2:
+    if slot.stride == 2 or slot.shortcut is False:
         return y
     weight = sum(
         gi * go
@@ -73,21 +108,34 @@ def explicit_inverted_residual(block: MaskedInvertedResidual, space: SearchSpace
     return y + weight * padded
 
 
+def explicit_conv(block: MaskedConv, space: SearchSpace, x: Tensor, gates: Gates) -> Tensor:
+    slot = block.slot
+    widths = [int(w) for w in space.decisions[slot.out_width].options]
+    h = block.conv(x)
+    if slot.kernel is not None:
+        h = explicit_kernel(block.conv, x, space.decisions[slot.kernel].options, gates[slot.kernel])
+    h = block.act(block.norm(h)) * explicit_mask(widths, gates[slot.out_width])
+    if slot.skip is not None:
+        h = h * gates[slot.skip][0]
+    return h + x if slot.shortcut else h
+
+
 def explicit_forward(supernet: MaskedSupernet, x: Tensor, gates: Gates) -> Tensor:
     space = supernet.space
-    features = 0
-    for gate, size in zip(gates[0], space.input.resolutions, strict=True):
-        h = subsample(x, size)
-        for block, slot in zip(supernet.blocks, space.slots, strict=True):
-            if isinstance(block, MaskedConv):
-                widths = [int(w) for w in space.decisions[slot.out_width].options]
-                h = block(h) * explicit_mask(widths, gates[slot.out_width])
-            elif isinstance(block, MaskedInvertedResidual):
-                h = explicit_inverted_residual(block, space, h, gates)
-        features = features + gate * h.mean((2, 3))
     head = supernet.blocks[-1]
     assert isinstance(head, MaskedHead)
-    return head.linear(features)
+    scores = 0
+    for gate, size in zip(gates[0], space.input.resolutions, strict=True):
+        h = subsample(x, size)
+        for block in supernet.blocks[:-1]:
+            explicit = explicit_conv if isinstance(block, MaskedConv) else explicit_inverted_residual
+            h = explicit(block, space, h, gates)
+        features = h.mean((2, 3))
+        if space.head is not None:
+            features = head.act(head.hidden(features))
+            features = features * explicit_mask(list(space.head.hidden_widths), gates[head.slot.expansion]).flatten()
+        scores = scores + gate * head.linear(features)
+    return scores
 
 
 @given(spaces_with_choice())
