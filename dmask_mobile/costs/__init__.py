@@ -1,1 +1,1 @@
-"""Cost models: what a network costs, and what a supernet's gates expect it to cost."""
+"""Cost models: the cost of a network, and the expected cost under the gates of a supernet."""

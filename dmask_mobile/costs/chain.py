@@ -1,9 +1,9 @@
 """Cost tensors of a whole space and their contraction with gates: the exact expected cost.
 
 A block's cost depends on few decisions (input and output width, expansion, kernel, squeeze-excite, skip). Its cost
-tensor holds the cost for every combination of their options; contracted with the gate probabilities it gives the
-block's expected cost exactly, because the gates are independent. With one-hot gates it picks one entry: the
-estimate of that child (reference: FBNetV2, section 3.2, where a product of effective shapes approximates this).
+tensor contains the cost of every combination of their options. Contracted with the gate probabilities, it gives the
+exact expected cost of the block, because the gates are independent. One-hot gates select one entry, the estimate of
+that child. (FBNetV2, section 3.2, approximates this by a product of effective shapes.)
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class BlockCosts(NamedTuple):
         return values_R
 
     def of(self, choice: Choice) -> float:
-        """The entry of one child."""
+        """The entry for one child."""
         return float(self.values[(choice[0], *(choice[d] for d in self.decisions))])
 
 
 class ChainCost:
-    """The cost of every child of a space, as one tensor a slot.
+    """The cost of every child of a space, as one tensor for each slot.
 
     ``expected`` satisfies `ExpectedCost`; derivation reads ``blocks`` and ``corrections``.
     """
@@ -64,7 +64,7 @@ class ChainCost:
         self._scales = torch.tensor([c.scale for c in self.corrections], dtype=torch.float64)
 
     def digest(self) -> str:
-        """Names the cost of every child."""
+        """A digest that identifies the costs of all children."""
         return digest_of(self.blocks, repr(self.corrections))
 
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
@@ -76,11 +76,11 @@ class ChainCost:
         return (self._offsets + self._scales * sums_R) @ gates[0]
 
     def cost(self, choice: Choice) -> float:
-        """The cost of one child: what ``estimate`` says of it."""
+        """The cost of one child, equal to the result of ``estimate``."""
         return self.corrections[choice[0]].apply(sum(block.of(choice) for block in self.blocks))
 
     def reachable(self) -> CostRange:
-        """The lowest and the highest cost of any child: shortest paths over the chain of widths."""
+        """The lowest and the highest cost of any child, found as shortest paths over the chain of widths."""
         blocks = [block.values for block in self.blocks]
         lows = [c.apply(lowest_path(self.space, [b[r] for b in blocks])) for r, c in enumerate(self.corrections)]
         highs = [c.apply(-lowest_path(self.space, [-b[r] for b in blocks])) for r, c in enumerate(self.corrections)]
@@ -88,7 +88,7 @@ class ChainCost:
 
 
 def digest_of(blocks: Sequence[BlockCosts], others: str = "") -> str:
-    """Sixteen hexadecimal digits that name tensors and whatever else is given."""
+    """Sixteen hexadecimal digits that identify the tensors and ``others``."""
     digest = hashlib.sha256(others.encode())
     for block in blocks:
         digest.update(np.ascontiguousarray(block.values).tobytes())
@@ -101,7 +101,7 @@ def lowest_path(space: SearchSpace, costs: Sequence[np.ndarray], join: Callable[
     Args:
         space: the space.
         costs: the costs of each slot over the options of its decisions.
-        join: how the costs of two blocks make the cost of both: a sum, or ``np.maximum`` of costs >= 0.
+        join: computes the cost of two blocks together: a sum, or ``np.maximum`` for costs >= 0.
     """
     best_by_width = np.zeros(1)
     position, slots = 0, space.slots
@@ -142,7 +142,7 @@ def free_cost(space: SearchSpace) -> ChainCost:
 
 
 def weighted_sum(costs: Sequence[ChainCost], weights: Sequence[float]) -> ChainCost:
-    """``sum_k weights_k cost_k`` of costs of the same space, corrections included: its own correction scale is 1."""
+    """``sum_k weights_k cost_k`` for costs of one space, including their corrections; its own correction scale is 1."""
     first = costs[0]
     blocks = []
     for position, block in enumerate(first.blocks):

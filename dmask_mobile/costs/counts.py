@@ -1,4 +1,4 @@
-"""Multiply-adds and parameters, counted over convolutions and linear layers (weights; no biases, no norms)."""
+"""Multiply-adds and parameters of convolutions and linear layers; only weights count, not biases or norms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dmask_mobile.records.block import BlockSpec
 
 
 class Layer(NamedTuple):
-    """A convolution (a linear layer is one with a 1 x 1 map) as counting sees it."""
+    """The numbers of a convolution that are needed for counting; a linear layer is a convolution of a 1 x 1 map."""
 
     in_width: int
     out_width: int
@@ -20,12 +20,12 @@ class Layer(NamedTuple):
 
     @property
     def params(self) -> int:
-        """Weights: k^2 C_in C_out / groups."""
+        """The number of weights: k^2 C_in C_out / groups."""
         return self.kernel**2 * self.in_width * self.out_width // self.groups
 
     @property
     def macs(self) -> int:
-        """Multiply-adds: k^2 h_out w_out C_in C_out / groups."""
+        """The number of multiply-adds: k^2 h_out w_out C_in C_out / groups."""
         return self.params * self.out_size**2
 
 

@@ -1,4 +1,4 @@
-"""`CustomSpaceCost`: a user's own `SpaceCost`, every call of which is checked."""
+"""`CustomSpaceCost`: wraps a user's `SpaceCost` and checks the result of every call."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dmask_mobile.records.choice import Choice
 
 
 class CustomSpaceCost:
-    """Satisfies `SpaceCost` by the user's own one, whose errors it names.
+    """A `SpaceCost` that calls the user's one and reports its errors as the user's.
 
     Raises:
-        DmaskError: when the cost lacks a part of the Protocol.
+        DmaskError: if the cost lacks a part of the Protocol.
     """
 
     def __init__(self, cost: SpaceCost) -> None:
@@ -39,7 +39,7 @@ class CustomSpaceCost:
         self.unit = cost.unit
 
     def digest(self) -> str:
-        """Names the cost of every child."""
+        """A digest that identifies the costs of all children."""
         with custom_code(self.name, "digest"):
             return str(self.custom.digest())
 
@@ -64,9 +64,9 @@ class CustomSpaceCost:
 
 
 def checked_cost(cost: SpaceCost) -> SpaceCost:
-    """``cost`` itself where it is built in, else with checks around it.
+    """``cost`` itself if it is built in, otherwise ``cost`` with checks around it.
 
-    A subclass of a built-in one that computes a child's cost in its own way is a custom cost.
+    A subclass of a built-in cost that overrides how a child's cost is computed counts as a custom cost.
     """
     if isinstance(cost, CustomSpaceCost) or any(
         isinstance(cost, known) and type(cost).cost is known.cost for known in (ChainCost, SpacePeak)

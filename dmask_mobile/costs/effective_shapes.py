@@ -1,9 +1,9 @@
-"""The paper's differentiable cost: every layer counted at its *effective* input and output shape.
+"""The paper's differentiable cost: every layer is counted at its *effective* input and output shape.
 
 FBNetV2 (Wan et al., CVPR 2020), section 3.3: with gates g the effective width of a tensor is ``sum_i g_i C_i``, its
-effective size ``sum_i g_i h_i``, and a layer costs ``k^2 h w C_in C_out / groups`` with both ends effective. That is
-a product of expectations: where factors share a gate it differs from the expected cost, which `costs.chain` gives
-exactly (and which is the default). At one-hot gates both are the child's own cost.
+effective size ``sum_i g_i h_i``, and a layer costs ``k^2 h w C_in C_out / groups`` with effective widths and sizes.
+This is a product of expectations. It differs from the expected cost if factors share a gate; `costs.chain` computes the
+expected cost exactly and is the default. With one-hot gates both equal the child's cost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EffectiveShapes:
         return total
 
     def _area(self, gate_R: Tensor, sizes_R: Tensor) -> Tensor:
-        """Pixels of the effective map; 1 where parameters are counted."""
+        """The number of pixels of the effective map; 1 if parameters are counted."""
         return (gate_R @ sizes_R) ** 2 if self.count == "macs" else torch.ones((), dtype=torch.float64)
 
     def _slot(self, slot: Slot, gates: list[Tensor], in_area: Tensor, out_area: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Calls the code of a user's own cost: what it raises is reported as the user's, what it returns is checked."""
+"""Calls the code of a user's own cost: its exceptions are reported as the user's, and its results are checked."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FIX = "correct the cost; --debug shows the traceback"
 
 @contextmanager
 def custom_code(cost: str, what: str) -> Iterator[None]:
-    """Inside, an exception becomes a DmaskError that names the cost, what was called, and the exception.
+    """A context that turns an exception into a DmaskError naming the cost, the called function and the exception.
 
     Args:
         cost: the cost's name.
-        what: what was called, and on which block: ``block_cost of skip 16->16 at 8 px``.
+        what: the called function and the block, such as ``block_cost of skip 16->16 at 8 px``.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def checked_number(value: object, cost: str, what: str) -> float:
     """``value`` as a finite float >= 0.
 
     Raises:
-        DmaskError: when it is none, naming the cost and what returned it.
+        DmaskError: if it is not, naming the cost and the function that returned it.
     """
     number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     if not 0 <= number < math.inf:

@@ -1,4 +1,4 @@
-"""Latency of a network as the sum of its blocks' latencies, corrected by a line."""
+"""The latency of a network: the sum of the latencies of its blocks, corrected by a line."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 
 class BlockLatencies(Protocol):
-    """What a latency cost needs of a table; `latency_tables.prediction.latency_model.LatencyModel` satisfies it."""
+    """The predictions that a latency cost needs, as made by `latency_tables.prediction.latency_model.LatencyModel`."""
 
     @property
     def prediction_digest(self) -> str:
-        """Names what it predicts: another one may differ in every figure."""
+        """A digest that identifies all predictions."""
         ...
 
     def predict(self, blocks: Iterable[tuple[BlockSpec, int]]) -> None:
-        """Makes many blocks ready at once.
+        """Predicts many blocks at once, so that `block_ms` is fast for them.
 
         Raises:
-            DmaskError: when one is neither measured nor can be predicted.
+            DmaskError: if a block was not measured and cannot be predicted.
         """
         ...
 
@@ -44,7 +44,7 @@ class BlockLatencies(Protocol):
         """Wall time that one block adds to a network, in milliseconds.
 
         Raises:
-            DmaskError: when it is neither measured nor can be predicted.
+            DmaskError: if it was not measured and cannot be predicted.
         """
         ...
 
@@ -53,11 +53,11 @@ class BlockLatencies(Protocol):
         ...
 
     def correction(self, resolution: int) -> Correction:
-        """What turns the sum over blocks into the latency of a whole network at ``resolution``."""
+        """The line that turns the sum over blocks into the latency of a whole network at ``resolution``."""
         ...
 
     def relative_spread(self) -> float:
-        """One standard deviation of (measured / predicted) over whole networks; 0 when none was measured."""
+        """One standard deviation of (measured / predicted) over whole networks; 0 if none was measured."""
         ...
 
 
@@ -65,10 +65,10 @@ class Latency(AdditiveCost):
     """Milliseconds of wall time on the device of a latency table, batch 1.
 
     Args:
-        latencies: what a table predicts.
-        name: what budgets call it.
-        cache: a folder of the user's own that keeps the cost tensors of whole spaces; none are kept without it.
-            What lies there is believed, so that it must not be a folder that tables of others come in.
+        latencies: the predictions of a table.
+        name: the name used in budgets.
+        cache: a folder of the user that stores the cost tensors of whole spaces; without it none are stored. Its
+            content is trusted, so it must not be a folder that receives files from others.
     """
 
     unit = "ms"
@@ -79,7 +79,7 @@ class Latency(AdditiveCost):
         self.cache = cache
 
     def block_cost(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds of one block; the identity costs nothing."""
+        """The milliseconds of one block; 0 for the identity."""
         return 0.0 if block.kind == "skip" else self.latencies.block_ms(block, in_size)
 
     def correction(self, resolution: int) -> Correction:
@@ -87,10 +87,10 @@ class Latency(AdditiveCost):
         return self.latencies.correction(resolution)
 
     def estimate(self, child: ChildSpec) -> CostEstimate:
-        """The predicted latency, its spread, and of how many blocks it was measured or predicted.
+        """The predicted latency, its spread, and the numbers of measured and of predicted blocks.
 
         Raises:
-            DmaskError: when a block is neither measured nor can be predicted.
+            DmaskError: if a block was not measured and cannot be predicted.
         """
         located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
         self.latencies.predict(located)
@@ -105,10 +105,10 @@ class Latency(AdditiveCost):
         )
 
     def on(self, space: SearchSpace) -> ChainCost:
-        """The cost tensors of every block of ``space``, from the cache where it holds them.
+        """The cost tensors of every block of ``space``, read from the cache if it contains them.
 
         Raises:
-            DmaskError: when a block is neither measured nor can be predicted.
+            DmaskError: if a block was not measured and cannot be predicted.
         """
         path = self.cache and self.cache / f"{self.latencies.prediction_digest}-{space.digest()}.npz"
         blocks = _read_tensors(path, space) if path else None
@@ -125,7 +125,7 @@ class Latency(AdditiveCost):
 
 
 def _read_tensors(path: Path, space: SearchSpace) -> tuple[BlockCosts, ...] | None:
-    """The cost tensors in ``path``; None where they are not, are damaged or are not those of ``space``."""
+    """The cost tensors in ``path``; None if the file is absent, damaged or does not fit ``space``."""
     if not path.is_file():
         return None
     try:
@@ -143,7 +143,7 @@ def _read_tensors(path: Path, space: SearchSpace) -> tuple[BlockCosts, ...] | No
 
 
 def _write_tensors(path: Path, blocks: tuple[BlockCosts, ...]) -> None:
-    with suppress(OSError):  # where nobody can write, it takes seconds each time
+    with suppress(OSError):  # if the cache cannot be written, this takes seconds each time
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, *(block.values for block in blocks))

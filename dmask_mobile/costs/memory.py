@@ -1,4 +1,4 @@
-"""Bytes: of the weights in an exported file, and of the activations that are alive at once."""
+"""Bytes of the weights in an exported file, and of the activations that are in memory at the same time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dmask_mobile.records.space import SearchSpace
 
 FLOAT32_BYTES = 4
 BYTES: dict[Precision, tuple[int, int]] = {"fp32": (4, 4), "fp16": (2, 2), "int8": (1, 8)}
-"""Of one weight, and of what comes with one output channel."""
+"""The bytes of one weight, and the additional bytes for one output channel."""
 
 
 class WeightBytes(AdditiveCost):
-    """Bytes of weights and biases once batch norms are folded: every convolution then has a bias.
+    """Bytes of weights and biases after batch norms are folded, when every convolution has a bias.
 
-    int8: a byte a weight; four bytes of bias and four of scale for each output channel.
+    int8: one byte for each weight, and for each output channel four bytes of bias and four of scale.
     """
 
     name = "weight_bytes"
@@ -46,18 +46,19 @@ class WeightBytes(AdditiveCost):
 
 
 class PeakActivationBytes:
-    """The most bytes of fp32 activations that are alive at once, batch 1.
+    """The peak of the bytes of fp32 activations in memory, batch 1.
 
-    Layers run one after the other; a tensor is freed after its last use; norms, activations, shortcuts' sums and
-    squeeze-excite's scaling happen in place. So a layer needs its input and its output, and inside a block with a
-    shortcut the block's input as well. A network needs what its most demanding block needs: a maximum, not a sum.
+    Assumptions: layers run one after the other; a tensor is freed after its last use; norms, activations, the sums of
+    shortcuts and the scaling of squeeze-excite happen in place. So a layer needs memory for its input and its output,
+    and inside a block with a shortcut also for the input of the block. A network needs as much as its most demanding
+    block: the cost is a maximum, not a sum.
     """
 
     name = "peak_activation_bytes"
     unit = "bytes"
 
     def block_cost(self, block: BlockSpec, in_size: int) -> float:
-        """Bytes alive at the most demanding layer of one block; 0 for the identity."""
+        """The bytes in memory at the most demanding layer of one block; 0 for the identity."""
         if block.kind == "skip":
             return 0.0
         out_size = block.out_size(in_size)
@@ -73,7 +74,7 @@ class PeakActivationBytes:
             layers = [before + block.in_width, *(low + high for low, high in itertools.pairwise(widths))]
         else:
             layers = [before + after]
-        # The shortcut keeps the block's input; where there is no expansion, the first layer reads that very tensor.
+        # The shortcut keeps the input of the block; without an expansion, the first layer reads the same tensor.
         kept = [before if block.residual else 0] * len(layers)
         kept[0] = 0
         return float(FLOAT32_BYTES * max(layer + extra for layer, extra in zip(layers, kept, strict=True)))
@@ -123,11 +124,11 @@ class SpacePeak:
         self.blocks = blocks
 
     def digest(self) -> str:
-        """Names the peak of every child."""
+        """A digest that identifies the peaks of all children."""
         return digest_of(self.blocks)
 
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
-        """The peak that the gates lead to, a differentiable float64 scalar; see above."""
+        """The estimated peak under the gates, a differentiable float64 scalar; see above."""
         gates = [gate.double() for gate in probabilities]
         return torch.stack([block.expected(gates) for block in self.blocks]).amax(0) @ gates[0]
 

@@ -40,11 +40,11 @@ class SpaceCost(ExpectedCost, Protocol):
     unit: str
 
     def digest(self) -> str:
-        """Names the cost of every child: a search goes on only with the very same."""
+        """A digest that identifies the costs of all children; a search resumes only with the same digest."""
         ...
 
     def cost(self, choice: Choice) -> float:
-        """The cost of one child: what the model's ``estimate`` says of it."""
+        """The cost of one child, equal to the result of the model's ``estimate``."""
         ...
 
     def reachable(self) -> CostRange:
@@ -53,7 +53,7 @@ class SpaceCost(ExpectedCost, Protocol):
 
 
 class CostModel(Protocol):
-    """What a search can hold to a budget."""
+    """A cost that a search can limit by a budget."""
 
     name: str
     unit: str
@@ -87,7 +87,7 @@ class AdditiveCost(ABC):
         """The cost of ``block`` on an input of ``in_size`` x ``in_size`` pixels."""
 
     def correction(self, resolution: int) -> Correction:
-        """How the sum over blocks becomes the cost of a network at ``resolution`` pixels."""
+        """The line that turns the sum over blocks into the cost of a network at ``resolution`` pixels."""
         return Correction()
 
     def estimate(self, child: ChildSpec) -> CostEstimate:
@@ -107,11 +107,11 @@ class AdditiveCost(ABC):
 
     @property
     def _is_ours(self) -> bool:
-        """Whether it is no custom cost: an error in it is not the user's."""
+        """Whether this is a built-in cost, whose errors are not the user's."""
         return type(self).__module__.partition(".")[0] == "dmask_mobile"
 
     def _checked_block_cost(self, block: BlockSpec, in_size: int) -> float:
-        """`block_cost`, whose errors and wrong values are reported as those of whoever wrote it.
+        """The result of `block_cost`; its errors and wrong values are reported as those of its author.
 
         Raises:
             DmaskError: naming the cost, the block and the exception or the value.

@@ -1,4 +1,4 @@
-"""What a cost is made of besides its blocks: the line from a sum of blocks to a network, and the range of a space."""
+"""`Correction`, the line from a sum over blocks to the cost of a network; `CostRange`, the range of a space."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Correction(NamedTuple):
         return self.offset + self.scale * total
 
     def invert(self, value: float) -> float:
-        """The sum over blocks that the corrected value stands for."""
+        """The sum over blocks whose corrected value is ``value``."""
         return (value - self.offset) / self.scale
 
 
 class CostRange(NamedTuple):
-    """What the children of a space can cost."""
+    """The lowest and the highest cost of the children of a space."""
 
     low: float
     high: float

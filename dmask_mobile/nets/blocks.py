@@ -1,7 +1,7 @@
 """The blocks as PyTorch modules, one class for each kind of `BlockSpec`.
 
-Every block maps (N, in_width, H, W) to (N, out_width, H', W'), the head to (N, classes). A bias before a batch
-norm changes nothing and is left out everywhere.
+Every block maps (N, in_width, H, W) to (N, out_width, H', W'), the head to (N, classes). A bias before a batch norm has
+no effect, so convolutions before batch norms have no bias.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def build_block(spec: BlockSpec) -> nn.Module:
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
-    """Draws all weights anew from ``generator``: He et al.'s normal, fan out; classifier weights N(0, 0.01)."""
+    """Draws all weights from ``generator``: He et al.'s normal initialization, fan out; the classifier's N(0, 0.01)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)

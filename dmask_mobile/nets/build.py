@@ -1,4 +1,4 @@
-"""From `ChildSpec` to `nn.Module`."""
+"""Builds an `nn.Module` from a `ChildSpec`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ChildNetwork(nn.Module):
 
     Args:
         child: the network.
-        block_of: makes the module of a block from its number and spec; `build_block`, if not given.
+        block_of: makes the module of a block from its number and spec; the default is `build_block`.
     """
 
     def __init__(self, child: ChildSpec, block_of: Callable[[int, BlockSpec], nn.Module] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The published networks that ship as `ChildSpec` files.
+"""The published networks that are included as `ChildSpec` files.
 
 Architecture facts: FBNetV2-F1 to F4 (Wan et al., CVPR 2020) and FBNet-C (Wu et al., CVPR 2019), as their authors
 published them in the mobile-vision repository.
@@ -14,7 +14,7 @@ from dmask_mobile.records.child import ChildSpec
 
 
 def named_children() -> tuple[str, ...]:
-    """The names that `named_child` knows."""
+    """The names that `named_child` accepts."""
     folder = resources.files("dmask_mobile.nets.children")
     return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".json")))
 

@@ -1,4 +1,4 @@
-"""`AccuracyRecord`: what a trained child does on validation or test images, class by class."""
+"""`AccuracyRecord`: the accuracy of a trained child on validation or test images, for each class."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class AccuracyRecord(FileRecord):
     """``val.json``: the accuracy of a run's weights on the validation images; ``test.json``: on the test split, or on
     ``val`` where the data has none.
 
-    ``confusion``: images by true class (rows) and by predicted class; ``interval``: of the accuracy, 95%, by Wilson's
-    score; ``num_skipped``: images of the split that do not decode and were left out; ``num_training_images``: how many
-    the weights were trained on, where that is known; ``times_opened``: how often the test split had been opened for
-    this run, 0 for ``val`` (see `SplitOpenings`). The file also has ``class_accuracies``, which follow from these.
+    ``confusion``: the number of images by true class (rows) and predicted class (columns). ``interval``: the 95%
+    interval of the accuracy (Wilson's score). ``num_skipped``: images of the split that could not be decoded and were
+    left out. ``num_training_images``: how many images the weights were trained on, where that is known.
+    ``times_opened``: how often the test split had been opened for this run; 0 for ``val`` (see `SplitOpenings`). The
+    file also contains ``class_accuracies``, which are computed from ``confusion``.
     """
 
     file_format: ClassVar[str] = "dmask-test"
-    file_version: ClassVar[int] = 2  # 1 had no accuracies of classes
+    file_version: ClassVar[int] = 2  # version 1 had no accuracies of classes
     oldest_version: ClassVar[int | None] = 1
-    max_bytes: ClassVar[int] = 256 * 2**20  # a matrix of 1,000 classes has 2 MB
+    max_bytes: ClassVar[int] = 256 * 2**20  # a matrix of 1,000 classes takes 2 MB
     indent: ClassVar[int | None] = None
 
     split: Split
@@ -54,11 +55,11 @@ class AccuracyRecord(FileRecord):
 
     @classmethod
     def from_confusion(cls, confusion: Sequence[Sequence[int]], **fields: Any) -> Self:
-        """The record with the accuracy and the interval that follow from ``confusion``.
+        """The record whose accuracy and interval are computed from ``confusion``.
 
         Args:
             confusion: images by true class (rows) and by predicted class; at least one image.
-            fields: the others.
+            fields: all other fields.
         """
         from scipy.stats import binomtest
 
@@ -73,9 +74,9 @@ class AccuracyRecord(FileRecord):
 
     @property
     def num_images(self) -> int:
-        """How many images it was measured on."""
+        """The number of images that were evaluated."""
         return sum(map(sum, self.confusion))
 
     def class_accuracies(self) -> tuple[float | None, ...]:
-        """The share of each class's images that were recognized; None for a class without images."""
+        """The share of each class's images that were classified correctly; None for a class without images."""
         return tuple(row[k] / sum(row) if sum(row) else None for k, row in enumerate(self.confusion))

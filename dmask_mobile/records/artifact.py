@@ -24,22 +24,22 @@ PIXEL_RANGE: InputRange = (0.0, 255.0)
 
 
 class Preprocessing(Record):
-    """What an app does to a photograph, in the order of training, and what the graph does to the result.
+    """What an app must do to a photograph before it calls the model. The steps are in the order used in training.
 
-    1. ``orientation``: that of the EXIF data is applied, or the pixels are taken as they are stored.
-    2. ``colors``, ``transparency``: they become RGB, 8 bits a channel; what is transparent lies on white, or its
-       transparency is dropped.
-    3. ``resize``: the shorter side becomes ``source_resolution`` pixels (where that is None: R, the child's
-       resolution), the longer one ``floor(source_resolution * longer / shorter)``.
-    4. ``interpolation``: by a triangle (bilinear) filter that spans, where it scales down, all pixels below it: half
-       its width is ``max(1, old size / new size)`` old pixels. The result is rounded to 8 bits.
-    5. ``crop``: the middle square; its left and upper edge lie at ``(size - source_resolution) / 2``, halves rounded
-       to even.
-    6. Where ``source_resolution`` is larger than R, the nearest-neighbour subsample: position i of the input is
-       position ``floor(i * source_resolution / R)``.
-    7. ``input_range``, ``layout``: values are scaled from 0..255 to that range, as float32, the axes in that order.
+    1. ``orientation``: the orientation in the EXIF data is applied, or the pixels are used as they are stored.
+    2. ``colors``, ``transparency``: the pixels are converted to RGB with 8 bits a channel. Transparent pixels are
+       blended with white, or the transparency channel is dropped.
+    3. ``resize``: the shorter side becomes ``source_resolution`` pixels (None: R, the child's resolution), and the
+       longer side becomes ``floor(source_resolution * longer / shorter)``.
+    4. ``interpolation``: a triangle (bilinear) filter with antialiasing: half its width is ``max(1, old size / new
+       size)`` old pixels. The result is rounded to 8 bits.
+    5. ``crop``: the central square. Its left and upper edges lie at ``(size - source_resolution) / 2``; halves are
+       rounded to even.
+    6. If ``source_resolution`` is larger than R, nearest-neighbour subsampling: position i of the input is position
+       ``floor(i * source_resolution / R)`` of the square.
+    7. ``input_range``, ``layout``: values are scaled from 0..255 to this range as float32, with the axes in this order.
 
-    The graph normalizes ``(x / input_range[1] - mean) / std`` for each channel.
+    The model itself then computes ``(x / input_range[1] - mean) / std`` for each channel.
     """
 
     layout: Layout = "NCHW"
@@ -56,7 +56,7 @@ class Preprocessing(Record):
 
 
 class LatencyPrediction(Record):
-    """What a latency table says of a child: the median and one standard deviation in milliseconds, and the table."""
+    """A child's latency as a table predicts it: median and one standard deviation in milliseconds, and the table."""
 
     ms: float = Field(gt=0)
     spread_ms: float = Field(ge=0)
@@ -68,10 +68,10 @@ class LatencyPrediction(Record):
 
 
 class ModelDescription(Record):
-    """Everything that is known of an exported model apart from its file; the model's own metadata contains it.
+    """Everything that is known about an exported model apart from its file; stored in the model's own metadata.
 
-    ``weights_digest`` names the trained weights (SHA-256 of ``child.safetensors``); ``batch``: None where any size
-    will do; ``accuracy``: top-1 of the network in PyTorch on its validation images.
+    ``weights_digest``: SHA-256 of the trained weights (``child.safetensors``). ``batch``: the batch size; None if the
+    model accepts any. ``accuracy``: top-1 accuracy of the PyTorch network on the validation images.
     """
 
     model_format: ModelFormat
@@ -103,7 +103,7 @@ class ModelDescription(Record):
         return (batch, channels, height, width)
 
     def to_metadata(self) -> dict[str, str]:
-        """Strings for a model's metadata: the whole description, and its main parts by themselves for people."""
+        """Strings for a model's metadata: the whole description, and its main parts again for people who read them."""
         return {
             "dmask.description": json.dumps(self.model_dump(mode="json"), sort_keys=True),
             "dmask.child_digest": self.child_digest,
@@ -114,17 +114,19 @@ class ModelDescription(Record):
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], source: str) -> Self:
-        """The description in a model's metadata.
+        """The description read from a model's metadata.
 
         Raises:
-            DmaskError: when there is none, or it breaks the record's rules.
+            DmaskError: if there is no description, or it breaks a rule of the record.
         """
         text = metadata.get("dmask.description")
         if text is None:
-            raise DmaskError(f"'{source}' holds no description by dmask-mobile", "export it with dmask export")
+            raise DmaskError(
+                f"'{source}' contains no description by dmask-mobile", "export the model with dmask export"
+            )
         if len(text) > MAX_RECORD_BYTES:
             raise DmaskError(
-                f"the description in '{source}' has {len(text):,} characters, at most {MAX_RECORD_BYTES:,} are read",
+                f"the description in '{source}' has {len(text):,} characters; at most {MAX_RECORD_BYTES:,} are allowed",
                 "export it again",
             )
         try:
@@ -138,11 +140,11 @@ class ModelDescription(Record):
 class Artifact(ModelDescription, FileRecord):
     """One exported model. ``path`` is relative to the folder of this record.
 
-    ``convert_seconds``: what the conversion took.
+    ``convert_seconds``: the duration of the conversion.
     """
 
     file_format: ClassVar[str] = "dmask-artifact"
-    file_version: ClassVar[int] = 3  # from here on, preprocessing says how a photograph becomes an input
+    file_version: ClassVar[int] = 3  # since version 3, preprocessing describes how a photograph becomes an input
     oldest_version: ClassVar[int | None] = 2
 
     path: FileName
@@ -152,11 +154,11 @@ class Artifact(ModelDescription, FileRecord):
 
     @property
     def label(self) -> str:
-        """How reports name it: the format, and the precision where it is not fp32."""
+        """The name in reports: the format, and the precision if it is not fp32."""
         return self.model_format if self.precision == "fp32" else f"{self.model_format} {self.precision}"
 
     def description(self) -> ModelDescription:
-        """The part that travels in the file."""
+        """The part that is stored inside the model file."""
         return ModelDescription.model_validate(self.model_dump(include=set(ModelDescription.model_fields)))
 
 
@@ -171,5 +173,5 @@ def hash_path(path: Path) -> str:
 
 
 def size_of_path(path: Path) -> int:
-    """Bytes of a file or of all files in a folder."""
+    """The size in bytes of a file, or of all files in a folder."""
     return sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())

@@ -1,4 +1,4 @@
-"""What all records share: frozen, checked when made, read and written as versioned files."""
+"""The base of all records: they are frozen, checked when made, and read and written as versioned files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dmask_mobile.errors import MAX_SHOWN, DmaskError, shown
 from dmask_mobile.files import parse_json, parse_yaml, read_text
 
 MAX_RECORD_BYTES = 16 * 2**20
-MAX_YAML_RECORD_BYTES = 2**19  # PyYAML takes a second for each 100 KB; the largest space of ours has 3 KB
-MAX_FINDINGS = 5  # of one record that are told
+MAX_YAML_RECORD_BYTES = 2**19  # PyYAML needs a second for each 100 KB; our largest space has 3 KB
+MAX_FINDINGS = 5  # mentioned in the message about one record
 TEMPORARY_NAME = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,9})\..+\.tmp", re.DOTALL)
 SECONDS_UNTIL_STALE = 24 * 3600.0
 
@@ -36,9 +36,10 @@ class Record(BaseModel):
 class FileRecord(Record):
     """A record with a file of its own: JSON (or YAML) whose first keys are ``format`` and ``version``.
 
-    ``file_version`` is what is written; ``oldest_version`` up to that are read. ``old_names``: what fields were called
-    in the older versions. Digests keep the old names, so that a name of ours changes no digest in anybody's file.
-    ``max_bytes``: of a JSON file that is read; ``indent``: of the JSON that is written.
+    ``file_version`` is the version that is written; versions from ``oldest_version`` to ``file_version`` can be read.
+    ``old_names``: the names of fields in older versions. Digests are computed with the old names, so that renaming a
+    field changes no digest in existing files. ``max_bytes``: the largest JSON file that is read. ``indent``: the
+    indentation of the JSON that is written.
     """
 
     file_format: ClassVar[str]
@@ -71,14 +72,14 @@ class FileRecord(Record):
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Self:
-        """The record in a parsed file.
+        """The record made from the content of a parsed file.
 
         Raises:
-            DmaskError: for another format or version, and for content that the record refuses.
+            DmaskError: for another format, an unsupported version, or content that breaks a rule of the record.
         """
         if not isinstance(content, dict):
             raise DmaskError(
-                f"{source}: a {cls.file_format} file is a mapping, this one holds {type(content).__name__}"
+                f"{source}: a {cls.file_format} file must be a mapping, but this one contains {type(content).__name__}"
             )
         fields = dict(content)
         version = fields.pop("version", None)
@@ -96,7 +97,7 @@ class FileRecord(Record):
         """The record in the file ``path`` (``.json``, ``.yaml`` or ``.yml``).
 
         Raises:
-            DmaskError: when the file is absent, does not parse or breaks a rule of the record.
+            DmaskError: if the file is absent, cannot be parsed or breaks a rule of the record.
         """
         try:
             is_yaml = path.suffix in (".yaml", ".yml")
@@ -113,15 +114,15 @@ class FileRecord(Record):
 
 
 def with_names(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """``fields`` with those that ``names`` holds called what it says; the order stays."""
+    """``fields`` in the same order, with each key that ``names`` contains replaced by the name given there."""
     return {names.get(name, name): value for name, value in fields.items()}
 
 
 def check_head(found_format: object, found_version: object, file_format: str, versions: range, source: str) -> None:
-    """Checks the first two keys of a file of ours.
+    """Checks the format and the version at the beginning of a file.
 
     Raises:
-        DmaskError: naming both values, found and expected.
+        DmaskError: naming the value that was found and the one that was expected.
     """
     if found_format != file_format:
         raise DmaskError(
@@ -137,7 +138,7 @@ def check_head(found_format: object, found_version: object, file_format: str, ve
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """One line for what pydantic found: field, rule and value of the first findings, and how many more there are."""
+    """One line about pydantic's findings: field, rule and value of the first ones, and how many more there are."""
     details = error.errors(include_url=False)
     told = details[:MAX_FINDINGS]
     findings = []
@@ -158,7 +159,7 @@ def describe_validation_error(error: ValidationError) -> str:
 
 
 def field_name(location: Sequence[int | str]) -> str:
-    """A field as ``dmask space show`` names it: ``stages.0.kernels`` is that of ``stage1``, the others by their path.
+    """The name that ``dmask space show`` gives to a field: ``stage1.kernels`` for ``stages.0.kernels``, else its path.
 
     Which form of a stage was read is left out.
 
@@ -178,7 +179,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class temporary_beside:  # noqa: N801 - a context manager, used as a function
-    """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without an error."""
+    """A temporary path in the folder of ``path`` that replaces ``path`` if the ``with`` block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -186,7 +187,7 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
     def __enter__(self) -> Path:
         prefix, suffix = temporary_affixes(self.path)
         self.temporary = self.path.with_name(f"{prefix}{secrets.token_hex(8)}{suffix}")
-        # Unlike tempfile's, it gets the permissions that the user's umask gives to a new file.
+        # Unlike a file made by tempfile, this one gets the permissions that the user's umask gives to new files.
         os.close(os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         return self.temporary
 
@@ -198,15 +199,15 @@ class temporary_beside:  # noqa: N801 - a context manager, used as a function
             with self.temporary.open("rb") as file:
                 os.fsync(file.fileno())
             self.temporary.replace(self.path)
-        except BaseException:  # a disk may turn out to be full as late as here
+        except BaseException:  # a full disk may be noticed only here
             self.temporary.unlink(missing_ok=True)
             raise
 
 
 def temporary_affixes(path: Path) -> tuple[str, str]:
-    """Prefix and suffix for the name of a temporary file or folder of this process that will become ``path``.
+    """Prefix and suffix for the name of a temporary file or folder that this process will rename to ``path``.
 
-    The name is ``.NAME.HOST-PID.RANDOM.tmp``, so that `remove_stale_temporaries` can tell whose it is.
+    The name is ``.NAME.HOST-PID.RANDOM.tmp``, so that `remove_stale_temporaries` can tell which process made it.
     """
     return f".{path.name}.{_host()}-{os.getpid()}.", ".tmp"
 
@@ -214,8 +215,8 @@ def temporary_affixes(path: Path) -> tuple[str, str]:
 def remove_stale_temporaries(folder: Path) -> None:
     """Removes the temporary files and folders in ``folder`` whose process has ended without removing them.
 
-    Those of other hosts, whose processes cannot be looked up from here, are removed once they are a day old. Nothing
-    happens when there is no such folder, or when it cannot be written to.
+    The processes of other hosts cannot be looked up from here, so their files are removed when they are a day old.
+    Nothing happens if the folder does not exist or cannot be written to.
     """
     for path in folder.glob(".*.tmp"):
         owner = TEMPORARY_NAME.fullmatch(path.name)
@@ -238,7 +239,7 @@ def _is_stale(path: Path, host: str, pid: int) -> bool:
 
 
 def _host() -> str:
-    """Eight hexadecimal digits that stand for this machine (or container) in the names of temporary files."""
+    """Eight hexadecimal digits that identify this machine (or container) in the names of temporary files."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
@@ -248,5 +249,5 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True  # somebody else's process
+        return True  # the process belongs to another user
     return True

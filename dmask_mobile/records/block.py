@@ -24,7 +24,7 @@ Padding = Literal["symmetric", "same"]
 RESIDUAL_KINDS: tuple[BlockKind, ...] = ("inverted_residual", "fused_inverted_residual")
 """Blocks with a hidden width, of which a space has many."""
 
-# What networks for phones stay far below: a record beyond is a mistake, or would fill the memory of who reads it.
+# Networks for phones stay far below these limits. A larger value is a mistake, or would exhaust the reader's memory.
 MAX_WIDTH = 65_536  # channels, classes; ImageNet-21k has 21,841 classes
 MAX_KERNEL = 31  # the widest of published convolutional networks (RepLKNet)
 MAX_SIZE = 8_192  # pixels of height and width
@@ -39,7 +39,7 @@ NORM_EPS = 1e-5  # PyTorch's own
 
 
 def round8(width: float) -> int:
-    """The nearest multiple of 8, halves upwards, and at least 8: the one rounding rule for derived widths.
+    """The nearest multiple of 8, halves rounded up, and at least 8. All derived widths are rounded by this rule.
 
     >>> round8(20.0), round8(2.5)
     (24, 8)
@@ -125,7 +125,7 @@ class BlockSpec(Record):
             raise ValueError(f"start_kernel must be 0 and depthwise true for {self.kind}")
         self._check_sizes()
         if (most := self._most_weights()) > MAX_WEIGHTS:
-            raise ValueError(f"a layer may have at most {MAX_WEIGHTS:,} weights, here it has {most:,}")
+            raise ValueError(f"a layer may have at most {MAX_WEIGHTS:,} weights, this one has {most:,}")
         return self
 
     def _check_sizes(self) -> None:
@@ -149,7 +149,7 @@ class BlockSpec(Record):
         return self.in_width * self.out_width * self.kernel**2
 
     def out_size(self, in_size: int) -> int:
-        """Height (= width) in pixels of the output for an input of ``in_size`` pixels: padding ``kernel // 2``."""
+        """Height (= width) in pixels of the output for an input of ``in_size`` pixels; padding is ``kernel // 2``."""
         if self.kind in ("pooled_inverted_residual", "head"):
             return 1
         return (in_size - 1) // self.stride + 1

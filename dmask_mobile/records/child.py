@@ -1,4 +1,4 @@
-"""`ChildSpec`: a whole network as plain data, the hinge between search, training, export and verification."""
+"""`ChildSpec`: a whole network as plain data; search, training, export and verification all use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MAX_NAME = 300  # characters
 class ChildSpec(FileRecord):
     """A classification network: a chain of blocks from the image to the class scores.
 
-    ``digest()`` names the architecture, whatever ``name`` says; table rows, artifacts and reports carry it.
+    ``digest()`` identifies the architecture and does not depend on ``name``; table rows, artifacts and reports contain
+    it.
     """
 
     file_format: ClassVar[str] = "dmask-child"
@@ -49,7 +50,7 @@ class ChildSpec(FileRecord):
         return max(block.version for block in self.blocks)
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits of everything but the name."""
+        """Sixteen hexadecimal digits computed from everything except the name."""
         return super(ChildSpec, self.model_copy(update={"name": ""})).digest()
 
     @property

@@ -21,7 +21,7 @@ class Decision(Record):
     options: tuple[float, ...] = Field(min_length=1)
 
     def width(self, index: int) -> int:
-        """Option ``index`` as a whole number (widths, kernels, resolutions)."""
+        """Option ``index`` as an integer (for widths, kernels and resolutions)."""
         return int(self.options[index])
 
 

@@ -1,4 +1,4 @@
-"""`CostEstimate`: a predicted number with its unit, its spread and where it comes from."""
+"""`CostEstimate`: a predicted number with its unit, its spread and its origin."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dmask_mobile.records.base import Record
 
 
 class CostEstimate(Record):
-    """What a cost model says about one child.
+    """The cost of one child according to a cost model.
 
-    ``spread`` is one standard deviation in the same unit, 0 for exact counts. The two ``num_`` fields say of how
-    many blocks the value was computed or measured, and of how many it was predicted from others.
+    ``spread`` is one standard deviation in the same unit, 0 for exact counts. The two ``num_`` fields count the blocks
+    whose value was computed or measured, and the blocks whose value was predicted from others.
     """
 
     cost: str

@@ -13,9 +13,9 @@ MAX_WORKERS = 256
 class DataOptions(Record):
     """How data is read.
 
-    ``memory_bytes``: decoded images that are kept in memory take at most so much, the rest is decoded when needed;
-    ``workers``: processes that decode (None: as many as there are cores, at most 4, where it pays); ``flip``: whether
-    training mirrors images (None: as the source says); ``skip_bad``: leave out images that do not decode.
+    ``memory_bytes``: the most memory for decoded images; images beyond it are decoded each time they are needed.
+    ``workers``: processes that decode images (None: one for each core, at most 4, if that is faster). ``flip``: whether
+    training mirrors images (None: the data source decides). ``skip_bad``: leave out images that cannot be decoded.
     """
 
     memory_bytes: NonNegativeInt = 2 * GIB
@@ -24,5 +24,5 @@ class DataOptions(Record):
     skip_bad: bool = False
 
     def with_said(self, others: DataOptions | None) -> DataOptions:
-        """These with what ``others`` says explicitly in their place."""
+        """These options, with every option that was set explicitly in ``others`` replaced by its value there."""
         return self if others is None else self.model_copy(update=others.model_dump(exclude_unset=True))

@@ -1,4 +1,4 @@
-"""`Estimate`: how long a search or a training would take, and in how much memory."""
+"""`Estimate`: how long a search or a training would take, and how much memory it would need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dmask_mobile.records.base import Record
 
 
 class StepEstimate(Record):
-    """One kind of step: how many there are, and the seconds of one that was made."""
+    """One kind of step: how many there are, and the measured seconds of one."""
 
     kind: str
     num_steps: NonNegativeInt
@@ -16,7 +16,7 @@ class StepEstimate(Record):
 
 
 class Estimate(Record):
-    """What two steps of each kind say of the whole. ``peak_memory_bytes``: of this process, or of its accelerator."""
+    """An extrapolation from two steps of each kind. ``peak_memory_bytes``: of this process, or of its accelerator."""
 
     device: str
     num_processes: PositiveInt
@@ -25,5 +25,5 @@ class Estimate(Record):
 
     @property
     def seconds(self) -> float:
-        """Of the whole."""
+        """The estimated duration of the whole."""
         return sum(step.num_steps * step.seconds_per_step for step in self.steps)

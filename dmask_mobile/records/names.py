@@ -1,4 +1,4 @@
-"""Names in records that may come from anybody: they go into paths, messages, labels and source code."""
+"""Checks of names in records from untrusted files; the names end up in paths, messages, labels and source code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pydantic import AfterValidator
 
 from dmask_mobile.errors import shown
 
-MAX_FILE_NAME = 255  # bytes, of all common file systems
+MAX_FILE_NAME = 255  # bytes; the limit of all common file systems
 MAX_CLASS_NAME = 500  # characters
 MAX_LINE = 1000  # characters of an author or a licence
-SEPARATORS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, half pairs and breaks of lines
+SEPARATORS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, lone surrogates and line breaks
 
 
 def check_name(name: str) -> str:
-    """``name``, which can be a file or a folder and nothing else.
+    """``name``, if it is a valid name of a file or folder.
 
     Raises:
-        ValueError: when it is empty, holds a path separator or a character that cannot be printed, or is '.' or '..'.
+        ValueError: if it is empty, contains a path separator or an unprintable character, or is '.' or '..'.
     """
     if not name.isprintable() or not name or "/" in name or "\\" in name or name in (".", ".."):
         raise ValueError("a name is printable characters without / and \\, and not '.' or '..'")
@@ -28,10 +28,10 @@ def check_name(name: str) -> str:
 
 
 def check_line(text: str) -> str:
-    """``text``, which is one line.
+    """``text``, if it is one line.
 
     Raises:
-        ValueError: when it holds control characters or breaks of lines.
+        ValueError: if it contains control characters or line breaks.
     """
     if any(unicodedata.category(character) in SEPARATORS for character in text):
         raise ValueError("must be one line without control characters")
@@ -39,10 +39,10 @@ def check_line(text: str) -> str:
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Checks the names of classes. Two may be equal: ImageNet has two cranes.
+    """Checks the names of classes. Two names may be equal: ImageNet has two classes named 'crane'.
 
     Raises:
-        ValueError: naming the first that is empty, too long or no line of text.
+        ValueError: naming the first name that is empty, too long or not a single line of text.
     """
     for number, name in enumerate(names):
         try:
@@ -54,7 +54,7 @@ def check_class_names(names: Iterable[str]) -> None:
 
 
 def as_name(text: str, most: int) -> str:
-    """``text`` with what `check_name` refuses replaced by '-', at most ``most`` characters."""
+    """The first ``most`` characters of ``text``, with each character that `check_name` refuses replaced by '-'."""
     kept = "".join(c if c.isprintable() and c not in "/\\" else "-" for c in text)[:most]
     return "-" if kept in ("", ".", "..") else kept
 
@@ -79,5 +79,5 @@ def _check_short_line(text: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]
 Line = Annotated[str, AfterValidator(_check_short_line)]
 FileName = Annotated[str, AfterValidator(_check_file_name)]
-"""The name of a file beside the record, never a path."""
+"""The name of a file in the record's folder; never a path."""
 ClassNames = Annotated[tuple[str, ...], AfterValidator(_checked_class_names)]

@@ -10,7 +10,7 @@ OpenedBy = Literal["dmask test", "dmask verify"]
 
 
 class Opening(Record):
-    """The test split was opened for these weights. Written before the first image is read."""
+    """A note that the test split was opened for these weights; written before the first image is read."""
 
     weights_sha256: str
     by: OpenedBy
@@ -18,8 +18,8 @@ class Opening(Record):
 
 
 class SplitOpenings(FileRecord):
-    """``test_openings.json``: every start of ``dmask test`` that opened the test split, also one that was interrupted,
-    and the first verification of each weights.
+    """``test_openings.json``: every time that ``dmask test`` opened the test split, even if it was interrupted, and the
+    first verification of each set of weights.
     """
 
     file_format: ClassVar[str] = "dmask-test-openings"
@@ -28,13 +28,13 @@ class SplitOpenings(FileRecord):
 
     @property
     def count(self) -> int:
-        """How often the test split was opened; a verification of weights that were also tested counts nothing."""
+        """How often the test split was opened; a verification does not count if its weights were also tested."""
         tested = [opening.weights_sha256 for opening in self.openings if opening.by == "dmask test"]
         verified = {opening.weights_sha256 for opening in self.openings} - set(tested)
         return len(tested) + len(verified)
 
     def with_opening(self, opening: Opening) -> SplitOpenings:
-        """These and ``opening``, unless it is another verification of the same weights."""
+        """These openings and ``opening``, unless it is another verification of the same weights."""
         known = {(other.weights_sha256, other.by) for other in self.openings if other.by == "dmask verify"}
         if (opening.weights_sha256, opening.by) in known:
             return self

@@ -1,4 +1,4 @@
-"""`Recipe`: how a network is trained, as YAML. `RecipeFields` are its settings, which a run keeps as resolved."""
+"""`Recipe`: how a network is trained, as YAML. `RecipeFields`: its settings, as a run stores them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ Alpha = Annotated[float, Field(ge=0, le=100), AfterValidator(lambda alpha: alpha
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
-MIN_ALPHA = 1e-3  # of mixup and cutmix; with less, images would stay as they are
+MIN_ALPHA = 1e-3  # of mixup and cutmix; smaller values would leave images nearly unchanged
 
 
 class Augmentation(Record):
-    """What training does to images, each time that it sees one.
+    """How training changes an image each time that it uses it.
 
-    ``shift``: in each direction, at most this share of the side. ``crop``: the smallest and the largest share of the
-    area that a random crop keeps (and 3:4 to 4:3 in shape), scaled to the whole side; instead of the shift.
-    ``mirroring``: ``alternating`` mirrors each image in every other epoch, ``random`` by chance; nothing is mirrored
-    where the data says so. ``rand_augment``: the magnitude (0 to 30) of two random operations an image, 0 for none.
-    ``erasing``: the probability that a random rectangle turns black. ``mixup``, ``cutmix``: alpha of each, 0 for
-    none; with both, one of them is chosen by chance for each batch.
+    ``shift``: the largest random shift in each direction, as a share of the side. ``crop``: the smallest and the
+    largest share of the area that a random crop keeps (its aspect ratio is 3:4 to 4:3); the crop is scaled to the full
+    size and replaces the shift. ``mirroring``: ``alternating`` mirrors each image in every other epoch, ``random`` with
+    probability 1/2; images are not mirrored if the data source forbids it. ``rand_augment``: the magnitude (0 to 30) of
+    two random operations an image, 0 for none.
+    ``erasing``: the probability that a random rectangle turns black. ``mixup``, ``cutmix``: alpha of each, 0 for none;
+    if both are set, one of them is chosen at random for each batch.
     """
 
     shift: float = Field(default=0.125, ge=0, le=0.5)
@@ -51,15 +52,15 @@ class Augmentation(Record):
 
     @property
     def is_by_image(self) -> bool:
-        """Whether something is done to one image at a time, where it is decoded."""
+        """Whether any operation is applied to single images when they are decoded."""
         return self.rand_augment > 0 or self.erasing > 0
 
 
 class Distillation(Record):
-    """Learning from another network's scores (Hinton et al., 2015, section 2).
+    """Knowledge distillation: learning from another network's scores (Hinton et al., 2015, section 2).
 
-    ``teacher``: ``supernet`` (the widest network in the run's supernet) or ``timm:NAME``, whose ``weights`` are a file
-    of safetensors. The loss is ``(1 - share) CE + share T^2 KL(teacher || student)`` at the temperature T.
+    ``teacher``: ``supernet`` (the widest network in the run's supernet) or ``timm:NAME``, whose ``weights`` are a
+    safetensors file. The loss is ``(1 - share) CE + share T^2 KL(teacher || student)`` at the temperature T.
     """
 
     teacher: str = Field(pattern=r"^(supernet|timm:[A-Za-z0-9_.]+)$")
@@ -70,18 +71,21 @@ class Distillation(Record):
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
         if (self.weights is None) != (self.teacher == "supernet"):
-            raise ValueError("a teacher of timm needs weights, a safetensors file; the supernet has its own")
+            raise ValueError(
+                "a teacher from timm needs weights (a safetensors file), and the supernet as a teacher takes none"
+            )
         return self
 
 
 class RecipeFields(Record):
     """The settings of a training.
 
-    ``batch_size``: images of one optimizer step over all processes; ``accumulate`` parts of them are computed one after
-    the other. ``decay_rate``: of an exponential schedule, by epoch. ``weight_decay`` leaves norms and biases out.
-    ``ema_decay``: of the moving average of the weights, which is kept where it does better on the validation images;
-    None for none. ``drop_path``: the probability that the last block's residual branch is left out, falling linearly
-    to the first (Huang et al., 2016). ``clip_norm``: the largest norm of the gradient.
+    ``batch_size``: images of one optimizer step over all processes. ``accumulate``: the number of parts into which each
+    batch is split; they are computed one after the other. ``decay_rate``: the factor by epoch of an exponential
+    schedule. ``weight_decay`` does not apply to norms and biases. ``ema_decay``: the decay of the moving average of the
+    weights, which is kept if it is better on the validation images; None for no average. ``drop_path``: the probability
+    that the last block's residual branch is left out, falling linearly to the first (Huang et al., 2016).
+    ``clip_norm``: the largest norm of the gradient.
     """
 
     epochs: Epochs = 30
@@ -103,7 +107,7 @@ class RecipeFields(Record):
 
 
 class Recipe(FileRecord, RecipeFields):
-    """A recipe's YAML file. ``notes`` say where its values come from."""
+    """A recipe's YAML file. ``notes`` state the origin of its values."""
 
     file_format: ClassVar[str] = "dmask-recipe"
 
@@ -111,10 +115,10 @@ class Recipe(FileRecord, RecipeFields):
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe that ships under ``name``, or that of a YAML file.
+    """The shipped recipe of this name, or the recipe in a YAML file.
 
     Raises:
-        DmaskError: when there is none, or the file breaks a rule of recipes.
+        DmaskError: if there is no such recipe, or the file breaks a rule of recipes.
     """
     if name in RECIPES:
         return Recipe.read(Path(str(resources.files("dmask_mobile.recipes") / f"{name}.yaml")))

@@ -1,4 +1,4 @@
-"""The named settings of the steps; the command line offers the same names, and loads them without any record."""
+"""The named settings of the steps. The command line offers the same names; this module loads without any record."""
 
 from __future__ import annotations
 

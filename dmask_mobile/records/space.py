@@ -110,20 +110,21 @@ class SearchSpace(FileRecord):
             stage.blocks if isinstance(stage, StageOptions) else len(stage.blocks) for stage in self.stages
         )
         if num_blocks > MAX_BLOCKS:
-            raise ValueError(f"a network may have at most {MAX_BLOCKS:,} blocks, here {num_blocks:,}")
+            raise ValueError(f"a network may have at most {MAX_BLOCKS:,} blocks, this space has {num_blocks:,}")
         costs = len(self.input.resolutions) * sum(
             math.prod(len(self.decisions[decision].options) for decision in slot.decisions) for slot in self.slots
         )
         if costs > MAX_COSTS:
             raise ValueError(
-                f"its blocks may have at most {MAX_COSTS:,} combinations of options, here {costs:,}: give fewer options"
+                f"its blocks may have at most {MAX_COSTS:,} combinations of options, this space has"
+                f" {costs:,}: give fewer options"
             )
         for slot in self.slots:
             self._check_widest(slot)
         return self
 
     def _check_widest(self, slot: Slot) -> None:
-        """Checks that the widest block of a slot is one."""
+        """Checks that the widest block of a slot is within the limits of a block."""
         in_width, out_width = (self.decisions[decision].options[-1] for decision in (slot.in_width, slot.out_width))
         hidden = 0.0
         if slot.expansion is not None:
@@ -153,7 +154,7 @@ class SearchSpace(FileRecord):
 
     @property
     def resolution(self) -> int:
-        """The largest resolution in pixels: that of the supernet's input."""
+        """The largest resolution in pixels, which is that of the supernet's input."""
         return self.input.resolutions[-1]
 
     def with_classes(self, classes: int) -> SearchSpace:
@@ -213,7 +214,7 @@ class SearchSpace(FileRecord):
         return round8(hidden_width / SE_REDUCTION) if option else 0
 
     def child(self, choice: Choice, name: str = "") -> ChildSpec:
-        """The network that ``choice`` names."""
+        """The network that ``choice`` stands for."""
         return ChildSpec(
             name=as_name(name or f"{self.name}-child", MAX_NAME),
             resolution=self.decisions[0].width(choice[0]),
@@ -222,22 +223,22 @@ class SearchSpace(FileRecord):
         )
 
     def smallest(self) -> Choice:
-        """The first option everywhere, every block skipped that may be."""
+        """The first option of each decision, with every block skipped that can be skipped."""
         return Choice(indices=tuple(len(d.options) - 1 if d.kind == "skip" else 0 for d in self.decisions))
 
     def largest(self) -> Choice:
-        """The last option everywhere, no block skipped."""
+        """The last option of each decision, with no block skipped."""
         return Choice(indices=tuple(0 if d.kind == "skip" else len(d.options) - 1 for d in self.decisions))
 
     def sample(self, generator: random.Random) -> Choice:
-        """A choice with every option equally likely."""
+        """A random choice; all options of a decision are equally likely."""
         return Choice(indices=tuple(generator.randrange(len(d.options)) for d in self.decisions))
 
     def num_children(self) -> int:
         """The number of different networks.
 
-        What a skipped block would have been does not count, nor do two expansions that round to the same hidden
-        width. Counted along the chain: networks that end at each width of a slot.
+        The options of a skipped block do not count, and two expansions that round to the same hidden width count once.
+        The count goes along the chain: for each slot, the number of networks that end at each of its widths.
         """
         ending = {0: 1}
         for slot in self.slots:
@@ -250,7 +251,7 @@ class SearchSpace(FileRecord):
         return sum(ending.values()) * len(self.input.resolutions)
 
     def _variants(self, slot: Slot, in_width: int, out_width: int) -> set[BlockSpec]:
-        """The different blocks that a slot can have between two widths (option indices)."""
+        """The different blocks that a slot can have between two widths (given as option indices)."""
         indices = list(self.largest().indices)
         indices[slot.in_width], indices[slot.out_width] = in_width, out_width
         inside = [d for d in slot.decisions if d not in (slot.in_width, slot.out_width)]
@@ -275,13 +276,13 @@ def shipped_spaces() -> tuple[str, ...]:
 
 
 def load_space(name_or_path: str | os.PathLike[str]) -> SearchSpace:
-    """The space that ships under this name, or that in the YAML or JSON file at this path.
+    """The shipped space of this name, or the space in the YAML or JSON file at this path.
 
     >>> dm.load_space("demo").input.resolutions
     (32,)
 
     Raises:
-        DmaskError: for an unknown name, an absent file, and a file that breaks a rule.
+        DmaskError: for an unknown name, an absent file, or a file that breaks a rule.
     """
     name_or_path = os.fspath(name_or_path)
     if name_or_path in shipped_spaces():

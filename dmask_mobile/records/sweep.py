@@ -1,4 +1,4 @@
-"""The records of a sweep: `SweepDesign`, what it is to do; `SweepRecord`, what it found."""
+"""The records of a sweep: `SweepDesign` (its plan) and `SweepRecord` (its results)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Options = dict[str, str | bool]
 
 
 class SweepDesign(FileRecord):
-    """``design.json``: what a sweep is. Every combination of its budgets is searched and trained with every seed.
+    """``design.json``: the plan of a sweep. Every combination of its budgets is searched and trained with every seed.
 
-    ``budgets``: limits by cost, in ms, macs, params or bytes. ``data_digest`` names the content of ``data``,
-    ``tables`` the SHA-256 of each latency table by name. ``cost``: ``module:Class`` of a custom cost. ``flip`` and
-    ``skip_bad``: how data is read, as in `DataOptions`. The options are those of ``dmask search`` and ``dmask train``.
+    ``budgets``: the limits of each cost, in ms, macs, params or bytes. ``data_digest``: a digest of the content of
+    ``data``. ``tables``: the SHA-256 of each latency table by name. ``cost``: ``module:Class`` of a custom cost.
+    ``flip`` and ``skip_bad``: how data is read, as in `DataOptions`. The other options are those of ``dmask search``
+    and ``dmask train``.
     """
 
     file_format: ClassVar[str] = "dmask-sweep-design"
@@ -42,18 +43,19 @@ class SweepDesign(FileRecord):
 
     @model_validator(mode="after")
     def _each_once(self) -> SweepDesign:
-        """Checks that no value and no seed appears twice: two runs would share a folder."""
+        """Checks that no value and no seed appears twice, because two runs would share a folder."""
         for name, values in [*self.budgets.items(), ("seeds", self.seeds)]:
             if len(set(values)) < len(values):
-                raise ValueError(f"'{shown(name)}' must hold each value once, got {shown(values)}")
+                raise ValueError(f"'{shown(name)}' must contain each value only once, got {shown(values)}")
         return self
 
 
 class SweepPoint(Record):
     """One run that is finished.
 
-    ``run``: its folder, relative to the sweep's. ``costs``: predicted for its child, by cost. ``measured``: those that
-    a verification of the run measured. ``accuracy``: top-1 of the trained child on the validation images.
+    ``run``: its folder, relative to the folder of the sweep. ``costs``: the predicted costs of its child. ``measured``:
+    the costs that a verification of the run measured. ``accuracy``: top-1 accuracy of the trained child on the
+    validation images.
     """
 
     run: str
@@ -66,7 +68,7 @@ class SweepPoint(Record):
 
 
 class FailedRun(Record):
-    """One run that failed each time that it was tried, and the last reason."""
+    """One run that failed in every attempt, and the reason of the last failure."""
 
     run: str
     reason: str
@@ -87,11 +89,12 @@ class BudgetSummary(Record):
 
 
 class SweepRecord(FileRecord):
-    """``sweep.json``: what the finished runs of a sweep found.
+    """``sweep.json``: the results of the finished runs of a sweep.
 
-    ``design_digest`` names its design. ``units`` by cost. ``measured_costs``: the costs for which the front and the
-    summaries take the measured values, because every finished run has one; the predicted values otherwise. A point is
-    on the front when no other point is at least as good in accuracy and in every cost, and better in one of them.
+    ``design_digest``: the digest of its design. ``units``: the unit of each cost. ``measured_costs``: the costs for
+    which the front and the summaries use measured values, because every finished run has one; for all other costs they
+    use predicted values. A point is on the front when no other point is at least as good in accuracy and in every cost,
+    and better in one of them.
     """
 
     file_format: ClassVar[str] = "dmask-sweep"
@@ -105,5 +108,5 @@ class SweepRecord(FileRecord):
     summaries: tuple[BudgetSummary, ...] = ()
 
     def cost_of(self, point: SweepPoint, cost: str) -> float:
-        """The point's cost as the front takes it: measured or predicted."""
+        """The cost of a point that the front uses: measured or predicted."""
         return (point.measured if cost in self.measured_costs else point.costs)[cost]

@@ -9,17 +9,17 @@ from dmask_mobile.records.base import FileRecord, Record
 
 Verdict = Literal["passed", "failed", "not verified", "not predicted"]
 BUDGET_SUFFIX = " budget"
-"""What the name of a budget's line ends in: ``macs budget``."""
+"""The end of the name of a budget's line, as in ``macs budget``."""
 BUDGET_TOLERANCE = 0.05
-"""How far a measured latency may be above a budget that its prediction keeps, unless the user says otherwise."""
+"""How far a measured latency may exceed a budget that its prediction meets, unless the user sets another limit."""
 
 
 class Check(Record):
     """One line of a verification.
 
-    ``predicted`` is what was predicted, ``measured`` what was found (None: could not be looked at), ``allowed`` the
-    largest difference, in words where it is not a plain number. 'not verified': predicted, but not looked at;
-    'not predicted': nothing was predicted, so that there is nothing to hold it to.
+    ``predicted`` is the predicted value, ``measured`` the measured one (None: could not be measured), ``allowed`` the
+    largest allowed difference, in words if it is not a plain number. 'not verified': there is a prediction, but no
+    measurement. 'not predicted': there is no prediction to compare with.
     """
 
     artifact: str
@@ -33,19 +33,20 @@ class Check(Record):
 
     @property
     def what_is_allowed(self) -> str:
-        """The largest difference, with its sign where it is a number."""
+        """The largest allowed difference, with a sign if it is a number."""
         return f"± {self.allowed}" if self.allowed[:1].isdigit() else self.allowed
 
 
 class Verification(FileRecord):
     """All checks of one child's artifacts.
 
-    ``allow_unverified``: quantities whose lines the user allows to be 'not verified'; ``weights_sha256``: of the run's
-    weights, None without a run; ``split``: of the images of the accuracy lines, None without labelled images.
+    ``allow_unverified``: quantities whose lines the user allows to be 'not verified'. ``weights_sha256``: SHA-256 of
+    the run's weights, None without a run. ``split``: the split whose images the accuracy lines use, None without
+    labelled images.
     """
 
     file_format: ClassVar[str] = "dmask-verification"
-    file_version: ClassVar[int] = 4  # 2 said 'not promised' for 'not predicted'; 3 named no weights and no split
+    file_version: ClassVar[int] = 4  # 2 had 'not promised' for 'not predicted'; 3 had no weights and no split
     oldest_version: ClassVar[int | None] = 3
 
     child_digest: str
@@ -57,15 +58,15 @@ class Verification(FileRecord):
 
     @property
     def passed(self) -> bool:
-        """Whether something passed, nothing failed, and every 'not verified' line is excused."""
+        """Whether at least one line passed, none failed, and the user allowed every 'not verified' line."""
         verdicts = [check.verdict for check in self.checks if not self.is_excused(check)]
         return "passed" in verdicts and set(verdicts) <= {"passed", "not predicted"}
 
     def is_excused(self, check: Check) -> bool:
         """Whether the line is 'not verified' and the user allowed that.
 
-        ``latency`` allows every latency and latency budget, ``latency@pixel`` those of one table, and the whole name
-        of a line that line alone.
+        ``latency`` allows all latencies and latency budgets, ``latency@pixel`` only those of one table, and the full
+        name of a line only that line.
         """
         named = check.quantity.removesuffix(BUDGET_SUFFIX)
         word = check.quantity.partition(" ")[0]
@@ -73,7 +74,7 @@ class Verification(FileRecord):
         return check.verdict == "not verified" and not names.isdisjoint(self.allow_unverified)
 
     def verdict_of(self, check: Check) -> str:
-        """The verdict in words: what is excused says so."""
+        """The verdict in words; it says if the user allowed a 'not verified' line."""
         return f"{check.verdict}, allowed" if self.is_excused(check) else check.verdict
 
 
@@ -101,7 +102,7 @@ def line_of(
 
 
 def judge(predicted: float | None, measured: float | None, tolerance: float) -> Verdict:
-    """Passed when ``|measured - predicted| <= tolerance``; a missing side is 'not verified'."""
+    """Passed when ``|measured - predicted| <= tolerance``; 'not verified' if one of them is missing."""
     if predicted is None or measured is None:
         return "not verified"
     return "passed" if abs(measured - predicted) <= tolerance else "failed"

@@ -1,4 +1,4 @@
-"""`Budget`: a cost and the most of it that the child may have."""
+"""`Budget`: a cost and the largest value of it that the child may have."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dmask_mobile.search.derive_several import derive_within_all
 
 
 class Budget(NamedTuple):
-    """A cost of every child and the most of it that the child may have."""
+    """A cost and the largest value of it that the child may have."""
 
     cost: SpaceCost
     limit: float
 
 
 def checked_budgets(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
-    """The budgets, with checks around custom costs.
+    """The same budgets, with custom costs wrapped so that their results are checked.
 
     Raises:
         DmaskError: for a custom cost that lacks a part of `SpaceCost`.
@@ -35,7 +35,7 @@ def checked_budgets(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
 
 
 def check_budgets(budgets: Sequence[Budget]) -> None:
-    """Refuses what no child can meet, and what every child meets.
+    """Refuses a budget that no child can meet, and a budget that every child meets.
 
     Raises:
         DmaskError: naming the budget and the reachable range.
@@ -52,13 +52,13 @@ def check_budgets(budgets: Sequence[Budget]) -> None:
 
 
 def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]) -> Derived:
-    """The best child within every budget: exact for one sum over blocks, with a stated gap for several.
+    """The best child within every budget. It is exact for one sum over blocks; for several sums a gap is stated.
 
-    A peak is no sum: its budget leaves out the blocks that exceed it, exactly. Custom costs that are neither are
-    checked child by child (`search.derive_custom`).
+    A peak is not a sum: its budget excludes the blocks that exceed it, which is exact. Custom costs are neither sums
+    nor peaks; they are checked for each child (`search.derive_custom`).
 
     Raises:
-        DmaskError: when no child was found.
+        DmaskError: if no child was found.
     """
     held = checked_budgets(budgets)
     custom = [(b.cost, b.limit) for b in held if isinstance(b.cost, CustomSpaceCost)]
@@ -73,7 +73,7 @@ def _derive_built_in(probabilities: Sequence[np.ndarray], budgets: Sequence[Budg
     """The best child within every budget that is a sum or a peak."""
     sums = [(b.cost, b.limit) for b in budgets if isinstance(b.cost, ChainCost)]
     peaks = tuple(PeakLimit(b.cost, b.limit) for b in budgets if isinstance(b.cost, SpacePeak))
-    if not sums:  # nothing to add up: the same search with a cost of 0 everywhere
+    if not sums:  # no sum is limited: the same search, with a cost of 0 for every block
         return derive(free_cost(budgets[0].cost.space), probabilities, 0.0, floor=0.0, peaks=peaks)
     if len(sums) == 1:
         return derive(sums[0][0], probabilities, sums[0][1], floor, peaks)

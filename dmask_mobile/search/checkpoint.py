@@ -1,4 +1,4 @@
-"""The checkpoint file of a search: which search it belongs to, and what it takes to go on."""
+"""The checkpoint file of a search: the identity of the search, and everything that is needed to resume it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
 from dmask_mobile.training.restoring import first_difference, restore_module
 
-IDENTITY = "settings"  # the key that says which search a checkpoint belongs to
+IDENTITY = "settings"  # the key that identifies the search of a checkpoint
 
 
 def identity_of(
     space: SearchSpace, data: ImageData, budgets: Sequence[Budget], settings: SearchSettings
 ) -> dict[str, Any]:
-    """What two searches must have in common for one to go on with the other's checkpoint."""
+    """What must be equal in two searches so that one can resume from the other's checkpoint."""
     return {
         "space": space.digest(),
         "data": data.digest,
@@ -33,21 +33,21 @@ def identity_of(
 
 
 def write(path: Path, identity: dict[str, Any], content: dict[str, Any]) -> None:
-    """Writes the checkpoint of a search to ``path``; ``content``: what `SearchState.to_dict` gave."""
+    """Writes the checkpoint of a search to ``path``; ``content`` is the result of `SearchState.to_dict`."""
     save_checkpoint(path, {IDENTITY: identity, **content})
 
 
 def taker(path: Path, identity: dict[str, Any], state: SearchState, last: Position) -> Callable[[dict[str, Any]], None]:
-    """What takes a search back to where a checkpoint left it.
+    """A function that restores a search from the content of a checkpoint.
 
     Args:
-        path: the checkpoint, for messages.
-        identity: of the search that goes on.
-        state: gets what the checkpoint holds.
-        last: the position after which the search has ended.
+        path: the checkpoint; used in messages.
+        identity: the identity of the search that is resumed.
+        state: receives the content of the checkpoint.
+        last: the position at the end of the search.
 
     Returns:
-        A function of a checkpoint's content that raises DmaskError for one of another search, and for a damaged one.
+        A function that takes the content and raises DmaskError if it belongs to another search or is damaged.
     """
 
     def take(content: dict[str, Any]) -> None:
@@ -55,8 +55,8 @@ def taker(path: Path, identity: dict[str, Any], state: SearchState, last: Positi
         if difference := first_difference(_by_name(found), _by_name(identity)):
             raise DmaskError(
                 f"'{path}' belongs to a search with other settings: {difference}",
-                "use the same space, data, budgets, tables and settings (a search's schedules stretch over all of its"
-                " epochs, which cannot grow), begin anew with --restart, or choose another run folder",
+                "use the same space, data, budgets, tables and settings (the number of epochs cannot change, because"
+                " the schedules depend on it), start again with --restart, or choose another run folder",
             )
         with _explained(path):
             state.restore(content, last)
@@ -68,7 +68,7 @@ def restore_supernet(path: Path, supernet: MaskedSupernet) -> None:
     """Loads the weights of a search's supernet from its checkpoint.
 
     Raises:
-        DmaskError: for a checkpoint of another space, and for one that is damaged.
+        DmaskError: for a checkpoint of another space or a damaged checkpoint.
     """
     content = load_checkpoint(path)
     identity = content.get(IDENTITY)
@@ -80,7 +80,7 @@ def restore_supernet(path: Path, supernet: MaskedSupernet) -> None:
 
 
 class _explained:  # noqa: N801 - a context manager, used as a function
-    """Inside, a ValueError about content becomes a DmaskError that names the file."""
+    """A context that turns a ValueError about the content into a DmaskError that names the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -91,12 +91,12 @@ class _explained:  # noqa: N801 - a context manager, used as a function
         if isinstance(error, ValueError):
             raise DmaskError(
                 f"checkpoint '{self.path}' does not fit its search: {error}",
-                "restore the file, or begin anew with --restart",
+                "restore the file, or start again with --restart",
             ) from error
 
 
 def _by_name(identity: object) -> object:
-    """An identity whose budgets are named, so that a difference can be."""
+    """An identity with its budgets by name, so that a message can name the difference."""
     if not isinstance(identity, dict):
         return identity
     try:

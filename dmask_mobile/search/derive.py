@@ -1,14 +1,14 @@
 """The best child within a budget: an exact constrained shortest path over the chain of blocks.
 
-Argmax of every gate ignores the budget. Here a child's score is the sum over its *active* gates of
-``log(p / max p)``, ``p = softmax(logits)`` (0 for the argmax child; the gates inside a skipped block do not count),
-and the child with the highest score and ``0.95 budget <= cost <= budget`` is found exactly. The cost is a sum of
-terms of neighbouring choices, so partial chains that end at the same width are comparable: labels (cost, score).
-Labels are dropped when they cannot end within the bounds, when a Lagrangian bound shows that they cannot beat the
-best child known, and when another label dominates them. What dominates depends on the bounds that are in force:
-with the upper one alone the cheaper and better label, with the lower one alone the dearer and better one. Each of
-these relaxed problems is solved first; when its answer obeys both bounds, it is the answer. Where scores are tied so
-that more than `MAX_LABELS` would be needed, `search.derive_milp` solves the same problem.
+Taking the argmax of every gate would ignore the budget. Here the score of a child is the sum of ``log(p / max p)`` over
+its *active* gates, with ``p = softmax(logits)``. It is 0 for the argmax child; the gates inside a skipped block do not
+count. The child with the highest score and ``0.95 budget <= cost <= budget`` is found exactly. The cost is a sum of
+terms that depend on neighbouring choices, so partial chains that end at the same width can be compared by their labels
+(cost, score). Labels are dropped when they cannot end within the bounds, when a Lagrangian bound shows that they cannot
+beat the best child known, and when another label dominates them. Dominance depends on the bounds: with only the upper
+bound, a cheaper and better label dominates; with only the lower bound, a more expensive and better label does. Both of
+these relaxed problems are solved first; if a solution meets both bounds, it is the answer. If so many scores are tied
+that more than `MAX_LABELS` labels would be needed, `search.derive_milp` solves the same problem.
 
 Array legend: I input widths, J output widths, M variants of a block (expansion, kernel, squeeze-excite, skip).
 """
@@ -31,11 +31,11 @@ from dmask_mobile.search.derive_milp import best_path
 
 FLOOR = 0.95  # of the budget
 MULTIPLIER_STEPS = 60
-MAX_LABELS = 2_000_000  # in one step, before any is dropped; decided gates need some thousands
+MAX_LABELS = 2_000_000  # in one step, before any is dropped; decided gates need a few thousand
 
 
 class Derived(NamedTuple):
-    """A derived child: its score and what may be missing from the best one's, and whether the floor was dropped."""
+    """A derived child, its score, the gap to the best possible score, and whether the lower bound was dropped."""
 
     choice: Choice
     score: float
@@ -44,7 +44,7 @@ class Derived(NamedTuple):
 
 
 class PeakLimit(NamedTuple):
-    """A limit on the highest cost of any block: it leaves out the blocks above it, before anything is added up."""
+    """A limit on the highest cost of any block; blocks above it are excluded before costs are added up."""
 
     cost: SpacePeak
     limit: float
@@ -55,7 +55,7 @@ class _Step(NamedTuple):
 
     costs_IJM: np.ndarray
     scores_IJM: np.ndarray
-    variants: tuple[dict[int, int], ...]  # option index of each decision inside the block, for each of M
+    variants: tuple[dict[int, int], ...]  # the option index of each decision inside the block, for each of M
 
 
 class _Labels(NamedTuple):
@@ -72,7 +72,7 @@ class _Labels(NamedTuple):
 
 
 class _Bound(NamedTuple):
-    """For one multiplier: best ``score - multiplier * cost`` of what follows slot k from width i, in ``rest[k][i]``."""
+    """Bounds for one multiplier; ``rest[k][i]``: the best ``score - multiplier * cost`` after slot k from width i."""
 
     multiplier: float
     anchor: float
@@ -104,17 +104,17 @@ def derive(
     floor: float = FLOOR,
     peaks: Sequence[PeakLimit] = (),
 ) -> Derived:
-    """The child with the highest score whose cost lies in 0.95 to 1.00 times ``budget``.
+    """The child with the highest score among those whose cost is 0.95 to 1.00 times ``budget``.
 
     Args:
         cost: the cost of every child of the space.
         probabilities: ``softmax(logits)`` of each decision.
-        budget: in the unit of ``cost``.
-        floor: another share of the budget than 0.95; 0 for none.
-        peaks: what no block of the child may exceed.
+        budget: the limit, in the unit of ``cost``.
+        floor: the lowest share of the budget, instead of 0.95; 0 for no lower bound.
+        peaks: limits that no block of the child may exceed.
 
     Raises:
-        DmaskError: when no child of the space is within the budget.
+        DmaskError: if no child of the space is within the budget.
     """
     scores = log_scores(probabilities)
     for lowest in (floor * budget, -np.inf):
@@ -147,12 +147,12 @@ def _derive_at(
     known: float,
     peaks: Sequence[PeakLimit],
 ) -> Choice | None:
-    """The best child at one resolution with its cost within ``bounds``, if it scores at least ``known``."""
+    """The best child at one resolution whose cost is within ``bounds``, if its score is at least ``known``."""
     correction, (floor, budget) = cost.corrections[resolution], bounds
     known -= float(scores[0][resolution])
     steps = [_step(cost, scores, resolution, k, peaks) for k in range(len(cost.space.slots))]
-    # A child at the very bound must not be lost to rounding, nor may rounding put one over its budget: so a hair
-    # outside first, and a hair inside if that let one through.
+    # Rounding must neither lose a child exactly at the bound nor let a child exceed its budget. So the bounds are first
+    # slightly widened, and then slightly narrowed if the child that was found exceeds them.
     for (use_low, use_high), hair in itertools.product(((False, True), (True, False), (True, True)), (1e-12, -1e-12)):
         low = correction.invert(floor) * (1 - hair) if use_low else -np.inf
         high = correction.invert(budget) * (1 + hair) if use_high else np.inf
@@ -161,7 +161,7 @@ def _derive_at(
         path = _search(steps, low, high, known)
         if path is None:
             if use_high and not use_low:
-                return None  # nothing under the budget at all
+                return None  # no child is under the budget
             continue
         choice = _choice(cost.space, steps, path, resolution)
         if floor <= cost.cost(choice) <= budget:
@@ -174,7 +174,7 @@ def _step(cost: ChainCost, scores: list[np.ndarray], resolution: int, index: int
     tied = slot.in_width == slot.out_width
     inside = block.decisions[1:] if tied else block.decisions[2:]
     combinations = list(itertools.product(*(range(len(space.decisions[d].options)) for d in inside)))
-    if slot.skip is not None:  # a skipped block is one variant, whatever its other gates say
+    if slot.skip is not None:  # a skipped block is one variant; its other gates do not matter
         place = inside.index(slot.skip)
         combinations = [c for c in combinations if not c[place] or not any(c[:place] + c[place + 1 :])]
     variants = tuple(dict(zip(inside, c, strict=True)) for c in combinations)
@@ -200,7 +200,7 @@ def _step(cost: ChainCost, scores: list[np.ndarray], resolution: int, index: int
 def _search(steps: list[_Step], low: float, high: float, known: float) -> list[tuple[int, int]] | None:
     """The best chain as (output width, variant) of every step.
 
-    None when no chain costs between low and high and scores at least ``known``.
+    None if no chain has a cost between low and high and a score of at least ``known``.
     """
     least = _rest(steps, lambda step: np.where(np.isneginf(step.scores_IJM), -np.inf, -step.costs_IJM))
     most = _rest(steps, lambda step: np.where(np.isneginf(step.scores_IJM), -np.inf, step.costs_IJM))
@@ -225,7 +225,7 @@ def _search(steps: list[_Step], low: float, high: float, known: float) -> list[t
     last = layers[-1]
     if not len(last.cost):
         return None
-    # Among equal scores the dearer child: it uses more of the budget.
+    # Among equal scores take the more expensive child: it uses more of the budget.
     best = int(np.lexsort((last.cost, last.score))[-1])
     path = []
     for layer in reversed(layers[1:]):
@@ -249,18 +249,18 @@ def _extend(labels: _Labels, step: _Step, j: int) -> _Labels:
 
 
 def _undominated(labels: _Labels, low: float, high: float) -> np.ndarray:
-    """Indices of the labels that no other one dominates under the bounds in force (see the head of this file)."""
+    """Indices of the labels that no other label dominates under the given bounds (see the top of this file)."""
     cost = -labels.cost if np.isinf(high) else labels.cost
     order = np.lexsort((-labels.score, cost))
     score, cost = labels.score[order], cost[order]
-    if np.isfinite(low) and np.isfinite(high):  # only labels of the same cost compare
+    if np.isfinite(low) and np.isfinite(high):  # only labels with the same cost can be compared
         return order[np.concatenate(([True], cost[1:] != cost[:-1]))] if len(order) else order
     best_before = np.maximum.accumulate(np.concatenate(([-np.inf], score[:-1]))) if len(order) else score
     return order[score > best_before]
 
 
 def _rest(steps: list[_Step], value: object) -> list[np.ndarray]:
-    """For each slot and input width the highest sum of ``value`` over what follows."""
+    """For each slot and input width, the highest sum of ``value`` over the rest of the chain."""
     assert callable(value)
     rest = [np.zeros(steps[-1].costs_IJM.shape[1])]
     for step in reversed(steps):
@@ -269,7 +269,7 @@ def _rest(steps: list[_Step], value: object) -> list[np.ndarray]:
 
 
 def _lagrange(steps: list[_Step], low: float, high: float) -> tuple[list[_Bound], float]:
-    """Bounds for several multipliers around the best one, and the score of the best child met on the way."""
+    """Bounds for several multipliers around the best one, and the score of the best child found on the way."""
 
     def bound_at(multiplier: float) -> _Bound:
         anchor = high if multiplier > 0 else low if multiplier < 0 else 0.0

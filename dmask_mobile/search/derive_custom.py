@@ -1,10 +1,10 @@
-"""A child within custom costs, of which nothing is known but each child's cost.
+"""A child within the budgets of custom costs, for which only the cost of a whole child can be computed.
 
-The best child within the other budgets comes first. When it breaks a custom one, each option gets a penalty (what it
-adds to the custom cost of that child, in shares of the budget) whose weight grows until the derived child is within,
-and is then reduced by bisection; where that finds nothing, noise on the scores draws other children. Every child that
-is returned was checked by its own cost. The number of derivations is limited; the gap to the best child without the
-custom budgets is reported.
+The best child within the other budgets is tried first. If it exceeds a custom budget, each option gets a penalty: the
+amount that the option adds to the custom cost of that child, as a share of the budget. The weight of the penalty grows
+until the derived child is within the budget, and is then reduced by bisection. If this finds no child, other children
+are drawn by adding noise to the scores. Every child that is returned was checked by its own cost. The number of
+derivations is limited; the gap to the best child without the custom budgets is reported.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.derive import Derived, log_scores, score_of
 
 PENALTIES = 30  # derivations with a penalty
-DRAWS = 60  # derivations with noise, while nothing was found
-FIRST_WEIGHT, FACTOR = 1.0, 3.0  # of the penalty: score (nats) for one budget; its growth
-CLOSE = 1.02  # bisection ends when the weights are this near
+DRAWS = 60  # derivations with noise, while no child was found
+FIRST_WEIGHT, FACTOR = 1.0, 3.0  # of the penalty: the score (nats) for one whole budget, and the growth of the weight
+CLOSE = 1.02  # bisection ends when the ratio of the two weights is below this
 SEED = 0
 
 Best = Callable[[Sequence[np.ndarray]], Derived]
@@ -29,16 +29,18 @@ Limits = Sequence[tuple[SpaceCost, float]]
 
 
 def derive_custom(best: Best, without_floor: Best, limits: Limits, probabilities: Sequence[np.ndarray]) -> Derived:
-    """The best child found whose custom costs are within their budgets; none scores more than its score and gap.
+    """The best child found whose custom costs are within their budgets.
+
+    No child within the budgets has a higher score than the sum of its score and its gap.
 
     Args:
-        best: the best child within the other budgets, for any probabilities.
-        without_floor: the same, however little of the other budgets it uses.
-        limits: the custom costs and the most of each.
+        best: a function that returns the best child within the other budgets for given probabilities.
+        without_floor: the same without a lower bound on the other costs.
+        limits: the custom costs and their budgets.
         probabilities: ``softmax(logits)`` of each decision.
 
     Raises:
-        DmaskError: when no such child was found.
+        DmaskError: if no such child was found.
     """
     first = best(probabilities)
     if _within(limits, first.choice):
@@ -57,7 +59,7 @@ def derive_custom(best: Best, without_floor: Best, limits: Limits, probabilities
         wanted = " and ".join(f"{cost.name} <= {limit:g} {cost.unit}" for cost, limit in limits)
         raise DmaskError(
             f"found no child of '{space.name}' with {wanted} within the other budgets, in {PENALTIES + DRAWS} attempts",
-            "loosen one of the budgets",
+            "raise one of the budgets",
         )
     return Derived(kept, kept_score, max(0.0, free.score + free.gap - kept_score), lower_bound_relaxed=True)
 
@@ -65,7 +67,7 @@ def derive_custom(best: Best, without_floor: Best, limits: Limits, probabilities
 def _candidates(
     best: Best, limits: Limits, scores: Sequence[np.ndarray], slopes: Sequence[np.ndarray]
 ) -> Iterator[Choice]:
-    """Children to check: by penalties first; by noise only while none was within."""
+    """Children to check: first by penalties; then by noise, only while no child was within the budgets."""
     low, high, weight, found = 0.0, np.inf, FIRST_WEIGHT, False
     for _ in range(PENALTIES):
         choice = _choice(best, [s - weight * slope for s, slope in zip(scores, slopes, strict=True)])
@@ -100,7 +102,7 @@ def _candidates(
 
 
 def _choice(best: Best, scores: Sequence[np.ndarray]) -> Choice | None:
-    """The best child by other scores; None where none was found."""
+    """The best child for modified scores; None if there is none."""
     try:
         return best([np.exp(values - values.max()) for values in scores]).choice
     except DmaskError:
@@ -112,7 +114,7 @@ def _within(limits: Limits, choice: Choice) -> bool:
 
 
 def _slopes(limits: Limits, child: Choice) -> list[np.ndarray]:
-    """How much each option, put in place of the child's own, adds to the custom costs, in shares of their budgets."""
+    """What each option adds to the custom costs if it replaces the child's own option, as shares of the budgets."""
     decisions = limits[0][0].space.decisions
 
     def shares(decision: int, option: int) -> float:

@@ -1,8 +1,8 @@
-"""The best chain by mixed-integer linear programming (HiGHS), for problems with too many labels.
+"""The best chain by mixed-integer linear programming (HiGHS); used for problems with too many labels.
 
-Labels (`search.derive`) are fast because most are dominated or cannot beat the best child known. Where many scores are
-exactly equal neither happens, and their number has no useful limit. The same problem is then solved as a flow of 1
-through the chain of widths, one binary variable for each (step, input width, output width, variant).
+Labels (`search.derive`) are fast because most are dominated or cannot beat the best child known. If many scores are
+exactly equal, few labels can be dropped, and their number has no useful limit. Then the same problem is solved as a
+flow of 1 through the chain of widths, one binary variable for each (step, input width, output width, variant).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Path = list[tuple[int, int]]
 def best_path(costs: Sequence[np.ndarray], scores: Sequence[np.ndarray], low: float, high: float) -> Path | None:
     """The chain with the highest score whose cost lies in ``low`` to ``high``, as (output width, variant) of each step.
 
-    Exact but for chains within 2 millionths of a bound, and for scores that differ by less than 1e-6.
+    Exact, except for chains within 2 millionths of a bound and for scores that differ by less than 1e-6.
 
     Args:
         costs: for each step (I, J, M) over input widths, output widths and variants.
@@ -39,14 +39,14 @@ def best_path(costs: Sequence[np.ndarray], scores: Sequence[np.ndarray], low: fl
 
 
 def _solve(costs: Sequence[np.ndarray], scores: Sequence[np.ndarray], low: float, high: float) -> Path | None:
-    # Of equal transitions one is enough, and it is what makes tied scores easy.
+    # Of equal transitions one is enough. This is what makes problems with tied scores easy.
     arcs = [_distinct(c, s) for c, s in zip(costs, scores, strict=True)]
     places = np.concatenate([np.full(len(part), step) for step, part in enumerate(arcs)])
     i, j, m = np.concatenate(arcs).T
     cost = np.array([costs[k][at] for k, at in zip(places, zip(i, j, m, strict=True), strict=True)])
     score = np.array([scores[k][at] for k, at in zip(places, zip(i, j, m, strict=True), strict=True)])
     widths = [*(c.shape[0] for c in costs), costs[-1].shape[1]]
-    starts = np.concatenate(([0], np.cumsum(widths)))  # of the nodes (step, width) in the rows
+    starts = np.concatenate(([0], np.cumsum(widths)))  # positions of the nodes (step, width) in the rows
     count = len(cost)
     leaves, enters = starts[places] + i, starts[places + 1] + j
     ends = np.arange(starts[-2], starts[-1])

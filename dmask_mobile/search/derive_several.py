@@ -1,10 +1,10 @@
 """A child within several budgets at once, with the gap to the best possible score.
 
-One weighted sum of all costs is a relaxation: a child within every budget also has
-``sum_k w_k cost_k / budget_k <= 1`` for weights that sum to 1, so the best child under that one constraint scores at
-least as high as any that keeps all budgets. It is found exactly (`derive.derive`); where it breaks a budget, that
-budget's weight grows, and where no weights help the common limit shrinks. The gap is what the lowest of the bounds
-leaves above the child that was found; 0 means that it is the best one.
+One weighted sum of all costs is a relaxation: a child within every budget also has ``sum_k w_k cost_k / budget_k <= 1``
+for weights that sum to 1. So the best child under that one constraint has at least the score of any child within all
+budgets. It is found exactly (`derive.derive`). If it exceeds a budget, the weight of that budget grows; if no weights
+help, the common limit shrinks. The gap is the difference between the lowest of the bounds and the score of the child
+that was found; 0 means that this child is the best one.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ def derive_within_all(
     probabilities: Sequence[np.ndarray],
     peaks: Sequence[PeakLimit] = (),
 ) -> Derived:
-    """The best child found whose every cost is within its budget; none scores more than its score and gap together.
+    """The best child found whose costs are all within their budgets.
+
+    No child within the budgets has a higher score than the sum of its score and its gap.
 
     Args:
         costs: the costs of every child of one space.
         budgets: one for each cost, in its unit.
         probabilities: ``softmax(logits)`` of each decision.
-        peaks: what no block of the child may exceed.
+        peaks: limits that no block of the child may exceed.
 
     Raises:
-        DmaskError: when no child within all budgets was found.
+        DmaskError: if no child within all budgets was found.
     """
     space, limits = costs[0].space, np.asarray(budgets, float)
     scores = log_scores(probabilities)
@@ -62,8 +64,8 @@ def derive_within_all(
             weights = weights * np.exp(4.0 / (1 + round_) ** 0.5 * (shares - 1))
             weights = weights / weights.sum()
         if best is not None and limit < LIMITS[0]:
-            break  # smaller limits only cost score
+            break  # smaller limits would only lower the score
     if best is None:
         wanted = ", ".join(f"{c.name} <= {b:g} {c.unit}" for c, b in zip(costs, budgets, strict=True))
-        raise DmaskError(f"found no child of '{space.name}' with {wanted}", "loosen one of the budgets")
+        raise DmaskError(f"found no child of '{space.name}' with {wanted}", "raise one of the budgets")
     return Derived(best, best_score, max(0.0, float(bound - best_score)), lower_bound_relaxed=True)

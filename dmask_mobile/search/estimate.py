@@ -1,4 +1,4 @@
-"""How long a search would take: two steps of each kind are made."""
+"""Estimates the duration of a search from two steps of each kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dmask_mobile.training.estimate import estimate_of, timed
 
 
 def estimate_searching(searcher: Searcher) -> Estimate:
-    """Two weight steps and two gate steps, and what they say of the whole search."""
+    """The duration and memory of the whole search, extrapolated from two weight steps and two gate steps."""
     agreement = Agreement(searcher.machine, lambda: None)
     searcher.called.train()
     steps = [

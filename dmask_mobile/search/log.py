@@ -1,4 +1,4 @@
-"""What a search writes about itself: ``metrics.jsonl`` (one line an epoch) and the same for TensorBoard."""
+"""The log of a search: ``metrics.jsonl`` (one line an epoch), and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dmask_mobile.records.base import write_atomically
 
 
 class SearchLog:
-    """The log of one search in ``folder``; use it in a ``with``.
+    """The log of one search in ``folder``; use it in a ``with`` statement.
 
     Args:
-        folder: gets ``metrics.jsonl`` and ``tensorboard/``.
-        history: the epochs before this start. Their last one is written again: the search may have been killed
-            between its checkpoint and its log. TensorBoard forgets what was written from there on.
+        folder: receives ``metrics.jsonl`` and ``tensorboard/``.
+        history: the epochs before this start. The last of them is written again, because the search may have been
+            killed between its checkpoint and its log. TensorBoard discards what was written from that epoch on.
     """
 
     def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
@@ -32,7 +32,7 @@ class SearchLog:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        # Not SummaryWriter: it writes in a thread, which prints a traceback of its own when the disk is full.
+        # Not SummaryWriter: it writes in a thread, which prints its own traceback when the disk is full.
         folder = self.folder / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
@@ -52,11 +52,11 @@ class SearchLog:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # what could not be written has been reported when it was
+        with contextlib.suppress(OSError):  # an error was already reported when the write failed
             self._file.close()
 
     def write(self, history: list[dict[str, Any]]) -> None:
-        """Writes the whole history to ``metrics.jsonl`` and its last epoch to TensorBoard."""
+        """Writes the whole history to ``metrics.jsonl`` and the last epoch to TensorBoard."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -73,7 +73,7 @@ class SearchLog:
 
 
 def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a nested line as ``group/name``; lists are numbered."""
+    """Every number of a nested line with a name such as ``group/name``; items of lists are numbered."""
     for name, value in line.items():
         tag = f"{prefix}/{name}" if prefix else name
         if isinstance(value, dict):

@@ -1,7 +1,8 @@
-"""What each option adds to a child's cross-entropy: a linear model of the losses of children that were drawn.
+"""A linear model of what each option adds to a child's cross-entropy, fitted to the losses of drawn children.
 
-It is to the loss what a cost tensor is to a cost: contracted with gates it gives the expectation, differentiable.
-Losses are compared only with those of other children on the same images, so that easy and hard images do not count.
+It plays the same role for the loss as a cost tensor for a cost: contracted with the gates it gives the expected loss,
+which is differentiable. Losses are compared only between children that saw the same images, so that easy and hard
+images make no difference.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 
-RIDGE = 3.0  # the weight of the squared effects: as three more losses that show no effect
+RIDGE = 3.0  # the weight of the squared effects: equal to three more losses that show no effect
 
 
 class Evaluation(NamedTuple):
@@ -28,10 +29,10 @@ class Evaluation(NamedTuple):
 
 
 class LossModel:
-    """The effect of each option, by ridge regression (Hoerl and Kennard, 1970) within groups.
+    """The effect of each option on the loss, by ridge regression (Hoerl and Kennard, 1970) within groups.
 
-    Options inside a skipped block have no effect. ``spread``: the standard deviation of the losses that the model
-    predicts for the evaluated children.
+    Options inside a skipped block have no effect. ``spread``: the standard deviation of the predicted losses of the
+    evaluated children.
 
     Args:
         space: the space of the children.
@@ -51,11 +52,11 @@ class LossModel:
         self.spread = float((features_MF @ effects_F).std())
 
     def of(self, choice: Choice) -> float:
-        """The predicted loss of one child, less a constant that is the same for all."""
+        """The predicted loss of one child, minus a constant that is the same for all children."""
         return float(self._features(choice) @ np.concatenate(self.effects))
 
     def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
-        """The same, expected under independent gates: a differentiable scalar (float64)."""
+        """The expectation of that loss under independent gates: a differentiable scalar (float64)."""
         total = torch.zeros((), dtype=torch.float64)
         for decision, (gate, effects) in enumerate(zip(probabilities, self.effects, strict=True)):
             effect = gate.double() @ torch.from_numpy(effects)
@@ -64,7 +65,7 @@ class LossModel:
         return total
 
     def _features(self, choice: Choice) -> np.ndarray:
-        """One 1 for each active option."""
+        """A vector with a 1 for each active option."""
         parts = [np.zeros(size) for size in self._sizes]
         for decision, part in enumerate(parts):
             skip = self._skips.get(decision)
@@ -74,7 +75,7 @@ class LossModel:
 
 
 def _within(groups: Sequence[int], values_MF: np.ndarray) -> np.ndarray:
-    """Values less the mean of their group."""
+    """The values minus the mean of their group."""
     _, group_M = np.unique(groups, return_inverse=True)
     sums_GF = np.zeros((group_M.max() + 1, values_MF.shape[1]))
     np.add.at(sums_GF, group_M, values_MF)

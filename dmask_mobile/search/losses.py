@@ -1,18 +1,18 @@
-"""What the gates minimize: cross-entropy and costs in one of three forms.
+"""The losses of the gates: cross-entropy combined with costs in one of three forms.
 
 ``budget`` (default, ours): ``CE + sum_b lambda_b log(E_b / budget_b) + mu (mean normalized entropy)``, E the exact
 expected cost under the noise-free gates. ``lambda_b`` is a proportional-integral controller on the log ratio: it
 grows while the search is over budget, turns negative while it is under, and stands still when the expected cost *is*
-the budget. Of several budgets the one that is nearest to its limit, or furthest over it, is held like that, and the
-others only from above: their ``lambda_b`` does not fall below 0. ``mu`` leads the entropy down its schedule in the
-same way, so that the gates are decided when the budget is met.
+the budget. With several budgets, only the one that is nearest to its limit, or furthest over it, is controlled from
+both sides; for the others ``lambda_b`` does not fall below 0. ``mu`` is a controller of the same kind that makes the
+entropy follow its schedule, so that the gates are decided when the budget is met.
 
-``fbnet``: ``CE * a * log(1 + cost / budget)^b``, after ``CE * a * log(cost)^b`` (Wu et al., CVPR 2019, equation 2; a =
-0.2, b = 0.6 in an open re-implementation). The published form depends on the unit of the cost: its logarithm is 0 or
-negative for costs below 1 (0.07 ms), and for costs far above 1 the gates hardly feel it. Here the cost is counted in
-budgets, plus 1, so that the loss is the same in every unit and its gradient never vanishes.
-``linear``: ``CE + lambda * cost / budget``, lambda fixed; the same in every unit. Neither aims at a budget: TuNAS'
-authors report about seven searches to hit a latency with them.
+``fbnet``: ``CE * a * log(1 + cost / budget)^b``, based on ``CE * a * log(cost)^b`` (Wu et al., CVPR 2019, equation 2; a
+= 0.2, b = 0.6 in an open re-implementation). The published form depends on the unit of the cost: its logarithm is 0 or
+negative for costs below 1 (0.07 ms), and for costs far above 1 its gradient is nearly 0. Here the cost is divided by
+the budget and 1 is added, so that the loss is the same in every unit and its gradient never vanishes.
+``linear``: ``CE + lambda * cost / budget`` with a fixed lambda; the same in every unit. The last two do not aim at a
+budget: the authors of TuNAS report that about seven searches were needed to hit a latency with them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GateLoss(Protocol):
     budgets: Sequence[float]
 
     def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
-        """The loss (a scalar) at these logits; may adapt itself by one step."""
+        """The loss (a scalar) at these logits; may move its controllers by one step."""
         ...
 
     def state(self) -> dict[str, object]:
@@ -56,7 +56,7 @@ class GateLoss(Protocol):
 
 
 class ControlSettings(Record):
-    """Gains of the controllers; gates are led to a decision while every cost is this close to its budget."""
+    """Gains of the controllers, and how close every cost must be to its budget while the entropy is lowered."""
 
     budget_gain: PositiveFloat = 50.0
     budget_rate: PositiveFloat = 2.0
@@ -66,7 +66,7 @@ class ControlSettings(Record):
 
 
 class BudgetLoss:
-    """Costs held to budgets, and gates led to a decision.
+    """The loss that keeps costs at their budgets and leads the gates to a decision.
 
     Args:
         costs: the expected costs.
@@ -93,7 +93,7 @@ class BudgetLoss:
         penalty = torch.zeros((), dtype=torch.float64)
         for index, (log_ratio, error) in enumerate(zip(log_ratios, errors, strict=True)):
             least = -math.inf if index == tightest else 0.0
-            # A budget that is still far off must not wind the integral up: the way back would take as long.
+            # While a cost is far from its budget, the integral must not grow: it would take as long to come back.
             close = self.settings.decide_within
             step = self.settings.budget_rate * min(close, max(-close, error))
             self.multipliers[index] = max(least, self.multipliers[index] + step)
@@ -101,7 +101,7 @@ class BudgetLoss:
             penalty = penalty + pull * log_ratio
         entropy = logits.normalized_entropies().mean()
         excess = float(entropy.detach()) - target_entropy
-        # The budget goes first: gates that decide while it is missed are hard to move afterwards.
+        # The budget comes first: gates that are decided while it is missed are hard to change afterwards.
         near = max(0.0, 1 - abs(errors[tightest]) / self.settings.decide_within)
         self.entropy_multiplier = max(0.0, self.entropy_multiplier + near * self.settings.entropy_rate * excess)
         weight = max(0.0, self.entropy_multiplier + self.settings.entropy_gain * excess)
@@ -130,7 +130,7 @@ class FixedSettings(Record):
 
 
 class FbnetLoss:
-    """``CE * a * log(1 + cost / budget)^b``, the product over all costs of their factors; see above."""
+    """``CE * a * log(1 + cost / budget)^b``; with several costs, the product of their factors (see above)."""
 
     def __init__(self, costs: Sequence[ExpectedCost], budgets: Sequence[float], settings: FixedSettings) -> None:
         self.costs = costs
@@ -138,7 +138,7 @@ class FbnetLoss:
         self.settings = settings
 
     def __call__(self, cross_entropy: Tensor, logits: GateLogits, target_entropy: float) -> Tensor:
-        """The loss at these logits. A cost of 0 has no slope to follow (``b < 1``: it would be infinite)."""
+        """The loss at these logits. A cost of 0 gets no gradient (for ``b < 1`` it would be infinite)."""
         probabilities = logits.probabilities()
         loss = cross_entropy
         for cost, budget in zip(self.costs, self.budgets, strict=True):

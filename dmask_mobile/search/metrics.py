@@ -1,4 +1,4 @@
-"""What a search tells about its gates: one line of ``metrics.jsonl`` for each epoch, progress, warnings."""
+"""What a search reports about its gates: a line of ``metrics.jsonl`` for each epoch, progress, and warnings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SearchMetrics:
     """Measures the gates of one search.
 
     Args:
-        budgets: what the search is held to.
-        costs: the cost of each budget as the gates see it.
+        budgets: the budgets of the search.
+        costs: for each budget, the expected cost that the gates learn from.
     """
 
     def __init__(self, budgets: Sequence[Budget], costs: Sequence[ExpectedCost]) -> None:
@@ -29,12 +29,12 @@ class SearchMetrics:
 
     @torch.no_grad()
     def expected(self, logits: GateLogits) -> tuple[float, ...]:
-        """The expected cost for each budget, in its unit."""
+        """The expected cost for each budget, in the unit of the cost."""
         probabilities = logits.probabilities()
         return tuple(float(cost.expected(probabilities)) for cost in self.costs)
 
     def line(self, state: SearchState, others: dict[str, Any]) -> dict[str, Any]:
-        """One line of ``metrics.jsonl``: the epoch that has just been trained, with ``others``."""
+        """One line of ``metrics.jsonl``: the numbers of the epoch that has just ended, and ``others``."""
         with torch.no_grad():
             probabilities, entropies = state.logits.probabilities(), state.logits.normalized_entropies()
         decisions = state.supernet.space.decisions
@@ -53,7 +53,7 @@ class SearchMetrics:
         }
 
     def note(self, state: SearchState) -> str:
-        """The same in a few words, for progress."""
+        """A short form of the same, for progress messages."""
         expected = self.expected(state.logits)
         ratios = [value / budget.limit for value, budget in zip(expected, self.budgets, strict=True)]
         warning = "".join(f"; warning: {text}" for text in warnings_about(state))
@@ -69,19 +69,19 @@ def mean_entropy(logits: GateLogits) -> float:
 
 @torch.no_grad()
 def warnings_about(state: SearchState) -> tuple[str, ...]:
-    """What has gone wrong with the gates without stopping the search."""
+    """Problems with the gates that do not stop the search."""
     decisions = state.supernet.space.decisions
     skips = [p[1] for d, p in zip(decisions, state.logits.probabilities(), strict=True) if d.kind == "skip"]
     if skips and min(skips) >= COLLAPSED:
         return (
-            f"all {len(skips)} blocks that may be skipped are skipped: unless the budget is that tight, lengthen the"
-            " warm-up (--warmup) or lower --gate-learning-rate, and begin anew with --restart",
+            f"all {len(skips)} blocks that may be skipped are skipped. Unless the budget is that tight, lengthen the"
+            " warm-up (--warmup) or lower --gate-learning-rate, and start again with --restart",
         )
     return ()
 
 
 def _means(steps: Sequence[StepRecord]) -> dict[str, float]:
-    """Mean loss and accuracy; nothing for no steps."""
+    """Mean loss and accuracy; empty if there are no steps."""
     if not steps:
         return {}
     loss, accuracy = (sum(values) / len(steps) for values in zip(*steps, strict=True))

@@ -1,9 +1,9 @@
-"""Children whose costs are close to the budgets, with every option as likely as that allows.
+"""Draws children whose costs are close to the budgets, with options as equally likely as this allows.
 
-Shared weights serve those children best that they are trained as. If children of any cost were trained, most steps
-would go to children that the budgets exclude. If the children were trained that the gates prefer, the shared weights
-would adapt to them, and that would be taken for quality. So children near the budgets are trained, whatever the gates
-prefer.
+Shared weights work best for the children that were trained with them. If children of any cost were trained, most steps
+would be spent on children that the budgets exclude. If the children that the gates prefer were trained, the shared
+weights would adapt to them, and the gates would mistake this for better quality. So children near the budgets are
+trained, independently of what the gates prefer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dmask_mobile.search.budgets import Budget
 from dmask_mobile.supernet.gates import GateLogits
 
 LOWEST = 0.9  # of the budget
-ATTEMPTS = 200  # draws for one child; the nearest of them is taken where none is near enough
+ATTEMPTS = 200  # draws for one child; if none is near enough, the nearest is used
 CLOSE, MAX_STEPS, MAX_STEP = 0.005, 100, 2.0  # of Newton's method
 SHARPER, MAX_SHARPENINGS, FAR = 1.15, 60, 0.01  # of the gates
 
@@ -28,11 +28,11 @@ def centre_on_budgets(logits: GateLogits, costs: Sequence[ExpectedCost], limits:
     """Moves ``logits`` until the expected cost is the budget, by Newton's method along the gradient.
 
     Returns:
-        How far the logarithm of the expected cost is still from the budget's.
+        The remaining difference between the logarithms of the expected cost and of the budget.
 
-    Each step is the smallest one that solves the linearized equation ``log(E[cost] / limit) = 0``, so that gates which
-    hardly cost anything stay as they are. Of several costs the one that is nearest to its limit, or furthest over it,
-    is solved for.
+    Each step is the smallest one that solves the linearized equation ``log(E[cost] / limit) = 0``, so that gates with
+    little influence on the cost hardly change. With several costs, the equation is that of the cost nearest to its
+    limit, or furthest over it.
     """
     error = math.inf
     for _ in range(MAX_STEPS):
@@ -54,9 +54,9 @@ def centre_on_budgets(logits: GateLogits, costs: Sequence[ExpectedCost], limits:
 
 
 def decide(logits: GateLogits, costs: Sequence[ExpectedCost], limits: Sequence[float], entropy: float) -> None:
-    """Sharpens ``logits`` in small steps until their mean normalized entropy is ``entropy``, on the budgets all along.
+    """Sharpens ``logits`` in small steps until their mean normalized entropy is ``entropy``, and keeps the budgets.
 
-    Every step keeps the order of options; one that leads away from the budgets is taken back, and ends it.
+    Every step keeps the order of options. A step that leads away from the budgets is undone, and is the last one.
     """
     for _ in range(MAX_SHARPENINGS):
         if float(logits.normalized_entropies().mean().detach()) <= entropy:
@@ -75,7 +75,7 @@ def draw_near(
 ) -> Choice:
     """A child drawn from ``logits`` whose tightest cost is between ``lowest`` and 1 times its budget.
 
-    Where none of many draws is, the nearest of them.
+    If none of many draws is, the nearest of them.
     """
     nearest, distance = None, math.inf
     for _ in range(ATTEMPTS):
@@ -91,5 +91,5 @@ def draw_near(
 
 
 def tightest_share(budgets: Sequence[Budget], choice: Choice) -> float:
-    """The cost of a child as a share of its budget; of several budgets the largest."""
+    """The cost of a child as a share of the budget; with several budgets, the largest share."""
     return max(budget.cost.cost(choice) / budget.limit for budget in budgets)

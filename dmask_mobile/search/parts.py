@@ -1,4 +1,4 @@
-"""`SearchParts`: what both ways of teaching gates need of a search."""
+"""`SearchParts`: the parts of a search that both methods of training gates need."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from dmask_mobile.training.machine import Machine
 
 
 class GateTraining(Protocol):
-    """How weights are drawn for and gates learn: `soft_gates` (the paper's) or `single_path` (the default).
+    """A method of training gates: `soft_gates` (that of the paper) or `single_path` (the default).
 
-    ``num_steps``: gate steps of an epoch.
+    ``num_steps``: the number of gate steps in an epoch.
     """
 
     num_steps: int
 
     def draw(self) -> Gates | Choice:
-        """What the next weight step trains, on its device."""
+        """The gates or the child that the next weight step trains, on its device."""
         ...
 
     def steps(self) -> Iterator[Agreed]:
-        """The gate steps that are left of the epoch under way, as they are made."""
+        """Runs the remaining gate steps of the current epoch and yields the result of each."""
         ...
 
     def finish_epoch(self) -> None:
-        """What is to be done once all gate steps of an epoch are made."""
+        """Is called after all gate steps of an epoch."""
         ...
 
     def metrics(self) -> dict[str, Any]:
-        """What a line of ``metrics.jsonl`` says of this way alone."""
+        """The part of a line of ``metrics.jsonl`` that is specific to this method."""
         ...
 
 
 @dataclass
 class SearchParts:
-    """The supernet, its state, the images that gates learn from, and what steps have in common."""
+    """The supernet, its state, the images that gates learn from, and what all steps have in common."""
 
     supernet: MaskedSupernet
     state: SearchState
@@ -67,29 +67,29 @@ class SearchParts:
 
     @property
     def num_weight_steps(self) -> int:
-        """Weight steps of an epoch."""
+        """The number of weight steps in an epoch."""
         return num_batches(self.for_weights, self.settings.batch_size)
 
     @property
     def num_gate_epochs(self) -> int:
-        """The epochs in which gates learn."""
+        """The number of epochs in which gates learn."""
         return self.settings.epochs - self.settings.warmup_epochs
 
     @property
     def gate_epoch(self) -> int:
-        """Epochs that the gates have learned in; negative during the warm-up."""
+        """The number of epochs in which the gates have learned so far; negative during the warm-up."""
         return self.state.epoch - self.settings.warmup_epochs
 
     def target_entropy(self, fraction: float) -> float:
-        """What the gates' entropy is led to after this fraction of the epoch's gate steps."""
+        """The target of the gates' entropy after this fraction of the epoch's gate steps."""
         return self.settings.schedule.entropy((self.gate_epoch + fraction) / self.num_gate_epochs)
 
     def seed(self, part: int) -> int:
-        """Of the images' order in this epoch: part 0 for weights, 1 and more for gates."""
+        """The seed of the order of images in this epoch; part 0 is for weights, parts from 1 on are for gates."""
         return (self.settings.seed * 10_007 + self.state.epoch) * 101 + part
 
     def batches(self, images: ImageSet, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
-        """This process's part of each batch of an epoch from number ``start`` on."""
+        """This process's part of each batch of an epoch, beginning with batch number ``start``."""
         return batches(images, self.data, batch_size, seed, start, reading=self.reading)
 
     def moved(self, gates: Gates) -> Gates:
@@ -97,21 +97,21 @@ class SearchParts:
         return self.machine.moved(gates)
 
     def gate_batches(self, batch_size: int, start: int) -> Iterator[Batch]:
-        """The gates' images of this epoch from batch number ``start`` on, pass after pass without end."""
+        """Endless batches of the gates' images in this epoch, beginning with batch number ``start``."""
         first, position = divmod(start, num_batches(self.for_gates, batch_size))
         for number in itertools.count(first):
             yield from self.batches(self.for_gates, batch_size, self.seed(1 + number), position)
             position = 0
 
     def judge(self, gates: Gates | Choice, batch: Batch) -> tuple[Tensor, Agreed]:
-        """This process's part of a gate step's cross-entropy, on the CPU, and what all processes know of the step."""
+        """This process's part of a gate step's cross-entropy, on the CPU, and the step's result over all processes."""
         with self.machine.autocast():
             scores = self.supernet(batch.images, gates).float()
         cross_entropy = F.cross_entropy(scores, batch.labels, reduction="sum").cpu() * batch.weight
         return cross_entropy, self.agree(scores, batch, cross_entropy, "gates", len(self.state.gate_steps))
 
     def agree(self, scores: Tensor, batch: Batch, loss: Tensor, part: str, step: int) -> Agreed:
-        """What all processes know of a step, once its loss is sane."""
+        """The result of a step over all processes, after a check of its loss."""
         correct = (scores.detach().argmax(1) == batch.labels).sum()
         agreed = self.agreement(float(loss.detach()), float(correct), len(batch.labels))
         check_loss(agreed.loss, self.data.classes, f"search ({part})", self.state.epoch, step)
@@ -122,10 +122,10 @@ def check_gradient(gradient: Tensor, epoch: int, step: int) -> None:
     """Checks that the gates' gradient is finite.
 
     Raises:
-        DmaskError: when it is not.
+        DmaskError: if it is not.
     """
     if not bool(gradient.isfinite().all()):
         raise DmaskError(
             f"search (gates): a gradient is not finite at epoch {epoch}, step {step}; the last good epoch is kept",
-            "raise --last-temperature or lower --gate-learning-rate, and begin anew with --restart",
+            "raise --last-temperature or lower --gate-learning-rate, and start again with --restart",
         )

@@ -24,12 +24,12 @@ from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.evaluation import evaluate
 
-FLATTER, MAX_DRAWS_A_CHILD = 0.7, 40  # of gates whose draws repeat
+FLATTER, MAX_DRAWS_A_CHILD = 0.7, 40  # for gates whose draws repeat
 RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
 
 
 class Candidate(NamedTuple):
-    """A child within the budgets, its score by the gates, its cross-entropy and accuracy as a part of the supernet."""
+    """A child within the budgets, its score by the gates, and its cross-entropy and accuracy with supernet weights."""
 
     choice: Choice
     score: float
@@ -38,9 +38,10 @@ class Candidate(NamedTuple):
 
 
 def draw_within(budgets: Sequence[Budget], logits: GateLogits, count: int, generator: torch.Generator) -> list[Choice]:
-    """At most ``count`` different children within the budgets: the best one by the gates first, then draws from them.
+    """At most ``count`` different children within the budgets: first the best one by the gates, then random draws.
 
-    The gates become flatter while draws repeat or miss: decided gates would give the same child again and again.
+    The gates are flattened while draws repeat or exceed a budget, because decided gates would give the same child
+    again.
     """
     space = budgets[0].cost.space
     best = derive_within(budgets, [gate.detach().double().numpy() for gate in logits.probabilities()]).choice
@@ -69,9 +70,10 @@ def rank(
     data: ImageData,
     progress: Progress = silent,
 ) -> list[Candidate]:
-    """The children by rising cross-entropy on ``images``, each with its slice of the supernet, at its own resolution.
+    """The children in order of rising cross-entropy on ``images``, each with its slice of the supernet's weights.
 
-    Batch norms take the statistics of each batch, as in training: those of the supernet are of mixtures of children.
+    Each child runs at its own resolution. Batch norms use the statistics of each batch, as in training, because the
+    running statistics of the supernet belong to mixtures of children.
     """
     scores = log_scores(probabilities)
     candidates = []
@@ -86,7 +88,7 @@ def rank(
 def _loss_and_accuracy(
     supernet: MaskedSupernet, choice: Choice, images: ImageSet, data: ImageData
 ) -> tuple[float, float]:
-    """Means over ``images`` of a child's slice, whose batch norms see one batch at a time."""
+    """Mean loss and accuracy of a child's slice on ``images``; batch norms use the statistics of each batch."""
     child = extract_subnet(supernet, choice).train()
     device = next(supernet.parameters()).device
     child.to(device=device)
@@ -104,7 +106,7 @@ def _loss_and_accuracy(
 def recalibrated_accuracy(
     supernet: MaskedSupernet, choice: Choice, images: tuple[ImageSet, ImageSet], data: ImageData, seed: int = 0
 ) -> float:
-    """Top-1 accuracy of a child's slice on ``images[1]`` after its batch norms have seen ``images[0]``."""
+    """Top-1 accuracy of a child's slice on ``images[1]``, after its batch norms were recalibrated on ``images[0]``."""
     seen = data.at(supernet.space.decisions[0].width(choice[0]))
     return evaluate(recalibrated_subnet(supernet, choice, images[0], seen, seed), images[1], seen)
 
@@ -112,14 +114,16 @@ def recalibrated_accuracy(
 def recalibrated_subnet(
     supernet: MaskedSupernet, choice: Choice, images: ImageSet, data: ImageData, seed: int = 0
 ) -> ChildNetwork:
-    """A child's slice whose batch norms have seen training images: those of the supernet are of mixtures of children.
+    """A child's slice with batch norms recalibrated on training images.
+
+    The running statistics of the supernet belong to mixtures of children, so they do not fit a single child.
 
     Args:
         supernet: the shared weights; the child is on the same device.
         choice: the child.
-        images: what the batch norms see.
+        images: the images for the statistics of the batch norms.
         data: how networks see images.
-        seed: of the images' order.
+        seed: the seed of the order of images.
     """
     child = extract_subnet(supernet, choice)
     device = next(supernet.parameters()).device

@@ -1,4 +1,4 @@
-"""From decided gates to the child, with how it was chosen."""
+"""Derives the child from the decided gates, and records how it was chosen."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ SAMPLES = 24
 def choose_child(
     searcher: Searcher, found: SearchResult, samples: int = SAMPLES, progress: Progress = silent
 ) -> SearchResultRecord:
-    """The child that the search ends with, and everything that led to it.
+    """The child that the search selects, and how it was chosen.
 
     Args:
-        searcher: the search, for its budgets and images.
-        found: what it found.
-        samples: so many children are drawn within the budgets, the best one by the gates among them, and the one with
-            the lowest loss as a part of the supernet on the gates' images is taken; 1 takes the best one by the gates.
-        progress: told after each child that was ranked.
+        searcher: the search; its budgets and images are used.
+        found: the result of the search.
+        samples: the number of children that are drawn within the budgets, including the best one by the gates. The
+            child with the lowest loss on the gates' images, with its weights from the supernet, is selected. With 1,
+            the best one by the gates is selected.
+        progress: is called after each ranked child.
 
     Raises:
-        DmaskError: when no child within the budgets was found.
+        DmaskError: if no child within the budgets was found.
     """
     space, budgets = found.supernet.space, searcher.budgets
     probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]

@@ -41,9 +41,9 @@ LOWEST_RATE = 0.01  # of the first learning rate
 
 
 class SearchResult(NamedTuple):
-    """What a search leaves: shared weights, decided logits, expected costs, mean normalized entropy.
+    """The result of a search: shared weights, decided logits, expected costs and mean normalized entropy.
 
-    ``warnings`` say what went wrong without stopping the search.
+    ``warnings`` describe problems that did not stop the search.
     """
 
     supernet: MaskedSupernet
@@ -56,13 +56,13 @@ class SearchResult(NamedTuple):
 class Searcher:
     """One search over ``space`` on ``data`` under ``budgets``, on the device and the processes of ``machine``.
 
-    ``run`` goes on from ``checkpoint`` where that exists and writes it after every epoch, every ten minutes, and on
+    ``run`` resumes from ``checkpoint`` if that exists, and writes it after every epoch, every ten minutes, and on
     SIGTERM or Ctrl-C. All processes draw the same gates from one generator on the CPU, and each computes its part of
-    every batch. The supernet's weights learn through accelerate; the gates' gradients are averaged by themselves, as
-    ``torch.autograd.grad`` does not work through its wrapper.
+    every batch. accelerate averages the gradients of the supernet's weights. The gradients of the gates are averaged
+    separately, because ``torch.autograd.grad`` does not work through accelerate's wrapper.
 
     Raises:
-        DmaskError: for a budget out of reach, before anything is trained.
+        DmaskError: for a budget that cannot be reached, before anything is trained.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Searcher:
         self.machine = machine or Machine()
         if self.machine.compiled and settings.method == "single_path":
             raise DmaskError(
-                "torch.compile needs the same network in every step, and the method 'single_path' trains another child"
-                " in each",
+                "torch.compile needs the same network in every step, but the method 'single_path' trains a different"
+                " child in each",
                 "search without --compile, or with --method dmasking",
             )
         self.reading = Reading(self.machine.share, 1, self.machine.device)
@@ -119,13 +119,13 @@ class Searcher:
         """Searches to the end; ``metrics.jsonl`` and ``tensorboard/`` lie beside the checkpoint.
 
         Args:
-            checkpoint: goes on from it where it exists.
-            progress: told after each step and each epoch.
-            previous: goes on from the checkpoint before the last.
+            checkpoint: the search resumes from this file if it exists.
+            progress: is called after each step and each epoch.
+            previous: resume from the checkpoint before the last.
 
         Raises:
-            DmaskError: for a loss that is not finite or explodes, and for a checkpoint of other settings.
-            StoppedError: after SIGTERM or Ctrl-C, with the step under way finished and kept.
+            DmaskError: for a loss that is not finite or explodes, or a checkpoint of other settings.
+            StoppedError: after SIGTERM or Ctrl-C; the current step is finished and saved first.
         """
         state, epochs, machine = self.state, self.settings.epochs, self.machine
         identity = checkpoints.identity_of(self.supernet.space, self.data, self.budgets, self.settings)
@@ -167,12 +167,12 @@ class Searcher:
         return SearchResult(self.supernet, self.logits, expected, entropy, warnings_about(state))
 
     def num_steps(self) -> tuple[int, int]:
-        """Weight steps and gate steps of the whole search."""
+        """The numbers of weight steps and gate steps in the whole search."""
         _, weight_steps, gate_steps = self._last_position
         return self.settings.epochs * weight_steps, self.parts.num_gate_epochs * gate_steps
 
     def _tell_steps(self, progress: Progress) -> None:
-        """Tells how far the epoch under way has come."""
+        """Reports the progress within the current epoch."""
         last, state = self._last_position, self.state
         steps = last.weight_steps + (last.gate_steps if self.parts.gate_epoch >= 0 else 0)
         done = len(state.weight_steps) + len(state.gate_steps)
@@ -181,11 +181,11 @@ class Searcher:
 
     @property
     def _last_position(self) -> Position:
-        """The number of epochs, and of the steps in each."""
+        """The number of epochs, and the number of steps in each."""
         return Position(self.settings.epochs, self.parts.num_weight_steps, self.gate_training.num_steps)
 
     def _train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
-        """The steps that are left of the epoch under way, as they are made."""
+        """Runs the remaining steps of the current epoch and yields the result of each."""
         self.called.train()
         yield from self.train_weights(agreement)
         if self.parts.gate_epoch >= 0:
@@ -201,7 +201,7 @@ class Searcher:
         state.epoch += 1
 
     def train_weights(self, agreement: Agreement) -> Iterator[Agreed]:
-        """The weight steps that are left of this epoch, as they are made."""
+        """Runs the remaining weight steps of this epoch and yields the result of each."""
         parts, state = self.parts, self.state
         parts.agreement = agreement
         for batch in parts.batches(self.for_weights, self.settings.batch_size, parts.seed(0), len(state.weight_steps)):
@@ -216,7 +216,7 @@ class Searcher:
             yield agreed
 
     def _set_rate(self) -> None:
-        """Sets the weights' learning rate of the next step: it rises for a twentieth of the search, and falls."""
+        """Sets the learning rate of the next weight step: it rises for a twentieth of the search, then falls."""
         steps = self._last_position.weight_steps
         done = (self.state.epoch + len(self.state.weight_steps) / steps) / self.settings.epochs
         rate = min(1.0, (done * steps * self.settings.epochs + 1) / (RISING * steps * self.settings.epochs))
@@ -225,7 +225,7 @@ class Searcher:
             group["lr"] = self.settings.weight_learning_rate * rate
 
     def train_gates(self, agreement: Agreement) -> Iterator[Agreed]:
-        """The gate steps that are left of this epoch, as they are made."""
+        """Runs the remaining gate steps of this epoch and yields the result of each."""
         self.parts.agreement = agreement
         for agreed in self.gate_training.steps():
             self.state.gate_steps.append(StepRecord(agreed.loss, agreed.accuracy))
@@ -237,21 +237,21 @@ def _check_split(for_weights: ImageSet, for_gates: ImageSet, share: float) -> No
     counts = len(for_weights), len(for_gates)
     if not all(counts):
         raise DmaskError(
-            f"a search needs images for its weights and for its gates; of {sum(counts)} training images a share of"
-            f" {share:g} for the gates leaves {counts[0]} and {counts[1]}",
+            f"a search needs images for its weights and for its gates; with {sum(counts)} training images and a share"
+            f" of {share:g} for the gates there would be {counts[0]} and {counts[1]}",
             "give more training images",
         )
 
 
 def _as_gates_see_it(cost: SpaceCost, settings: SearchSettings) -> ExpectedCost:
-    """The exact expectation, or by the paper's effective shapes where those are defined and wanted."""
+    """The exact expected cost, or that of the paper's effective shapes if it is defined and requested."""
     if settings.expectation == "effective_shapes" and (cost.name == "macs" or cost.name == "params"):
         return EffectiveShapes(cost.space, "macs" if cost.name == "macs" else "params")
     return cost
 
 
 def gate_loss(costs: Sequence[ExpectedCost], limits: Sequence[float], settings: SearchSettings) -> GateLoss:
-    """The loss that the settings name, on ``costs`` with their budgets."""
+    """The loss that the settings select, for ``costs`` and their budgets."""
     match settings.loss:
         case "budget":
             return BudgetLoss(costs, limits, settings.control)

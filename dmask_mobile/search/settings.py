@@ -1,4 +1,4 @@
-"""`SearchSettings`: everything that a search can be told besides space, data and budgets."""
+"""`SearchSettings`: all settings of a search besides space, data and budgets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dmask_mobile.training.train import Seed
 
 
 class SearchSettings(Record):
-    """Length and rates of a search; the schedules stretch with ``epochs``.
+    """Length and learning rates of a search; the schedules stretch with ``epochs``.
 
-    ``method``: ``single_path`` trains one child a step, near the budgets, and lets the gates learn from ``evaluations``
-    of children on ``evaluation_images`` images each (`search.single_path`); ``dmasking`` is FBNetV2's, with soft gates
-    in every step. Only ``dmasking`` offers the other losses and ``resolution_mode``: ``sampled`` runs one resolution a
-    step, ``exact`` all of them (FBNetV2, section 3.1); ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the
-    temperatures are its own, too. ``expectation``: how the gates see multiply-adds and
-    parameters, as the exact expected cost or by the paper's effective shapes (section 3.3); derivation is exact in any
-    case.
+    ``method``: ``single_path`` trains one child a step, with a cost near the budgets. Its gates learn from
+    ``evaluations`` evaluated children, each on ``evaluation_images`` images (`search.single_path`). ``dmasking`` is the
+    method of FBNetV2, with soft gates in every step. Only ``dmasking`` offers other losses than ``budget`` and a
+    ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` runs all of them (FBNetV2, section 3.1).
+    ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the temperatures also apply only to ``dmasking``.
+    ``expectation``: how multiply-adds and parameters enter the loss of the gates: as the exact expected cost, or by the
+    paper's effective shapes (section 3.3). Derivation is exact in both cases.
     """
 
     method: SearchMethod = "single_path"
@@ -36,7 +36,7 @@ class SearchSettings(Record):
     weight_decay: float = Field(default=4e-5, ge=0)
     gate_learning_rate: PositiveFloat = 0.05
     min_gate_steps: PositiveInt = Field(
-        default=400, le=10_000_000, description="at least so many gate steps in the whole search"
+        default=400, le=10_000_000, description="the minimum number of gate steps in the whole search"
     )
     evaluations: int = Field(default=300, ge=1, le=1_000_000, description="children whose loss the gates learn from")
     evaluation_images: BatchSize = 256
@@ -50,14 +50,14 @@ class SearchSettings(Record):
 
     @property
     def warmup_epochs(self) -> int:
-        """The epochs before the gates learn."""
+        """The number of epochs before the gates learn."""
         return math.floor(self.warmup * self.epochs)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.method == "single_path" and (self.loss != "budget" or self.resolution_mode != "sampled"):
             raise ValueError(
-                f"the method 'single_path' has the loss 'budget' and one resolution a step, got the loss '{self.loss}'"
-                f" and the resolution mode '{self.resolution_mode}': choose --method dmasking for another one"
+                f"the method 'single_path' allows only the loss 'budget' and one resolution a step, got the loss"
+                f" '{self.loss}' and the resolution mode '{self.resolution_mode}': choose --method dmasking for these"
             )
         return self

@@ -1,12 +1,12 @@
-"""How gates learn on shared weights that were trained one child at a time.
+"""The gates learn on shared weights that were trained one child at a time.
 
 Each weight step trains one child near the budgets, drawn as if no gate had decided anything (`near_budget`; without
-budgets: Guo et al., "Single Path One-Shot NAS", ECCV 2020). So shared weights do not adapt to what the gates prefer,
-and a step costs what a step of a child costs. Towards the end children are drawn and evaluated on the gates' images,
-several on the same ones. A linear model of their losses (`loss_model`) says what each option is worth, and the gates
-become the Gibbs distribution of that model on the budgets: the more likely the better, sharpened until they are
-decided. Losses of single children take the place of the gradient through soft gates, which is that of a mixture that
-no child is.
+budgets: Guo et al., "Single Path One-Shot NAS", ECCV 2020). So the shared weights do not adapt to the preferences of
+the gates, and a step is as fast as a training step of one child. Towards the end, children are drawn and evaluated on
+the gates' images, several children on the same images. A linear model of their losses (`loss_model`) estimates the
+effect of each option. The gates become the Gibbs distribution of that model: better options are more likely, and the
+expected costs are at the budgets. The gates are then sharpened until they are decided. This replaces the gradient
+through soft gates, which describes a mixture of children and not any single child.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.training.checks import Agreed
 
-CHILDREN_A_GROUP = 8  # that see the same images
-NATS_A_SPREAD = 2.0  # how much more likely an option is that is worth one spread of the predicted losses
+CHILDREN_A_GROUP = 8  # children that see the same images
+NATS_A_SPREAD = 2.0  # the gain in log-probability of an option that lowers the loss by one spread
 LEAST_SPREAD = 1e-6  # of predicted losses
 
 
 class SinglePath:
-    """Draws children for weight steps, evaluates children, and lets the gates learn from that after each epoch."""
+    """Draws children for weight steps and evaluates children; the gates learn from the losses after each epoch."""
 
     def __init__(self, parts: SearchParts) -> None:
         self.parts = parts
         self.prior = GateLogits(parts.supernet.space)
         centre_on_budgets(self.prior, parts.loss.costs, parts.loss.budgets)
         parts.state.logits.load_state_dict(self.prior.state_dict())
-        trained = parts.settings.epochs * parts.num_weight_steps  # more children than that cannot be told apart
+        trained = parts.settings.epochs * parts.num_weight_steps  # more children than this cannot be distinguished
         self.num_steps = -(-min(parts.settings.evaluations, trained) // parts.num_gate_epochs)
 
     def draw(self) -> Choice:
@@ -45,9 +45,9 @@ class SinglePath:
         return draw_near(self.prior, self.parts.budgets, self.parts.state.noise)
 
     def steps(self) -> Iterator[Agreed]:
-        """Evaluates the children that are left of this epoch: half of them proposals, half from the prior.
+        """Evaluates the remaining children of this epoch: half are drawn from the proposal, half from the prior.
 
-        Batch norms see the statistics of the group's images, as in training, so that none needs to be recalibrated.
+        Batch norms use the statistics of the group's images, as in training, so no recalibration is needed.
         """
         parts = self.parts
         proposals = self._learned(parts.state.evaluations[: parts.gate_epoch * self.num_steps])
@@ -64,18 +64,18 @@ class SinglePath:
                 yield agreed
 
     def finish_epoch(self) -> None:
-        """The gates learn from all evaluations so far, anew: what they decided on fewer would be hard to undo."""
+        """Fits the gates to all evaluations so far, from the start: a decision based on fewer would be hard to undo."""
         parts = self.parts
         learned = self._learned(parts.state.evaluations)
         decide(learned, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
         parts.state.logits.load_state_dict(learned.state_dict())
 
     def metrics(self) -> dict[str, Any]:
-        """Nothing: there is no temperature, and the budgets are met without controllers."""
+        """Empty: there is no temperature, and the budgets are met without controllers."""
         return {}
 
     def _learned(self, evaluations: Sequence[Evaluation]) -> GateLogits:
-        """The prior, with options more likely that are worth more; on the budgets, and far from decided."""
+        """The prior with better options made more likely; its costs are at the budgets, and it is far from decided."""
         logits = GateLogits(self.parts.supernet.space)
         logits.load_state_dict(self.prior.state_dict())
         if evaluations:

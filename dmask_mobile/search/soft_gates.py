@@ -1,4 +1,4 @@
-"""How gates learn in FBNetV2's DMaskingNAS: by the gradient through soft masks (sections 3.1 and 3.3)."""
+"""The gates learn as in FBNetV2's DMaskingNAS: by the gradient through soft masks (sections 3.1 and 3.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dmask_mobile.training.checks import Agreed
 
 
 class SoftGates:
-    """Draws Gumbel-softmax gates for every step; in gate steps the loss goes through them to the logits."""
+    """Draws Gumbel-softmax gates for every step; in gate steps the gradient flows through them to the logits."""
 
     def __init__(self, parts: SearchParts) -> None:
         self.parts = parts
@@ -26,7 +26,7 @@ class SoftGates:
 
     @property
     def temperature(self) -> float:
-        """Of the Gumbel softmax in this epoch."""
+        """The temperature of the Gumbel softmax in this epoch."""
         epochs = self.parts.num_gate_epochs
         return self.parts.settings.schedule.temperature(max(0, self.parts.gate_epoch) / max(1, epochs - 1))
 
@@ -36,7 +36,7 @@ class SoftGates:
         return self.parts.moved(self._draw()[0])
 
     def steps(self) -> Iterator[Agreed]:
-        """The gate steps that are left of this epoch, as they are made."""
+        """Runs the remaining gate steps of this epoch and yields the result of each."""
         parts, state = self.parts, self.parts.state
         done = len(state.gate_steps)
         loaded = parts.gate_batches(parts.settings.batch_size, done)
@@ -53,14 +53,14 @@ class SoftGates:
             yield agreed
 
     def finish_epoch(self) -> None:
-        """Nothing is left to do: the gates have learned in every step."""
+        """Does nothing: the gates have learned in every step."""
 
     def metrics(self) -> dict[str, Any]:
-        """Temperature and controllers after the epoch."""
+        """The temperature and the state of the controllers after the epoch."""
         return {"temperature": self.temperature, "control": self.parts.loss.state()}
 
     def _draw(self) -> tuple[Gates, int | None]:
-        """Gates for one step, and the resolution that was drawn, if one was."""
+        """Gates for one step, and the index of the drawn resolution (None if none was drawn)."""
         state = self.parts.state
         gates = state.logits.sample(self.temperature, state.noise)
         return state.resolution.draw(gates, state.logits, state.noise) if self.sampled else (gates, None)

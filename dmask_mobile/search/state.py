@@ -1,4 +1,4 @@
-"""`SearchState`: everything in a search that changes from step to step, and what a checkpoint keeps of it."""
+"""`SearchState`: everything in a search that changes from step to step, and the part that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StepRecord(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Finished epochs, and the steps of the epoch under way."""
+    """The number of finished epochs, and the finished steps of the current epoch."""
 
     epochs: int
     weight_steps: int
@@ -70,8 +70,8 @@ KEYS = frozenset(
 class SearchState:
     """Weights, logits, their optimizers, the random state and the position of a search.
 
-    ``weight_steps`` and ``gate_steps`` are those of the epoch under way; ``history`` holds one entry for each finished
-    epoch (a line of ``metrics.jsonl``). ``evaluations``: of children that were drawn (method ``single_path``).
+    ``weight_steps`` and ``gate_steps`` are those of the current epoch. ``history`` contains one entry for each finished
+    epoch (a line of ``metrics.jsonl``). ``evaluations``: the losses of drawn children (method ``single_path``).
     """
 
     supernet: MaskedSupernet
@@ -89,7 +89,7 @@ class SearchState:
     evaluations: list[Evaluation] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: tensors, numbers, strings, lists and dicts. Every process must call it."""
+        """The content of a checkpoint: tensors, numbers, strings, lists and dicts. Every process must call this."""
         return {
             "epoch": self.epoch,
             "steps": [[list(step) for step in steps] for steps in (self.weight_steps, self.gate_steps)],
@@ -108,7 +108,7 @@ class SearchState:
 
     @property
     def position(self) -> Position:
-        """Where the search is."""
+        """The current position of the search."""
         return Position(self.epoch, len(self.weight_steps), len(self.gate_steps))
 
     def shared_content(self) -> bytes:
@@ -123,11 +123,11 @@ class SearchState:
         return content_digest(parts).encode()
 
     def restore(self, content: dict[str, Any], last: Position) -> None:
-        """Takes back what `to_dict` gave.
+        """Restores the state from the result of `to_dict`.
 
         Args:
-            content: what it gave, from a file of anybody's.
-            last: the number of epochs of the search, and of the steps in each.
+            content: that result, read from a file that may be untrusted.
+            last: the number of epochs of the search, and the number of steps in each.
 
         Raises:
             ValueError: for content that does not fit this search.
@@ -173,13 +173,13 @@ def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings
 
 
 def _steps(found: object, last: Position, ended: bool) -> tuple[list[StepRecord], list[StepRecord]]:
-    """The weight and gate steps of the epoch under way."""
+    """The weight steps and gate steps of the current epoch."""
     if not isinstance(found, list) or len(found) != 2:
         raise ValueError(f"steps must be two lists, got {shown(repr(found))}")
     parts = []
     for steps, most, what in zip(found, last[1:], ("weight steps", "gate steps"), strict=True):
         if not isinstance(steps, list) or len(steps) > (0 if ended else most):
-            raise ValueError(f"{what} must be a list of at most {0 if ended else most}")
+            raise ValueError(f"{what} must be a list of at most {0 if ended else most} items")
         if not all(isinstance(step, list) and len(step) == len(StepRecord._fields) for step in steps):
             raise ValueError(f"each of the {what} must be a loss and an accuracy")
         parts.append([StepRecord(*(finite_number(value, what) for value in step)) for step in steps])
@@ -189,7 +189,7 @@ def _steps(found: object, last: Position, ended: bool) -> tuple[list[StepRecord]
 
 
 def _evaluations(found: object, space: SearchSpace) -> list[Evaluation]:
-    """The losses of children that were drawn."""
+    """The losses of the drawn children."""
     if not isinstance(found, list):
         raise ValueError(f"evaluations must be a list, got {type(found).__name__}")
     sizes = [len(decision.options) for decision in space.decisions]
@@ -215,9 +215,9 @@ def _history(found: object, epoch: int) -> list[dict[str, Any]]:
         raise ValueError(f"history must have one entry for each of {epoch} epochs")
     for number, line in enumerate(found):
         if not isinstance(line, dict) or line.get("epoch") != number:
-            raise ValueError(f"history: entry {number} is not that of epoch {number}")
+            raise ValueError(f"history: entry {number} is not for epoch {number}")
     try:
         json.dumps(found)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"history holds more than numbers and text: {error}") from error
+        raise ValueError(f"history may contain only numbers and text: {error}") from error
     return found

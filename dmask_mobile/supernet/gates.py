@@ -17,9 +17,9 @@ Gates = tuple[Tensor, ...]
 
 
 class GateLogits(nn.Module):
-    """The architecture parameters: logits (D, K), all zero at first, unused places masked out.
+    """The architecture parameters: logits (D, K), all zero at first; unused entries are masked out.
 
-    One padded matrix makes all gates of a step one softmax.
+    With one padded matrix, one softmax computes all gates of a step.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -42,12 +42,12 @@ class GateLogits(nn.Module):
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> Choice:
-        """One child, each option as likely as its gate says."""
+        """A random child; the gates are the probabilities of its options."""
         probabilities_DK = F.softmax(self._masked(self.logits), dim=1).cpu()
         return Choice(indices=tuple(torch.multinomial(probabilities_DK, 1, generator=generator)[:, 0].tolist()))
 
     def normalized_entropies(self) -> Tensor:
-        """Entropy of each undecided gate's probabilities, as a share of the uniform one: 1 at first, 0 decided."""
+        """The entropy of each gate with several options, as a share of the uniform one: 1 at first, 0 if decided."""
         entropies = [
             -(gate * gate.clamp_min(1e-12).log()).sum() / torch.tensor(float(len(gate))).log()
             for gate in self.probabilities()
@@ -63,7 +63,7 @@ class GateLogits(nn.Module):
 
 
 def one_hot_gates(space: SearchSpace, choice: Choice, dtype: torch.dtype = torch.float32) -> Gates:
-    """Gates that decide for ``choice``."""
+    """One-hot gates that select ``choice``."""
     return tuple(
         F.one_hot(torch.tensor(index), len(decision.options)).to(dtype)
         for index, decision in zip(choice.indices, space.decisions, strict=True)

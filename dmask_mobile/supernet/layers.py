@@ -1,13 +1,13 @@
-"""The supernet's layers: the widest block's modules, run with masks folded into their weights.
+"""The supernet's layers: the modules of the widest block, with masks folded into their weights.
 
-Why folded: multiplying feature maps by masks is bound by memory (1.18 to 1.25 times a plain step); the same masks
-multiplied into weights cost a few small tensors. Where each mask goes (x' means masked):
+Why masks are folded: multiplying feature maps by masks is limited by memory bandwidth (a step takes 1.18 to 1.25 times
+as long); multiplying the weights by the same masks involves only small tensors. Where each mask is applied:
 
 - hidden width: the projection's input channels and the squeeze convolution's input channels;
 - squeeze width: the excite convolution's input channels;
 - output width (no activation follows): scale and shift of the last batch norm;
 - output width of the stem and the last convolution (an activation follows, and act(m y) != m act(y)): the input
-  channels of whatever consumes the map.
+  channels of the layer that consumes the feature map.
 
 Shape legend: N batch, C/O in and out channels, E hidden channels, H W map.
 """
@@ -113,7 +113,7 @@ class MaskedConv(ConvBlock):
 
 
 class MaskedHead(Head):
-    """Pool and classifier of the supernet."""
+    """Pooling and classifier of the supernet."""
 
     def __init__(self, space: SearchSpace, slot: Slot) -> None:
         super().__init__(space.block(slot, space.largest()))
@@ -177,12 +177,12 @@ class MaskedInvertedResidual(InvertedResidual):
         return None
 
     def masked_forward(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
-        """The block on ``x`` under ``gates``; see the head of this file for where the masks go.
+        """The output of the block for ``x`` under ``gates``; the top of this file says where masks are applied.
 
         Args:
             x_NCHW: the input; masked already unless ``in_mask_C`` is given.
             gates: one vector for each decision of the space.
-            in_mask_C: a mask that the producer left to this block.
+            in_mask_C: the output mask of the previous block, if this block must apply it.
         """
         hidden_gates = self._hidden_gates(gates)
         hidden_mask_E = self.hidden_mask(hidden_gates)

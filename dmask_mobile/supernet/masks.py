@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 
 class WidthMask(nn.Module):
-    """From the probabilities of a list of widths (repeats and any order allowed) to a mask over channels.
+    """Computes a mask over channels from the probabilities of a list of widths.
+
+    Widths may repeat and may be in any order.
 
     Args:
         widths: the width that each probability stands for; the widest gives the number of channels.
@@ -24,7 +26,7 @@ class WidthMask(nn.Module):
         distinct = torch.tensor(sorted(set(widths)))
         self.to_distinct: Tensor
         self.step_of_channel: Tensor
-        # (options, distinct): sums the probabilities of options that have the same width
+        # (options, distinct widths): adds up the probabilities of options with the same width
         self.register_buffer("to_distinct", (torch.tensor(widths)[:, None] == distinct).float(), persistent=False)
         self.register_buffer("step_of_channel", _steps(distinct.tolist()), persistent=False)
 
@@ -32,7 +34,7 @@ class WidthMask(nn.Module):
         """The mask, one value in [0, 1] a channel.
 
         Args:
-            probabilities: any shape; flattened they match ``widths``.
+            probabilities: of any shape; flattened, they correspond to ``widths``.
         """
         by_width = probabilities.flatten() @ self.to_distinct.to(probabilities.dtype)
         survival = by_width.flip(0).cumsum(0).flip(0)
@@ -40,17 +42,17 @@ class WidthMask(nn.Module):
 
 
 def _steps(distinct: list[int]) -> Tensor:
-    """For each channel the index of the first distinct width that includes it."""
+    """For each channel, the index of the smallest width that includes it."""
     return torch.searchsorted(torch.tensor(distinct), torch.arange(distinct[-1]), right=True)
 
 
 def agreement(in_widths: Sequence[int], out_widths: Sequence[int]) -> Tensor:
-    """(inputs, outputs) matrix with 1 where the widths are equal: where a child has a shortcut."""
+    """A matrix (inputs, outputs) with 1 where the widths are equal, which is where a child has a shortcut."""
     return (torch.tensor(in_widths)[:, None] == torch.tensor(out_widths)).float()
 
 
 def centred_kernels(kernels: Sequence[int]) -> Tensor:
-    """(options, K, K) binary masks: each kernel is the centre of the largest, K x K."""
+    """Binary masks (options, K, K): each kernel is the centre of the largest kernel, K x K."""
     largest = kernels[-1]
     masks = torch.zeros(len(kernels), largest, largest)
     for mask, kernel in zip(masks, kernels, strict=True):

@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def subsample(x_NCHW: Tensor, size: int) -> Tensor:
-    """The nearest-neighbour subsample of square maps at ``size`` x ``size`` pixels; the identity at full size.
+    """Square maps reduced to ``size`` x ``size`` pixels by nearest-neighbour subsampling; unchanged at full size.
 
-    Position i of the result is position ``floor(i * full / size)`` of ``x``. The memory format stays: convolutions on a
-    CPU take twice the time in the other one.
+    Position i of the result is position ``floor(i * full / size)`` of ``x``. The memory format is kept: convolutions on
+    a CPU take twice as long in the other one.
     """
     full = x_NCHW.shape[-1]
     if size == full:
@@ -22,10 +22,11 @@ def subsample(x_NCHW: Tensor, size: int) -> Tensor:
 
 
 def spread(z_NCHW: Tensor, full: int) -> Tensor:
-    """A small map at the positions of a ``full`` x ``full`` one that `subsample` reads, zeros elsewhere.
+    """A ``full`` x ``full`` map with ``z`` at the positions that `subsample` reads, and zeros elsewhere.
 
-    ``subsample(spread(z, full), size) == z``. For networks with dense outputs; a classifier pools each resolution over
-    its own positions instead, because pooling the spread map would scale it by ``(size / full)^2``.
+    ``subsample(spread(z, full), size) == z``. This is for networks with dense outputs. A classifier pools each
+    resolution over its own positions instead, because pooling the larger map would scale the result by ``(size /
+    full)^2``.
     """
     size = z_NCHW.shape[-1]
     positions = torch.arange(size) * full // size

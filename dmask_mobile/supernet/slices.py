@@ -1,4 +1,4 @@
-"""Which part of a shared tensor belongs to a child."""
+"""Selects the part of a shared tensor that belongs to a child."""
 
 from __future__ import annotations
 

@@ -17,15 +17,16 @@ from dmask_mobile.supernet.layers import MASKED, MaskedConv, MaskedHead, MaskedI
 from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.supernet.slices import slice_of
 
-MAX_STRUCTURES = 4096  # blocks that are kept without weights
+MAX_STRUCTURES = 4096  # cached blocks without weights
 
 
 class MaskedSupernet(nn.Module):
-    """The shared weights of all children of ``space``.
+    """A network with shared weights for all children of ``space``.
 
-    ``forward(x, gates)`` is what the gates' mixture of children computes: with one-hot gates exactly the child that
-    `extract_subnet` gives (FBNetV2, sections 3.1 and 3.2). ``forward(x, choice)`` computes that child alone, on its
-    slice of the shared weights, at the child's price. The modules bear the names of the child's.
+    ``forward(x, gates)`` computes the mixture of children that the gates describe. With one-hot gates it is exactly the
+    child that `extract_subnet` returns (FBNetV2, sections 3.1 and 3.2). ``forward(x, choice)`` computes only that
+    child, with its slice of the shared weights, and takes only as long as the child. The modules have the same names as
+    those of a child.
 
     Args:
         space: the search space; the input is at its largest resolution.
@@ -40,7 +41,8 @@ class MaskedSupernet(nn.Module):
         initialize(self, generator or torch.Generator().manual_seed(0))
 
     def forward(self, x_NCHW: Tensor, gates: Gates | Choice) -> Tensor:
-        """Class scores (N, classes) of images at the largest resolution, by a mixture of children or by one child.
+        """The class scores (N, classes) of images at the largest resolution, from a mixture of children or from one
+        child.
 
         Every resolution with a positive gate costs one pass over the trunk; each is pooled over its own positions,
         and the pooled features are mixed; where a hidden layer follows them, the scores are.
@@ -72,12 +74,12 @@ class MaskedSupernet(nn.Module):
         scores_NK: Tensor = functional_call(child, slices, (x_NCHW,))
         if not torch.is_grad_enabled():
             return scores_NK
-        # As under masks, every parameter gets a gradient: several processes could not average them otherwise.
+        # As with masks, every parameter gets a gradient: several processes could not average gradients otherwise.
         others = [value.flatten()[0] for name, value in self.named_parameters() if name not in own]
         return scores_NK + 0.0 * torch.stack(others).sum() if others else scores_NK
 
     def _structure(self, number: int, spec: BlockSpec) -> nn.Module:
-        """A block without weights of its own: those are slices of the shared ones. It is kept: building takes time."""
+        """A block without weights, which are slices of the shared ones. It is cached, because building takes time."""
         key = number, spec
         if key not in self._structures:
             if len(self._structures) >= MAX_STRUCTURES:

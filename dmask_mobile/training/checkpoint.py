@@ -1,8 +1,8 @@
-"""Checkpoints that survive a crash, and weights as safetensors. Both carry a checksum of what they hold.
+"""Checkpoints that survive a crash, and weights as safetensors. Both contain a checksum of their content.
 
-The checksum is a SHA-256 over names, types, shapes and bytes (`content_digest`), kept inside the file, so that file and
-checksum are always written together. Files of older versions have none and are loaded without that check. The last two
-checkpoints are kept: the one before the last is offered where the last one is refused.
+The checksum is a SHA-256 over names, types, shapes and bytes (`content_digest`), stored inside the file, so that file
+and checksum are always written together. Files of older versions have none and are loaded without that check. The last
+two checkpoints are kept. If the last one is refused, the message offers the one before it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.training.restoring import restore_module
 
 CHECKSUM = "content_sha256"
-VERSION, CURRENT_VERSION = "version", 2  # 1, without a number, had no moving average and no state of several processes
+VERSION, CURRENT_VERSION = "version", 2  # version 1 had no number, no moving average and no state of several processes
 WEIGHTS_METADATA = frozenset(("child_digest", CHECKSUM))
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,20 +36,20 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes ``state`` (tensors, numbers, strings, lists, dicts) to ``path`` in one step.
 
-    What ``path`` held before is kept as `previous_of` it.
+    The previous content of ``path`` is kept as the file `previous_of` it.
 
     Raises:
-        DmaskError: when the disk is full; all that was there is kept.
+        DmaskError: if the disk is full; all previous files are kept.
     """
     state = {VERSION: CURRENT_VERSION, **state}
-    # In memory first: torch aborts the process when a disk fills up under its own writer.
+    # Serialized in memory first: torch aborts the process if the disk fills up while torch writes the file.
     content = io.BytesIO()
     torch.save({**state, CHECKSUM: content_digest(state)}, content)
     _write(path, content.getbuffer(), keep_previous=True)
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one in ``path`` lies."""
+    """The path of the checkpoint before the one in ``path``."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
@@ -60,10 +60,10 @@ def remove_checkpoints(path: Path) -> None:
 
 
 def take_previous(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
-    """Gives the checkpoint before the last to ``take``, which may refuse it; `confirm_previous` makes it the last one.
+    """Passes the checkpoint before the last to ``take``, which may refuse it; `confirm_previous` makes it the last one.
 
     Raises:
-        DmaskError: when there is none, or it is refused.
+        DmaskError: if there is none, or it is refused.
     """
     previous = previous_of(path)
     if not previous.exists():
@@ -72,17 +72,17 @@ def take_previous(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
 
 
 def confirm_previous(path: Path) -> None:
-    """Puts the checkpoint before the last in the last one's place, which is kept under another name."""
+    """Replaces the last checkpoint by the one before it; the last one is kept under another name."""
     if path.exists():
         _give_second_name(path, path.with_name(f"{path.name}.refused"))
     previous_of(path).replace(path)
 
 
 def go_on_from(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
-    """Gives the checkpoint in ``path`` to ``take``, which may refuse it.
+    """Passes the checkpoint in ``path`` to ``take``, which may refuse it.
 
     Raises:
-        DmaskError: when it is refused; offers the one before it where that one is good.
+        DmaskError: if it is refused; the message offers the one before it if that one is valid.
     """
     try:
         take(load_checkpoint(path))
@@ -95,8 +95,8 @@ def go_on_from(path: Path, take: Callable[[dict[str, Any]], None]) -> None:
         except DmaskError:
             raise refused from None
         raise DmaskError(
-            f"{refused.problem}; the checkpoint before it, '{previous.name}', is good",
-            "continue from that one with --previous, or begin anew with --restart",
+            f"{refused.problem}; the checkpoint before it, '{previous.name}', is valid",
+            "continue from that one with --previous, or start again with --restart",
         ) from refused
 
 
@@ -104,18 +104,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in ``path``, loaded without executing anything.
 
     Raises:
-        DmaskError: when the file holds no checkpoint, or not what was written.
+        DmaskError: if the file is not a checkpoint, or its content does not match its checksum.
     """
     try:
         state = _load_tensors(path)
         _check_version(state.get(VERSION))
         expected = state.pop(CHECKSUM, None)
         intact = expected is None or content_digest(state) == expected
-    except Exception as error:  # torch raises whatever its parts raise on foreign bytes
-        # torch's own words would advise to load the file without safety.
-        reason = "it holds more than tensors, numbers and text" if isinstance(error, pickle.UnpicklingError) else error
+    except Exception as error:  # torch may raise any exception when it reads arbitrary bytes
+        # torch's own message would recommend loading the file without safety checks.
+        reason = (
+            "it contains more than tensors, numbers and text" if isinstance(error, pickle.UnpicklingError) else error
+        )
         reason = str(reason).partition("\n")[0] or type(error).__name__
-        raise DmaskError(f"checkpoint '{path}' does not load: {reason}", _AGAIN) from error
+        raise DmaskError(f"checkpoint '{path}' cannot be loaded: {reason}", _AGAIN) from error
     if not intact:
         raise DmaskError(f"checkpoint '{path}' is damaged: its content does not match its checksum", _AGAIN)
     state.pop(VERSION, None)
@@ -125,27 +127,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _check_version(found: object) -> None:
     if found is not None and (type(found) is not int or not 1 <= found <= CURRENT_VERSION):
         raise ValueError(
-            f"it is of version {shown(repr(found))}, this dmask-mobile reads versions up to {CURRENT_VERSION}"
+            f"it has version {shown(repr(found))}, but this dmask-mobile reads versions up to {CURRENT_VERSION}"
         )
 
 
-_AGAIN = "restore the file, or begin this stage anew with --restart"
+_AGAIN = "restore the file, or start this stage again with --restart"
 
 
 def _load_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError("it is not a regular file")
     if not zipfile.is_zipfile(path):
-        raise ValueError("it is incomplete, or not a checkpoint of dmask-mobile")
+        raise ValueError("it is incomplete, or it is not a checkpoint of dmask-mobile")
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("it is compressed; checkpoints of dmask-mobile are not")
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError("it holds no named values")
+        raise ValueError("it contains no named values")
     size, num_bytes = path.stat().st_size, sum(t.numel() * t.element_size() for t in _tensors(state))
-    if num_bytes > size:  # a tensor may claim any shape over a few stored bytes
-        raise ValueError(f"its tensors claim {num_bytes:,} bytes, the file has {size:,}")
+    if num_bytes > size:  # a tensor may claim any shape with only a few stored bytes
+        raise ValueError(f"its tensors claim {num_bytes:,} bytes, but the file has {size:,}")
     return state
 
 
@@ -186,7 +188,7 @@ def save_weights(path: Path, network: nn.Module, child_digest: str) -> None:
     """Writes the network's state to a safetensors file that names its child.
 
     Raises:
-        DmaskError: when the disk is full; what ``path`` held before is kept.
+        DmaskError: if the disk is full; the previous content of ``path`` is kept.
     """
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     metadata = {"child_digest": child_digest, CHECKSUM: _weights_digest(state, child_digest)}
@@ -198,19 +200,19 @@ def load_weights(path: Path, network: nn.Module, child_digest: str, file_sha256:
 
     Args:
         path: the safetensors file.
-        network: gets the weights.
-        child_digest: the child that they must belong to.
-        file_sha256: the file's own SHA-256, where a record keeps it.
+        network: receives the weights.
+        child_digest: the digest of the child that the weights must belong to.
+        file_sha256: the expected SHA-256 of the file, if a record contains it.
 
     Raises:
-        DmaskError: when the file is damaged, is another one or holds the weights of another child.
+        DmaskError: if the file is damaged, is not the expected file or contains the weights of another child.
     """
     again = "restore the file, or train the child again: dmask train RUN"
     try:
         if not path.is_file():
             raise OSError("there is no such file" if not path.exists() else "it is not a regular file")
         if file_sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != file_sha256:
-            raise ValueError("it is not the file that run.json names by its checksum")
+            raise ValueError("its checksum differs from the one in run.json")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
@@ -220,10 +222,10 @@ def load_weights(path: Path, network: nn.Module, child_digest: str, file_sha256:
         if expected is not None and _weights_digest(state, found or "") != expected:
             raise ValueError("its content does not match its checksum")
     except (OSError, SafetensorError, ValueError) as error:
-        raise DmaskError(f"weights '{path}' do not load: {error}", again) from error
+        raise DmaskError(f"weights '{path}' cannot be loaded: {error}", again) from error
     if found != child_digest:
         raise DmaskError(
-            f"weights '{path}' belong to child {found}, not {child_digest}", "train this child: dmask train RUN"
+            f"weights '{path}' belong to child {found}, not to {child_digest}", "train this child: dmask train RUN"
         )
     try:
         restore_module(network, state, "weights")
@@ -236,7 +238,7 @@ def _weights_digest(state: dict[str, Tensor], child_digest: str) -> str:
 
 
 def _give_second_name(path: Path, second: Path) -> None:
-    """Makes what ``path`` holds available as ``second``, too; ``path`` itself never goes away."""
+    """Makes the content of ``path`` also available as ``second``; ``path`` itself always remains."""
     with temporary_beside(second) as temporary:
         temporary.unlink()
         try:
@@ -246,10 +248,10 @@ def _give_second_name(path: Path, second: Path) -> None:
 
 
 def _write(path: Path, content: bytes | memoryview, *, keep_previous: bool = False) -> None:
-    """Writes a file in one step; with ``keep_previous`` the one that was there is kept as `previous_of` it.
+    """Writes a file in one step; with ``keep_previous`` the previous file is kept as `previous_of` it.
 
     Raises:
-        DmaskError: when the disk, or what the user may have of it, is full.
+        DmaskError: if the disk or the user's quota is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -262,5 +264,5 @@ def _write(path: Path, content: bytes | memoryview, *, keep_previous: bool = Fal
             raise
         raise DmaskError(
             f"cannot write {len(content):,} bytes to '{path}': {os.strerror(error.errno)}",
-            "make room and start the same command again; what was trained up to the last checkpoint is kept",
+            "free some space and start the same command again; it continues from the last checkpoint",
         ) from error

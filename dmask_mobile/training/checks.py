@@ -1,4 +1,4 @@
-"""What stops a training before it is spoiled, and what all processes agree on after each step."""
+"""Checks that stop a training before its weights are damaged, and the exchange between processes after each step."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import SIGNALS
 from dmask_mobile.training.machine import Machine
 
-EXPLODED = 100  # times the loss of guessing
+EXPLODED = 100  # times the loss of random guessing
 SECONDS_BETWEEN_CHECKPOINTS = 600.0
-_CALMER = "lower the learning rate and begin anew: --learning-rate (dmask search: --weight-learning-rate) and --restart"
+_CALMER = (
+    "lower the learning rate (--learning-rate; dmask search: --weight-learning-rate) and start again with --restart"
+)
 
 
 class Agreed(NamedTuple):
-    """One step over all processes: mean loss and top-1 accuracy of its batch, the signal that came, if one did.
+    """The result of one step over all processes: mean loss and top-1 accuracy of its batch, and the signal, if any.
 
-    ``keep``: so much time has passed that a checkpoint is due in the middle of the epoch.
+    ``keep``: whether a checkpoint is due in the middle of the epoch.
     """
 
     loss: float
@@ -32,12 +34,12 @@ class Agreed(NamedTuple):
 
 
 class Agreement:
-    """Lets all processes know the same of each step, in one exchange: one that stopped alone would leave the others.
+    """Gives all processes the same result of each step, in one exchange, so that none stops while the others wait.
 
     Args:
         machine: the processes.
-        stopped_by: the signal that this process got, if any.
-        seconds: between two checkpoints in the middle of an epoch.
+        stopped_by: the signal that this process received, if any.
+        seconds: the time between two checkpoints in the middle of an epoch.
     """
 
     def __init__(
@@ -49,16 +51,16 @@ class Agreement:
         self._kept = time.monotonic()
 
     def kept(self) -> None:
-        """A checkpoint was written."""
+        """Is called after a checkpoint was written."""
         self._kept = time.monotonic()
 
     def __call__(self, loss: float, correct: float, count: float) -> Agreed:
-        """What all processes know after a step.
+        """The result of a step over all processes.
 
         Args:
             loss: this process's part of the batch's mean loss, times the number of processes.
-            correct: images of its part that were recognized.
-            count: images of its part.
+            correct: the number of correctly classified images in its part.
+            count: the number of images in its part.
         """
         stopped_by = self.stopped_by()
         due = self.machine.is_main and time.monotonic() - self._kept > self.seconds
@@ -70,13 +72,13 @@ class Agreement:
 
 
 def check_loss(loss: float, classes: int, stage: str, epoch: int, step: int) -> None:
-    """Stops before a broken loss reaches the weights.
+    """Raises an error before a broken loss reaches the weights.
 
     Raises:
-        DmaskError: when it is NaN, infinite or over 100 times the loss of guessing, ``log(classes)``.
+        DmaskError: if the loss is NaN, infinite or over 100 times the loss of random guessing, ``log(classes)``.
     """
     most = EXPLODED * math.log(classes)
-    if not loss <= most:  # NaN is not
+    if not loss <= most:  # also true for NaN
         raise DmaskError(
             f"{stage}: the loss is {loss:g} at epoch {epoch}, step {step} (at most {most:.0f} is plausible);"
             " the last good checkpoint is kept",
@@ -85,7 +87,7 @@ def check_loss(loss: float, classes: int, stage: str, epoch: int, step: int) -> 
 
 
 def check_weights(network: nn.Module, stage: str, epoch: int) -> None:
-    """Stops before weights that are not finite reach a checkpoint: a last step can break them after a sane loss.
+    """Raises an error before weights that are not finite reach a checkpoint; the last step can make them so.
 
     Raises:
         DmaskError: naming the first tensor.

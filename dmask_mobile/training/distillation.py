@@ -24,12 +24,12 @@ def distillation_loss(scores_NK: Tensor, taught_NK: Tensor, temperature: float) 
 
 
 class Teacher:
-    """A network that is not trained any more: images (N, 3, R, R) as the child sees them to scores (N, classes).
+    """A trained network that maps the child's input images (N, 3, R, R) to scores (N, classes).
 
     Args:
-        network: gives the scores.
-        device: where it computes.
-        own: the normalization that the network's images had; the child's if it is not given.
+        network: computes the scores.
+        device: the device of the network.
+        own: the normalization of the images that the network was trained on; the default is that of the child.
         data: the normalization of the child's images.
     """
 
@@ -61,23 +61,23 @@ class Teacher:
 def timm_teacher(
     settings: Distillation, classes: int, data: Normalization, resolution: int, device: torch.device
 ) -> Teacher:
-    """A model of timm with weights from a safetensors file; images get its own normalization.
+    """A model from timm with weights from a safetensors file; images get the normalization of that model.
 
     Args:
-        settings: names the model and its weights.
-        classes: of the data.
+        settings: the model and its weights.
+        classes: the number of classes of the data.
         data: the normalization of the child's images.
-        resolution: of the child's images, in pixels.
-        device: where it computes.
+        resolution: the resolution of the child's images, in pixels.
+        device: the device of the network.
 
     Raises:
-        DmaskError: for a model that timm does not know or that takes no such images, and weights that do not fit.
+        DmaskError: for a model that timm does not have or that does not accept such images, or weights that do not fit.
     """
     import timm
 
     name, path = settings.teacher.removeprefix("timm:"), Path(settings.weights or "")
     if not timm.is_model(name):
-        raise DmaskError(f"timm has no model '{shown(name)}'", "give one of timm.list_models()")
+        raise DmaskError(f"timm has no model '{shown(name)}'", "choose one of timm.list_models()")
     try:
         network = timm.create_model(name, pretrained=False, num_classes=classes)
         network.load_state_dict(load_file(path))
@@ -86,7 +86,7 @@ def timm_teacher(
         teacher(torch.zeros(1, 3, resolution, resolution, device=device))
     except (OSError, SafetensorError, RuntimeError, ValueError, AssertionError) as error:
         raise DmaskError(
-            f"teacher '{shown(name)}' with weights '{path}' does not load: {shown(' '.join(str(error).split()))}",
-            f"give a model for images of {resolution} px, and a safetensors file of it with {classes} classes",
+            f"teacher '{shown(name)}' with weights '{path}' cannot be loaded: {shown(' '.join(str(error).split()))}",
+            f"choose a model for images of {resolution} px, and a safetensors file of it with {classes} classes",
         ) from error
     return teacher

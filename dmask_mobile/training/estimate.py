@@ -1,4 +1,4 @@
-"""Two steps of each kind, timed at the real shapes; nothing is written."""
+"""Estimates durations from two steps of each kind at the real shapes; nothing is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMED_STEPS = 2
 
 
 def timed(kind: str, num_steps: int, steps: Iterator[Agreed]) -> StepEstimate:
-    """The time of the second of two steps: the first one also loads and compiles."""
+    """The time of the second of two steps; the first one includes loading and compiling."""
     seconds = 0.0
     for _ in range(TIMED_STEPS):
         start = time.perf_counter()
@@ -29,7 +29,7 @@ def timed(kind: str, num_steps: int, steps: Iterator[Agreed]) -> StepEstimate:
 
 
 def estimate_of(steps: list[StepEstimate], machine: Machine) -> Estimate:
-    """The estimate of this process after its steps."""
+    """The estimate made from the steps of this process."""
     return Estimate(
         device=machine.device.type,
         num_processes=machine.share.processes,
@@ -39,7 +39,7 @@ def estimate_of(steps: list[StepEstimate], machine: Machine) -> Estimate:
 
 
 def estimate_training(trainer: Trainer) -> Estimate:
-    """How long a training would take: two optimizer steps, and one batch of the validation images."""
+    """Estimates the duration of a training from two optimizer steps and one batch of the validation images."""
     epochs, machine, data = trainer.settings.epochs, trainer.machine, trainer.data
     training = timed("training", epochs * trainer.steps, trainer.train_epoch(Agreement(machine, lambda: None)))
     chunks = chunks_of(data.val, data)
@@ -53,6 +53,6 @@ def estimate_training(trainer: Trainer) -> Estimate:
 
 
 def _peak_resident_bytes() -> int:
-    """The most memory that this process has had so far."""
+    """The peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""How well a network does on images: each image counts exactly once, however many processes share them."""
+"""The accuracy of a network on images. Each image counts exactly once, for any number of processes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from dmask_mobile.data.images import ImageData, ImageSet, Normalization, normalized
 from dmask_mobile.training.machine import Machine
 
-BATCH_SIZE, BATCH_PIXELS = 500, 2**21  # whichever is less: activations of large images take the most memory
+BATCH_SIZE, BATCH_PIXELS = (
+    500,
+    2**21,
+)  # the lower limit counts: activations of large images need much memory
 
 
 def chunks_of(images: ImageSet, data: Normalization) -> list[range]:
-    """The images that are evaluated at a time."""
+    """The ranges of images that are evaluated together."""
     size = data.resolution or images.resolution
     step = max(1, min(BATCH_SIZE, BATCH_PIXELS // size**2))
     return [range(start, min(start + step, len(images))) for start in range(0, len(images), step)]
@@ -39,9 +42,9 @@ def confusion_of(
     *,
     machine: Machine | None = None,
 ) -> Tensor:
-    """How often each class (rows) was taken for each class (columns) by ``network`` in evaluation mode, (K, K) int64.
+    """The confusion matrix of ``network`` in evaluation mode: true classes (rows) and predicted ones, (K, K) int64.
 
-    With a ``machine`` of several processes each of them takes a part of the images, and all get the sum.
+    If ``machine`` has several processes, each evaluates a part of the images, and all receive the sum.
     """
     network.eval()
     device = next(network.parameters()).device

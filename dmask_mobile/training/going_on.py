@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, in all processes alike; the main one alone moves files."""
+"""Resumes from a checkpoint in all processes; only the main process moves files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dmask_mobile.training.machine import Machine
 
 
 def go_on(path: Path, take: Callable[[dict[str, Any]], None], machine: Machine, previous: bool) -> None:
-    """Gives the checkpoint in ``path``, if there is one, to ``take``; with ``previous`` the one before it.
+    """Passes the checkpoint in ``path``, if there is one, to ``take``; with ``previous`` the one before it.
 
     Raises:
-        DmaskError: when it is refused, or there is none before the last.
+        DmaskError: if it is refused, or ``previous`` is set and there is none before the last.
     """
     if previous:
         take_previous(path, take)

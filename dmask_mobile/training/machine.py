@@ -1,8 +1,9 @@
-"""`Machine`: the device, the number format and the processes that a search or a training runs on.
+"""`Machine`: the device, the number format and the processes of a search or a training.
 
-One object wraps Hugging Face accelerate. It is made at the edge and passed in; without launcher it is one process on
-the best device there is. Under ``accelerate launch`` or ``torchrun`` every process makes its own, and all of them run
-the same code: they draw the same numbers from the same generators on the CPU, and each takes its part of every batch.
+One object wraps Hugging Face accelerate. The command line or the API makes it and passes it on. Without a launcher it
+is one process on the best available device. Under ``accelerate launch`` or ``torchrun`` every process makes its own,
+and all of them run the same code: they draw the same numbers from the same generators on the CPU, and each takes its
+part of every batch.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Machine:
     """Device, number format and processes.
 
     Args:
-        mixed_precision: ``no``, ``bf16`` or ``fp16``; None takes what ``accelerate launch`` says, else ``no``.
+        mixed_precision: ``no``, ``bf16`` or ``fp16``; None takes the setting of ``accelerate launch``, or else ``no``.
         compiled: compile networks with ``torch.compile`` for training.
 
     Raises:
-        DmaskError: for a number format that the device lacks.
+        DmaskError: for a number format that the device does not support.
     """
 
     def __init__(self, mixed_precision: MixedPrecision | None = None, *, compiled: bool = False) -> None:
@@ -47,7 +48,7 @@ class Machine:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes files."""
         return self.share.rank == 0
 
     @property
@@ -56,9 +57,9 @@ class Machine:
         return str(self._accelerator.mixed_precision)
 
     def prepared(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """What to call and to step in place of a network and its optimizer: gradients are means over all processes."""
+        """Wrappers of a network and its optimizer, with which gradients are averaged over all processes."""
         with _explained_loss(), warnings.catch_warnings():
-            # torch's newer option still sends buffers once; all processes have the same ones anyway.
+            # torch's newer option still sends buffers once, but all processes have the same buffers anyway.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
             called: nn.Module = self._accelerator.prepare_model(network)
         if self.compiled:
@@ -68,8 +69,8 @@ class Machine:
 
     @contextmanager
     def full_precision(self, network: nn.Module) -> Iterator[None]:
-        """Inside, the bare network of `prepared` computes in fp32, as it will after training."""
-        mixed = network.__dict__.pop("forward", None)  # accelerate puts it there
+        """A context in which the unwrapped network computes in fp32, as it does after training."""
+        mixed = network.__dict__.pop("forward", None)  # set by accelerate
         try:
             yield
         finally:
@@ -77,7 +78,7 @@ class Machine:
                 network.forward = mixed
 
     def describe(self) -> dict[str, str]:
-        """What a run keeps of it."""
+        """The description of the machine that a run stores."""
         return {
             "device": self.device.type,
             "mixed_precision": self.mixed_precision,
@@ -85,13 +86,13 @@ class Machine:
         }
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Inside, forward passes are in the number format of this machine."""
+        """A context in which forward passes use the number format of this machine."""
         context: AbstractContextManager[None] = self._accelerator.autocast()
         return context
 
     @contextmanager
     def without_exchange(self, network: nn.Module, without: bool) -> Iterator[None]:
-        """Inside, with ``without``, gradients add up in each process: more parts of the same batch follow."""
+        """A context in which, with ``without``, each process adds up gradients; more parts of the batch will follow."""
         if not without:
             yield
             return
@@ -104,12 +105,12 @@ class Machine:
             self._accelerator.backward(loss)
 
     def clip(self, network: nn.Module, norm: float | None) -> None:
-        """Scales the gradient down to ``norm``, if it is longer."""
+        """Scales the gradient down to ``norm`` if its norm is larger."""
         if norm is not None:
             self._accelerator.clip_grad_norm_(network.parameters(), norm)
 
     def moved(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The tensors on the device; gradients flow back to where they came from."""
+        """The tensors on the device; gradients flow back to the original tensors."""
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
     def total(self, values: Tensor) -> Tensor:
@@ -128,13 +129,13 @@ class Machine:
         return reduced.cpu()
 
     def rows(self, values: Tensor) -> Tensor:
-        """``values`` (n,) of every process, (processes, n), on the CPU."""
+        """The ``values`` (n,) of every process as (processes, n), on the CPU."""
         with _explained_loss():
             gathered: Tensor = self._accelerator.gather(values.to(self.device)[None])
         return gathered.cpu()
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Waits until all processes have called this."""
         with _explained_loss():
             self._accelerator.wait_for_everyone()
 
@@ -150,7 +151,7 @@ class Machine:
         """Checks that ``content`` is the same in every process.
 
         Raises:
-            DmaskError: when it is not.
+            DmaskError: if it is not.
         """
         if self.share.processes == 1:
             return
@@ -163,15 +164,15 @@ class Machine:
             )
 
     def scaler_state(self) -> dict[str, float] | None:
-        """What a checkpoint keeps of the loss scaling that fp16 needs; None without it."""
+        """The state of fp16's loss scaling for a checkpoint; None if there is no scaling."""
         scaler = self._accelerator.scaler
         return None if scaler is None else {name: float(value) for name, value in scaler.state_dict().items()}
 
     def restore_scaler(self, found: object) -> None:
-        """Takes back what `scaler_state` gave.
+        """Restores the result of `scaler_state`.
 
         Raises:
-            ValueError: when it is anything else.
+            ValueError: for any other value.
         """
         scaler = self._accelerator.scaler
         if scaler is None or found is None:
@@ -181,12 +182,12 @@ class Machine:
         scaler.load_state_dict({name: type(own[name])(finite_number(state[name], name)) for name in own})
 
     def gradient(self, loss: Tensor, parameter: nn.Parameter) -> Tensor:
-        """The gradient of ``loss`` by one parameter, its mean over all processes, on the CPU.
+        """The gradient of ``loss`` with respect to one parameter, averaged over all processes, on the CPU.
 
-        For losses that do not go through a network of `prepared`: ``torch.autograd.grad`` does not work there.
+        This is only for losses that do not use a network from `prepared`: ``torch.autograd.grad`` does not work there.
         """
         scaler = self._accelerator.scaler
-        scale = 1.0 if scaler is None else float(scaler.get_scale())  # small numbers would vanish in fp16
+        scale = 1.0 if scaler is None else float(scaler.get_scale())  # small numbers would become 0 in fp16
         for _ in range(MAX_HALVINGS if scaler is not None else 1):
             (gradient,) = torch.autograd.grad(loss * scale, [parameter], retain_graph=scaler is not None)
             mean = self.mean(gradient / scale)
@@ -196,13 +197,15 @@ class Machine:
         return mean
 
     def peak_memory_bytes(self) -> int | None:
-        """The most that was allocated on an accelerator; None on a CPU."""
+        """The peak of the memory allocated on an accelerator; None on a CPU."""
         return int(torch.cuda.max_memory_allocated(self.device)) if self.device.type == "cuda" else None
 
 
 def _compiled(network: nn.Module) -> nn.Module:
-    """The network as ``torch.compile`` calls it: once for each resolution that a supernet draws."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # 8 would stop in silence
+    """The network compiled by ``torch.compile``, once for each resolution that a supernet draws."""
+    torch._dynamo.config.recompile_limit = max(
+        torch._dynamo.config.recompile_limit, 64
+    )  # beyond 8, torch silently stops
     compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
     return compiled
 
@@ -212,16 +215,16 @@ def _accelerator(mixed_precision: MixedPrecision | None) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
-    AcceleratorState._reset_state()  # an earlier one in this process may have had another number format
+    AcceleratorState._reset_state()  # an earlier machine in this process may have had another number format
     accelerator = Accelerator(
         mixed_precision=mixed_precision,
-        # Without this word accelerate lets processes without a GPU run unconnected, each as if it were alone.
+        # Without this setting, accelerate runs processes without a GPU unconnected, each as if it were the only one.
         cpu=all_processes() > 1 and not torch.cuda.is_available(),
         step_scheduler_with_optimizer=False,
         # Two forwards before a backward break with broadcast buffers (pytorch#175024); `share_norms` takes their place.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    accelerator.gradient_accumulation_steps = 1  # whatever the environment says: we add parts of a batch ourselves
+    accelerator.gradient_accumulation_steps = 1  # independent of the environment: parts of a batch are added up here
     _check_number_format(str(accelerator.mixed_precision), accelerator.device)
     if accelerator.num_processes != all_processes():
         raise DmaskError(
@@ -232,10 +235,10 @@ def _accelerator(mixed_precision: MixedPrecision | None) -> Accelerator:
 
 
 def _check_number_format(name: str, device: torch.device) -> None:
-    """Checks that a device computes in a number format.
+    """Checks that a device supports a number format.
 
     Raises:
-        DmaskError: when it does not, or not by itself.
+        DmaskError: if it does not, or only by emulation.
     """
     lacks = {
         "no": False,
@@ -244,17 +247,17 @@ def _check_number_format(name: str, device: torch.device) -> None:
     }
     if lacks.get(name, True):
         raise DmaskError(
-            f"mixed precision must be one that the device supports; {device.type} does not support {shown(name)}",
-            "give --mixed-precision no, or run on a device that does",
+            f"--mixed-precision must be a format that the device supports, not {shown(name)} on {device.type}",
+            "use --mixed-precision no, or run on a device that supports it",
         )
 
 
 @contextmanager
 def _explained_loss() -> Iterator[None]:
-    """Inside, the error of a process that has lost another one says so.
+    """A context that explains the error of a process whose connection to another process was lost.
 
     Raises:
-        DmaskError: when another process has ended.
+        DmaskError: if another process has ended.
     """
     try:
         yield

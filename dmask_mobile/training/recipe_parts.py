@@ -1,4 +1,4 @@
-"""From a recipe to parts of timm: optimizer, schedule, moving average, stochastic depth."""
+"""Makes parts of timm from a recipe: optimizer, schedule, moving average, stochastic depth."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from dmask_mobile.nets.blocks import InvertedResidual
 from dmask_mobile.records.recipe import RecipeFields
 
-FIRST_RATE = 0.05  # of the learning rate, at the first step of the warm-up
-LONGEST_WARMUP = 0.2  # of a training
-RMSPROP_EPSILON = (
-    1e-3  # as in timm's trainings of MobileNet-like networks; its default of 1e-10 makes steps of one size
-)
+FIRST_RATE = 0.05  # as a share of the learning rate, at the first step of the warm-up
+LONGEST_WARMUP = 0.2  # as a share of a training
+RMSPROP_EPSILON = 1e-3  # as in timm's trainings of MobileNets; with its default, 1e-10, all steps have the same size
 
 
 def optimizer_of(network: nn.Module, recipe: RecipeFields) -> torch.optim.Optimizer:
@@ -31,7 +29,7 @@ def optimizer_of(network: nn.Module, recipe: RecipeFields) -> torch.optim.Optimi
     options = {"eps": RMSPROP_EPSILON} if recipe.optimizer == "rmsproptf" else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         network,
-        "momentum" if without_momentum else recipe.optimizer,  # Nesterov's needs one
+        "momentum" if without_momentum else recipe.optimizer,  # Nesterov's method needs momentum
         lr=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
@@ -63,13 +61,13 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: RecipeFields, updates_
 
 
 def moving_average_of(network: nn.Module, recipe: RecipeFields) -> ModelEmaV3 | None:
-    """The moving average of the weights; its decay grows to the recipe's. None where the recipe has none."""
+    """The moving average of the weights; its decay grows to the value in the recipe. None if the recipe has none."""
     return None if recipe.ema_decay is None else ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True)
 
 
 @contextmanager
 def stochastic_depth(network: nn.Module, probability: float) -> Iterator[None]:
-    """Inside, residual branches are left out by chance in training mode, later blocks more often than early ones."""
+    """A context in which training leaves out residual branches at random, later blocks more often than early ones."""
     residual = [block for block in network.modules() if isinstance(block, InvertedResidual) and block.residual]
     handles = [
         block.project.register_forward_hook(functools.partial(_dropped, probability * number / len(residual)))

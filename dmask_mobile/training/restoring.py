@@ -1,6 +1,6 @@
-"""Takes back the parts of a checkpoint, which may come from anybody: everything is checked against what it must fit.
+"""Restores the parts of a checkpoint. The file may be untrusted, so everything is checked before it is used.
 
-Every function here raises ValueError with the rule and the value; the caller adds which file.
+Every function here raises ValueError with the rule and the value; the caller adds the name of the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def require_keys(found: object, keys: frozenset[str], what: str) -> dict[str, An
 def whole_number(found: object, most: int, what: str) -> int:
     """``found`` as an int in 0..``most``."""
     if type(found) is not int or not 0 <= found <= most:
-        raise ValueError(f"{what} must be a whole number from 0 to {most}, got {shown(repr(found))}")
+        raise ValueError(f"{what} must be an integer from 0 to {most}, got {shown(repr(found))}")
     return found
 
 
@@ -51,7 +51,7 @@ def restore_module(module: nn.Module, found: object, what: str) -> None:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, found: object, what: str) -> None:
-    """Loads an optimizer's state whose groups are its own and whose tensors have the shapes of its parameters."""
+    """Loads the state of an optimizer; its groups and the shapes of its tensors must match the optimizer's own."""
     content = require_keys(found, frozenset(("state", "param_groups")), what)
     own = optimizer.state_dict()["param_groups"]
     groups = content["param_groups"]
@@ -68,7 +68,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, found: object, what: str
             raise ValueError(f"{what}: the state of parameter {index} must be a mapping")
         for name, value in values.items():
             if value is None and name == "momentum_buffer":
-                continue  # before its first step
+                continue  # the parameter has not been updated yet
             if name == "step" and type(value) is int:
                 continue
             shape = torch.Size() if name == "step" else parameters[index].shape
@@ -77,7 +77,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, found: object, what: str
 
 
 def restore_rows(buffers: list[Tensor], found: object, share: Share, what: str) -> None:
-    """Fills ``buffers`` one after the other from this process's row, or from the mean where their number changed."""
+    """Fills ``buffers`` from this process's row, or from the mean of all rows if the number of processes changed."""
     size = sum(buffer.numel() for buffer in buffers)
     rows = found.shape[0] if isinstance(found, Tensor) and found.dim() else 1
     _check_tensor(found, torch.Size([rows, size]), torch.float32, what)
@@ -100,7 +100,7 @@ def restore_generator(generator: torch.Generator, found: object, what: str) -> N
 
 
 def first_difference(found: object, own: object, name: str = "") -> str | None:
-    """The first value of nested mappings that differs: its dotted name and both values; None when nothing does.
+    """The first difference between nested mappings: the dotted name and both values; None if they are equal.
 
     >>> first_difference({"a": {"b": 1}}, {"a": {"b": 2}})
     'a.b is 1 there, 2 now'
@@ -118,12 +118,12 @@ def first_difference(found: object, own: object, name: str = "") -> str | None:
 
 
 def _plain(value: object) -> object:
-    """Lists for tuples, as files know no tuples."""
+    """The value with tuples replaced by lists, because files have no tuples."""
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _group(found: object, own: dict[str, Any], what: str) -> dict[str, Any]:
-    """A group's own settings with the learning rate of the checkpoint, which the schedule moved."""
+    """The optimizer's own settings of a group with the learning rate of the checkpoint, which the schedule changed."""
     if not isinstance(found, dict) or found.get("params") != own["params"]:
         raise ValueError(f"{what} belongs to other parameters")
     rate = finite_number(found.get("lr"), f"{what}: the learning rate")
@@ -138,4 +138,4 @@ def _check_tensor(found: object, shape: torch.Size, dtype: torch.dtype, what: st
         got = f"{found.dtype}".removeprefix("torch.")
         raise ValueError(f"{what} must be {kind} of shape {list(shape)}, got {got} of shape {list(found.shape)}")
     if found.is_floating_point() and not bool(found.isfinite().all()):
-        raise ValueError(f"{what} holds values that are not finite")
+        raise ValueError(f"{what} contains values that are not finite")

@@ -1,4 +1,4 @@
-"""`TrainState`: everything in a training that changes from step to step, and what a checkpoint keeps of it."""
+"""`TrainState`: everything in a training that changes from step to step, and the part that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ KEYS = frozenset(
 
 
 class TrainState:
-    """A child's training under way: the network, its optimizer, its moving average, and the position.
+    """The state of a child's training: the network, its optimizer, its moving average, and the position.
 
-    ``accuracies``: of the plain and of the averaged weights on the validation images, as far as they were measured at
-    the end of the last epoch.
+    ``accuracies``: the accuracies of the plain and of the averaged weights on the validation images, if they were
+    measured at the end of the last epoch.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TrainState:
         self.accuracies: dict[str, float] = {}
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps; every process must call it."""
+        """The content of a checkpoint; every process must call this."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -56,7 +56,7 @@ class TrainState:
         }
 
     def restore(self, content: dict[str, Any], epochs: int, steps: int) -> None:
-        """Takes back what `to_dict` gave, of a training of ``epochs`` with ``steps`` each.
+        """Restores the result of `to_dict` from a training of ``epochs`` with ``steps`` each.
 
         Raises:
             ValueError: for content that does not fit this training.
@@ -68,7 +68,7 @@ class TrainState:
         self.accuracies = _accuracies(state["accuracies"])
         needed = {"plain"} if self.averaged is None else {"plain", "averaged"}
         if self.epoch == epochs and not needed <= set(self.accuracies):
-            raise ValueError("the accuracies of a finished training must be those of all its weights")
+            raise ValueError("a finished training must have an accuracy for each of its sets of weights")
         restore_module(self.network, state["network"], "network")
         restore_optimizer(self.optimizer, state["optimizer"], "optimizer")
         self.machine.restore_scaler(state["scaler"])
@@ -83,7 +83,7 @@ class TrainState:
 
 
 def norms_of(modules: list[nn.Module]) -> list[Tensor]:
-    """The running statistics of batch norms: what processes do not have in common in the middle of an epoch."""
+    """The running statistics of batch norms, which differ between processes in the middle of an epoch."""
     return [
         buffer
         for module in modules
@@ -93,7 +93,7 @@ def norms_of(modules: list[nn.Module]) -> list[Tensor]:
 
 
 def rows_of_norms(modules: list[nn.Module], machine: Machine) -> Tensor | None:
-    """The running statistics of every process, (processes, n); None where there is one."""
+    """The running statistics of every process, (processes, n); None if there is only one process."""
     buffers = norms_of(modules)
     if machine.share.processes == 1 or not buffers:
         return None
@@ -102,7 +102,7 @@ def rows_of_norms(modules: list[nn.Module], machine: Machine) -> Tensor | None:
 
 def _accuracies(found: object) -> dict[str, float]:
     if not isinstance(found, dict) or not set(found) <= {"plain", "averaged"}:
-        raise ValueError("accuracies must be those of the plain and the averaged weights")
+        raise ValueError("accuracies must belong to the plain and the averaged weights")
     accuracies = {name: finite_number(value, f"accuracy of the {name} weights") for name, value in found.items()}
     for name, value in accuracies.items():
         if not 0 <= value <= 1:

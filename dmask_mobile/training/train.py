@@ -1,4 +1,4 @@
-"""Training of a child network by a recipe, on any number of processes."""
+"""Trains a child network by a recipe, on any number of processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 
 
 class TrainSettings(RecipeFields):
-    """A recipe's settings, where the weights come from, and the seed.
+    """The settings of a recipe, the initial weights, and the seed.
 
     ``init``: ``scratch`` or the child's slice of the ``supernet``.
     """
@@ -44,7 +44,7 @@ class TrainSettings(RecipeFields):
 
     @classmethod
     def of(cls, recipe: str, changes: Mapping[str, object] | None = None, **values: object) -> Self:
-        """The settings of a recipe (see `load_recipe`) with some changed.
+        """The settings of a recipe (see `load_recipe`) with some of them changed.
 
         Args:
             recipe: the name of a recipe, or a YAML file.
@@ -52,8 +52,8 @@ class TrainSettings(RecipeFields):
             values: values by field.
 
         Raises:
-            DmaskError: for a recipe that is not there or breaks a rule.
-            ValidationError: for a change that breaks one.
+            DmaskError: for a recipe that does not exist or breaks a rule.
+            ValidationError: for a change that breaks a rule.
         """
         content: dict[str, Any] = {**load_recipe(recipe).model_dump(include=set(RecipeFields.model_fields)), **values}
         for name, value in (changes or {}).items():
@@ -72,12 +72,14 @@ class TrainSettings(RecipeFields):
         settings = cls.model_validate(content)
         if settings.distillation is None or settings.distillation.weights is None:
             return settings
-        absolute = {"weights": str(Path(settings.distillation.weights).absolute())}  # a run may go on from elsewhere
+        absolute = {
+            "weights": str(Path(settings.distillation.weights).absolute())
+        }  # a run may be resumed from another folder
         return settings.model_copy(update={"distillation": settings.distillation.model_copy(update=absolute)})
 
 
 def _check_field(name: str, values: Mapping[str, object]) -> None:
-    """Checks that a change is one of the recipe, and not said in another way as well."""
+    """Checks that a change names a field of recipes, and that the field is not also set in another way."""
     if name not in RecipeFields.model_fields:
         raise DmaskError(
             f"recipe: unknown field '{shown(name)}'", f"it has {', '.join(sorted(RecipeFields.model_fields))}"
@@ -87,7 +89,7 @@ def _check_field(name: str, values: Mapping[str, object]) -> None:
 
 
 class Trained(NamedTuple):
-    """Top-1 accuracy in 0..1 on the validation images: of the weights that were kept, of the plain and the averaged."""
+    """Top-1 accuracies in 0..1 on the validation images: of the kept weights, the plain and the averaged weights."""
 
     accuracy: float
     plain: float
@@ -95,17 +97,17 @@ class Trained(NamedTuple):
 
 
 class Trainer:
-    """One training of ``network`` by ``settings``.
+    """One training of ``network`` with ``settings``.
 
     Args:
-        network: is trained in place.
-        data: all training images are learned from.
+        network: the network, which is trained in place.
+        data: the images; all training images are used.
         settings: the recipe, and the seed.
         machine: device and processes.
         teacher: gives the scores that the recipe's distillation learns from.
 
     Raises:
-        DmaskError: when a batch cannot be divided among processes.
+        DmaskError: if a batch cannot be divided among the processes.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Trainer:
         self.called, self.stepped = machine.prepared(network, optimizer)
 
     def train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
-        """The steps that are left of the epoch under way, as they are made.
+        """Runs the remaining steps of the current epoch and yields the result of each.
 
         Raises:
             DmaskError: for a loss that is not finite or explodes, before it reaches the weights.
@@ -160,7 +162,7 @@ class Trainer:
             yield agreed
 
     def _add_gradients(self, batch: list[Batch]) -> tuple[float, float, float]:
-        """Adds the gradients of a batch; this process's part of the loss, of the images recognized, and of all."""
+        """Adds a batch's gradients; returns this process's part of the loss, of the correct and of all images."""
         loss = correct = torch.zeros((), device=self.machine.device)
         for number, piece in enumerate(batch, start=1):
             with self.machine.without_exchange(self.called, number < len(batch)):
@@ -173,7 +175,7 @@ class Trainer:
         return float(loss), float(correct), float(sum(len(piece.images) for piece in batch))
 
     def _loss(self, scores_NK: Tensor, piece: Batch) -> Tensor:
-        """The sum of the losses of a piece's images."""
+        """The sum of the losses of the images in ``piece``."""
         loss = F.cross_entropy(scores_NK, piece.labels, label_smoothing=self.settings.label_smoothing, reduction="sum")
         distillation = self.settings.distillation
         if self.teacher is None or distillation is None:
@@ -182,7 +184,7 @@ class Trainer:
         return (1 - distillation.share) * loss + distillation.share * taught
 
     def finish_epoch(self) -> None:
-        """Measures the accuracy; the next epoch begins."""
+        """Measures the accuracy and moves on to the next epoch."""
         state = self.state
         check_weights(state.network, "train", state.epoch)
         is_last = state.epoch + 1 == self.settings.epochs
@@ -200,7 +202,7 @@ class Trainer:
             return evaluate(network, self.data.val, self.data, machine=self.machine)
 
     def keep_better(self) -> Trained:
-        """Leaves the weights in the network that do better on the validation images: plain or averaged."""
+        """Keeps the better weights in the network: plain or averaged, by the accuracy on the validation images."""
         state = self.state
         plain, averaged = state.accuracies["plain"], state.accuracies.get("averaged")
         if averaged is not None and averaged > plain:
@@ -224,24 +226,25 @@ def train_child(
 ) -> Trained:
     """Trains ``network`` in place on all training images; returns its top-1 accuracy on the validation images.
 
-    Goes on from ``checkpoint`` where that exists; writes it after every epoch, every ten minutes, and on SIGTERM or
-    Ctrl-C. More ``epochs`` than the checkpoint's are taken: the schedule goes on as if they had been asked for.
+    The training resumes from ``checkpoint`` if that exists, and writes it after every epoch, every ten minutes, and on
+    SIGTERM or Ctrl-C. ``epochs`` may be larger than in the checkpoint; the schedule continues as if this number had
+    been set from the beginning.
 
     Args:
-        network: the child; gets the weights.
+        network: the child; it receives the weights.
         data: the images.
         settings: the recipe, and the seed.
-        checkpoint: where checkpoints lie.
-        progress: told after each step and each epoch.
-        child_digest: names the child; a checkpoint of another one is refused.
-        machine: device and processes; the best device there is, if not given.
-        teacher: what the recipe's distillation learns from.
-        restart: removes the checkpoints, once everything else has been checked.
-        previous: goes on from the checkpoint before the last.
+        checkpoint: the path of the checkpoint.
+        progress: is called after each step and each epoch.
+        child_digest: the digest of the child; a checkpoint of another child is refused.
+        machine: device and processes; the default is one process on the best available device.
+        teacher: the teacher, if the recipe has distillation.
+        restart: remove the checkpoints after everything else has been checked.
+        previous: resume from the checkpoint before the last.
 
     Raises:
-        DmaskError: for a loss that is not finite, and for a checkpoint of other settings, data or another child.
-        StoppedError: after a signal, with the step under way finished and kept.
+        DmaskError: for a loss that is not finite, or a checkpoint of other settings, other data or another child.
+        StoppedError: after a signal; the current step is finished and saved first.
     """
     machine = machine or Machine()
     trainer = Trainer(network, data, settings, machine, teacher)
@@ -282,7 +285,7 @@ def train_child(
 
 
 def _identity(trainer: Trainer, child_digest: str) -> dict[str, Any]:
-    """What two trainings must have in common for one to go on with the other's checkpoint."""
+    """What must be equal in two trainings so that one can resume from the other's checkpoint."""
     return {
         **trainer.settings.model_dump(mode="json"),
         "mixed_precision": trainer.machine.mixed_precision,
@@ -294,10 +297,10 @@ def _identity(trainer: Trainer, child_digest: str) -> dict[str, Any]:
 
 
 def _restore(path: Path, content: dict[str, Any], identity: dict[str, Any], state: TrainState, steps: int) -> None:
-    """Takes a training back to where a checkpoint left it.
+    """Restores a training from the content of a checkpoint.
 
     Raises:
-        DmaskError: for a checkpoint of other settings or another child, and for one that is damaged.
+        DmaskError: for a checkpoint of other settings or another child, or a damaged checkpoint.
     """
     found = content.pop("settings", None)
     if isinstance(found, dict) and type(found.get("epochs")) is int and found["epochs"] <= identity["epochs"]:
@@ -305,12 +308,12 @@ def _restore(path: Path, content: dict[str, Any], identity: dict[str, Any], stat
     if difference := first_difference(found, identity):
         raise DmaskError(
             f"'{path}' belongs to a training with other settings: {difference}",
-            "use the same settings and data (--epochs may grow), or begin anew with --restart",
+            "use the same settings and data (--epochs may grow), or start again with --restart",
         )
     try:
         state.restore(content, identity["epochs"], steps)
     except ValueError as error:
         raise DmaskError(
             f"checkpoint '{path}' does not fit its training: {error}",
-            "restore the file, or begin anew with --restart",
+            "restore the file, or start again with --restart",
         ) from error

@@ -156,7 +156,7 @@ def test_a_finished_search_begins_anew_when_told_to(run: Path, data: str) -> Non
     """And what does not pass the checks removes nothing."""
     folder = RunFolder(run)
     before = (folder.search_result.read_bytes(), folder.child_path.read_bytes(), folder.weights_path.read_bytes())
-    with pytest.raises(DmaskError, match=r"already holds a finished search; begin anew with --restart, or choose"):
+    with pytest.raises(DmaskError, match=r"already holds a finished search; start again with --restart, or choose"):
         search(run, data, settings=SETTINGS.model_copy(update={"epochs": 3}))
     with pytest.raises(DmaskError, match=r"budget macs=1 macs is below what"):
         search(run, data, 1, restart=True)
@@ -172,7 +172,7 @@ def test_a_finished_search_begins_anew_when_told_to(run: Path, data: str) -> Non
 
 def test_a_finished_training_begins_anew_when_told_to(run: Path) -> None:
     other = TRAINING.model_copy(update={"learning_rate": 0.1})
-    with pytest.raises(DmaskError, match=r"learning_rate is 0\.2 there, 0\.1 now; .* begin anew with --restart"):
+    with pytest.raises(DmaskError, match=r"learning_rate is 0\.2 there, 0\.1 now; .* start again with --restart"):
         api.train(run, settings=other)
     weights = RunFolder(run).weights_path.read_bytes()
     api.train(run, settings=other, restart=True)
@@ -332,7 +332,7 @@ def test_a_full_disk_ends_with_status_2_and_one_line(stage: str, run: Path, data
     full = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
     assert full.returncode == 2, full.stderr
     assert "cannot write" in full.stderr
-    assert "make room and start the same command again" in full.stderr
+    assert "free some space and start the same command again" in full.stderr
     assert "Traceback" not in full.stderr
     assert "terminate" not in full.stderr
     assert dmask(*command[1:-1]).returncode == 0

@@ -40,7 +40,7 @@ def test_any_field_can_be_changed(tmp_path: Path) -> None:
         ("epochs: 0", r"epochs: Input should be greater than or equal to 1, got 0"),
         ("optimizer: adam9000", r"optimizer: Input should be 'sgd', 'adamw' or 'rmsproptf', got 'adam9000'"),
         ("augmentation: {crop: [0.9, 0.1]}", r"crop must be two shares of the area, the smaller first"),
-        ("distillation: {teacher: 'timm:resnet18'}", r"a teacher of timm needs weights"),
+        ("distillation: {teacher: 'timm:resnet18'}", r"a teacher from timm needs weights"),
         ("distillation: {teacher: 'module:thing'}", r"distillation\.teacher: String should match pattern"),
     ],
 )

@@ -66,7 +66,9 @@ def test_the_gates_learn_in_a_search_of_any_length(warmup: float, epochs: int, l
 @pytest.mark.parametrize("other", [{"loss": "fbnet"}, {"loss": "linear"}, {"resolution_mode": "exact"}])
 def test_what_only_soft_gates_offer_is_refused_with_single_paths(other: dict[str, str]) -> None:
     SearchSettings.model_validate({"method": "dmasking", **other})
-    with pytest.raises(ValidationError, match=r"'single_path' has the loss 'budget' .* choose --method dmasking"):
+    with pytest.raises(
+        ValidationError, match=r"'single_path' allows only the loss 'budget' .* choose --method dmasking"
+    ):
         SearchSettings.model_validate(other)
 
 

@@ -92,7 +92,7 @@ def test_files_of_older_versions_have_no_checksum_and_load(tmp_path: Path) -> No
 def test_weights_in_the_place_of_others_are_found(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(path, build(CHILD), CHILD.digest())
-    with pytest.raises(DmaskError, match=r"is not the file that run\.json names by its checksum"):
+    with pytest.raises(DmaskError, match=r"its checksum differs from the one in run\.json"):
         load_weights(path, build(CHILD), CHILD.digest(), "0" * 64)
 
 
@@ -248,7 +248,7 @@ def test_an_optimizer_of_other_shapes_is_refused(
 @pytest.mark.parametrize(
     ("settings", "digest", "message"),
     [
-        ({"epochs": 1}, CHILD.digest(), r"other settings: epochs is 2 there, 1 now; .* begin anew with --restart"),
+        ({"epochs": 1}, CHILD.digest(), r"other settings: epochs is 2 there, 1 now; .* start again with --restart"),
         ({"learning_rate": 0.1}, CHILD.digest(), r"other settings: learning_rate is 0\.2 there, 0\.1 now"),
         ({}, "other", rf"other settings: child is '{CHILD.digest()}' there, 'other' now"),
     ],
