@@ -129,7 +129,7 @@ def test_budget_that_is_no_budget(folder: Path, table: Path, tmp_path: Path) -> 
 def test_data_without_images(folder: Path, table: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     done = search(folder, table, tmp_path / "run", data=str(tmp_path / "empty"))
-    assert_refused(done, "holds no image", "put the images of that class into it")
+    assert_refused(done, "contains no image", "put the images of that class into it")
 
 
 def test_data_with_one_class(folder: Path, table: Path, tmp_path: Path) -> None:

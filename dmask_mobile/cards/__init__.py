@@ -1,1 +1,1 @@
-"""Accuracies of a trained run class by class, pictures of them, and the model card."""
+"""The accuracy of each class of a trained run, pictures of it, and the model card."""

@@ -1,4 +1,4 @@
-"""Accuracy class by class, and a confusion matrix, as CSV files."""
+"""The accuracy of each class, and a confusion matrix, as CSV files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 class ClassRow(NamedTuple):
-    """One class: how many of its images were recognized (``accuracy`` in 0..1, None without images), and the class that
-    most of the others were taken for.
+    """One class, its accuracy, and the class that its images were most often confused with.
+
+    ``accuracy``: in 0..1; None for a class without images.
     """
 
     number: int
@@ -40,13 +41,13 @@ def class_rows(record: AccuracyRecord) -> Iterator[ClassRow]:
 
 
 def hardest_classes(record: AccuracyRecord, most: int) -> list[ClassRow]:
-    """The ``most`` classes of the lowest accuracy, among those that have images."""
+    """The ``most`` classes with the lowest accuracy; classes without images are left out."""
     rows = [row for row in class_rows(record) if row.accuracy is not None]
     return sorted(rows, key=lambda row: (row.accuracy, -row.images))[:most]
 
 
 def confused_pairs(record: AccuracyRecord, most: int) -> list[tuple[str, str, int]]:
-    """The most frequent mistakes: true class, predicted class, images."""
+    """The most frequent mistakes: true class, predicted class, number of images."""
     mistakes = [
         (count, -true, -predicted)
         for true, row in enumerate(record.confusion)
@@ -60,7 +61,8 @@ def confused_pairs(record: AccuracyRecord, most: int) -> list[tuple[str, str, in
 def write_tables(record: AccuracyRecord, folder: Path, stem: str) -> None:
     """Writes ``STEM_classes.csv`` and ``STEM_confusion.csv`` (rows: true class, columns: predicted class).
 
-    A name that a spreadsheet would take for a formula gets an apostrophe in front; ``STEM.json`` has the plain names.
+    If a spreadsheet would interpret a name as a formula, an apostrophe is put before it; ``STEM.json`` has the plain
+    names.
     """
     names = [_cell(name) for name in record.class_names]
     classes = ([*row[:1], _cell(row.name), *row[2:5], _cell(row.mistaken_for), row.times] for row in class_rows(record))

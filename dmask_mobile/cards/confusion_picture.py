@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: names and counts for few classes, a map and the worst of it in words for many."""
+"""A confusion matrix as a picture: with names and counts for few classes, with a list of the worst ones for many."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_NAMED = 40  # classes whose names fit beside the matrix
-MAX_COUNTED = 20  # classes whose counts fit into it
+MAX_COUNTED = 20  # classes whose counts fit into the matrix
 NAME_LENGTH = 24
-LISTED = 12  # classes and mistakes in words
+LISTED = 12  # classes and mistakes listed as text
 SETTINGS = {
     "text.usetex": False,
-    "text.parse_math": False,  # names of classes are text, whatever stands in them
+    "text.parse_math": False,  # names of classes are always plain text
     "svg.fonttype": "none",
     "svg.hashsalt": "dmask-mobile",
     "font.size": 9,
@@ -35,7 +35,7 @@ def write_pictures(record: AccuracyRecord, folder: Path, stem: str) -> None:
     import matplotlib
 
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for a sign that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn for a character that the font lacks
         figure = draw_confusion(record)
         for kind, metadata in (("png", {"Software": "dmask-mobile"}), ("svg", {"Date": None})):
             with temporary_beside(folder / f"{stem}_confusion.{kind}") as temporary:
@@ -43,7 +43,7 @@ def write_pictures(record: AccuracyRecord, folder: Path, stem: str) -> None:
 
 
 def draw_confusion(record: AccuracyRecord) -> Figure:
-    """Each true class a row, each predicted class a column; colours are shares of the row. Beside it accuracies."""
+    """A figure with a row for each true class and a column for each predicted class, and the accuracies beside it."""
     from matplotlib.figure import Figure
 
     classes = len(record.class_names)
@@ -71,7 +71,7 @@ def _draw_matrix(axes: Axes, record: AccuracyRecord, named: bool) -> None:
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     colours = colormaps["Blues"].with_extremes(bad="lightgrey")  # a class without images
-    # The root lets a mistake of 1% be seen.
+    # The square root makes a mistake of 1% visible.
     image = axes.imshow(shares, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="equal")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
@@ -105,7 +105,7 @@ def _list_worst(axes: Axes, record: AccuracyRecord) -> None:
     quarters = ", ".join(f"{share:.0%}" for share in np.quantile(accuracies, (0, 0.25, 0.5, 0.75, 1)))
     lines = [
         f"{len(record.class_names):,} classes, {len(accuracies):,} with images",
-        "accuracy of a class: least, quartiles, most",
+        "accuracy of a class: minimum, quartiles, maximum",
         quarters,
         "",
         "lowest accuracy",

@@ -1,4 +1,4 @@
-"""What a model card says, collected from the records of a run."""
+"""The content of a model card, collected from the records of a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
 
 SHOWN_QUANTITIES = ("accuracy", "top-1", "latency", "size", "macs", "params")
-"""First words of the lines of a verification that a card shows, beside those of budgets."""
+"""First words of the lines of a verification that a card shows, in addition to the lines of budgets."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """A run as its card describes it; what is of other weights than the run's is None.
+    """The facts about a run that its card shows; results of other weights than the run's are None.
 
-    ``accuracy``: of the test split where it was measured, else of the validation images.
+    ``accuracy``: of the test split if it was measured, otherwise of the validation images.
     """
 
     record: RunRecord
@@ -38,11 +38,11 @@ class CardFacts:
 
     @property
     def data_name(self) -> str:
-        """The data's name, without its folder."""
+        """The name of the data without its folder."""
         return name_of_data(self.record.data) if self.record.data else ""
 
     def settings(self, given: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-        """Settings by name, nested ones with dots, and of paths the last part alone."""
+        """Settings by name; nested names are joined by dots, and of paths only the last part is kept."""
         for name, value in (given or {}).items():
             if isinstance(value, Mapping):
                 yield from ((f"{name}.{inner}", text) for inner, text in self.settings(value))
@@ -60,10 +60,10 @@ class CardFacts:
 
 
 def facts_of(folder: RunFolder) -> CardFacts:
-    """What the records in a run folder say.
+    """The facts in the records of a run folder.
 
     Raises:
-        DmaskError: for a folder that is no run or has no child, and for a damaged record.
+        DmaskError: for a folder that is not a run or has no child, or a damaged record.
     """
     record = folder.record()
     artifacts = folder.artifacts()
@@ -80,7 +80,7 @@ def facts_of(folder: RunFolder) -> CardFacts:
 
 
 def _of_weights(path: Path, record: RunRecord) -> AccuracyRecord | None:
-    """The accuracy in ``path``, if it is that of the run's weights on the run's data."""
+    """The accuracy in ``path``, if it was measured with the run's weights on the run's data."""
     if not path.exists():
         return None
     found = AccuracyRecord.read(path)
@@ -89,7 +89,7 @@ def _of_weights(path: Path, record: RunRecord) -> AccuracyRecord | None:
 
 
 def name_of_data(spec: str) -> str:
-    """What data is called: the last folder of a path, the name of a set, or the class of a source of one's own.
+    """The name of data: the last folder of a path, the name of a data set, or the class of a custom source.
 
     >>> name_of_data("folder:/home/ann/flowers"), name_of_data("torchvision:CIFAR10:/data"), name_of_data("glyphs")
     ('flowers', 'CIFAR10', 'glyphs')

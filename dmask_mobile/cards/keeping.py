@@ -1,4 +1,4 @@
-"""The card's file: written again while nobody has edited it, and never over an edited one."""
+"""The file of the card: it is overwritten only while nobody has edited it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ METADATA = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
 def keep_card(folder: Path, text: str) -> Path:
-    """Where a card was written: ``README.md``, or ``README.generated.md`` where a person has edited the former.
+    """Writes a card and returns its path: ``README.md``, or ``README.generated.md`` if a person has edited the former.
 
-    The last line holds a digest of the others: a file without it, or with another one, is not ours any more.
+    The last line contains a digest of the other lines. A file with a missing or different digest was edited.
     """
     card, generated = folder / CARD_NAME, folder / GENERATED_NAME
     is_free = not card.exists() and not card.is_symlink()
@@ -33,21 +33,21 @@ def keep_card(folder: Path, text: str) -> Path:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the file is a card that was written here and not edited since."""
+    """Whether the file is a card that was written by this module and not edited since."""
     text = _read(path)
     seal = SEAL.search(text)
     return seal is not None and _digest(text[: seal.start()]) == seal[1]
 
 
 def license_in(folder: Path) -> str:
-    """The licence in the metadata of the folder's card, also of an edited one; empty if there is none."""
+    """The licence in the metadata of the folder's card, which may have been edited; empty if there is none."""
     metadata = METADATA.match(_read(folder / CARD_NAME))
     try:
         found = parse_yaml(metadata[1]) if metadata else None
         said = found if isinstance(found, dict) else {}
         license_name = said.get("license_name") or said.get("license")
         return check_line(license_name) if isinstance(license_name, str) else ""
-    except ValueError:  # of somebody who edits it
+    except ValueError:  # a person may have made a mistake in it
         return ""
 
 
@@ -56,7 +56,7 @@ def _digest(text: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, with plain line ends; empty where there is none that can be read."""
+    """The text of a file with ``\n`` as line ends; empty if there is no readable file."""
     try:
         return read_text(path, MAX_CARD_BYTES).replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError, DmaskError):

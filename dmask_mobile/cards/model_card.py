@@ -1,4 +1,4 @@
-"""A model card in the form that Hugging Face reads: YAML metadata, then Markdown.
+"""A model card in Hugging Face's format: YAML metadata, then Markdown.
 
 https://huggingface.co/docs/hub/model-cards
 """
@@ -35,7 +35,7 @@ def card_text(facts: CardFacts, license_name: str) -> str:
 
     Args:
         facts: see `facts_of`.
-        license_name: the Hub's identifier of the model's licence; empty where the user has not said it.
+        license_name: the Hub's identifier of the model's licence; empty if the user has not set it.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -45,7 +45,7 @@ def card_text(facts: CardFacts, license_name: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # that would be for HTML; `finalize` sees every expression
+        autoescape=False,  # autoescape is for HTML; here `finalize` escapes every expression
         finalize=lambda value: value if isinstance(value, Verbatim) else as_markdown(value),
     )
     return environment.get_template("model_card.md.jinja").render(
@@ -101,17 +101,17 @@ def _model_index(facts: CardFacts, accuracy: AccuracyRecord) -> dict[str, Any]:
 
 
 def _as_identifier(name: str) -> str:
-    """``name`` as the Hub allows it."""
+    """``name`` in the form that the Hub allows."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:96] or "data"
 
 
 def _yaml(content: dict[str, Any]) -> str:
-    # No line is folded: a part of a long name must not stand at the beginning of one.
+    # Lines are not folded: a part of a long name must not be at the beginning of a line.
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10 * MAX_LINE)
 
 
 def _commands(facts: CardFacts) -> Iterator[str]:
-    """The commands that make such a run again; each begins with ``dmask``, so that no name can end the block."""
+    """The commands that reproduce the run; each begins with ``dmask``, so that no name can end the code block."""
     record, data = facts.record, f"--data {_word(facts.data_name or 'DATA')}"
     if facts.result and record.space:
         budgets = " ".join(

@@ -1,1 +1,1 @@
-"""Where labelled images come from, and how networks get them."""
+"""Sources of labelled images, and how images are prepared for networks."""

@@ -1,4 +1,4 @@
-"""Images that exist as arrays: rendered, or read from a file that holds all of them."""
+"""Images that exist as arrays: rendered, or read from one file that contains all of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ArrayExamples:
     """Decoded images and their labels.
 
     Args:
-        images: (N, H, W) grey or (N, H, W, 3) RGB, uint8.
+        images: (N, H, W) greyscale or (N, H, W, 3) RGB, uint8.
         labels: one for each image.
-        origin: what they come from: it names this data.
+        origin: a text that identifies the data, used in names of images.
     """
 
     images: np.ndarray

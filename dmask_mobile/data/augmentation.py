@@ -1,8 +1,8 @@
-"""What training does to images, from an `Augmentation`; every draw comes from a seed.
+"""Applies an `Augmentation` to training images; all random numbers depend on a seed.
 
-Where images lie is drawn for a whole batch and applied to it at once: image by image the same costs more than a
-training step of a small network. Operations on colours and erasing are torchvision's; they are applied image by image
-where images are decoded, in the worker processes.
+Shifts, crops and mirroring are drawn for a whole batch and applied to it at once: applied to single images, they would
+take longer than a training step of a small network. Operations on colours and erasing are torchvision's; they are
+applied to single images when these are decoded, in the worker processes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torchvision.transforms import v2
 from dmask_mobile.records.recipe import Augmentation
 
 ASPECTS = (3 / 4, 4 / 3)  # of a random crop
-MAX_SEED = 2**63  # torch takes no larger one; seeds that are made from seeds wrap around
+MAX_SEED = 2**63  # torch accepts no larger seed; seeds derived from other seeds wrap around
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, what libraries draw from torch's own generator on the CPU depends on ``seed`` alone."""
+    """A context in which random numbers from torch's global CPU generator depend only on ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % MAX_SEED)
         yield
@@ -34,7 +34,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ByImage:
-    """The part of an augmentation that is applied to each image by itself: (3, R, R) uint8 to the same."""
+    """The part of an augmentation that is applied to single images: from (3, R, R) uint8 to the same shape and type."""
 
     magnitude: int
     erasing: float
@@ -52,14 +52,14 @@ class ByImage:
 
 
 def by_image(augmentation: Augmentation) -> ByImage | None:
-    """What is done to each image by itself; None for nothing."""
+    """The operations on single images; None if there are none."""
     if not augmentation.is_by_image:
         return None
     return ByImage(augmentation.rand_augment, augmentation.erasing)
 
 
 class Placement(NamedTuple):
-    """How the images of a batch are placed: by the pixels that rows and columns are taken from, or by crops.
+    """The geometry of the images of a batch: either the source pixels of rows and columns, or crops.
 
     ``rows_NR``, ``columns_NR``: pixels of the source. ``crops_N4``: height and width as shares of the side, centre from
     -1 to 1 (y, x). ``mirrored_N``: applied to both.
@@ -71,7 +71,7 @@ class Placement(NamedTuple):
     mirrored_N: Tensor
 
     def part(self, places: Tensor) -> Placement:
-        """That of the images at ``places``."""
+        """The placement of the images at ``places``."""
         return Placement(*(None if value is None else value[places] for value in self))  # type: ignore[arg-type]
 
 
@@ -87,7 +87,7 @@ def placement(augmentation: Augmentation, size: int, count: int, generator: torc
 
 
 def _crops(area: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
-    """Random crops (N, 4): height, width, centre y, centre x; a crop that is longer than the side is cut to it."""
+    """Random crops (N, 4): height, width, centre y, centre x; a crop longer than the side is reduced to the side."""
     uniform_4N = torch.rand((4, count), generator=generator)
     areas_N = area[0] + (area[1] - area[0]) * uniform_4N[0]
     low, high = map(math.log, ASPECTS)
@@ -99,7 +99,7 @@ def _crops(area: tuple[float, float], count: int, generator: torch.Generator) ->
 
 
 def placed(images_N3RR: Tensor, where: Placement) -> Tensor:
-    """The images at their placement, on the device that they are on: uint8 stays uint8."""
+    """The images with their placement applied, on the same device; uint8 stays uint8."""
     if where.crops_N4 is not None:
         return _cropped(images_N3RR, where.crops_N4, where.mirrored_N)
     assert where.rows_NR is not None
@@ -116,7 +116,7 @@ def placed(images_N3RR: Tensor, where: Placement) -> Tensor:
 
 
 def _cropped(images_N3RR: Tensor, crops_N4: Tensor, mirrored_N: Tensor) -> Tensor:
-    """Each image's crop, scaled to the whole side (bilinear)."""
+    """The crop of each image, scaled to the full size (bilinear)."""
     heights_N, widths_N, y_N, x_N = crops_N4.unbind(1)
     signs_N = torch.where(mirrored_N, -1.0, 1.0)
     zero_N = torch.zeros_like(y_N)
@@ -131,7 +131,7 @@ def _cropped(images_N3RR: Tensor, crops_N4: Tensor, mirrored_N: Tensor) -> Tenso
 def mixed(
     images_NCHW: Tensor, labels_N: Tensor, classes: int, augmentation: Augmentation, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Images and soft labels (N, classes) after mixup or cutmix; as they came where the augmentation has neither."""
+    """Images and soft labels (N, classes) after mixup or cutmix; unchanged if the augmentation has neither."""
     choices = []
     if augmentation.mixup:
         choices.append(v2.MixUp(alpha=augmentation.mixup, num_classes=classes))

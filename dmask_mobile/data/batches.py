@@ -1,7 +1,7 @@
-"""Training batches: order and augmentation depend on a seed alone, whatever reads the images and wherever it starts.
+"""Training batches. Order and augmentation depend only on a seed, not on the number of workers or the first batch.
 
-A batch is that of one optimizer step over all processes. Each process gets its part of it, if need be in several pieces
-that are computed one after the other.
+A batch contains the images of one optimizer step over all processes. Each process gets its part of the batch, if
+necessary in several pieces that are computed one after the other.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ RANDOM_SHIFTS = Augmentation(mirroring="random")
 
 
 class Batch(NamedTuple):
-    """A piece of a batch: images (N, 3, R, R) normalized, labels (N,) or soft ones (N, classes).
+    """A piece of a batch: normalized images (N, 3, R, R), and labels (N,) or soft labels (N, classes).
 
-    ``weight``: how much of the whole batch's mean the sum over this piece is, times the number of processes: the mean
-    over processes of ``sum * weight``, added up over pieces, is the mean over the batch.
+    ``weight``: the factor for the sum over this piece. The mean over processes of ``sum * weight``, added up over the
+    pieces, is the mean over the whole batch.
     """
 
     images: Tensor
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Who reads: its share of the processes, the pieces of a batch, and the device that gets the images."""
+    """How a process reads: its share among the processes, the pieces of a batch, and the device for the images."""
 
     share: Share = Share()
     pieces: int = 1
@@ -46,21 +46,21 @@ ALONE = Reading()
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:
-    """Batches of an epoch: full ones only, or one that is smaller."""
+    """The number of batches in an epoch: only full batches count, or one smaller batch if there is no full one."""
     return max(1, len(images) // batch_size)
 
 
 def check_batch(images: ImageSet, batch_size: int, reading: Reading) -> None:
-    """Checks that every process gets two images of every piece: batch norms need more than one.
+    """Checks that every process gets at least two images of every piece, because batch norms need more than one.
 
     Raises:
-        DmaskError: when a batch is too small for that.
+        DmaskError: if a batch is too small for this.
     """
     smallest, parts = min(len(images), batch_size), reading.pieces * reading.share.processes
     if parts > 1 and smallest < 2 * parts:
         raise DmaskError(
             f"a batch of {smallest} images cannot be divided into {parts} parts of two images (processes times pieces)",
-            "give a larger --batch-size, more images, fewer processes or less accumulation",
+            "use a larger --batch-size, more images, fewer processes or less accumulation",
         )
 
 
@@ -75,10 +75,10 @@ def batches(
     epoch: int = 0,
     reading: Reading = ALONE,
 ) -> Iterator[Batch]:
-    """One epoch of augmented, normalized training batches from number ``start`` on, piece by piece.
+    """The pieces of augmented, normalized training batches of one epoch, beginning with batch number ``start``.
 
-    ``seed`` fixes their order and augmentation, whatever ``start`` is, however many workers read them and however many
-    processes share them. ``epoch`` tells alternating mirroring which half it is the turn of.
+    ``seed`` determines their order and augmentation, for any ``start`` and any number of workers and processes.
+    ``epoch`` determines which half of the images alternating mirroring mirrors.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed % MAX_SEED))
     chunks = torch.split(order, batch_size)[start : num_batches(images, batch_size)]
@@ -91,7 +91,7 @@ def batches(
     read = images.batches(wanted, by_image(augmentation), seed)
     for number, (chunk, mine) in enumerate(zip(chunks, of_rank, strict=True), start):
         batch_seed = (seed * SEEDS_A_BATCH + number) % MAX_SEED
-        generator = torch.Generator().manual_seed(batch_seed)  # each batch by itself
+        generator = torch.Generator().manual_seed(batch_seed)  # each batch has its own generator
         where = placement(augmentation, images.resolution, len(chunk), generator)
         if data.flip:
             where = where._replace(mirrored_N=_mirrored(len(images), chunk, augmentation, epoch, generator))

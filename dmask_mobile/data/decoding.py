@@ -1,4 +1,4 @@
-"""Images as a person sees them: upright, RGB, whatever the file's mode."""
+"""Decodes images as a person sees them: upright and in RGB, for any mode of the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# Formats whose decoders are part of Pillow; MPO is a kind of JPEG there. Not EPS, which Pillow hands to Ghostscript.
+# Formats that Pillow decodes itself; it treats MPO as a kind of JPEG. EPS is left out: Pillow passes it to Ghostscript.
 Image.init()
 FORMATS = tuple(
     name
@@ -41,29 +41,29 @@ SUFFIXES = frozenset(
     for word in words.split()
 )
 MAX_PIXELS = (
-    100_000_000  # of an image; a phone's largest photographs have 200 million and are better made smaller first
+    100_000_000  # of an image; the largest photographs of phones have 200 million and should be scaled down first
 )
-MAX_RATIO = 50  # of an image's sides: more of the longer one is cut off before it is scaled
+MAX_RATIO = 50  # of an image's sides: a longer side is cut before scaling
 MAX_GREY = 65535
-PAPER = (255, 255, 255)  # behind what is transparent
+PAPER = (255, 255, 255)  # the background of transparent pixels
 
 
-NO_FAULT_OF_DISKS = (None, errno.ENOENT, errno.EACCES, errno.EISDIR)  # Pillow's own errors have no number
+NO_FAULT_OF_DISKS = (None, errno.ENOENT, errno.EACCES, errno.EISDIR)  # Pillow's own errors have no error number
 
 
 class BadImageError(Exception):
-    """An image that cannot be decoded, and why; the caller adds its name."""
+    """The reason why an image cannot be decoded; the caller adds the name of the image."""
 
 
 def open_image(file: Path | bytes) -> Image.Image:
-    """The image in a file or in the content of one, not yet decoded.
+    """The image in a file, or in the content of a file; not yet decoded.
 
     Raises:
-        BadImageError: when it is not an image of `FORMATS`, or has more than `MAX_PIXELS`.
+        BadImageError: if it is not an image in one of `FORMATS`, or has more than `MAX_PIXELS`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit on pixels is another one
+            warnings.simplefilter("ignore")  # Pillow has a different limit on pixels
             image = Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImageError(f"a decompression bomb: {error}") from error
@@ -72,22 +72,22 @@ def open_image(file: Path | bytes) -> Image.Image:
             raise
         raise BadImageError(reason_of(error)) from error
     if image.width * image.height > MAX_PIXELS:
-        raise BadImageError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are decoded")
+        raise BadImageError(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are allowed")
     return image
 
 
 def as_seen(image: Image.Image) -> Image.Image:
     """The image upright and in RGB.
 
-    EXIF orientation is applied, 16 bits of grey become 8, what is transparent lies on white paper, and of an animation
-    the first frame counts.
+    The EXIF orientation is applied, 16-bit greyscale becomes 8-bit, transparent pixels are blended with white, and of
+    an animation the first frame is used.
 
     Raises:
-        BadImageError: when it does not decode.
+        BadImageError: if it cannot be decoded.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that is damaged while the pixels are not
+            warnings.simplefilter("ignore")  # warnings about damaged metadata; the pixels may still be good
             return _rgb(ImageOps.exif_transpose(image))
     except BadImageError:
         raise
@@ -98,13 +98,13 @@ def as_seen(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, resolution: int) -> np.ndarray:
-    """An upright RGB image as a square (3, resolution, resolution) uint8: the one rule of training and of apps.
+    """An upright RGB image as a square (3, resolution, resolution) uint8, by the rule for both training and apps.
 
-    Its shorter side is scaled to ``resolution`` by Pillow's bilinear filter, which averages over all pixels below where
-    it scales down, and its middle is cut out. `dmask_mobile.records.artifact.Preprocessing` tells apps the same.
+    Its shorter side is scaled to ``resolution`` by Pillow's bilinear filter with antialiasing, and the central square
+    is cut out. `dmask_mobile.records.artifact.Preprocessing` describes the same rule for apps.
     """
     shorter, longer = sorted(image.size)
-    if longer > MAX_RATIO * shorter:  # scaled whole, 1 x 1,000,000 pixels would take gigabytes
+    if longer > MAX_RATIO * shorter:  # scaling all of 1 x 1,000,000 pixels would take gigabytes
         image = _middle(image, min(image.width, MAX_RATIO * shorter), min(image.height, MAX_RATIO * shorter))
         longer = MAX_RATIO * shorter
     long_side = int(resolution * longer / shorter)
@@ -114,16 +114,16 @@ def square(image: Image.Image, resolution: int) -> np.ndarray:
 
 
 def read_square(file: Path | bytes, resolution: int) -> np.ndarray:
-    """The image in a file, or in the content of one, as `square` makes it of what a person sees.
+    """The image in a file, or in the content of a file, upright and made square by `square`.
 
     Raises:
-        BadImageError: when it does not decode.
+        BadImageError: if it cannot be decoded.
     """
     return square(as_seen(open_image(file)), resolution)
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of an image; where it cannot be exact, halves of a pixel are rounded to even."""
+    """The centre of an image; half pixels are rounded to even."""
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
 
@@ -131,7 +131,7 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if not image.width or not image.height:
         raise BadImageError("it has no pixels")
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
+    if image.mode.startswith("I"):  # 16 bits, or 32 bits that contain 16-bit values
         values = np.asarray(image, np.float64)
         if values.min() < 0 or values.max() > MAX_GREY:
             raise BadImageError(f"its grey levels are outside 0 to {MAX_GREY}")
@@ -151,13 +151,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def is_fault_of_machine(error: Exception) -> bool:
-    """Whether memory or a disk failed: that makes no image bad."""
+    """Whether memory or a disk failed, which does not mean that the image is damaged."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in NO_FAULT_OF_DISKS)
 
 
 def reason_of(error: Exception) -> str:
-    """Why an image does not decode, in a line."""
+    """The reason why an image cannot be decoded, in one line."""
     words = " ".join(str(error).split())
     if "cannot identify image file" in words:
-        return f"not an image in a format that is read ({', '.join(FORMATS)})"
+        return f"not an image in a supported format ({', '.join(FORMATS)})"
     return words or type(error).__name__

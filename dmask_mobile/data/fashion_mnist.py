@@ -1,4 +1,4 @@
-"""``fashion-mnist[:FOLDER]``: Debian's package, or any folder that holds the four files."""
+"""``fashion-mnist[:FOLDER]``: Debian's package, or any folder that contains the four files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FILES = {"train": "train", "test": "t10k"}
 
 
 class FashionMnistSource:
-    """60,000 training and 10,000 test images of clothes, 28 x 28 grey (Xiao et al., 2017).
+    """60,000 training and 10,000 test images of clothes, 28 x 28 greyscale (Xiao et al., 2017).
 
     Args:
-        folder: of the four ``*-ubyte.gz`` files; empty for Debian's package dataset-fashion-mnist.
+        folder: the folder of the four ``*-ubyte.gz`` files; empty for Debian's package dataset-fashion-mnist.
 
     Raises:
-        DmaskError: when a file is missing.
+        DmaskError: if a file is missing.
     """
 
     class_names = tuple(FashionMNIST.classes)
@@ -39,7 +39,7 @@ class FashionMnistSource:
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise DmaskError(
-                f"Fashion-MNIST is four '*-ubyte.gz' files, '{missing[0]}' is missing in '{self.folder}'",
+                f"Fashion-MNIST has four '*-ubyte.gz' files, but '{missing[0]}' is missing in '{self.folder}'",
                 "install Debian's package dataset-fashion-mnist or give the folder: fashion-mnist:FOLDER",
             )
 

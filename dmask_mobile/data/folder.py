@@ -1,4 +1,4 @@
-"""``folder:DIR``: a folder of images for each class, below folders of splits or not."""
+"""``folder:DIR``: a folder of images for each class, optionally inside folders of splits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dmask_mobile.data.source import Examples, FileExamples
 from dmask_mobile.data.splits import split_names
 from dmask_mobile.errors import DmaskError
 
-NOT_CLASSES = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}  # and whatever begins with a dot
+NOT_CLASSES = {"__macosx", "@eadir", "$recycle.bin", "system volume information"}  # and all names that begin with a dot
 
 
 class FolderSource:
     """The images of a folder. Nothing is decoded until it is asked for.
 
     Args:
-        root: holds one folder of images for each class, or folders of such folders named train, val (or valid,
-            validation) and test, in any case.
+        root: contains one folder of images for each class, or folders named train, val (or valid, validation) and test
+            that contain such folders; upper and lower case do not matter.
 
     Raises:
-        DmaskError: when there is no such folder, or it holds no images by class.
+        DmaskError: if there is no such folder, or it has no class folders with images.
     """
 
     flip = True
@@ -71,14 +71,16 @@ class FolderSource:
         empty = [name for name, files in found.items() if not files]
         if empty:
             raise DmaskError(
-                f"'{root / empty[0]}' holds no image", "put the images of that class into it, or remove the folder"
+                f"'{root / empty[0]}' contains no image", "put the images of that class into it, or remove the folder"
             )
         if not found:
-            raise DmaskError(f"'{root}' holds no images by class", "put the images of each class into a folder")
+            raise DmaskError(
+                f"'{root}' contains no class folders with images", "put the images of each class into a folder"
+            )
         return found
 
     def _folders(self, root: Path) -> list[Path]:
-        """The folders in ``root`` that people made for images."""
+        """The folders in ``root``, without those that systems and programs create."""
         found = []
         for entry in _entries(root):
             if not entry.is_dir():
@@ -90,8 +92,8 @@ class FolderSource:
         return found
 
     def _images(self, folder: Path) -> Iterator[Path]:
-        """The image files in a class folder and below, each file once, whatever links lead to it."""
-        known = self._roots - {_identity(folder)}  # a link may lead to them, which holds no more images
+        """The image files in a class folder and below; each file once, even if several links lead to it."""
+        known = self._roots - {_identity(folder)}  # a link to one of these adds no further images
         waiting = [folder]
         while waiting:
             place = waiting.pop()
@@ -112,10 +114,10 @@ class FolderSource:
                     yield from self._once(place / entry.name, entry.stat(), folder)
 
     def _once(self, file: Path, status: os.stat_result, folder: Path) -> Iterator[Path]:
-        """The file of a class folder, unless a link has led to it before.
+        """The file of a class folder, unless it was already found through a link.
 
         Raises:
-            DmaskError: when that was in another class or split: it would be trained as one thing and judged as another.
+            DmaskError: if it was found in another class or split, because its label or split would be ambiguous.
         """
         first, first_folder = self._known.setdefault((status.st_dev, status.st_ino), (file, folder))
         if first is file:
@@ -123,16 +125,16 @@ class FolderSource:
         elif first_folder == folder:
             self.skipped["link to an image that is read anyway"] += 1
         else:
-            raise DmaskError(f"'{file}' and '{first}' are one file in two classes or splits", "keep one of them")
+            raise DmaskError(f"'{file}' and '{first}' are the same file in two classes or splits", "keep one of them")
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What names a folder whatever links lead to it."""
+    """Device and inode of a folder, which are the same through any link."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name: the same order on every file system."""
+    """The entries of a folder sorted by name, so that the order is the same on every file system."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)

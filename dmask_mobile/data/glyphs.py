@@ -1,4 +1,4 @@
-"""``glyphs[:FONTS]``: digits and capitals rendered from fonts, a data set without download, at any resolution."""
+"""``glyphs[:FONTS]``: digits and capital letters rendered from fonts at any resolution; needs no download."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dmask_mobile.errors import DmaskError
 
 MATPLOTLIB_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 CHARACTERS = string.digits + string.ascii_uppercase
-NUM_IMAGES = 12_000  # about; every (font, character) pair is rendered equally often
-ENOUGH_FAMILIES = 20  # from here on the val and test images come from font families of their own
+NUM_IMAGES = 12_000  # approximately; every (font, character) pair is rendered equally often
+ENOUGH_FAMILIES = 20  # from this number on, val and test images use other font families than train
 SHAPE_SIZE = 24
 DEFAULT_RESOLUTION = 32
 SYMBOL_FONTS = {"cmex10", "cmmi10", "cmsy10"}  # Computer Modern's maths fonts draw symbols at the letters' codes
@@ -29,7 +29,7 @@ Glyph = tuple[Path, int]
 
 @dataclass(frozen=True)
 class GlyphExamples:
-    """Rendered characters. ``glyphs``: with the seed of each image."""
+    """Rendered characters. ``glyphs``: the font, the character and the seed of each image."""
 
     glyphs: Sequence[tuple[Glyph, int]]
     root: Path
@@ -37,7 +37,7 @@ class GlyphExamples:
 
     @cached_property
     def labels(self) -> Sequence[int]:
-        """The numbers of the characters."""
+        """The numbers of the characters; see `Examples`."""
         return [character for (_, character), _ in self.glyphs]
 
     def at(self, resolution: int) -> GlyphExamples:
@@ -45,7 +45,7 @@ class GlyphExamples:
         return replace(self, resolution=resolution)
 
     def image(self, index: int) -> Image.Image:
-        """A character in random colours, size and place; see `Examples`."""
+        """A character with random colours, size and position; see `Examples`."""
         (path, character), seed = self.glyphs[index]
         return _draw(path, CHARACTERS[character], self.resolution, np.random.default_rng(seed))
 
@@ -56,14 +56,14 @@ class GlyphExamples:
 
 
 class GlyphSource:
-    """The digits and capitals of every usable font in a folder.
+    """The digits and capital letters of every usable font in a folder.
 
     Args:
-        folder: holds TrueType fonts; empty for those of matplotlib.
-        seed: of sizes, places, colours, and of which families are held out.
+        folder: a folder with TrueType fonts; empty for the fonts of matplotlib.
+        seed: the seed for sizes, positions and colours, and for the choice of held-out families.
 
     Raises:
-        DmaskError: when the folder holds no font with such characters.
+        DmaskError: if the folder contains no font with such characters.
     """
 
     class_names = tuple(CHARACTERS)
@@ -76,11 +76,12 @@ class GlyphSource:
         self._glyphs = [(path, index) for path in fonts for index in _usable_characters(path)]
         if not self._glyphs:
             raise DmaskError(
-                f"no TrueType font with digits and capitals in '{self.root}'", "give another folder of fonts"
+                f"no TrueType font with digits and capitals in '{self.root}'", "give another folder with fonts"
             )
 
     def splits(self) -> Mapping[str, Examples]:
-        """With 20 families and more a fifth of them is ``val`` and a fifth ``test``; else there is ``train`` alone."""
+        """The splits: with 20 families or more, a fifth is ``val`` and a fifth is ``test``; otherwise only
+        ``train``."""
         repeats = max(1, round(NUM_IMAGES / len(self._glyphs)))
         seeded = [
             (glyph, self.seed * 1_000_003 + number * repeats + repeat)
@@ -119,7 +120,7 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _usable_characters(path: Path) -> list[int]:
-    """The characters that a font has: not blank, not a shape that more than two characters share (a box)."""
+    """The characters of a font that are not blank and not a placeholder box (a shape shared by over two characters)."""
     try:
         shapes = [bytes(_font(path, SHAPE_SIZE).getmask(character)) for character in CHARACTERS]
     except OSError:
@@ -130,7 +131,7 @@ def _usable_characters(path: Path) -> list[int]:
 
 def _draw(path: Path, character: str, resolution: int, random: np.random.Generator) -> Image.Image:
     font = _font(path, int(resolution * random.uniform(0.55, 0.95)))
-    # Dark on light in every channel, as print is: with any colours, small networks learn nothing for epochs.
+    # Dark on light in every channel, like print: with arbitrary colours, small networks learn nothing for epochs.
     paper, ink = random.integers(140, 256, 3), random.integers(0, 116, 3)
     image = Image.new("RGB", (resolution, resolution), tuple(paper.tolist()))
     left, top, right, bottom = font.getbbox(character)

@@ -18,10 +18,10 @@ class HuggingFaceSource:
     """The splits of a saved data set with an image column and a ``ClassLabel`` column.
 
     Args:
-        folder: what ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote.
+        folder: the folder written by ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``.
 
     Raises:
-        DmaskError: when the package ``datasets`` is not installed, or the folder is no such data set.
+        DmaskError: if the package ``datasets`` is not installed, or the folder is not such a data set.
     """
 
     flip = True
@@ -35,12 +35,12 @@ class HuggingFaceSource:
                 "pip install 'dmask-mobile[hf]'",
             ) from error
         if not Path(folder).is_dir():
-            raise DmaskError(f"no folder '{folder}'", "give the folder that save_to_disk wrote")
+            raise DmaskError(f"no folder '{folder}'", "give the folder written by save_to_disk")
         try:
             loaded = datasets.load_from_disk(folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DmaskError(
-                f"'{folder}' is no data set that save_to_disk wrote: {' '.join(str(error).split())}",
+                f"'{folder}' is not a data set written by save_to_disk: {' '.join(str(error).split())}",
                 "save it again, or give folder:DIR for images in class folders",
             ) from error
         parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
@@ -54,14 +54,14 @@ class HuggingFaceSource:
             names = tuple(part.features[label].names)
             if self.class_names not in ((), names) or WORDS[name.lower()] in self._splits:
                 raise DmaskError(
-                    f"'{folder}': the split '{name}' has other classes than one before it, or is there twice",
+                    f"'{folder}': the split '{name}' has other classes than an earlier split, or appears twice",
                     "save the data set with the same ClassLabel in all splits, and one split of each kind",
                 )
             self.class_names = names
             raw = part.cast_column(image, datasets.Image(decode=False))
             self._splits[WORDS[name.lower()]] = HuggingFaceExamples(raw, image, part[label])
         if "train" not in self._splits:
-            raise DmaskError(f"'{folder}' has no train split", "save the data set with one")
+            raise DmaskError(f"'{folder}' has no train split", "save the data set with a train split")
 
     def splits(self) -> Mapping[str, Examples]:
         """The splits that were saved; see `DataSource`."""
@@ -82,16 +82,16 @@ class HuggingFaceExamples:
         return open_image(cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]))
 
     def name(self, index: int) -> str:
-        """The data set's own fingerprint and the number; see `Examples`."""
+        """The data set's own fingerprint and the number of the image; see `Examples`."""
         return f"{self.data._fingerprint} {index}"
 
 
 def _column(data: Any, kind: type, folder: str) -> str:
-    """The one column of a kind."""
+    """The only column of a type."""
     found = [name for name, feature in data.features.items() if isinstance(feature, kind)]
     if len(found) != 1:
         raise DmaskError(
-            f"'{folder}' has {len(found)} columns of the type {kind.__name__}, exactly one is needed",
+            f"'{folder}' has {len(found)} columns of the type {kind.__name__}; exactly one is needed",
             "keep one image column and one ClassLabel column",
         )
     return str(found[0])

@@ -1,8 +1,8 @@
-"""Labelled images as networks get them: square, RGB, uint8, in memory as far as a limit allows, else decoded on demand.
+"""Labelled images for networks: square, RGB, uint8. They are in memory up to a limit; the rest is decoded on demand.
 
-One rule gives every network its images: all are decoded at the space's largest resolution, and a network of a lower
-resolution sees their nearest-neighbour subsample (`ImageData.at`), in the supernet, in ranking, training and
-verification.
+All networks get their images by one rule: images are decoded at the space's largest resolution, and a network with a
+lower resolution gets a nearest-neighbour subsample (`ImageData.at`). This holds in the supernet, in ranking, in
+training and in verification.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ BATCHES_BETWEEN_TRIMS = 20
 
 
 class Undecodable(NamedTuple):
-    """An image that does not decode, and why."""
+    """An image that cannot be decoded, and the reason."""
 
     name: str
     reason: str
 
 
 class Pictures(Dataset[Tensor | Undecodable]):
-    """All images of one split at one resolution, by number.
+    """All images of one split at one resolution, accessed by number.
 
     Args:
-        examples: where they come from.
+        examples: the source of the images.
         resolution: pixels of their sides.
-        workers: processes that decode what is not in memory; 0 decodes in this one.
+        workers: the number of processes that decode images that are not in memory; 0 decodes in this process.
     """
 
     def __init__(self, examples: Examples, resolution: int, workers: int = 0) -> None:
@@ -50,7 +50,7 @@ class Pictures(Dataset[Tensor | Undecodable]):
         self.resolution = resolution
         self.workers = workers
         self.kept = torch.empty((0, CHANNELS, resolution, resolution), dtype=torch.uint8)
-        self.place = torch.full((len(examples.labels),), -1)  # of each image in `kept`; -1: not in memory
+        self.place = torch.full((len(examples.labels),), -1)  # the position of each image in `kept`; -1: not in memory
 
     def __len__(self) -> int:
         return len(self.place)
@@ -62,28 +62,28 @@ class Pictures(Dataset[Tensor | Undecodable]):
             return torch.from_numpy(square(as_seen(self.examples.image(number)), self.resolution))
         except DmaskError:
             raise
-        except Exception as error:  # parsers, and sources of users' own, raise many kinds
+        except Exception as error:  # parsers and custom sources may raise any exception
             if is_fault_of_machine(error):
                 raise
             return Undecodable(self.examples.name(number), reason_of(error))
 
     @property
     def image_bytes(self) -> int:
-        """Memory of one decoded image."""
+        """The memory of one decoded image in bytes."""
         return CHANNELS * self.resolution**2
 
     def read(
         self, batches: Sequence[Sequence[int]], by_image: ByImage | None = None, seed: int = 0
     ) -> Iterator[Tensor]:
-        """The images (N, 3, R, R) uint8 of each batch of numbers, the next ones being decoded meanwhile.
+        """The images (N, 3, R, R) uint8 of each batch of numbers; the next batches are decoded in the meantime.
 
         Args:
             batches: the numbers of the images.
-            by_image: what is done to each of them.
-            seed: what that depends on, beside the image's number.
+            by_image: the operations on single images.
+            seed: the seed of these operations, used together with the number of the image.
 
         Raises:
-            DmaskError: naming an image that does not decode.
+            DmaskError: naming an image that cannot be decoded.
         """
         if by_image is None and all(bool((self.place[list(batch)] >= 0).all()) for batch in batches):
             yield from (self.kept[self.place[list(batch)]] for batch in batches)
@@ -91,7 +91,7 @@ class Pictures(Dataset[Tensor | Undecodable]):
         for images, bad in self.decode(batches, by_image, seed):
             for picture in bad.values():
                 raise DmaskError(
-                    f"image '{picture.name}' does not decode: {picture.reason}",
+                    f"image '{picture.name}' cannot be decoded: {picture.reason}",
                     "remove or repair it; --skip-bad leaves such images out",
                 )
             yield images
@@ -99,14 +99,14 @@ class Pictures(Dataset[Tensor | Undecodable]):
     def decode(
         self, batches: Sequence[Sequence[int]], by_image: ByImage | None = None, seed: int = 0
     ) -> Iterator[tuple[Tensor, dict[int, Undecodable]]]:
-        """The images of each batch that decode, and what does not, by its position in the batch."""
+        """For each batch, the decoded images, and those that cannot be decoded by their position in the batch."""
         loader = DataLoader(
             self if by_image is None else _Changed(self, by_image, seed),
             batch_sampler=[list(batch) for batch in batches],
             num_workers=self.workers,
             collate_fn=_together,
             worker_init_fn=_ignore_interrupts,
-            generator=torch.Generator(),  # which workers are seeded from; nobody else's draws are touched
+            generator=torch.Generator(),  # seeds the workers; no other random numbers are affected
         )
         try:
             for number, decoded in enumerate(loader):
@@ -118,17 +118,17 @@ class Pictures(Dataset[Tensor | Undecodable]):
                 raise
             raise DmaskError(
                 f"a process that decodes images has ended: {str(error).partition(chr(10))[0]}",
-                "give --workers 0, or a lower --memory",
+                "use --workers 0 or a lower --memory",
             ) from error
 
     def keep(self, numbers: Sequence[int], images: Tensor) -> None:
-        """Holds decoded images in memory from now on."""
+        """Keeps decoded images in memory from now on."""
         self.place[list(numbers)] = torch.arange(len(numbers)) + len(self.kept)
         self.kept = torch.cat([self.kept, images]) if len(self.kept) else images
 
 
 class _Changed(Dataset[Tensor | Undecodable]):
-    """Pictures after what is done to each of them, which depends on its number and a seed."""
+    """Pictures after the operations on single images, which depend on the number of the image and a seed."""
 
     def __init__(self, pictures: Pictures, by_image: ByImage, seed: int) -> None:
         self.pictures = pictures
@@ -143,10 +143,10 @@ class _Changed(Dataset[Tensor | Undecodable]):
 
 
 def _trim_memory() -> None:
-    """Gives freed memory back to the system, where the C library can (glibc).
+    """Returns freed memory to the system, if the C library supports it (glibc).
 
-    Batches that come from other processes leave holes in the heap: without this, a process at 160 px grew by 300 MB in
-    25 batches, and by as much again in each further epoch.
+    Batches from other processes fragment the heap. Without this, a process at 160 px grew by 300 MB in 25 batches, and
+    by the same amount in each further epoch.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -154,20 +154,20 @@ def _trim_memory() -> None:
 
 
 def _together(pictures: list[Tensor | Undecodable]) -> tuple[Tensor, dict[int, Undecodable]]:
-    """One tensor for all that decoded: each tensor that a worker sends takes a file descriptor."""
+    """One tensor with all decoded images, because each tensor that a worker sends needs a file descriptor."""
     bad = {place: picture for place, picture in enumerate(pictures) if isinstance(picture, Undecodable)}
     good = [picture for picture in pictures if isinstance(picture, Tensor)]
     return torch.stack(good) if good else torch.empty(0), bad
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the main process alone, which ends its workers."""
+    """Makes a worker ignore Ctrl-C: the main process receives it and ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Some of the images of a split, and the labels (N,) int64 of these."""
+    """Some of the images of a split, and their labels (N,) int64."""
 
     pictures: Pictures
     numbers: Tensor
@@ -192,7 +192,7 @@ class ImageSet:
         """The images (N, 3, R, R) uint8 at ``indices``, or all of them.
 
         Raises:
-            DmaskError: naming an image that does not decode.
+            DmaskError: naming an image that cannot be decoded.
         """
         numbers = self.numbers if indices is None else self.numbers[indices]
         if not len(numbers):
@@ -201,7 +201,7 @@ class ImageSet:
 
     @property
     def resolution(self) -> int:
-        """Pixels of a side."""
+        """The side of the images in pixels."""
         return self.pictures.resolution
 
     def batches(
@@ -215,11 +215,11 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: training and validation images, class names, normalization (of images in 0..1).
+    """A data set: training and validation images, class names, and normalization (for images in 0..1).
 
-    ``spec``: as users name it, with absolute paths, None for a source that they made; ``digest``: of its content;
-    ``flip``: whether training mirrors images; ``resolution``: what networks see of the images, in pixels, None for all
-    of it; ``notes``: what a user must know of how it was read.
+    ``spec``: the user's text for the data with absolute paths; None for a source object. ``digest``: a digest of its
+    content. ``flip``: whether training mirrors images. ``resolution``: the resolution in pixels that networks get; None
+    for the full one. ``notes``: facts about reading that a user must know.
     """
 
     spec: str | None
@@ -234,12 +234,12 @@ class ImageData:
     notes: tuple[str, ...] = ()
 
     def at(self, resolution: int) -> ImageData:
-        """The same images, of which networks see the subsample at ``resolution`` pixels."""
+        """The same images, but networks get their subsample at ``resolution`` pixels."""
         return replace(self, resolution=resolution)
 
     @property
     def decoded_at(self) -> int:
-        """The resolution, in pixels, that the images are decoded at."""
+        """The resolution in pixels at which the images are decoded."""
         return self.train.pictures.resolution
 
     @property
@@ -249,7 +249,7 @@ class ImageData:
 
 
 def normalization_of(data: ImageData) -> dict[str, Any]:
-    """How data is used: what a checkpoint must have in common with it beside its content."""
+    """The settings of the data that a checkpoint must match, in addition to its content."""
     return {
         "flip": data.flip,
         "mean": list(data.mean),
@@ -259,11 +259,11 @@ def normalization_of(data: ImageData) -> dict[str, Any]:
 
 
 class Normalization(Protocol):
-    """What turns pixels into what networks see; `ImageData` has it."""
+    """The settings that turn pixels into network inputs; `ImageData` has them."""
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel, of pixels in 0..1."""
+        """The mean of each channel, for pixels in 0..1."""
         ...
 
     @property
@@ -273,12 +273,12 @@ class Normalization(Protocol):
 
     @property
     def resolution(self) -> int | None:
-        """What networks see of the images, in pixels; None for all of it."""
+        """The resolution in pixels that networks get; None for the full one."""
         ...
 
 
 class KnownNormalization(NamedTuple):
-    """That of a run, without its images."""
+    """The normalization of a run, without its images."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -286,14 +286,14 @@ class KnownNormalization(NamedTuple):
 
 
 def seen(images_N3RR: Tensor, data: Normalization) -> Tensor:
-    """Float images in 0..1 at the resolution that networks see."""
+    """Float images in 0..1 at the resolution that networks get."""
     return subsample(images_N3RR, data.resolution or images_N3RR.shape[-1]).float() / 255
 
 
 def normalized(images_N3RR: Tensor, data: Normalization) -> Tensor:
-    """Float images as networks are trained on them: `seen`, then per-channel normalization.
+    """Float images as input for networks: `seen`, then normalized for each channel.
 
-    In channels-last memory format: depthwise convolutions on a CPU take half the time with it.
+    They are in the channels-last memory format, with which depthwise convolutions on a CPU take half the time.
     """
     device = images_N3RR.device
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (data.mean, data.std))

@@ -1,4 +1,4 @@
-"""From a source to `ImageData`: splits, checks, what is kept in memory, normalization."""
+"""Makes `ImageData` from a source: splits, checks, images in memory, normalization."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64  # images that a worker decodes at a time
 MAX_WORKERS = 4
-MIN_FOR_WORKERS = 500  # images: fewer are decoded before workers have started
-MAX_STATISTICS = 100_000  # images that mean and deviation are computed from
-MIN_DEVIATION = 1e-3  # of a channel that is constant
+MIN_FOR_WORKERS = 500  # images; fewer than this are decoded before workers would have started
+MAX_STATISTICS = 100_000  # images from which mean and standard deviation are computed
+MIN_DEVIATION = 1e-3  # used for a constant channel
 DEFAULTS = DataOptions()
 
 
 def load_data(
     data: str | DataSource, resolution: PositiveInt, options: DataOptions = DEFAULTS, progress: Progress = silent
 ) -> ImageData:
-    """The training and validation images of ``data``; the test split stays closed.
+    """The training and validation images of ``data``; the test split is not opened.
 
     Args:
         data: see `open_source`.
         resolution: the images become ``resolution`` x ``resolution`` pixels: the largest centred square, scaled.
-        options: memory, workers, mirroring.
-        progress: told while images are decoded.
+        options: memory, workers and mirroring.
+        progress: is called while images are decoded.
 
     Raises:
-        DmaskError: for data that is not there, has fewer than two classes, or too few images; and naming an image that
-            does not decode.
+        DmaskError: for data that does not exist or has fewer than two classes or too few images, or naming an image
+            that cannot be decoded.
     """
     source, spec = open_source(data), name_of(data)
     own = source.splits()
@@ -57,13 +57,13 @@ def load_data(
         sets[split], bad = _image_set(splits[split], resolution, left, options, progress)
         left -= len(sets[split].pictures.kept) * sets[split].pictures.image_bytes
         _check_left(spec, split, splits[split], sets[split])
-        notes += [f"{split}: left out {len(bad)} that do not decode, the first '{bad[0].name}'"] if bad else []
+        notes += [f"{split}: left out {len(bad)} that cannot be decoded, the first is '{bad[0].name}'"] if bad else []
     if "test" not in own:
         notes.append("no test split: accuracies are those of the val split")
     train = sets["train"]
     mean, std, sampled = _statistics(train)
     if sampled < len(train):
-        notes.append(f"mean and deviation are those of {sampled:,} random training images")
+        notes.append(f"mean and standard deviation are computed from {sampled:,} random training images")
     flip = source.flip if options.flip is None else options.flip
     digest = digest_of(source.class_names, own)
     notes += [f"skipped {count} x {reason}" for reason, count in sorted(getattr(source, "skipped", {}).items())]
@@ -76,7 +76,7 @@ def load_data(
 
 
 def summary_of(data: ImageData) -> str:
-    """What was read, in a line: images, classes, memory, mirroring, and what a user must know of it."""
+    """One line about the data: images, classes, memory, mirroring, and notes for the user."""
     parts = (data.train.pictures, data.val.pictures)
     in_memory = sum(len(pictures.kept) * pictures.image_bytes for pictures in parts)
     rest = sum(len(pictures) - len(pictures.kept) for pictures in parts)
@@ -92,9 +92,9 @@ def summary_of(data: ImageData) -> str:
 
 @dataclass(frozen=True)
 class OpenedData:
-    """Data of which no image is read yet: ``splits`` with a ``val`` cut out of ``train`` where there was none.
+    """Data of which no image has been read yet; ``splits`` contains a ``val`` cut out of ``train`` if there was none.
 
-    ``spec``: what errors call it; ``digest``: of its content.
+    ``spec``: the name in error messages; ``digest``: a digest of the content.
     """
 
     spec: str
@@ -105,10 +105,10 @@ class OpenedData:
     def read(
         self, split: str, resolution: int, options: DataOptions = DEFAULTS, progress: Progress = silent
     ) -> tuple[ImageSet, int]:
-        """The images of one split, those that `load_data` gives, and how many were left out; the others stay closed.
+        """The images of one split, as `load_data` reads them, and how many were left out; other splits are not opened.
 
         Raises:
-            DmaskError: as `load_data`.
+            DmaskError: in the same cases as `load_data`.
         """
         images, bad = _image_set(self.splits[split], resolution, options.memory_bytes, options, progress)
         _check_left(self.spec, split, self.splits[split], images)
@@ -116,10 +116,10 @@ class OpenedData:
 
 
 def open_data(data: str | DataSource, data_digest: str | None) -> OpenedData:
-    """The splits of ``data``, all of them closed.
+    """The splits of ``data``; none of them is opened yet.
 
     Raises:
-        DmaskError: as `check_splits`; and where the data is no longer what ``data_digest`` names.
+        DmaskError: in the same cases as `check_splits`, or if the data no longer has the digest ``data_digest``.
     """
     source, spec = open_source(data), name_of(data)
     own = source.splits()
@@ -134,11 +134,11 @@ def open_data(data: str | DataSource, data_digest: str | None) -> OpenedData:
 
 
 def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Examples]) -> None:
-    """Checks what can be checked before an image is decoded.
+    """Checks everything that can be checked before an image is decoded.
 
     Raises:
-        DmaskError: for fewer than two classes, an unknown split, labels out of range, a class that ``train`` lacks, and
-            for fewer than two training images.
+        DmaskError: for fewer than two classes, an unknown split, labels out of range, a class that ``train`` lacks, or
+            fewer than two training images.
     """
     try:
         check_class_names(class_names)
@@ -172,27 +172,27 @@ def check_splits(spec: str, class_names: Sequence[str], splits: Mapping[str, Exa
 
 
 def _check_left(spec: str, split: str, examples: Examples, images: ImageSet) -> None:
-    """Checks that leaving out what does not decode left enough.
+    """Checks that enough images are left after those that cannot be decoded were left out.
 
     Raises:
-        DmaskError: when a split is empty, or ``train`` has lost a class or holds one image.
+        DmaskError: if a split is empty, or ``train`` has lost a class or has only one image.
     """
     lost = set(np.unique(np.asarray(examples.labels)).tolist()) - set(images.labels.tolist())
     if not len(images) or (split == "train" and (lost or len(images) < 2)):
         what = "no image" if not len(images) else f"no image of class {min(lost)}" if lost else "one image"
-        raise DmaskError(f"data '{spec}': the {split} split has {what} that decodes", "repair or add images")
+        raise DmaskError(f"data '{spec}': the {split} split has {what} that can be decoded", "repair or add images")
 
 
 def _labels(spec: str, examples: Examples, classes: int) -> np.ndarray:
     """The labels (N,) int64.
 
     Raises:
-        DmaskError: when they are anything else than the numbers of classes.
+        DmaskError: if they are not the numbers of classes.
     """
     given = np.asarray(examples.labels)
     if given.ndim != 1 or (len(given) and not np.issubdtype(given.dtype, np.integer)):
         raise DmaskError(
-            f"data '{spec}': labels must be a list of whole numbers, found {given.dtype} of shape {given.shape}",
+            f"data '{spec}': labels must be a list of integers, found {given.dtype} of shape {given.shape}",
             "give the number of each image's class",
         )
     labels = given.astype(np.int64)
@@ -207,7 +207,7 @@ def _labels(spec: str, examples: Examples, classes: int) -> np.ndarray:
 def _image_set(
     examples: Examples, resolution: int, memory_bytes: int, options: DataOptions, progress: Progress
 ) -> tuple[ImageSet, list[Undecodable]]:
-    """A split with what fits ``memory_bytes`` in memory, and what was left out of it."""
+    """A split with as many images in memory as fit into ``memory_bytes``, and the images that were left out."""
     count = len(examples.labels)
     workers = options.workers
     if workers is None:
@@ -232,7 +232,7 @@ def _chunks(numbers: Tensor) -> list[list[int]]:
 def _decoded(
     pictures: Pictures, numbers: Tensor, stage: str, progress: Progress
 ) -> Iterator[tuple[list[int], Tensor, dict[int, Undecodable]]]:
-    """The numbers of some images at a time, those that decode, and by number what does not."""
+    """For some images at a time: numbers and content of the decoded images; by number, those that cannot be decoded."""
     chunks = _chunks(numbers)
     for done, (chunk, (images, failed)) in enumerate(zip(chunks, pictures.decode(chunks), strict=True), start=1):
         yield chunk, images, {chunk[place]: picture for place, picture in failed.items()}
@@ -240,13 +240,13 @@ def _decoded(
 
 
 def _keep(pictures: Pictures, numbers: Tensor, skip_bad: bool, progress: Progress) -> dict[int, Undecodable]:
-    """Decodes images into memory; what does not decode, by number, where that is wanted."""
+    """Decodes images into memory; returns by number those that cannot be decoded, if they are to be skipped."""
     bad: dict[int, Undecodable] = {}
     images = torch.empty((len(numbers), *pictures.kept.shape[1:]), dtype=torch.uint8)
     good: list[int] = []
     for chunk, read, failed in _decoded(pictures, numbers, "read images", progress):
         if failed and not skip_bad:
-            list(pictures.read([chunk]))  # raises the error that names it
+            list(pictures.read([chunk]))  # raises the error that names the image
         bad |= failed
         if len(read):
             images[len(good) : len(good) + len(read)] = read
@@ -256,18 +256,18 @@ def _keep(pictures: Pictures, numbers: Tensor, skip_bad: bool, progress: Progres
 
 
 def _undecodable(pictures: Pictures, numbers: Tensor, progress: Progress) -> dict[int, Undecodable]:
-    """What does not decode of images that are not kept, by number."""
+    """Those images that cannot be decoded, by number; the decoded images are not kept."""
     found = _decoded(pictures, numbers, "check images", progress)
     return {number: picture for _, _, failed in found for number, picture in failed.items()}
 
 
 def _statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Mean and standard deviation of each channel, of pixels in 0..1, and of how many images.
+    """Mean and standard deviation of each channel for pixels in 0..1, and the number of images they come from.
 
-    Summed in float64 over one batch after the other.
+    They are summed in float64 over one batch after the other.
     """
     chosen = torch.arange(len(images))
-    if len(images) > MAX_STATISTICS:  # whatever is in memory: that must change no result
+    if len(images) > MAX_STATISTICS:  # independent of what is in memory, which must not change the result
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:MAX_STATISTICS]
     sums, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
     for pixels, _ in images.batches(_chunks(chosen)):

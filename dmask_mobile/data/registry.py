@@ -1,4 +1,4 @@
-"""Data by the words that users give: ``folder:DIR``, ``fashion-mnist``, ``mymodule:MyClass``."""
+"""Finds data by the text that users give: ``folder:DIR``, ``fashion-mnist``, ``mymodule:MyClass``."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ HOW_TO_NAME = (
 
 
 def open_source(data: str | DataSource) -> DataSource:
-    """The source that ``data`` names, or itself where it is one; no image is decoded.
+    """The source that ``data`` names, or ``data`` itself if it is a source; no image is decoded.
 
     Args:
-        data: ``SOURCE[:ARGUMENT]`` with a key of `SOURCES`, the path of a folder, ``module:Class``, your own class,
-            imported from the current folder or the Python path and made without arguments; or a source.
+        data: ``SOURCE[:ARGUMENT]`` with a key of `SOURCES`, the path of a folder, ``module:Class``, or a source object.
+            ``module:Class`` is your own class, imported from the current folder or the Python path and called without
+            arguments.
 
     Raises:
-        DmaskError: when there is no such source, or what it names is not there.
+        DmaskError: if there is no such source, or its files do not exist.
     """
     if not isinstance(data, str):
         return _checked(data, name_of(data))
@@ -56,14 +57,14 @@ def open_source(data: str | DataSource) -> DataSource:
 
 
 def name_of(data: str | DataSource) -> str:
-    """What errors call the data: as it was named, or ``module:Class`` of a source."""
+    """The name of the data in error messages: the given text, or ``module:Class`` of a source object."""
     return data if isinstance(data, str) else f"{type(data).__module__}:{type(data).__qualname__}"
 
 
 def absolute_spec(data: str | DataSource) -> str | None:
-    """The words for ``data`` with their paths made absolute, so that they name the same data from any folder.
+    """The text for ``data`` with absolute paths, so that it names the same data from any folder.
 
-    None for a source: it may hold what no words tell.
+    None for a source object, because no text may be able to describe it.
     """
     if not isinstance(data, str):
         return None
@@ -79,11 +80,11 @@ def absolute_spec(data: str | DataSource) -> str | None:
 
 def _own(module_name: str, class_name: str) -> DataSource:
     here = str(Path.cwd())
-    if here not in sys.path:  # it stays: processes that decode import the module again
+    if here not in sys.path:  # it is not removed: processes that decode images import the module again
         sys.path.append(here)
     try:
         source: DataSource = getattr(importlib.import_module(module_name), class_name)()
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # the user's code may raise any exception
         raise DmaskError(
             f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {error}",
             "see dmask_mobile.data.source.DataSource",
@@ -92,10 +93,10 @@ def _own(module_name: str, class_name: str) -> DataSource:
 
 
 def _checked(source: DataSource, name: str) -> DataSource:
-    """A source of the user's own.
+    """A custom source, checked for all parts of the Protocol.
 
     Raises:
-        DmaskError: when it lacks a part.
+        DmaskError: if a part is missing.
     """
     missing = [part for part in ("class_names", "flip", "splits") if not hasattr(source, part)]
     if missing:

@@ -1,6 +1,6 @@
-"""``wds:PATTERN``: WebDataset shards, tar files in which the files of one example lie beside each other.
+"""``wds:PATTERN``: WebDataset shards, which are tar files with the files of each example next to each other.
 
-The shards are indexed once, and then read at any place: the order of training is ours, and a resumed run goes on in the
+The shards are indexed once and then read at any position, so that training can use its own order and resume in the
 middle of an epoch. (The library webdataset reads shards as streams, which cannot be resumed: webdataset#271.)
 """
 
@@ -28,7 +28,7 @@ MAX_CLASSES = 65_536
 
 
 class Member(NamedTuple):
-    """Where an image lies in a shard, and its class as the shard names it."""
+    """The position of an image in a shard, and its class as given in the shard."""
 
     shard: Path
     key: str
@@ -46,7 +46,7 @@ class ShardExamples:
 
     @cached_property
     def labels(self) -> list[int]:
-        """One for each example."""
+        """One label for each example; see `Examples`."""
         numbers = {name: number for number, name in enumerate(self.class_names)}
         return [numbers[member.label] for member in self.members]
 
@@ -58,53 +58,56 @@ class ShardExamples:
             return open_image(file.read(member.size))
 
     def name(self, index: int) -> str:
-        """Shard, key and size; see `Examples`."""
+        """The shard, the key and the size; see `Examples`."""
         member = self.members[index]
         return f"{member.key} in {member.shard.name} ({member.size} bytes)"
 
 
 class ShardSource:
-    """The examples of shards: an image and a ``.cls`` file each.
+    """The examples of shards; each has an image and a ``.cls`` file.
 
     Args:
-        pattern: paths of tar files, with ``{000..123}`` and ``*``. A file name that begins with train, val or test
-            belongs to that split; without such names all are training images.
+        pattern: the paths of tar files, with ``{000..123}`` and ``*``. A file whose name begins with train, val or test
+            belongs to that split; without such names all images are training images.
 
     Raises:
-        DmaskError: when no file fits, and for a shard that ends early or lacks labels.
+        DmaskError: if no file matches, or a shard is truncated or lacks labels.
     """
 
     flip = True
 
     def __init__(self, pattern: str) -> None:
-        # Not resolved: a link's own name tells the split. Once each, however many parts of the pattern fit it.
+        # Links are not resolved, because the name of a link states the split. Each file is used once, even if it
+        # matches several parts of the pattern.
         found = [Path(name).absolute() for part in expand(pattern) for name in sorted(glob.glob(part))]
         shards = list(dict.fromkeys(found))
         if not shards:
             raise DmaskError(
-                f"no shard fits '{pattern}'", "give a pattern of tar files, for example 'data/train-*.tar'"
+                f"no shard matches '{pattern}'", "give a pattern of tar files, for example 'data/train-*.tar'"
             )
         by_split: dict[str, list[Member]] = {}
         for shard in shards:
             by_split.setdefault(split_of(shard), []).extend(index_shard(shard))
         if "train" not in by_split:
-            raise DmaskError(f"'{pattern}' has no training shards", "give a pattern that fits train shards as well")
+            raise DmaskError(f"'{pattern}' has no training shards", "give a pattern that also matches train shards")
         names = {member.label for members in by_split.values() for member in members}
         if all(name.isdecimal() for name in names):
             largest = max(map(int, names))
             if largest >= MAX_CLASSES:
-                raise DmaskError(f"'{pattern}' has the class {largest}, at most {MAX_CLASSES - 1}", "check .cls")
+                raise DmaskError(
+                    f"'{pattern}' has the class {largest}, allowed are at most {MAX_CLASSES - 1}", "check .cls"
+                )
             names = set(map(str, range(largest + 1)))
         self.class_names = tuple(sorted(names, key=lambda name: (int(name) if name.isdecimal() else 0, name)))
         self._splits = {split: ShardExamples(tuple(found), self.class_names) for split, found in by_split.items()}
 
     def splits(self) -> Mapping[str, Examples]:
-        """The splits that the files' names tell; see `DataSource`."""
+        """The splits according to the names of the files; see `DataSource`."""
         return self._splits
 
 
 def expand(pattern: str) -> list[str]:
-    """Every ``{A..B}`` written out, A padded with zeros to the digits that it has.
+    """All paths that ``{A..B}`` stands for; numbers are padded with zeros to the number of digits of A.
 
     Raises:
         DmaskError: for a range of more than 100,000 shards.
@@ -124,16 +127,16 @@ def expand(pattern: str) -> list[str]:
 
 
 def split_of(shard: Path) -> str:
-    """The split that a word of a shard's name tells, or else its folder's."""
+    """The split according to a word in the name of a shard, or otherwise in the name of its folder."""
     words = re.split(r"[^a-z]+", shard.name.lower())
     return next((WORDS[word] for word in words if word in WORDS), WORDS.get(shard.parent.name.lower(), "train"))
 
 
 def index_shard(shard: Path) -> list[Member]:
-    """Where the images of a shard lie.
+    """The positions of the images in a shard.
 
     Raises:
-        DmaskError: for a shard that ends early, and for an example without an image or a class.
+        DmaskError: for a truncated shard, or an example without an image or a class.
     """
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, str] = {}
@@ -161,20 +164,20 @@ def index_shard(shard: Path) -> list[Member]:
         raise DmaskError(f"shard '{shard}' is damaged: {error}", "copy it again") from error
     size = shard.stat().st_size
     if size < end or any(start + length > size for start, length in images.values()):
-        raise DmaskError(f"shard '{shard}' ends early, after {size:,} bytes", "copy it again")
+        raise DmaskError(f"shard '{shard}' is truncated after {size:,} bytes", "copy it again")
     lacking = sorted(images.keys() ^ labels.keys())
     if lacking:
         strange = strange or f"'{lacking[0]}' has no {'image' if lacking[0] in labels else '.cls file'}"
     if strange or not images:
         raise DmaskError(
             f"shard '{shard}': {strange or 'it is empty'}",
-            "each example is KEY.jpg (or so) and KEY.cls",
+            "each example needs an image, such as KEY.jpg, and KEY.cls",
         )
     return [Member(shard, key, *images[key], labels[key]) for key in images]
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """A member's key, and its suffix: what follows the first dot of its file name."""
+    """The key of a member, and its suffix: the part of the file name after the first dot."""
     folder, slash, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
     return f"{folder}{slash}{stem}", suffix

@@ -1,4 +1,4 @@
-"""The `DataSource` Protocol: what a set of labelled images must tell, before any image is decoded."""
+"""The `DataSource` Protocol: what a set of labelled images must provide before any image is decoded."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from dmask_mobile.errors import DmaskError
 
 
 class Examples(Protocol):
-    """The labelled images of one split. Opening them decodes nothing; each image is decoded when it is asked for."""
+    """The labelled images of one split. Each image is decoded only when it is requested."""
 
     @property
     def labels(self) -> Sequence[int]:
-        """The number of each image's class."""
+        """The class number of each image."""
         ...
 
     def image(self, index: int) -> Image.Image:
-        """Image number ``index``, in any mode and orientation that Pillow knows.
+        """Image number ``index``, in any mode and orientation that Pillow supports.
 
         Raises:
-            BadImageError: when it does not decode.
+            BadImageError: if it cannot be decoded.
         """
         ...
 
     def name(self, index: int) -> str:
-        """What errors call the image, and what tells this data from other data: a path and a size, say."""
+        """The name of the image in error messages and in the data's digest, for example its path and size."""
         ...
 
 
 class DataSource(Protocol):
-    """A set of labelled images. A source of your own has these two attributes and this one method.
+    """A set of labelled images. A custom source needs these two attributes and this method.
 
-    ``class_names``: by label. ``flip``: whether a mirror image keeps its class (False for text, left and right).
-    A source may also have ``skipped``: files that are no images of the data, counted by the reason why.
+    ``class_names``: the names of classes by label. ``flip``: whether a mirrored image keeps its class (False for text,
+    or for left and right). A source may also have ``skipped``: the number of ignored files by reason.
     """
 
     class_names: tuple[str, ...]
@@ -57,7 +57,7 @@ class FileExamples:
     Args:
         files: the files.
         labels: one for each file.
-        root: names are relative to it.
+        root: the folder that names are relative to.
     """
 
     files: Sequence[Path]
@@ -67,11 +67,12 @@ class FileExamples:
     def __post_init__(self) -> None:
         if len(self.files) != len(self.labels):
             raise DmaskError(
-                f"{len(self.files)} image files have {len(self.labels)} labels", "give one label for each file"
+                f"there are {len(self.files)} image files, but {len(self.labels)} labels",
+                "give one label for each file",
             )
 
     def image(self, index: int) -> Image.Image:
-        """The file's image; see `Examples`."""
+        """The image in the file; see `Examples`."""
         return open_image(self.files[index])
 
     def name(self, index: int) -> str:
@@ -85,7 +86,7 @@ class FileExamples:
 
 
 def digest_of(class_names: Sequence[str], splits: Mapping[str, Examples]) -> str:
-    """Sixteen hexadecimal digits that name the data by its content: classes, splits, labels, names and sizes."""
+    """Sixteen hexadecimal digits that identify the data by classes, splits, labels, names and sizes."""
     digest = hashlib.sha256("\0".join(class_names).encode("utf-8", "surrogateescape"))
     for split, examples in sorted(splits.items()):
         digest.update(f"\0{split}\0{len(examples.labels)}\0".encode())

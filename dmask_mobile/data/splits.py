@@ -1,4 +1,4 @@
-"""Which folders are splits, and the splits that data lacks."""
+"""Recognizes folders of splits, and makes missing splits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Chosen:
 
     @cached_property
     def labels(self) -> Sequence[int]:
-        """One for each example; see `Examples`."""
+        """One label for each example; see `Examples`."""
         return [self.examples.labels[index] for index in self.indices]
 
     def image(self, index: int) -> Image.Image:
@@ -47,10 +47,10 @@ class Chosen:
 
 
 def split_names(folders: Sequence[str]) -> dict[str, str] | None:
-    """The split that each folder stands for, if all of them are named as splits and one is a train split; else None.
+    """The split of each folder, if all folders have names of splits and one is a train split; otherwise None.
 
     Raises:
-        DmaskError: when two folders stand for one split.
+        DmaskError: if two folders have names of the same split.
     """
     found = {name: WORDS[name.lower()] for name in folders if name.lower() in WORDS}
     if len(found) < len(folders) or "train" not in found.values():
@@ -58,14 +58,15 @@ def split_names(folders: Sequence[str]) -> dict[str, str] | None:
     for split in SPLITS:
         named = sorted(name for name, other in found.items() if other == split)
         if len(named) > 1:
-            raise DmaskError(f"the folders {', '.join(named)} are all named as the {split} split", "keep one of them")
+            raise DmaskError(f"the folders {', '.join(named)} all have names of the {split} split", "keep one of them")
     return found
 
 
 def with_validation(splits: Mapping[str, Examples], seed: int = 0) -> tuple[dict[str, Examples], str]:
-    """The splits with a ``val`` cut out of ``train`` where there is none, and a sentence that says so.
+    """The splits with a ``val`` cut out of ``train`` if there is none, and a sentence that says so.
 
-    The cut is stratified: a fifth of each class, rounded, but never the last image of a class; seeded.
+    The cut is stratified and depends on ``seed``: it takes a fifth of each class, rounded, but never the last image of
+    a class.
     """
     if "val" in splits:
         return dict(splits), ""
@@ -77,4 +78,7 @@ def with_validation(splits: Mapping[str, Examples], seed: int = 0) -> tuple[dict
         held_out += of_class[: min(max(1, round(len(of_class) * AUTOMATIC_SHARE)), len(of_class) - 1)].tolist()
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
     found = {**splits, "train": Chosen(train, kept.tolist()), "val": Chosen(train, sorted(held_out))}
-    return found, f"no val split: {len(held_out)} of {len(labels)} training images, a fifth of each class, serve as one"
+    return (
+        found,
+        f"no val split: {len(held_out)} of {len(labels)} training images, a fifth of each class, are used as one",
+    )

@@ -1,4 +1,4 @@
-"""``torchvision:NAME:DIR``: a data set of torchvision that lies in DIR; nothing is downloaded."""
+"""``torchvision:NAME:DIR``: a data set of torchvision in the folder DIR; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from dmask_mobile.data.splits import WORDS
 from dmask_mobile.errors import DmaskError
 
 SPLIT_VALUES = ("train", "val", "valid", "test", "trainval")
-MIRRORS = {"MNIST", "EMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "GTSRB", "Omniglot", "RenderedSST2"}  # change class
+MIRRORS = {
+    "MNIST",
+    "EMNIST",
+    "KMNIST",
+    "QMNIST",
+    "USPS",
+    "SVHN",
+    "GTSRB",
+    "Omniglot",
+    "RenderedSST2",
+}  # classes change when mirrored
 
 
 class TorchvisionSource:
@@ -24,7 +34,7 @@ class TorchvisionSource:
         name_and_folder: ``NAME:DIR``: a class of ``torchvision.datasets`` and its ``root``.
 
     Raises:
-        DmaskError: for an unknown name, for data that is not in the folder, and for a set without labels.
+        DmaskError: for an unknown name, for data that is not in the folder, or for a data set without labels.
     """
 
     def __init__(self, name_and_folder: str) -> None:
@@ -39,7 +49,7 @@ class TorchvisionSource:
         self.class_names = self._class_names()
 
     def splits(self) -> Mapping[str, Examples]:
-        """The splits that torchvision knows; see `DataSource`."""
+        """The splits that torchvision offers; see `DataSource`."""
         return self._splits
 
     def _open(self) -> dict[str, TorchvisionExamples]:
@@ -86,7 +96,7 @@ class TorchvisionExamples:
     """One split; see `Examples`.
 
     Raises:
-        DmaskError: when the set does not tell its labels without decoding, or gives other labels than numbers.
+        DmaskError: if the labels cannot be read without decoding images, or are not numbers.
     """
 
     def __init__(self, data: Any, title: str) -> None:
@@ -100,7 +110,7 @@ class TorchvisionExamples:
         return image
 
     def name(self, index: int) -> str:
-        """The split and the number; see `Examples`."""
+        """The split and the number of the image; see `Examples`."""
         return f"{self.title} {index}"
 
     def _labels(self) -> Sequence[int]:
@@ -115,7 +125,7 @@ class TorchvisionExamples:
             return [int(sample[1]) for sample in samples]
         raise DmaskError(
             f"torchvision's {self.title} gives no class labels that can be read without decoding its images",
-            "write a source of your own: --data module:Class",
+            "write a custom source: --data module:Class",
         )
 
 

@@ -1,1 +1,1 @@
-"""Sweeps: one run for each budget and seed, on this machine or on Ray, and the Pareto front of what they found."""
+"""Sweeps: one run for each budget and seed, on this machine or with Ray, and the Pareto front of the results."""

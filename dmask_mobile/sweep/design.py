@@ -1,4 +1,4 @@
-"""A sweep's folder, the runs that its design asks for, and the command lines that make them."""
+"""The folder of a sweep, the runs of its design, and the command lines that make them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dmask_mobile.training.restoring import first_difference
 READING_OPTIONS = ("flip", "memory", "no-flip", "no-skip-bad", "skip-bad", "workers")
 WHAT_IS_SEARCHED = ("allow-drift", "budget", "cost", "data", "emulated", "precision", "seed", "table")
 TAKEN_OPTIONS = frozenset({*READING_OPTIONS, *WHAT_IS_SEARCHED, "json", "output", "restart"})
-"""Options of ``dmask search`` and ``dmask train`` that the sweep sets itself, or has options of its own for."""
+"""Options of ``dmask search`` and ``dmask train`` that the sweep sets itself or replaces by its own options."""
 
-UNSAFE = re.compile(r"[^\w@.+]")  # in the name of a folder
+UNSAFE = re.compile(r"[^\w@.+]")  # characters not allowed in the name of a folder
 
 
 class PlannedRun(NamedTuple):
@@ -51,20 +51,20 @@ class SweepFolder:
         return self.tables_path / f"{name}.jsonl"
 
     def begin(self, design: SweepDesign, tables: Mapping[str, Path]) -> None:
-        """Makes this the folder of ``design``, or checks that it is; copies the space and the tables.
+        """Creates the folder of ``design``, or checks that it belongs to ``design``; copies the space and the tables.
 
         Raises:
-            DmaskError: for a folder with other content, and for a sweep with other settings, naming the first one.
+            DmaskError: for a folder with other content, or a sweep with other settings, naming the first difference.
         """
         remove_stale_temporaries(self.path)
         if self.design_path.exists():
             if difference := first_difference(SweepDesign.read(self.design_path).to_dict(), design.to_dict()):
                 raise DmaskError(
                     f"'{self.path}' is a sweep with other settings: {difference}",
-                    "give the settings that it was begun with, or choose another folder with -o",
+                    "use the settings with which it was started, or choose another folder with -o",
                 )
         elif others := sorted(path.name for path in self.path.iterdir() if not path.name.startswith(".")):
-            raise DmaskError(f"'{self.path}' is not a sweep and holds '{others[0]}'", "choose a new folder with -o")
+            raise DmaskError(f"'{self.path}' is not a sweep and contains '{others[0]}'", "choose a new folder with -o")
         else:
             design.write(self.design_path)
         design.space.write(self.space_path)
@@ -77,7 +77,7 @@ class SweepFolder:
 def planned_runs(design: SweepDesign) -> tuple[PlannedRun, ...]:
     """All runs, in the order in which they are made: every budget with the first seed, then with the next one.
 
-    So the whole front can be seen before the last seeds are done.
+    So a whole front exists before the last seeds are done.
     """
     combinations = [
         dict(zip(design.budgets, limits, strict=True)) for limits in itertools.product(*design.budgets.values())
@@ -106,8 +106,8 @@ def search_arguments(
 ) -> tuple[str, ...]:
     """The arguments of ``dmask`` that search one run.
 
-    Whether devices have drifted and tables are an emulator's was asked once, before the first run: while other runs
-    keep this machine busy, every device looks slow.
+    The drift of devices and the use of an emulator's tables are checked only once, before the first run: while other
+    runs use this machine, every device appears slow.
     """
     tables = [f"--table={folder.table_path(name)}" for name in design.tables]
     return (
@@ -143,7 +143,7 @@ def _unit(cost: str) -> str:
 
 
 def _reading_arguments(reading: DataOptions) -> Iterator[str]:
-    """What was said of how data is read; what was not is left to the command's defaults."""
+    """The options for reading data that were set explicitly; all others keep the command's defaults."""
     for name, value in reading.model_dump(exclude_unset=True).items():
         if name == "memory_bytes":
             yield f"--memory={value / GIB!r}"

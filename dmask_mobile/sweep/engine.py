@@ -1,4 +1,4 @@
-"""What runs the jobs of a sweep: an `Engine`, by its name."""
+"""An `Engine` runs the jobs of a sweep; this finds it by its name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Engine(Protocol):
     """Runs jobs with `dmask_mobile.sweep.job.run_job`, several at once."""
 
     def __call__(self, jobs: Sequence[Job], num_at_once: int, ended: Ended) -> None:
-        """Runs all jobs, ``num_at_once`` at a time, and tells of each one when it has ended.
+        """Runs all jobs, ``num_at_once`` at a time, and calls ``ended`` after each one.
 
         Raises:
-            StoppedError: after SIGTERM or Ctrl-C, when all child processes have kept their checkpoints and ended.
+            StoppedError: after SIGTERM or Ctrl-C, when all child processes have written their checkpoints and ended.
         """
         ...
 

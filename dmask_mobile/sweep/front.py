@@ -1,4 +1,4 @@
-"""From finished run folders to a `SweepRecord`: points, the Pareto front, mean and spread by budget."""
+"""Makes a `SweepRecord` from finished run folders: points, the Pareto front, mean and spread for each budget."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dmask_mobile.sweep.job import is_trained
 def sweep_record(
     design: SweepDesign, folder: SweepFolder, units: Mapping[str, str], failed: Sequence[FailedRun] = ()
 ) -> SweepRecord:
-    """What the finished runs of the sweep found.
+    """The results of the finished runs of the sweep.
 
     Raises:
-        DmaskError: when a file of a finished run is damaged.
+        DmaskError: if a file of a finished run is damaged.
     """
     runs = planned_runs(design)
     points = [_point(run, folder) for run in runs if is_trained(folder.run_path(run))]
@@ -38,8 +38,9 @@ def sweep_record(
 
 
 def front_of(points: Sequence[tuple[tuple[float, ...], float]]) -> list[bool]:
-    """Which points, each costs and an accuracy, are on the Pareto front: no other point is better in one and as good
-    in all.
+    """Whether each point (its costs and its accuracy) is on the Pareto front.
+
+    A point is on the front if no other point is better in one value and at least as good in all others.
 
     >>> front_of([((1.0,), 0.5), ((2.0,), 0.5), ((2.0,), 0.7)])
     [True, False, True]
@@ -69,7 +70,7 @@ def _point(run: PlannedRun, folder: SweepFolder) -> SweepPoint:
 
 
 def _measured(run: RunFolder, costs: Mapping[str, float]) -> dict[str, float]:
-    """The costs that a verification of the run's child measured: of several artifacts the most."""
+    """The costs that a verification of the run's child measured; with several artifacts, the highest value."""
     if not run.verification_path.exists():
         return {}
     verification = Verification.read(run.verification_path)

@@ -1,4 +1,4 @@
-"""One run of a sweep, made by child processes: the same function on this machine and in a Ray worker."""
+"""One run of a sweep, made by child processes; this machine and Ray workers use the same function."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dmask_mobile.run import RunFolder
 ATTEMPTS = 2
 LOG_NAME = "sweep.log"  # in the run folder
 SECONDS_BETWEEN_LOOKS = 0.2
-SECONDS_FOR_LOCK = 60.0  # a command whose sweep was killed finishes its step before it lets go of the run folder
-MAX_LAST_WORDS = 4096  # bytes of a log in which the reason of a failure is looked for
+SECONDS_FOR_LOCK = 60.0  # a command whose sweep was killed finishes its step before it releases the run folder
+MAX_LAST_WORDS = 4096  # bytes at the end of a log that are searched for the reason of a failure
 
-# Our command line. It also ends in order when the process that started it is gone: the pipe that is its stdin closes.
+# The command line. It also ends properly when the process that started it has ended, because its stdin closes then.
 PROGRAM = """
 import os, signal, threading
 
@@ -38,17 +38,17 @@ main()
 
 
 class HaltedError(Exception):
-    """The sweep ends before this job has; its child process has ended and kept its checkpoint."""
+    """The sweep was stopped before this job was done; its child process has written a checkpoint and ended."""
 
 
 def never() -> bool:
-    """For jobs that nobody halts."""
+    """False: for jobs that are never halted."""
     return False
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command of a run: ``is_done`` tells from the run folder whether it has finished there."""
+    """A command of a run; ``is_done`` tells from the run folder whether the command has finished."""
 
     name: str
     command: tuple[str, ...]
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """A run folder, the steps that make it, and where they work: data and costs of the user may be modules there."""
+    """A run folder, its steps, and their working folder, which may contain the user's modules for data and costs."""
 
     name: str
     folder: Path
@@ -80,7 +80,7 @@ def is_searched(folder: Path) -> bool:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a training has finished in the run folder. A damaged one has not: its command says what is wrong."""
+    """Whether a training has finished in the run folder. A damaged one has not; its command reports the problem."""
     try:
         return RunFolder(folder).record().accuracy is not None
     except DmaskError:
@@ -88,15 +88,15 @@ def is_trained(folder: Path) -> bool:
 
 
 def run_job(job: Job, threads: int, is_halted: Callable[[], bool] = never) -> str | None:
-    """Why the job failed each time that it was tried; None when it is done. What is done already is skipped.
+    """Runs the steps of a job that are not done yet; returns None, or the reason if every attempt failed.
 
     Args:
         job: the run.
-        threads: how many its processes may use, where the user's OMP_NUM_THREADS does not say.
-        is_halted: asked now and then whether to end early.
+        threads: the number of threads for its processes, unless the user has set OMP_NUM_THREADS.
+        is_halted: is called regularly; the job stops early if it returns True.
 
     Raises:
-        HaltedError: when it was halted.
+        HaltedError: if it was halted.
     """
     reason = None
     for _ in range(ATTEMPTS):
@@ -126,7 +126,7 @@ def _try(job: Job, threads: int, is_halted: Callable[[], bool]) -> str | None:
 
 
 def _wait_until_free(folder: Path, is_halted: Callable[[], bool]) -> None:
-    """Waits for an earlier command in the run folder that is ending; the next command refuses what takes too long."""
+    """Waits until an earlier command has released the run folder; after too long, the next command reports it."""
     deadline = time.monotonic() + SECONDS_FOR_LOCK
     while time.monotonic() < deadline:
         _check(is_halted)
@@ -140,7 +140,7 @@ def _wait_until_free(folder: Path, is_halted: Callable[[], bool]) -> None:
 def _run(
     command: tuple[str, ...], working_folder: Path, log: BinaryIO, threads: int, is_halted: Callable[[], bool]
 ) -> int:
-    """The exit status of a command whose output goes into the log; it is stopped when this is."""
+    """Runs a command and returns its exit status; its output goes to the log, and it stops if the sweep stops."""
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -148,7 +148,7 @@ def _run(
         stderr=subprocess.STDOUT,
         cwd=working_folder,
         env={"OMP_NUM_THREADS": str(threads), **os.environ},
-        start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which passes one signal on
+        start_new_session=True,  # Ctrl-C in a terminal reaches only the sweep, which passes on one signal
     ) as process:
         try:
             while True:
@@ -158,7 +158,7 @@ def _run(
                 except subprocess.TimeoutExpired:
                     continue
         finally:
-            process.terminate()  # does nothing to a process that has ended
+            process.terminate()  # has no effect on a process that has ended
             process.wait()
 
 
@@ -168,7 +168,7 @@ def _check(is_halted: Callable[[], bool]) -> None:
 
 
 def _reason(step: str, status: int, log: Path, start: int) -> str:
-    """How a step ended, and the last line that it wrote after byte ``start`` of the log."""
+    """How a step ended, and the last line that it wrote to the log after byte ``start``."""
     with log.open("rb") as file:
         file.seek(max(start, file.seek(0, os.SEEK_END) - MAX_LAST_WORDS))
         lines = file.read().decode("utf-8", "replace").split("\n")

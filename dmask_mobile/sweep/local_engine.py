@@ -13,18 +13,18 @@ from dmask_mobile.sweep.job import SECONDS_BETWEEN_LOOKS, HaltedError, Job, run_
 
 
 class Ended(Protocol):
-    """Told in the main thread when a job has ended."""
+    """A function that is called in the main thread after each job."""
 
     def __call__(self, job: Job, reason: str | None) -> None:
-        """``reason``: why it failed; None when it is done."""
+        """``reason``: why the job failed; None if it is done."""
         ...
 
 
 class _Workers:
-    """Threads that take jobs from one queue and put what became of them into another.
+    """Threads that take jobs from one queue and put their results into another.
 
-    They are daemons: a second signal ends this process without waiting for them, and the processes that they started
-    end by themselves.
+    They are daemon threads: a second signal ends this process without waiting for them, and the processes that they
+    started end by themselves.
     """
 
     def __init__(self, jobs: Sequence[Job], num_at_once: int) -> None:
@@ -50,7 +50,7 @@ class _Workers:
                 outcome = run_job(job, self.threads_each, self.halted.is_set)
             except HaltedError:
                 return
-            except Exception as error:  # the main thread raises it
+            except Exception as error:  # the main thread raises it again
                 outcome = error
             self.outcomes.put((job, outcome))
 

@@ -1,4 +1,4 @@
-"""The picture of a sweep: accuracy against cost, each run a point, the Pareto front drawn."""
+"""The picture of a sweep: accuracy against cost, with a point for each run and the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def draw_front(record: SweepRecord, design: SweepDesign, paths: tuple[Path, ...]) -> None:
-    """Draws the finished runs of a sweep against the first of its costs, as PNG or SVG by the ending of each path.
+    """Draws the accuracy of finished runs against the first cost, as PNG or SVG by the suffix of each path.
 
-    With several costs a point may be on the front for the sake of another one.
+    With several costs, a point may be on the front because of another cost.
 
     Raises:
-        DmaskError: as `dmask_mobile.pictures.check_picture`.
+        DmaskError: in the same cases as `dmask_mobile.pictures.check_picture`.
     """
     figure = _figure(record, design)
     for path in paths:

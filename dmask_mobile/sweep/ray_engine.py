@@ -14,22 +14,22 @@ from dmask_mobile.interruption import SIGNALS, StoppedError, stop_signals
 from dmask_mobile.sweep.job import SECONDS_BETWEEN_LOOKS, Job, run_job
 from dmask_mobile.sweep.local_engine import Ended, num_cores
 
-WORKER_RETRIES = 3  # times that a task is started again whose worker process or machine died
-OBJECT_STORE_BYTES = 80 * 2**20  # nearly the least that Ray takes: jobs and reasons are small
+WORKER_RETRIES = 3  # times that a task is started again after its worker process or machine died
+OBJECT_STORE_BYTES = 80 * 2**20  # close to Ray's minimum; jobs and results are small
 CANCEL_ATTEMPTS, SECONDS_TO_CANCEL = 4, 30.0
 LOOPBACK = "127.0.0.1"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray listens on all interfaces of a machine where clusters are possible, whatever address it is given. It reads
-    # this when it is imported (ray/_private/ray_constants.py, ENABLE_RAY_CLUSTER).
+    # On systems where clusters are possible, Ray listens on all interfaces, even if it is given one address. Ray reads
+    # this variable when it is imported (ray/_private/ray_constants.py, ENABLE_RAY_CLUSTER).
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Without it Ray hides the GPUs of this machine from tasks that ask for none.
+    # Without it, Ray hides the GPUs of this machine from tasks that request none.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
 class Share(NamedTuple):
-    """What one task asks of a machine."""
+    """The resources that one task requests."""
 
     num_cpus: int
     num_gpus: float
@@ -38,11 +38,11 @@ class Share(NamedTuple):
 def run_on_ray(jobs: Sequence[Job], num_at_once: int, ended: Ended) -> None:
     """Runs all jobs as Ray tasks, ``num_at_once`` at a time.
 
-    On the cluster that RAY_ADDRESS names or that Python is connected to; without one, on a Ray of its own that listens
-    on the loopback interface alone.
+    It uses the cluster in RAY_ADDRESS or the one that Python is connected to. Without a cluster, it starts Ray on this
+    machine, listening only on the loopback interface.
 
     Raises:
-        DmaskError: when Ray is not installed or does not start.
+        DmaskError: if Ray is not installed or does not start.
     """
     with _connected(num_at_once) as ray, stop_signals() as stopped_by:
         share = share_of([node["Resources"] for node in ray.nodes() if node["Alive"]], num_at_once)
@@ -59,7 +59,7 @@ def run_on_ray(jobs: Sequence[Job], num_at_once: int, ended: Ended) -> None:
 
 
 def share_of(nodes: Sequence[Mapping[str, float]], num_at_once: int) -> Share:
-    """The CPUs and GPUs of each task, so that ``num_at_once`` fit on these machines, by their resources.
+    """The CPUs and GPUs of each task, so that ``num_at_once`` tasks fit on machines with these resources.
 
     >>> share_of([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], 4)
     Share(num_cpus=4, num_gpus=0.5)
@@ -81,8 +81,8 @@ def _outcome(ray: Any, reference: Any) -> str | None:
 def _cancel(ray: Any, references: list[Any]) -> None:
     """Interrupts tasks and waits until they have ended: their child processes keep their checkpoints first.
 
-    An interrupt can be lost on the way to a busy worker, so it is sent again after a while; at last the worker is
-    ended. Its child process then sees its stdin close, and stops in order as well.
+    An interrupt to a busy worker can be lost, so it is sent again after a while; finally the worker is ended. Then the
+    stdin of its child process closes, and the child process also stops properly.
     """
     for attempt in range(CANCEL_ATTEMPTS):
         for reference in references:
@@ -94,7 +94,7 @@ def _cancel(ray: Any, references: list[Any]) -> None:
 
 @contextmanager
 def _connected(num_at_once: int) -> Iterator[Any]:
-    """The module ``ray``, connected; what was started for it ends with the block."""
+    """The module ``ray``, connected; everything that was started for it ends with the ``with`` block."""
     is_local = not os.environ.get("RAY_ADDRESS")
     if is_local:
         os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
@@ -105,7 +105,7 @@ def _connected(num_at_once: int) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    with redirect_stdout(sys.stderr):  # Ray tells of dead workers on stdout, where results alone belong
+    with redirect_stdout(sys.stderr):  # Ray reports dead workers on stdout, which is only for results
         yield from _own_connection(ray, num_at_once, is_local)
 
 
@@ -121,7 +121,7 @@ def _own_connection(ray: Any, num_at_once: int, is_local: bool) -> Iterator[Any]
             f"Ray does not start: {shown(' '.join(str(error).split()))}", "use --engine local, or correct RAY_ADDRESS"
         ) from error
     finally:
-        for number, handler in handlers.items():  # Ray takes SIGTERM for itself
+        for number, handler in handlers.items():  # Ray replaces the handler of SIGTERM
             signal.signal(number, handler)
     try:
         yield ray
@@ -130,7 +130,7 @@ def _own_connection(ray: Any, num_at_once: int, is_local: bool) -> Iterator[Any]
 
 
 def _start(ray: Any, num_at_once: int) -> None:
-    """Starts a Ray of our own on this machine."""
+    """Starts Ray on this machine."""
     ray.init(
         address="local",
         num_cpus=max(num_cores(), num_at_once),
@@ -143,6 +143,6 @@ def _start(ray: Any, num_at_once: int) -> None:
     if (listens_on := ray.util.get_node_ip_address()) != LOOPBACK:
         ray.shutdown()
         raise DmaskError(
-            f"a local Ray must listen on {LOOPBACK} alone, this one listens on {listens_on}",
+            f"a local Ray must listen only on {LOOPBACK}, but this one listens on {listens_on}",
             "start the sweep before anything imports ray",
         )

@@ -1,4 +1,4 @@
-"""A sweep from its design to its record: what is done is skipped, the rest is run, the front is drawn."""
+"""Runs a sweep: finished runs are skipped, the others are made, and the record and the picture are written."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def conduct(
     engine: EngineName = "local",
     progress: Progress = silent,
 ) -> SweepRecord:
-    """What the runs of the design found, once each of them is done or has failed; written after each of them.
+    """The record of the sweep after each run is done or has failed; it is also written after every run.
 
     Args:
         design: the sweep.
-        folder: its folder, which holds the design.
-        units: of its costs.
+        folder: its folder, which contains the design.
+        units: the units of its costs.
         reading: how data is read.
-        num_at_once: runs at the same time.
-        engine: what runs them.
-        progress: told after each run.
+        num_at_once: the number of runs at the same time.
+        engine: the engine that runs them.
+        progress: is called after each run.
 
     Raises:
-        StoppedError: after SIGTERM or Ctrl-C, with everything kept.
+        StoppedError: after SIGTERM or Ctrl-C; everything is saved first.
     """
     jobs = [job_of(design, run, folder, reading) for run in planned_runs(design)]
     waiting = [job for job in jobs if not job.is_done()]

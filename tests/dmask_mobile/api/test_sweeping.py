@@ -100,7 +100,7 @@ def test_the_classes_are_those_of_the_data(tmp_path: Path, started: list[str]) -
         ({"budgets": {"macs": (-1,)}}, "budget 'macs' must be a positive number, got -1"),
         ({"budgets": {"macs": ()}}, r"budgets\.macs: .* at least 1 item"),
         ({"budgets": {}}, "budgets: .* at least 1 item"),
-        ({"budgets": {"macs": (2e5, 2e5)}}, "'macs' must hold each value once"),
+        ({"budgets": {"macs": (2e5, 2e5)}}, "'macs' must contain each value only once"),
         ({"budgets": {"latency": (1.0,)}}, "a latency budget needs a latency table"),
         ({"budgets": {"latency": (1.0,)}, "tables": "no.jsonl"}, r"no file 'no\.jsonl'"),
         ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),

@@ -73,5 +73,5 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_one_file_in_two_splits_is_refused(tmp_path: Path) -> None:
     folder_of_images(tmp_path, ["train", "val"])
     (tmp_path / "val" / "dog" / "x.png").hardlink_to(tmp_path / "train" / "cat" / "0.png")
-    with pytest.raises(DmaskError, match="are one file in two classes or splits"):
+    with pytest.raises(DmaskError, match="are the same file in two classes or splits"):
         FolderSource(str(tmp_path))

@@ -43,7 +43,7 @@ def test_saved_splits_are_read(tmp_path: Path) -> None:
 
 def test_other_folders_say_what_is_wrong(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
-    with pytest.raises(DmaskError, match="is no data set that save_to_disk wrote"):
+    with pytest.raises(DmaskError, match="is not a data set written by save_to_disk"):
         load_data(f"hf:{tmp_path}", 16)
     folder = saved(tmp_path / "d", {"train": [0, 1]}, labels="")
     with pytest.raises(DmaskError, match="0 columns of the type ClassLabel, exactly one is needed"):

@@ -76,13 +76,13 @@ def test_fashion_mnist() -> None:
     [
         ("fashion-mnist:{tmp}", r"'train-images-idx3-ubyte.gz' is missing .*; install Debian's package"),
         ("glyphs:{tmp}", "no TrueType font with digits and capitals"),
-        ("{tmp}", "holds no images by class"),
+        ("{tmp}", "contains no class folders with images"),
         ("folder:{tmp}/absent", r"no folder of images '.*absent'"),
         ("folder", "does not say where the files are; give folder:DIR"),
         ("nothing-like-it", r"no data 'nothing-like-it'; give folder:DIR, torchvision:NAME:DIR"),
         ("torchvision:Nothing:{tmp}", "no torchvision data set 'Nothing:"),
         ("torchvision:CIFAR10:{tmp}", r"torchvision's CIFAR10 is not in '.*': Dataset not found or corrupted"),
-        ("wds:{tmp}/*.tar", "no shard fits"),
+        ("wds:{tmp}/*.tar", "no shard matches"),
         ("no_such_module:Class", r"cannot load data 'no_such_module:Class': ModuleNotFoundError: No module named"),
         ("json:JSONDecoder", r"data 'json:JSONDecoder' has no 'class_names'"),
     ],
@@ -195,11 +195,11 @@ def test_an_image_that_does_not_decode_is_named_or_counted(memory_bytes: int, tm
     spec = str(folder_of_images(tmp_path, ["train", "val"]))
     (tmp_path / "train" / "dog" / "5.png").write_bytes(b"\x89PNG, but no more")
     options = DataOptions(memory_bytes=memory_bytes)
-    with pytest.raises(DmaskError, match=r"image 'train/dog/5.png \(17 bytes\)' does not decode: .*--skip-bad"):
+    with pytest.raises(DmaskError, match=r"image 'train/dog/5.png \(17 bytes\)' cannot be decoded: .*--skip-bad"):
         list(batches((data := load_data(spec, 16, options)).train, data, 8, 0))
     data = load_data(spec, 16, options.model_copy(update={"skip_bad": True}))
     assert (len(data.train), len(data.val)) == (19, 20)
-    assert "train: left out 1 that do not decode, the first 'train/dog/5.png (17 bytes)'" in data.notes
+    assert "train: left out 1 that cannot be decoded, the first is 'train/dog/5.png (17 bytes)'" in data.notes
     assert sum(len(batch.labels) for batch in batches(data.train, data, 19, 0)) == 19
 
 
@@ -329,7 +329,7 @@ def test_a_split_or_class_that_does_not_decode_at_all(
 def test_a_file_that_is_gone_is_named(workers: int, tmp_path: Path) -> None:
     data = load_data(str(folder_of_images(tmp_path, ["train", "val"])), 8, DataOptions(memory_bytes=0, workers=workers))
     (tmp_path / "train" / "cat" / "3.png").unlink()
-    with pytest.raises(DmaskError, match=r"image 'train/cat/3.png \(missing\)' does not decode: .*No such file"):
+    with pytest.raises(DmaskError, match=r"image 'train/cat/3.png \(missing\)' cannot be decoded: .*No such file"):
         data.train.pixels()
 
 
@@ -338,7 +338,7 @@ def test_what_sources_of_others_raise_is_a_bad_image(tmp_path: Path, monkeypatch
     folder_of_images(tmp_path / "all", [""], count=4)
     (tmp_path / "all" / "dog" / "2.png").write_bytes(b"x")
     spec = f"torchvision:ImageFolder:{tmp_path / 'all'}"
-    with pytest.raises(DmaskError, match=r"image 'ImageFolder train \d' does not decode: not an image"):
+    with pytest.raises(DmaskError, match=r"image 'ImageFolder train \d' cannot be decoded: not an image"):
         load_data(spec, 8)
     data = load_data(spec, 8, DataOptions(skip_bad=True))
     assert len(data.train) + len(data.val) == 7
@@ -350,9 +350,9 @@ def test_labels_are_whole_numbers(labels: list[object], tmp_path: Path) -> None:
     from dmask_mobile.data.source import FileExamples
 
     examples = FileExamples([tmp_path / "a", tmp_path / "b"], labels)  # type: ignore[arg-type]
-    with pytest.raises(DmaskError, match="labels must be a list of whole numbers"):
+    with pytest.raises(DmaskError, match="labels must be a list of integers"):
         check_splits("mine", TWO_CLASSES, {"train": examples})
-    with pytest.raises(DmaskError, match="2 image files have 1 labels"):
+    with pytest.raises(DmaskError, match="there are 2 image files, but 1 labels"):
         FileExamples([tmp_path / "a", tmp_path / "b"], [0])
 
 

@@ -62,7 +62,7 @@ def test_a_shard_that_ends_early(cut: float, tmp_path: Path) -> None:
     write_shard(path, [(str(number), number % 2) for number in range(40)])
     content = path.read_bytes().rstrip(b"\0")
     path.write_bytes(content[: int(len(content) * cut)])
-    with pytest.raises(DmaskError, match=r"shard '.*x.tar'(: '\d+' has no| ends early| is damaged)"):
+    with pytest.raises(DmaskError, match=r"shard '.*x.tar'(: '\d+' has no| is truncated| is damaged)"):
         ShardSource(str(path))
 
 

@@ -115,7 +115,7 @@ def test_an_artifact_of_the_last_version_is_read() -> None:
 
 
 def test_a_description_of_30_mb_is_refused_in_one_line() -> None:
-    with pytest.raises(DmaskError, match=r"has 31,457,280 characters, at most 16,777,216 are read"):
+    with pytest.raises(DmaskError, match=r"has 31,457,280 characters; at most 16,777,216 are allowed"):
         ModelDescription.from_metadata({"dmask.description": "[" * (30 * 2**20)}, "model.onnx")
 
 

@@ -50,7 +50,7 @@ def test_round8_is_the_nearest_multiple_of_eight(width: float, rounded: int) -> 
         ({"kind": "conv", "in_width": 8, "out_width": 8, "se_width": 8}, "se_width must be 0 for conv"),
         ({"kind": "conv", "in_width": 8, "out_width": 10**9}, "out_width\n.*less than or equal to 65536"),
         ({"kind": "conv", "in_width": 8, "out_width": 8, "kernel": 2001}, "kernel\n.*less than or equal to 31"),
-        ({"kind": "head", "in_width": 65_536, "out_width": 65_536}, "at most 268,435,456 weights, here it has 4,294"),
+        ({"kind": "head", "in_width": 65_536, "out_width": 65_536}, "at most 268,435,456 weights, this one has 4,294"),
     ],
 )
 def test_block_refuses(fields: dict[str, object], message: str) -> None:
@@ -72,11 +72,14 @@ def test_the_largest_of_published_layers_are_well_within_the_bounds() -> None:
         ({"input": {"resolutions": [10**9]}}, "less than or equal to 8192"),
         ({"stem": {"widths": list(range(1, 200))}}, "at most 100 items"),
         ({"stages": [{"blocks": 10**6, "widths": [8], "expansions": [1]}]}, "blocks\n.*less than or equal to 1000"),
-        ({"stages": [{"blocks": 999, "widths": [8], "expansions": [1]}] * 9}, "at most 1,000 blocks, here 8,994"),
+        (
+            {"stages": [{"blocks": 999, "widths": [8], "expansions": [1]}] * 9},
+            "at most 1,000 blocks, this space has 8,994",
+        ),
         ({"stages": [{"blocks": 2, "widths": [60_000], "expansions": [99]}]}, "stage1.block2: its widest block has a"),
         (
             {"stages": [{"blocks": 30, "tied": False, "widths": [*range(1, 100)], "expansions": [*range(1, 100)]}]},
-            "at most 20,000,000 combinations of options, here 28",
+            "at most 20,000,000 combinations of options, this space has 28",
         ),
     ],
 )

@@ -63,5 +63,5 @@ def test_weighted_sum_is_the_sum_of_the_costs() -> None:
 
 
 def test_budgets_that_no_child_keeps() -> None:
-    with pytest.raises(DmaskError, match="found no child of 'small' with macs <= 1 macs, params <= 1 params; loosen"):
+    with pytest.raises(DmaskError, match="found no child of 'small' with macs <= 1 macs, params <= 1 params; raise"):
         derive_within_all([Macs().on(SPACE), Params().on(SPACE)], [1, 1], random_probabilities(SPACE, 0))

@@ -83,6 +83,7 @@ def test_the_largest_seed_works(tmp_path: Any) -> None:
 def test_weights_and_gates_need_images(share: float) -> None:
     budget = Budget(MACS, sum(MACS.reachable()) / 2)
     with pytest.raises(
-        DmaskError, match=r"of 12 training images a share of 0\.\d+ for the gates leaves (12 and 0|0 and 12)"
+        DmaskError,
+        match=r"with 12 training images and a share of 0\.\d+ for the gates there would be (12 and 0|0 and 12)",
     ):
         Searcher(SPACE, few_images(12), [budget], SearchSettings(gate_share=share))

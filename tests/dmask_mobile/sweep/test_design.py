@@ -27,7 +27,7 @@ def test_every_combination_runs_with_every_seed_and_the_first_seed_first() -> No
 
 
 def test_a_value_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"'macs' must hold each value once, got \(2\.0, 2\.0\)"):
+    with pytest.raises(ValidationError, match=r"'macs' must contain each value only once, got \(2\.0, 2\.0\)"):
         SweepDesign.model_validate(DESIGN.model_dump() | {"budgets": {"macs": (2.0, 2.0)}})
 
 
@@ -74,12 +74,14 @@ def test_a_begun_folder_holds_the_design_the_space_and_the_tables(tmp_path: Path
 def test_other_settings_are_refused_by_name(update: dict[str, object], message: str, tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     folder.begin(DESIGN, {})
-    with pytest.raises(DmaskError, match=f"is a sweep with other settings: {message}; give the settings that it was"):
+    with pytest.raises(
+        DmaskError, match=f"is a sweep with other settings: {message}; use the settings with which it was started"
+    ):
         folder.begin(DESIGN.model_copy(update=update), {})
 
 
 def test_a_folder_with_other_content_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(DmaskError, match=r"is not a sweep and holds 'photo\.jpg'; choose a new folder with -o"):
+    with pytest.raises(DmaskError, match=r"is not a sweep and contains 'photo\.jpg'; choose a new folder with -o"):
         SweepFolder(tmp_path).begin(DESIGN, {})
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]

@@ -54,7 +54,7 @@ def test_a_model_for_other_images_is_refused_before_training(tmp_path: Path) -> 
     name = "vit_tiny_patch16_224"
     save_file(timm.create_model(name, num_classes=5).state_dict(), tmp_path / "w.safetensors")
     settings = Distillation(teacher=f"timm:{name}", weights=str(tmp_path / "w.safetensors"))
-    with pytest.raises(DmaskError, match=r"does not load: .*224.* give a model for images of 48 px"):
+    with pytest.raises(DmaskError, match=r"does not load: .*224.* choose a model for images of 48 px"):
         timm_teacher(settings, 5, DATA, 48, CPU)
 
 

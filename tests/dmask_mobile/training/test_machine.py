@@ -29,7 +29,7 @@ def run(what: str, folder: Path, processes: int = 2) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this is about what a CPU lacks")
 def test_a_number_format_that_the_device_lacks_is_refused() -> None:
-    with pytest.raises(DmaskError, match=r"cpu does not support fp16; give --mixed-precision no"):
+    with pytest.raises(DmaskError, match=r"not fp16 on cpu; use --mixed-precision no"):
         Machine("fp16")
     assert Machine("bf16").mixed_precision == "bf16"
     assert Machine().mixed_precision == "no"
