@@ -1,6 +1,6 @@
 """Hardware-aware search and deployment of vision networks for phones.
 
-The chain from a space to a verified model, one function a step (the settings are those of a first try, far too short):
+The chain from a space to a verified model has one function for each step (these settings are only for a quick test):
 
 >>> import dmask_mobile as dm
 >>> short = dm.SearchSettings(epochs=1, min_gate_steps=20)
@@ -97,25 +97,26 @@ __all__ = [
     "write_card",
 ]
 
-# ONNX Runtime 1.32 and newer collects usage data once it is imported: an identifier and a database in the user's
-# cache, and a look-up of a host of its maker. It reads this variable at its import alone. Everything of ours imports
-# this package first, and processes that we start inherit it; whoever wants the data collected can set it to 0.
+# ONNX Runtime 1.32 and newer collects usage data after its import: it writes an identifier and a database to the user's
+# cache and looks up a host of its vendor. It reads this variable only at its import. All our code imports this package
+# first, and child processes inherit the variable. Users who want to send usage data can set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-# These folders have the names of functions. Python makes a module an attribute of its package when it first loads it:
-# they are loaded now, so that no later import puts a module in the place of a function. They are empty by themselves.
+# These folders have the names of functions. When Python first loads a module, it sets the module as an attribute of its
+# package. So they are loaded now: a later import would replace the function by the module. Loading them is cheap,
+# because they are empty.
 for _folder in ("report", "search", "sweep"):
     importlib.import_module(f"{__name__}.{_folder}")
     globals().pop(_folder, None)
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # takes as long to load as all the rest here
+    from importlib.metadata import PackageNotFoundError, version  # takes as long to load as everything else here
 
     try:
         return version("dmask-mobile")
-    except PackageNotFoundError:  # a source tree that was not installed
+    except PackageNotFoundError:  # a source tree that is not installed
         return "0+not.installed"
 
 

@@ -1,4 +1,4 @@
-"""``python -m dmask_mobile`` is ``dmask``: launchers of several processes start modules."""
+"""``python -m dmask_mobile`` runs ``dmask``; launchers of several processes need a module."""
 
 from dmask_mobile.cli import main
 

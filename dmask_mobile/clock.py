@@ -1,4 +1,4 @@
-"""The current time, as every file of ours writes it."""
+"""The current time in the form that all our files use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Costs by the names that users give them, and our own packages by theirs.
+"""Finds costs by the names that users write, and our own packages by their names.
 
-On the API's layer, because a latency cost needs a table: only here, in the API and in the command line do the three
-packages meet, inside functions.
+This module is on the layer of the API, because a latency cost needs a table. Only this module, the API and the command
+line use all three packages, inside functions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def our_package(package: str) -> ModuleType:
     """Our top-level package ``export`` or ``latency_tables``.
 
     Raises:
-        DmaskError: naming the file when another module of that name was found first.
+        DmaskError: naming the file, if another module of that name was found first.
     """
     import importlib
 
@@ -40,7 +40,7 @@ def load_cost(path: str) -> CostModel:
     """An instance of the user's cost class ``module:Class``, imported from the current folder or the Python path.
 
     Raises:
-        DmaskError: when the module or the class is not there, or it is not an `AdditiveCost`.
+        DmaskError: if the module or the class does not exist, or it is not an `AdditiveCost`.
     """
     import importlib
     import sys
@@ -52,7 +52,7 @@ def load_cost(path: str) -> CostModel:
     sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # the module is the user's: importing it may raise anything
+    except Exception as error:  # importing the user's module may raise any exception
         raise DmaskError(
             f"cannot load cost '{path}': {type(error).__name__}: {shown(error)}",
             "give module:Class, for example mycosts:Depth; --debug shows the traceback",
@@ -68,7 +68,7 @@ def load_cost(path: str) -> CostModel:
         cost = found()
     for part in ("name", "unit"):
         if not isinstance(getattr(cost, part, None), str) or not getattr(cost, part):
-            raise DmaskError(f"cost '{path}' must have a {part}, a text", "see examples/depth_cost.py")
+            raise DmaskError(f"cost '{path}' must have a {part} that is a string", "see examples/depth_cost.py")
     return cost
 
 
@@ -76,10 +76,10 @@ TABLE_SEPARATOR = "@"
 
 
 def named_tables(tables: AnyPaths) -> dict[str, Path]:
-    """The tables by the names that budgets use: their file names without the ending, or the names they ship under.
+    """The tables by the names that budgets use: file names without suffix, or the names of shipped tables.
 
     Raises:
-        DmaskError: when two have the same name.
+        DmaskError: if two have the same name.
     """
     from dmask_mobile.api.arguments import as_paths
 
@@ -107,10 +107,10 @@ def cost_model(
     emulated: bool = False,
     precision: Precision | None = None,
 ) -> CostModel:
-    """The cost ``name``: one of ``costs``, or built in.
+    """The cost ``name``: one of ``costs``, or a built-in one.
 
-    Built in are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table, ``latency``;
-    ``latency@NAME`` is that of one table of several, by its file name.
+    The built-in costs are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table,
+    ``latency``. With several tables, ``latency@NAME`` is the latency in the table with this file name.
 
     >>> low, high = dm.cost_model("latency", "epyc-onnxruntime-1thread-demo").on(dm.load_space("demo")).reachable()
     >>> 0 < low < high
@@ -119,14 +119,14 @@ def cost_model(
     Args:
         name: the cost.
         tables: latency tables.
-        costs: costs of your own.
+        costs: custom costs.
         check: measure the table's sentinels first, on its device.
-        emulated: take a table whose times mean nothing, as that of an emulator.
-        precision: what the network will be exported in; tables must be of it, and weights are counted so.
+        emulated: take a table whose times are meaningless, as that of an emulator.
+        precision: the precision of the later export; tables must have it, and weight bytes are computed for it.
 
     Raises:
-        DmaskError: for an unknown name, for latency without its table or with one of another precision; with ``check``
-            also for a device that is absent, is another one, or has drifted by more than 10% since.
+        DmaskError: for an unknown name, or for latency without its table or with a table of another precision; with
+            ``check`` also for a device that is absent, is a different one, or has drifted by more than 10% since.
     """
     from dmask_mobile.api.arguments import as_tuple
 
@@ -136,7 +136,7 @@ def cost_model(
             return cost
     if name.partition(TABLE_SEPARATOR)[0] != "latency":
         names = ", ".join(["latency", *(cost.name for cost in known)])
-        raise DmaskError(f"no cost '{name}'", f"there are {names}; add your own with --cost module:Class")
+        raise DmaskError(f"no cost '{name}'", f"choose one of {names}, or add your own with --cost module:Class")
     path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
@@ -148,12 +148,12 @@ def cost_model(
     read = LatencyTable.read(path)
     if read.head.emulated and not emulated:
         raise DmaskError(
-            f"'{path}' was measured on an emulator: its times mean nothing",
-            "profile the device itself, or give --emulated to try the steps",
+            f"'{path}' was measured on an emulator: its times are meaningless",
+            "profile the device itself, or give --emulated to try out the steps",
         )
     if precision not in (None, read.head.precision):
         raise DmaskError(
-            f"'{path}' is a table of {read.head.precision}, the network is to be {precision}",
+            f"'{path}' is a table for {read.head.precision}, but the network will be exported in {precision}",
             f"make one: dmask profile SPACE --precision {precision} -o TABLE",
         )
     if check and not read.head.emulated:
@@ -162,7 +162,7 @@ def cost_model(
 
 
 def all_costs(tables: AnyPaths = (), costs: CostModel | Sequence[CostModel] = ()) -> list[CostModel]:
-    """Every cost that a budget may name: built in, of each table, of your own.
+    """Every cost that a budget may name: built-in costs, the latency of each table, custom costs.
 
     >>> [cost.name for cost in dm.all_costs()]
     ['macs', 'params', 'weight_bytes', 'peak_activation_bytes']
@@ -177,7 +177,7 @@ def all_costs(tables: AnyPaths = (), costs: CostModel | Sequence[CostModel] = ()
 
 
 def latency_names(tables: Iterable[str]) -> dict[str, str]:
-    """What the latency of each table is called: ``latency`` where there is one, else ``latency@NAME``."""
+    """The name of each table's latency: ``latency`` if there is only one table, otherwise ``latency@NAME``."""
     names = list(tables)
     return {name: "latency" if len(names) == 1 else f"latency{TABLE_SEPARATOR}{name}" for name in names}
 
@@ -190,7 +190,7 @@ def _counted(precision: Precision | None = None) -> list[CostModel]:
 
 
 def _table_of(cost: str, tables: Mapping[str, Path]) -> Path:
-    """The table that a latency's name means."""
+    """The table that the name of a latency refers to."""
     if not tables:
         raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
     name = cost.partition(TABLE_SEPARATOR)[2]

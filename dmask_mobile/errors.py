@@ -1,15 +1,15 @@
-"""The one exception that users meet, and how text from elsewhere is shown in it."""
+"""The exception for all errors of users, and how text from untrusted sources is shown in it."""
 
 from __future__ import annotations
 
 MAX_SHOWN = 200  # characters of a value
-MAX_MESSAGE = 2000  # characters of a message, whoever wrote it
+MAX_MESSAGE = 2000  # characters of a message from any source
 
 
 class DmaskError(Exception):
-    """Bad input or a broken environment: says the rule, the value that was met and what to do.
+    """Bad input or a broken environment: states the rule, the value that was found and what to do.
 
-    The command line prints it as one message and ends with status 2. Control characters in it are shown, not sent.
+    The command line prints it as one message and ends with status 2. Control characters in it are escaped.
 
     Args:
         problem: the rule that was broken and the value that broke it.
@@ -29,12 +29,12 @@ def shown(value: object, most: int = MAX_SHOWN) -> str:
     'a\\x1b[3…'
     """
     text = str(value)
-    safe = printable(text[: most + 1])  # a value of 30 MB is not escaped whole
+    safe = printable(text[: most + 1])  # of a value of 30 MB, only the beginning is escaped
     return safe if len(text) <= most and len(safe) <= most else f"{safe[: most - 1]}…"
 
 
 def printable(text: str) -> str:
-    r"""``text`` with control characters, line ends among them, escaped.
+    r"""``text`` with control characters escaped, including line ends.
 
     >>> printable("a\x1b[31m\n")
     'a\\x1b[31m\\n'

@@ -1,4 +1,4 @@
-"""Reads files that may come from anybody, within limits; locks what is being written to."""
+"""Reads untrusted files within limits, and locks files and folders for writing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError, shown
 
-MAX_BYTES = 256 * 2**20  # of a file that is read whole; the largest table of ours had 40 MB
+MAX_BYTES = 256 * 2**20  # of a file that is read as a whole; our largest table had 40 MB
 MAX_YAML_BYTES = 16 * 2**20  # PyYAML takes a second for each 100 KB
-MAX_YAML_NODES = 200_000  # with every alias written out
+MAX_YAML_NODES = 200_000  # with every alias expanded
 LOCK_NAME = ".lock"  # in a folder that is being written to
 
 
@@ -26,15 +26,17 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a regular file of at most ``max_bytes``.
 
     Raises:
-        FileNotFoundError: when there is none.
-        DmaskError: for anything that is no regular file (a FIFO or a device would never end), and for a larger one.
+        FileNotFoundError: if there is none.
+        DmaskError: for anything that is not a regular file (reading a FIFO or a device might never end), or a larger
+            file.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise DmaskError(f"'{path}' is not a regular file", "give the path of a file")
     if status.st_size > max_bytes:
         raise DmaskError(
-            f"'{path}' has {status.st_size:,} bytes, at most {max_bytes:,} are read", "check that it is the right file"
+            f"'{path}' has {status.st_size:,} bytes; at most {max_bytes:,} are allowed",
+            "check that it is the right file",
         )
     return path.read_bytes()
 
@@ -43,9 +45,9 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """The UTF-8 text of a regular file; see `read_bytes`.
 
     Raises:
-        FileNotFoundError: when there is none.
-        UnicodeDecodeError: when it is no UTF-8.
-        DmaskError: as `read_bytes`.
+        FileNotFoundError: if there is none.
+        UnicodeDecodeError: if it is not UTF-8.
+        DmaskError: in the same cases as `read_bytes`.
     """
     return read_bytes(path, max_bytes).decode("utf-8")
 
@@ -54,8 +56,8 @@ def parse_json(text: str | bytes) -> Any:
     """The value of JSON text.
 
     Raises:
-        ValueError: for anything that is not JSON, for a key that appears twice in one object (``json`` would keep the
-            last one and say nothing), for NaN and infinity, and for nesting beyond what Python can parse.
+        ValueError: for anything that is not JSON, a key that appears twice in one object (``json`` would silently keep
+            the last one), NaN and infinity, or nesting that is too deep for Python's parser.
     """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
@@ -67,13 +69,13 @@ def parse_yaml(text: str) -> Any:
     """The value of YAML text, with safe types only.
 
     Raises:
-        ValueError: for anything that is not YAML, with line and column; for a key that appears twice in one mapping;
-            for aliases that expand to more than `MAX_YAML_NODES` values or contain themselves.
+        ValueError: for anything that is not YAML, with line and column; a key that appears twice in one mapping;
+            aliases that expand to more than `MAX_YAML_NODES` values or contain themselves.
     """
     if len(text) > MAX_YAML_BYTES:
-        raise ValueError(f"it has {len(text):,} characters, at most {MAX_YAML_BYTES:,} of YAML are read")
+        raise ValueError(f"it has {len(text):,} characters; at most {MAX_YAML_BYTES:,} of YAML are allowed")
     try:
-        loader = yaml.SafeLoader(text)  # looks at every character
+        loader = yaml.SafeLoader(text)  # checks every character
         try:
             node = loader.get_single_node()
             if node is None:
@@ -88,7 +90,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{where}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    except (AttributeError, KeyError, IndexError, TypeError, OverflowError) as error:  # of tags: !!timestamp abc
+    except (AttributeError, KeyError, IndexError, TypeError, OverflowError) as error:  # caused by tags: !!timestamp abc
         raise ValueError(f"a tag does not fit its value: {error}") from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -96,17 +98,17 @@ def parse_yaml(text: str) -> Any:
 
 @contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
-    """Inside, no other process that asks for the same lock writes to the file or folder ``path``.
+    """A context that locks the file or folder ``path`` against other processes that use the same lock.
 
-    The lock lies beside a file (``.NAME.lock``) or inside a folder (``.lock``), by its real path: a symbolic link leads
-    to the same lock. An existing folder is needed.
+    The lock is next to a file (``.NAME.lock``) or inside a folder (``.lock``), at its real path, so that a symbolic
+    link leads to the same lock. The folder must exist.
 
     Args:
         path: the file or folder.
-        doing: what is done to it, for whoever is refused: ``dmask search``.
+        doing: the command, such as ``dmask search``, for the message to a process that is refused.
 
     Raises:
-        DmaskError: when another process holds it; says which one.
+        DmaskError: if another process has the lock, naming that process.
     """
     real = path.resolve()
     place = real / LOCK_NAME if real.is_dir() else real.with_name(f".{real.name}.lock")
@@ -133,7 +135,7 @@ def _owner(place: Path) -> Path:
 
 
 def _writer(place: Path) -> str:
-    """Who holds a lock, in words."""
+    """A text about the process that has the lock."""
     try:
         owner = parse_json(read_text(_owner(place), 4096))
         return f"'{owner['doing']}' (process {owner['pid']}, since {owner['since']})"
@@ -155,12 +157,12 @@ def _no_constant(name: str) -> Any:
 
 
 def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, with every alias written out; checks its keys."""
+    """The number of values of a node, with every alias expanded; its keys are checked."""
     if id(node) in known:
         if known[id(node)] == 0:
             raise ValueError(f"line {node.start_mark.line + 1}: an alias contains itself")
         return known[id(node)]
-    known[id(node)] = 0  # under way
+    known[id(node)] = 0  # not finished yet
     count = 1
     if isinstance(node, yaml.MappingNode):
         keys = set()

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, taken at the next safe place instead of in the middle of a step."""
+"""Handles SIGTERM and Ctrl-C at the next safe place instead of in the middle of a step."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StoppedError(Exception):
-    """Long work was asked to stop, and has kept what it did.
+    """Long work was asked to stop, and has saved its results.
 
-    No `DmaskError`: who can go on without something that failed must still stop when told to.
+    Not a `DmaskError`: code that continues after such an error must still stop when it is asked to.
     """
 
     def __init__(self, signal_number: int, what: str) -> None:
         super().__init__(
-            f"{what} stopped by {signal.Signals(signal_number).name}; everything up to the last step is kept;"
+            f"{what} stopped by {signal.Signals(signal_number).name}; everything up to the last step is saved;"
             " start the same command again to continue"
         )
         self.signal_number = signal_number
 
 
 class _Noted:
-    """The signal that came while one `stop_signals` was open."""
+    """The signal that was received while one `stop_signals` was open."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -37,15 +37,16 @@ class _Noted:
         return self.number
 
 
-_noted: list[_Noted] = []  # by each `stop_signals` that is open, the innermost last
+_noted: list[_Noted] = []  # one entry for each open `stop_signals`, the innermost last
 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Inside, the first SIGTERM or SIGINT is only noted; the function that comes back says which one, if any.
+    """A context in which the first SIGTERM or SIGINT is only noted; it gives a function that returns that signal, if
+    any.
 
-    A second one acts at once. One that nobody asked about before the block ended, because the work was done, acts when
-    the block has ended. Outside the main thread, where Python allows no handlers, nothing is ever noted.
+    A second signal has its effect at once. A signal that was noted but not asked for before the block ended has its
+    effect after the block. Outside the main thread, Python allows no handlers, so nothing is noted.
     """
     noted = _Noted()
     if threading.current_thread() is not threading.main_thread():
@@ -73,15 +74,15 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
 
 def is_step_under_way() -> bool:
-    """Whether a `stop_signals` is open, whose step is finished and kept before a signal acts."""
+    """Whether a `stop_signals` is open, whose step is finished and saved before a signal has its effect."""
     return bool(_noted)
 
 
 def check_stopped(what: str) -> None:
-    """For code below a `stop_signals`, however deep and in whatever thread.
+    """Stops code inside a `stop_signals`, at any depth and in any thread.
 
     Raises:
-        StoppedError: when one of those that are open has noted a signal.
+        StoppedError: if an open `stop_signals` has noted a signal.
     """
     for noted in _noted:
         if number := noted.tell():

@@ -1,4 +1,4 @@
-"""Text from elsewhere in Markdown."""
+"""Escapes untrusted text for Markdown."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 
 from dmask_mobile.errors import MAX_MESSAGE, shown
 
-SIGNS = re.compile(r"([\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is no markup
+SIGNS = re.compile(r"([\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is not markup
 AS_CODES = {
-    r"#(?=\d|$)": "&#35;",  # GitHub makes links of #1,
-    r"(?<!\w)@(?=\w)": "&#64;",  # of @names
-    r":(?=//|[\w+-]+:)": "&#58;",  # and of addresses, and pictures of :names:
+    r"#(?=\d|$)": "&#35;",  # GitHub makes links from #1,
+    r"(?<!\w)@(?=\w)": "&#64;",  # from @names
+    r":(?=//|[\w+-]+:)": "&#58;",  # and from addresses, and pictures from :names:
     r"(?<!\w)(www|WWW)\.": r"\1&#46;",
 }
 
 
 def as_markdown(text: object) -> str:
-    r"""``text`` in one line that Markdown shows as it is, also in a table's cell: no markup, no HTML, no link.
+    r"""``text`` in one line that Markdown shows unchanged, also in a table cell: no markup, no HTML, no link.
 
-    Not for the beginning of a line, where ``#`` and ``1.`` have a meaning.
+    It must not be used at the beginning of a line, where ``#`` and ``1.`` are markup.
 
     >>> as_markdown("a|b <c> _d_ e_f")
     'a\\|b &lt;c&gt; \\_d\\_ e_f'

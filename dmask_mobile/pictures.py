@@ -1,4 +1,4 @@
-"""Pictures as files: PNG or SVG by the ending, the same bytes for the same picture, never over a file of others."""
+"""Writes pictures as PNG or SVG by suffix: the same bytes for the same picture, and never over a foreign file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 DRAWN_BY = "dmask-mobile"
 MARKS = {".png": f"tEXtSoftware\0{DRAWN_BY}", ".svg": f"<dc:title>{DRAWN_BY}</dc:title>"}
-"""What says who made a picture: a chunk of a PNG file, the metadata of an SVG file."""
+"""Marks a picture as ours, in a chunk of a PNG file or the metadata of an SVG file."""
 DOTS_PER_INCH = 110
 
 
 def check_picture(path: Path) -> None:
-    """Checks that a picture may be written to ``path``: PNG or SVG, new, or one that was drawn here before.
+    """Checks that a picture may be written to ``path``: a new PNG or SVG file, or an earlier picture.
 
     Raises:
-        DmaskError: for another ending, and for a file that something else made.
+        DmaskError: for another suffix, or an existing file that is not such a picture.
     """
     if path.suffix.lower() not in MARKS:
-        raise DmaskError(f"pictures are PNG or SVG files, got '{path}'", "give FILE.png or FILE.svg")
+        raise DmaskError(f"a picture must be a PNG or SVG file, got '{path}'", "give FILE.png or FILE.svg")
     if path.exists():
         ours = False
         if path.is_file():
@@ -35,10 +35,10 @@ def check_picture(path: Path) -> None:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Writes the picture; a reader sees the old one or the new one.
+    """Writes the picture in one step: a reader sees the old or the new file.
 
     Raises:
-        DmaskError: as `check_picture`.
+        DmaskError: in the same cases as `check_picture`.
     """
     import matplotlib
 
@@ -47,6 +47,6 @@ def save_picture(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_svg = path.suffix.lower() == ".svg"
     metadata = {"Creator": DRAWN_BY, "Date": None} if is_svg else {"Software": DRAWN_BY}
-    settings = {"svg.hashsalt": DRAWN_BY, "text.usetex": False, "text.parse_math": False}  # names are text
+    settings = {"svg.hashsalt": DRAWN_BY, "text.usetex": False, "text.parse_math": False}  # names are plain text
     with matplotlib.rc_context(settings), temporary_beside(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="svg" if is_svg else "png", metadata=metadata)

@@ -1,4 +1,4 @@
-"""Progress of long work, without knowing who listens."""
+"""How long work reports its progress, independent of who shows it."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int, note: str = "") -> None:
-    """A `Progress` that says nothing."""
+    """A `Progress` that reports nothing."""

@@ -1,10 +1,10 @@
-"""Numbers with their units, as people write them."""
+"""Formats numbers with units for people."""
 
 from __future__ import annotations
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A number with its unit, as people write it."""
+    """A number with its unit as text for people."""
     if value is None:
         return "-"
     if unit in ("macs", "params"):

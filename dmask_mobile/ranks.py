@@ -1,4 +1,4 @@
-"""Which of several processes this is. ``torchrun`` and ``accelerate launch`` say it in the environment."""
+"""The number of this process among several; ``torchrun`` and ``accelerate launch`` set it in the environment."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import NamedTuple
 
 
 class Share(NamedTuple):
-    """The part of the work that is one process's: number ``rank`` of ``processes``."""
+    """The part of the work of one process: number ``rank`` of ``processes``."""
 
     rank: int = 0
     processes: int = 1
 
 
 def is_main_process() -> bool:
-    """Whether this process writes files and talks to the user."""
+    """Whether this process writes files and messages."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def all_processes() -> int:
-    """The processes of this run, on all machines."""
+    """The number of processes of this run on all machines."""
     return _count("WORLD_SIZE")
 
 
 def local_processes() -> int:
-    """The processes of this run on this machine, which share its memory and its cores."""
+    """The number of processes of this run on this machine, which share its memory and cores."""
     return _count("LOCAL_WORLD_SIZE")
 
 

@@ -1,7 +1,7 @@
-"""The run folder: where one search keeps everything.
+"""The run folder, which contains all files of one run.
 
-``run.json`` settings, ``search/`` tables, checkpoint, log and result, ``child.json`` the network, ``checkpoints/`` its
-weights, ``exports/`` its artifacts, ``verification.json``, and ``report.html``, which shows all of it.
+``run.json``: settings; ``search/``: tables, checkpoint, log and result; ``child.json``: the network; ``checkpoints/``:
+its weights; ``exports/``: its artifacts; ``verification.json``; and ``report.html``, which shows everything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RESTORE = "restore the files of one search, or search again: dmask search ... -
 
 
 class BudgetRecord(Record):
-    """A cost and the most of it that the child may have. ``custom``: the user brought the cost model."""
+    """A cost and the largest value of it that the child may have. ``custom``: whether it is the user's cost model."""
 
     cost: str
     limit: PositiveFloat
@@ -43,18 +43,19 @@ class BudgetRecord(Record):
 
 
 class RunRecord(FileRecord):
-    """``run.json``: everything that a later command needs to know of the earlier ones.
+    """``run.json``: everything that a later command needs to know about the earlier ones.
 
-    ``data``: with absolute paths; ``data_digest`` names its content; ``data_notes``: what a user must know of how it
-    was read. ``precision``: what the child was to be exported in when its budgets were set; None where nobody said.
-    ``accuracy``: top-1 in 0..1 of the trained child on the validation images; ``compared``: of the plain weights and of
-    their moving average, of which the better ones were kept; ``trained_on``: device, number format and number of
-    processes. ``weights_sha256``: of ``checkpoints/child.safetensors``, so that another file in its place is found.
+    ``data``: the text for the data, with absolute paths. ``data_digest``: the digest of its content. ``data_notes``:
+    facts about reading that a user must know. ``precision``: the precision of the later export, as set with the
+    budgets; None if it was not set. ``accuracy``: top-1 accuracy in 0..1 of the trained child on the validation images.
+    ``compared``: the accuracies of the plain weights and of their moving average; the better weights were kept.
+    ``trained_on``: device, number format and number of processes. ``weights_sha256``: the SHA-256 of
+    ``checkpoints/child.safetensors``, so that a replaced file is detected.
     """
 
     file_format: ClassVar[str] = "dmask-run"
     file_version: ClassVar[int] = (
-        2  # 1 had no precision, no checksum, no digest of the data, and did not say which costs were custom
+        2  # version 1 had no precision, no checksum, no digest of the data and no mark of custom costs
     )
     oldest_version: ClassVar[int | None] = 1
 
@@ -78,9 +79,10 @@ class RunRecord(FileRecord):
 
 
 class CandidateRecord(Record):
-    """One of several children within the budgets, and how it does with the supernet's weights.
+    """One of several children within the budgets, with its results with the supernet's weights.
 
-    ``loss``: its cross-entropy; older files do not have it, as children were ranked by accuracy on validation images.
+    ``loss``: its cross-entropy. Older files do not have it, because children were ranked by accuracy on validation
+    images.
     """
 
     child_digest: str
@@ -92,10 +94,10 @@ class CandidateRecord(Record):
 
 
 class SearchResultRecord(FileRecord):
-    """``search/result.json``: what the gates decided and how the child was derived from them.
+    """``search/result.json``: the decisions of the gates, and how the child was derived from them.
 
     ``expected`` and ``costs`` are in the order of the run's budgets. ``derivation``: ``exact`` (no child within the
-    budget scores more), ``bounded`` (none scores more than ``score + gap``) or ``ranked`` (the best of
+    budget has a higher score), ``bounded`` (none has a score above ``score + gap``) or ``ranked`` (the best of
     ``candidates`` with the supernet's weights).
     """
 
@@ -118,16 +120,16 @@ class SearchResultRecord(FileRecord):
     warnings: tuple[str, ...] = ()
 
     def misfit(self, space: SearchSpace) -> str | None:
-        """Why this is not the outcome of a search of ``space``; None when it may be."""
+        """The reason why this cannot be the result of a search in ``space``; None if it can."""
         options = {decision.name: len(decision.options) for decision in space.decisions}
         for choice in (self.choice, *(candidate.choice for candidate in self.candidates)):
             if len(choice.indices) != len(options):
-                return f"a choice has {len(choice.indices)} decisions, the space {len(options)}"
+                return f"a choice has {len(choice.indices)} decisions, but the space has {len(options)}"
             for (name, count), index in zip(options.items(), choice.indices, strict=True):
                 if index >= count:
-                    return f"'{name}' has {count} options, the choice is number {index} (from 0)"
+                    return f"'{name}' has {count} options, but the choice is number {index} (counted from 0)"
         if {name: len(values) for name, values in self.probabilities.items()} != options:
-            return "its probabilities are those of other decisions"
+            return "its probabilities belong to other decisions"
         for name, values in self.probabilities.items():
             if min(values) < 0 or abs(sum(values) - 1) > MAX_SUM_ERROR:
                 return f"the probabilities of '{name}' must be at least 0 and sum to 1, got {shown(values)}"
@@ -135,7 +137,7 @@ class SearchResultRecord(FileRecord):
 
 
 class RunFolder:
-    """The paths of a run and its records."""
+    """The paths and the records of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,15 +159,15 @@ class RunFolder:
 
     @contextmanager
     def locked(self, doing: str) -> Iterator[None]:
-        """Inside, no other command works in this folder; what killed ones left half written is removed.
+        """A context that locks the folder against other commands; incomplete files of killed commands are removed.
 
-        A folder that is made for it is removed again when nothing was written into it.
+        A folder that is created for this is removed again if nothing was written into it.
 
         Args:
-            doing: the command, for whoever is refused: ``dmask search``.
+            doing: the command, such as ``dmask search``, for the message to a command that is refused.
 
         Raises:
-            DmaskError: when another command works here.
+            DmaskError: if another command uses this folder.
         """
         if self.path.exists() and not self.path.is_dir():
             raise DmaskError(f"'{self.path}' is not a folder", "give the path of a run folder")
@@ -181,16 +183,16 @@ class RunFolder:
                 self._remove_if_empty()
 
     def _remove_if_empty(self) -> None:
-        """Removes a folder in which a command that was refused has left nothing but its lock."""
+        """Removes a folder that contains only the lock of a refused command."""
         if [path.name for path in self.path.iterdir()] in ([], [LOCK_NAME]):
             (self.path / LOCK_NAME).unlink(missing_ok=True)
             self.path.rmdir()
 
     def record(self) -> RunRecord:
-        """``run.json``.
+        """The record in ``run.json``.
 
         Raises:
-            DmaskError: when the folder is not a run folder.
+            DmaskError: if the folder is not a run folder.
         """
         if not self.record_path.exists():
             raise DmaskError(
@@ -202,18 +204,18 @@ class RunFolder:
         """``search/result.json``, checked against the space and the child of the run.
 
         Raises:
-            DmaskError: when no search has finished here, or the file does not fit the others.
+            DmaskError: if no search has finished in this run, or the file does not fit the others.
         """
         space = self.record().space
         if space is None or not self.search_result.exists():
-            raise DmaskError(f"'{self.path}' holds no finished search", "finish it: dmask search ... -o RUN")
+            raise DmaskError(f"'{self.path}' contains no finished search", "finish it: dmask search ... -o RUN")
         result = SearchResultRecord.read(self.search_result)
         if problem := result.misfit(space):
             raise DmaskError(f"'{self.search_result}' is not a result for the space of run.json: {problem}", _RESTORE)
         child = space.child(result.choice)
         if child.digest() != self.child().digest():
             raise DmaskError(
-                f"'{self.search_result}' chose child {child.digest()}, child.json holds {self.child().digest()}",
+                f"'{self.search_result}' has the child {child.digest()}, but child.json has {self.child().digest()}",
                 _RESTORE,
             )
         return result
@@ -227,10 +229,10 @@ class RunFolder:
         return tuple(Artifact.read(path) for path in sorted(self.exports.glob("*.artifact.json")))
 
     def child(self) -> ChildSpec:
-        """``child.json``.
+        """The network in ``child.json``.
 
         Raises:
-            DmaskError: when the search has not derived it yet, or the file is damaged.
+            DmaskError: if the search has not derived it yet, or the file is damaged.
         """
         if not self.child_path.exists():
             raise DmaskError(f"'{self.path}' has no child.json yet", "finish the search: dmask search ... -o RUN")
@@ -238,12 +240,12 @@ class RunFolder:
 
 
 def installed_versions() -> dict[str, str]:
-    """Python and the packages that results depend on."""
+    """The versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_PACKAGES}}
 
 
 def new_run_path(parent: Path, name: str) -> Path:
-    """A folder that does not exist yet: ``parent/name-YYYYmmdd-HHMMSS``."""
+    """The path of a new folder: ``parent/name-YYYYmmdd-HHMMSS``."""
     stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     path = parent / stem
     number = 2

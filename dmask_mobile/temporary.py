@@ -1,4 +1,4 @@
-"""Temporary folders that do not stay behind, even where a process is killed."""
+"""Temporary folders that are removed even if a process is killed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from dmask_mobile.records.base import remove_stale_temporaries, temporary_affixes
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share of it, of one file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a user's quota, the limit on one file
 CHUNK = bytes(2**20)
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A new folder, removed when the block ends.
+    """A new folder that is removed at the end of the ``with`` block.
 
-    The first call in a process also removes the folders of processes that were killed before they could do that.
+    The first call in a process also removes the folders of processes that were killed before they could remove them.
     """
     place = Path(tempfile.gettempdir())
     _remove_stale(place)
@@ -31,7 +31,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Inside, Python's `tempfile` works in ``folder``, whatever library asks it: some leave files behind."""
+    """A context in which Python's `tempfile` uses ``folder``, because some libraries leave temporary files."""
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:
@@ -42,7 +42,7 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """A new empty folder that replaces what lies at ``path`` when the block ends without an error, whole or not at all.
+    """A new empty folder that replaces ``path`` in one step if the ``with`` block ends without an error.
 
     Its files and folders get the permissions that the user's umask gives to new ones.
     """
@@ -70,7 +70,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 
 def full_disk_of(error: BaseException) -> OSError | None:
-    """The error of a full disk, quota or limit on the size of files that led to ``error``; None if there is none."""
+    """The error of a full disk, quota or file size limit that caused ``error``; None if there is none."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError) and link.errno in FULL:
@@ -80,9 +80,9 @@ def full_disk_of(error: BaseException) -> OSError | None:
 
 
 def try_to_write(size: int, folders: Iterable[Path]) -> OSError | None:
-    """The error of writing ``size`` bytes into one of these folders; None where all of them take it.
+    """The error of writing ``size`` bytes into one of these folders; None if this works in all of them.
 
-    Converters in C++ and other programs do not say why they fail: this looks for a full disk as the reason.
+    Converters in C++ and other programs do not say why they fail, so this checks whether a full disk is the reason.
     """
     for folder in folders:
         try:

@@ -98,12 +98,14 @@ def test_table_of_something_else(
 
 def test_an_emulators_table(folder: Path, table: Path, tmp_path: Path) -> None:
     edit_head(table, emulated=True)
-    assert_refused(search(folder, table, tmp_path / "run"), "its times mean nothing", "--emulated")
+    assert_refused(search(folder, table, tmp_path / "run"), "its times are meaningless", "--emulated")
 
 
 def test_a_table_of_another_precision(folder: Path, table: Path, tmp_path: Path) -> None:
     done = search(folder, table, tmp_path / "run", "--allow-drift", "--precision", "int8")
-    assert_refused(done, "is a table of fp32, the network is to be int8", "dmask profile SPACE --precision int8")
+    assert_refused(
+        done, "is a table for fp32, but the network will be exported in int8", "dmask profile SPACE --precision int8"
+    )
 
 
 def test_table_whose_last_line_is_cut_off(folder: Path, table: Path) -> None:
@@ -147,7 +149,7 @@ def test_corrupt_child(folder: Path, tmp_path: Path) -> None:
 
 def test_export_of_something_unknown(folder: Path) -> None:
     done = dmask("export", "resnet", cwd=folder)
-    assert_refused(done, "'resnet' is not a run folder, no child.json and no network's name", "fbnetv2_f1")
+    assert_refused(done, "'resnet' is not a run folder, a child.json or the name of a network", "fbnetv2_f1")
 
 
 def test_export_format_that_is_not_there(folder: Path, tmp_path: Path) -> None:
@@ -184,14 +186,14 @@ def test_a_full_disk(folder: Path, tmp_path: Path) -> None:
     command = [DMASK, "profile", str(space), "-o", str(table), "--rounds", "50"]
     limited = ["/bin/sh", "-c", 'ulimit -f 400 && exec "$@"', "sh", *command]  # blocks of 512 bytes
     done = run_command(limited, cwd=folder)
-    assert_refused(done, "File too large", "what was measured or trained so far is kept")
+    assert_refused(done, "File too large", "everything measured or trained so far is kept")
     assert table.read_bytes().count(b"\n") > 10
 
 
 def test_a_profile_of_nothing(folder: Path) -> None:
     assert_refused(dmask("profile", "demo", cwd=folder), "a profile needs a table, and a space or --missing")
     assert_refused(
-        dmask("profile", "demo", "-o", "t.jsonl", "--target-error", "3", cwd=folder), "a share is a number between"
+        dmask("profile", "demo", "-o", "t.jsonl", "--target-error", "3", cwd=folder), "a share must be a number between"
     )
 
 
@@ -200,7 +202,7 @@ def test_a_foreign_table_with_wrong_rows(folder: Path, tmp_path: Path) -> None:
     source.write_text("Conv-input:8x8x3-output:4x4x8: {mean: -1.0}\nLogits-input:4x4x8-output:10: {mean: 0.5}\n")
     command = ["table", "import", source, "--format", "proxylessnas", "--device", "X", "--runtime", "tflite", "-o"]
     refused = dmask(*command, tmp_path / "t.jsonl", cwd=folder)
-    assert_refused(refused, "has 1 entries that are wrong or no block of ours", "--skip-bad")
+    assert_refused(refused, "has 1 entries that are wrong or are not known blocks", "--skip-bad")
     assert "a latency must be positive, got -1 ms" in refused.stdout
     assert dmask(*command, tmp_path / "t.jsonl", "--skip-bad", cwd=folder).returncode == 0
     shown = json.loads(dmask("table", "show", tmp_path / "t.jsonl", "--json", cwd=folder).stdout)
@@ -254,7 +256,7 @@ def test_the_python_api_names_a_foreign_export_module(tmp_path: Path) -> None:
 
 def test_options_that_would_be_ignored(folder: Path, table: Path, tmp_path: Path) -> None:
     done = dmask("profile", "--missing", "child.json", "--table", table, "--runtime", "litert", cwd=folder)
-    assert_refused(done, "--missing measures as the table was measured", "no other options")
+    assert_refused(done, "--missing uses the settings of the table", "no options other than")
     done = dmask("profile", "demo", "-o", tmp_path / "t.jsonl", "--cores", "9999", cwd=folder)
     assert_refused(done, "the device has the cores 0 to", "choose others with --cores")
     assert not (tmp_path / "t.jsonl").exists()

@@ -1,10 +1,12 @@
-"""The steps of the chain, one function a step. `dmask_mobile` offers them to users: ``import dmask_mobile as dm``.
+"""The steps of the chain, one function for each step. Users call them as ``dm.NAME`` after ``import dmask_mobile as
+dm``.
 
-A path is a str, a Path, or what knows its path, as a `Run` and a latency table do; where several formats, tables or the
-like may be given, one may stand alone. Every module is loaded when one of its names is used.
+A path is a str, a Path or an object with ``__fspath__``, such as a `Run` or a latency table. Where several formats,
+tables and so on are accepted, a single one may be given without a list. A module is loaded when one of its names is
+first used.
 
-This package and the command line are the only ones that see all three packages, and only inside functions: a user's
-folder may hold an ``export.py`` of its own.
+Only this package and the command line import all three packages, and only inside functions, because a user's folder may
+contain another ``export.py``.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ MODULES = {
     "verify": "dmask_mobile.api.verifying",
     "write_card": "dmask_mobile.api.describing",
 }
-"""Where each name comes from."""
+"""The module of each name."""
 
 
 def __getattr__(name: str) -> Any:

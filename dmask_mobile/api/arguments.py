@@ -1,4 +1,4 @@
-"""Arguments as users write them, made into what the functions work with."""
+"""Converts the arguments that users write into the types that the functions work with."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Item = TypeVar("Item")
 
 
 def as_path(value: AnyPath) -> Path:
-    """The path.
+    """The argument as a path.
 
     Raises:
-        DmaskError: when it is neither text nor a path.
+        DmaskError: if it is neither text nor a path.
     """
     if not isinstance(value, str | os.PathLike):
         raise DmaskError(f"a path is a str or a Path, got {shown(repr(value))}")
@@ -35,31 +35,31 @@ def as_path(value: AnyPath) -> Path:
 
 
 def as_space(value: AnySpace) -> SearchSpace:
-    """The space: itself, the one that ships under a name, or the one in a file.
+    """The argument itself if it is a space, the shipped space of this name, or the space in this file.
 
     >>> as_space("demo").name
     'demo'
 
     Raises:
-        DmaskError: as `load_space`.
+        DmaskError: in the same cases as `load_space`.
     """
     return value if isinstance(value, SearchSpace) else load_space(value)
 
 
 def as_paths(values: AnyPaths) -> tuple[Path, ...]:
-    """The paths, of one or of several.
+    """A tuple of paths, made from one path or several.
 
     >>> len(as_paths("t.jsonl")), len(as_paths(["a", "b"]))
     (1, 2)
 
     Raises:
-        DmaskError: when one is neither text nor a path.
+        DmaskError: if one is neither text nor a path.
     """
     return tuple(as_path(value) for value in ([values] if isinstance(values, str | os.PathLike) else values))
 
 
 def as_words(values: Words) -> tuple[str, ...]:
-    """The words, of one or of several.
+    """A tuple of words, made from one word or several.
 
     >>> as_words("onnx"), as_words(["onnx", "coreml"])
     (('onnx',), ('onnx', 'coreml'))
@@ -68,15 +68,15 @@ def as_words(values: Words) -> tuple[str, ...]:
 
 
 def as_tuple(values: Item | Iterable[Item]) -> tuple[Item, ...]:
-    """The objects, of one or of several."""
+    """A tuple of objects, made from one object or several."""
     return tuple(values) if isinstance(values, Iterable) else (values,)
 
 
 def check_limits(budgets: Mapping[str, float]) -> None:
-    """Checks what budgets allow.
+    """Checks the limits of budgets.
 
     Raises:
-        DmaskError: when there is none, and for a limit that is not a positive number.
+        DmaskError: if there is no budget, or a limit is not a positive number.
     """
     if not budgets:
         raise DmaskError("a search needs a budget", "give --budget NAME=VALUE, for example latency=8ms")

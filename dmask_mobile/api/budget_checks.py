@@ -1,4 +1,4 @@
-"""A verification's lines on the budgets of a run: each budget has one, by its name."""
+"""The lines of a verification about the budgets of a run; each budget has a line with its name."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 BUILT_IN = ("macs", "params", "weight_bytes", "peak_activation_bytes")
 ROUNDING = 1e-9
-"""Two sums of the same floats in another order differ by less, as a share; counts are exact."""
+"""Two sums of the same floats in a different order have a smaller relative difference; counts are exact."""
 
 
 def is_latency(budget: BudgetRecord) -> bool:
-    """Whether the budget is one of a latency table: ``latency`` or ``latency@NAME``."""
+    """Whether the budget belongs to a latency table: ``latency`` or ``latency@NAME``."""
     return not budget.custom and budget.cost.partition(TABLE_SEPARATOR)[0] == "latency"
 
 
 def latency_budgets(record: RunRecord, table: str, line: str, only_table: bool) -> dict[str, float]:
-    """The run's budgets in ms of one latency table, by the names that the search gave them.
+    """The run's budgets in ms for one latency table, by their names in the search.
 
     Args:
         record: the run.
         table: the table's name.
-        line: what this verification calls its latency.
-        only_table: whether it is the only table of the search, which ``latency`` then means.
+        line: the name of its latency in this verification.
+        only_table: whether it is the only table of the search, so that ``latency`` refers to it.
     """
     names = {line, f"latency{TABLE_SEPARATOR}{table}", *(("latency",) if only_table else ())}
     return {budget.cost: budget.limit for budget in record.budgets if budget.cost in names}
@@ -49,8 +49,8 @@ def check_custom_costs(record: RunRecord | None, costs: Sequence[CostModel]) -> 
     for cost in costs:
         if cost.name not in budgets:
             raise DmaskError(
-                f"--cost brings '{cost.name}', which is no budget of this run: {', '.join(budgets) or 'it has none'}",
-                "give the class that the search was given, or leave --cost out",
+                f"--cost gives '{cost.name}', which is not a budget of this run: {', '.join(budgets) or 'it has none'}",
+                "give the class that was used in the search, or leave out --cost",
             )
 
 
@@ -62,13 +62,13 @@ def budget_checks(
     formats: set[ModelFormat],
     checks: Sequence[Check],
 ) -> Iterator[Check]:
-    """A line for each budget of the run that no artifact's line is about.
+    """A line for each budget of the run that has no line of an artifact.
 
     Args:
         record: the run.
         child: its network.
         costs: custom cost models.
-        predictions: those of all tables.
+        predictions: the predictions of all tables.
         formats: the formats that were verified.
         checks: the lines so far.
     """
@@ -81,7 +81,7 @@ def budget_checks(
 
 
 def _computed(budget: BudgetRecord, record: RunRecord, child: ChildSpec, costs: Sequence[CostModel]) -> Check:
-    """The line of a budget whose cost follows from the child alone, by the model that the search used."""
+    """The line of a budget whose cost is computed from the child, by the cost model of the search."""
     name = budget.cost + BUDGET_SUFFIX
     brought = budget.cost in {cost.name for cost in costs}
     if not brought and (budget.custom or budget.cost not in BUILT_IN):
@@ -96,11 +96,11 @@ def _computed(budget: BudgetRecord, record: RunRecord, child: ChildSpec, costs: 
 
 
 def _unmeasured(budget: BudgetRecord, predictions: Sequence[PredictedLatency], formats: set[ModelFormat]) -> Check:
-    """The line of a latency budget that no artifact was measured for."""
+    """The line of a latency budget for which no artifact was measured."""
     name = budget.cost + BUDGET_SUFFIX
     of = [prediction for prediction in predictions if budget.cost in prediction.budgets]
     if not of:
-        note = "its table is not at hand; give --table"
+        note = "its table was not found; give --table"
         return line_of("run", name, budget.unit, budget.limit, None, "-", "not verified", note)
     predicted_ms = of[0].predicted.ms
     if predicted_ms > budget.limit * (1 + ROUNDING):

@@ -1,4 +1,4 @@
-"""The whole chain in one go."""
+"""The whole chain in one call."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
 
 
 def demo(folder: AnyPath, *, seed: int = 0, progress: Progress = silent) -> Run:
-    """The whole chain on the space ``demo`` and rendered characters, in a new run folder below ``folder``.
+    """Runs the whole chain on the space ``demo`` and rendered characters, in a new run folder below ``folder``.
 
-    The latency budget lies in the middle of what the space can reach on this machine.
+    The latency budget is the middle of the range that the space can reach on this machine.
 
     Returns:
         The run, with exports in ONNX and Core ML and their verification.

@@ -1,4 +1,4 @@
-"""What a run says of itself: its accuracy class by class, and the model card."""
+"""Descriptions of a run: the accuracy of each class, and the model card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 class WrittenCard(NamedTuple):
-    """Where a card was written, and the ``README.md`` that a person had edited and that was kept, if there was one."""
+    """The path of the written card, and the ``README.md`` that was kept because a person had edited it, if any."""
 
     path: Path
     kept: Path | None
 
     @property
     def note(self) -> str:
-        """That in words."""
+        """The same as text."""
         kept = f"; '{self.kept}' was edited by hand and is kept" if self.kept else ""
         return f"model card in '{self.path}'{kept}"
 
@@ -44,11 +44,11 @@ def write_card(run: AnyPath, *, license_name: str | None = None) -> WrittenCard:
 
     Args:
         run: the run folder.
-        license_name: the licence of the model, the Hub's identifier (``apache-2.0``) or another line of text; what the
-            card says already where it is None.
+        license_name: the licence of the model: the Hub's identifier (``apache-2.0``) or another line of text. None
+            keeps the licence that is already in the card.
 
     Raises:
-        DmaskError: for a folder that is no run, a run without a child, a damaged record, or no licence's name.
+        DmaskError: for a folder that is not a run, a run without a child, a damaged record, or an invalid licence name.
     """
     if license_name is not None:
         check_license(license_name)
@@ -58,14 +58,15 @@ def write_card(run: AnyPath, *, license_name: str | None = None) -> WrittenCard:
 def describe_training(
     folder: RunFolder, network: nn.Module, images: ImageData, progress: Progress = silent
 ) -> AccuracyRecord:
-    """The accuracy of freshly trained weights on the validation images; writes ``val.json``, its tables and pictures,
-    and the card.
+    """The accuracy of newly trained weights on the validation images.
+
+    It writes ``val.json``, its tables and pictures, and the card.
 
     Args:
-        folder: the run, whose record already names the weights.
+        folder: the run; its record already contains the weights' digest.
         network: the child with these weights.
-        images: the data that it was trained on.
-        progress: told about the card.
+        images: the data that the network was trained on.
+        progress: is called with a message about the card.
     """
     from dmask_mobile.records.accuracy import AccuracyRecord
     from dmask_mobile.training.evaluation import confusion_of
@@ -85,7 +86,7 @@ def describe_training(
 
 
 def describe_accuracy(folder: RunFolder, path: Path, found: AccuracyRecord, progress: Progress = silent) -> None:
-    """Tables and pictures beside the record ``path``, and the card."""
+    """Writes tables and pictures next to the record ``path``, and the card."""
     _draw(path, found)
     renew_card(folder, progress)
 
@@ -99,7 +100,7 @@ def _draw(path: Path, found: AccuracyRecord) -> None:
 
 
 def renew_card(folder: RunFolder, progress: Progress = silent, license_name: str = "") -> None:
-    """Writes the card again, at the end of a command whose own result must not depend on it: a problem is only told."""
+    """Writes the card again after a command. A problem is only reported; it does not change the command's result."""
     try:
         note = _write(folder, license_name or None).note
     except (DmaskError, OSError) as error:
@@ -112,7 +113,7 @@ def check_license(name: str) -> None:
     """Checks the name of a licence.
 
     Raises:
-        DmaskError: when it is empty, longer than a line may be, or no line.
+        DmaskError: if it is empty, too long or not a single line.
     """
     try:
         is_line = bool(check_line(name).strip()) and len(name) <= MAX_LINE
@@ -133,6 +134,6 @@ def _write(folder: RunFolder, license_name: str | None) -> WrittenCard:
     facts = facts_of(folder)
     of_card = folder.test_path if facts.test else folder.val_path
     if facts.accuracy and not of_card.with_name(f"{of_card.stem}_confusion.png").exists():
-        _draw(of_card, facts.accuracy)  # a run of an earlier version has none, and the card shows it
+        _draw(of_card, facts.accuracy)  # a run of an earlier version has no pictures, but the card shows them
     path = keep_card(folder.path, card_text(facts, "" if said == UNKNOWN_LICENSE else said))
     return WrittenCard(path, None if path.name == CARD_NAME else folder.path / CARD_NAME)

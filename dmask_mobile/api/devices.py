@@ -1,4 +1,4 @@
-"""Devices that can be measured on, and whether the installation works."""
+"""Lists the devices for measurements, and checks the installation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def list_devices(hosts: Words = (), python: str = "") -> Attached:
-    """This machine, the phones that adb sees, and ``hosts``; what each can run, and what is missing for the rest.
+    """This machine, the phones connected by adb, and ``hosts``; what each of them can run, and what is missing.
 
-    A device that cannot be used is in the list too, with the reason and what to do. Nothing is measured.
+    A device that cannot be used is also in the list, with the reason and a remedy. Nothing is measured.
 
     Args:
         hosts: machines reached by ssh, each as ``ssh:HOST``.
-        python: the command on them that is a Python with the runtimes.
+        python: the command that starts a Python with the runtimes on these machines.
 
     Raises:
         DmaskError: for a host that is not ``ssh:HOST``.
@@ -32,14 +32,14 @@ def list_devices(hosts: Words = (), python: str = "") -> Attached:
 
 
 def examine_installation(hosts: Words = (), python: str = "", progress: Progress = silent) -> tuple[Finding, ...]:
-    """What works here, on the phones that are attached and on ``hosts``, and how to mend the rest.
+    """What works on this machine, on connected phones and on ``hosts``, and how to fix what does not work.
 
-    Every runtime that is installed converts a block and runs it, which takes half a minute in all.
+    Every installed runtime converts a block and runs it; together this takes half a minute.
 
     Args:
         hosts: machines reached by ssh, each as ``ssh:HOST``.
-        python: the command on them that is a Python with the runtimes.
-        progress: told before each check.
+        python: the command that starts a Python with the runtimes on these machines.
+        progress: is called before each check.
 
     Raises:
         DmaskError: for a host that is not ``ssh:HOST``.

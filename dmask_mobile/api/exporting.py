@@ -1,4 +1,4 @@
-"""A trained child into phone formats."""
+"""Exports a trained child to formats for phones."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ExportSettings(NamedTuple):
     """Input, output and metadata of an exported model.
 
-    ``input_range``: 0..1 or 0..255; ``dynamic_batch``: any batch size instead of 1; ``calibration_images``: for int8,
-    random training images; ``samples``: platforms (android, ios) to write a source file for that uses the model.
+    ``input_range``: 0..1 or 0..255. ``dynamic_batch``: allow any batch size instead of 1. ``calibration_images``: the
+    number of random training images for int8. ``samples``: platforms (android, ios) for which a source file that uses
+    the model is written.
     """
 
     layout: Layout = "NCHW"
@@ -59,14 +60,14 @@ class ExportSettings(NamedTuple):
 
 @locks_run("dmask export", new=True)
 def start_run(child: ChildSpec, run: AnyPath) -> Run:
-    """A new run for a network that no search of ours found, with random weights (seed 0).
+    """A new run for a network that was not found by a search, with random weights (seed 0).
 
     >>> child = dm.load_space("demo").child(dm.load_space("demo").smallest(), "smallest")
     >>> dm.start_run(child, "runs/smallest").child == child
     True
 
     Raises:
-        DmaskError: when the folder holds a run of another child.
+        DmaskError: if the folder contains a run of another child.
     """
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import save_weights
@@ -74,7 +75,7 @@ def start_run(child: ChildSpec, run: AnyPath) -> Run:
     folder = RunFolder(as_path(run))
     if folder.child_path.exists():
         if folder.child().digest() != child.digest():
-            raise DmaskError(f"'{run}' holds another child", "choose another folder with -o")
+            raise DmaskError(f"'{run}' contains another child", "choose another folder with -o")
         return Run(run)
     channels = child.in_channels
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
@@ -111,15 +112,15 @@ def export(
         run: the run folder.
         formats: names of `export.formats.registry.FORMATS`.
         precisions: fp32, fp16, int8.
-        data: the images that int8 is calibrated on, if not those that the child was trained on.
-        tables: whose predictions travel with the models, if not those that the search used.
+        data: the images for the calibration of int8; the default is the training data of the child.
+        tables: the tables whose predictions are stored in the models; the default is the tables of the search.
         settings: input, output, licence and so on.
-        progress: told after each export.
+        progress: is called after each export.
 
     Raises:
-        DmaskError: before data is read and anything is written, for a format that is unknown, not installed or does not
-            have what was asked for (where other pairs of format and precision are left, such a pair is skipped, see
-            `skipped_exports`); for a child without weights; when a converter fails; when the disk is full.
+        DmaskError: before data is read or anything is written, for a format that is unknown, not installed or does not
+            support the settings (if other pairs of format and precision remain, such a pair is skipped instead, see
+            `skipped_exports`); for a child without weights; if a converter fails; if the disk is full.
     """
     our_package("export")
     from export.golden import FOLDER as GOLDEN_FOLDER
@@ -160,13 +161,13 @@ def export(
 
 
 def skipped_exports(formats: Words, precisions: Words) -> tuple[str, ...]:
-    """Which pairs of format and precision `export` skips, because the format does not have the precision; a line each.
+    """The pairs of format and precision that `export` skips because the format lacks the precision; a line for each.
 
     >>> len(dm.skipped_exports(["onnx", "ncnn"], ["fp32", "int8"]))
     1
 
     Raises:
-        DmaskError: as `export`, for formats and precisions.
+        DmaskError: for formats and precisions that `export` also refuses.
     """
     our_package("export")
     from export.write import plan_exports
@@ -177,10 +178,10 @@ def skipped_exports(formats: Words, precisions: Words) -> tuple[str, ...]:
 def _describe(
     record: RunRecord, child: ChildSpec, weights_digest: str, name: str, precision: str, settings: ExportSettings
 ) -> ModelDescription:
-    """What the model in one format and precision says of itself, but for its latency.
+    """The description of the model in one format and precision, without its latency.
 
     Raises:
-        ValidationError: for what a description refuses, another number of class names than classes, say.
+        ValidationError: for invalid values, for example if the number of class names is not the number of classes.
     """
     taken = {"layout": settings.layout, "input_range": settings.input_range}
     return ModelDescription.model_validate(
@@ -202,7 +203,7 @@ def _describe(
 
 
 def _calibration_images(record: RunRecord, child: ChildSpec, data: AnyData | None, count: int) -> Tensor:
-    """Random training images (M, C, R, R) in 0..1, the same ones every time."""
+    """Random training images (M, C, R, R) in 0..1; the same images every time."""
     import torch
 
     from dmask_mobile.data.images import seen
@@ -215,7 +216,7 @@ def _calibration_images(record: RunRecord, child: ChildSpec, data: AnyData | Non
 def _predictions(
     child: ChildSpec, tables: Mapping[str, Path]
 ) -> dict[tuple[ModelFormat, Precision], LatencyPrediction]:
-    """What the tables say of the child, by format and precision; the first table of each counts."""
+    """The tables' predictions for the child by format and precision; the first table of each is used."""
     if not tables:
         return {}
     our_package("latency_tables")

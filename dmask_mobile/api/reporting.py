@@ -1,4 +1,4 @@
-"""What people see of runs: the report, one HTML file, and what is next."""
+"""Reports on runs for people: the report as an HTML file, pictures, and the status."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_RUNS = 20
-MAX_FRONT_RUNS = 6  # of one sweep; all of its runs are points of a picture
+MAX_FRONT_RUNS = 6  # of one sweep; the picture still shows all its runs as points
 SWEEP_FILE = "sweep.json"
-MAX_NETWORKS = 300  # of a table that are drawn
+MAX_NETWORKS = 300  # networks of a table that are drawn
 
 
 def report(runs: AnyPaths, output: AnyPath = "report.html") -> Path:
-    """Writes a page about runs: the verdict, the network, its latency, the search, numerics, accuracy.
+    """Writes a page about runs: the verdict, the network, its latency, the search, numerics and accuracy.
 
     >>> dm.report(["runs/a", "runs/b"], "report.html")
     PosixPath('report.html')
 
-    The page is one file that needs nothing else: it calls nobody, and works without JavaScript.
+    The page is one self-contained file: it makes no network requests and works without JavaScript.
 
     Args:
-        runs: run folders, finished or not; what a run does not have yet is left out, and the page says how to get it.
-            The folder of a sweep stands for the runs on its Pareto front.
-        output: the page; a page that was written here before is replaced.
+        runs: run folders, finished or not. Parts that a run does not have yet are left out, and the page says how to
+            get them. The folder of a sweep stands for the runs on its Pareto front.
+        output: the path of the page; an earlier page at this path is replaced.
 
     Returns:
         The page's path.
 
     Raises:
-        DmaskError: when a folder is no run or holds a damaged file, and when ``output`` is no file of ours.
+        DmaskError: if a folder is not a run or contains a damaged file, or ``output`` exists and is not such a page.
     """
     from dmask_mobile.report.render import check_page, write_page
 
@@ -57,13 +57,13 @@ def report(runs: AnyPaths, output: AnyPath = "report.html") -> Path:
 
 
 def status(run: AnyPath) -> RunStatus:
-    """What a run folder holds, what is next, and the command for it.
+    """The finished steps of a run folder, the next step, and the command for it.
 
     >>> dm.status("runs/b").next.command
     'dmask export runs/b'
 
     Raises:
-        DmaskError: when it is not a run folder, or one of its files is damaged.
+        DmaskError: if it is not a run folder, or one of its files is damaged.
     """
     from dmask_mobile.report.status import status_of
     from dmask_mobile.run import RunFolder
@@ -72,21 +72,21 @@ def status(run: AnyPath) -> RunStatus:
 
 
 def plot_search(run: AnyPath, output: AnyPath) -> Path:
-    """Draws a run's search: expected cost against budget, entropy, and the probabilities of the gates, by epoch.
+    """Draws the search of a run by epoch: expected cost against budget, entropy, and the probabilities of the gates.
 
     >>> dm.plot_search("runs/a", "search.svg")
     PosixPath('search.svg')
 
     Args:
-        run: the run folder; its search may be under way.
-        output: FILE.png or FILE.svg; a picture that was drawn here before is replaced.
+        run: the run folder; its search may still be running.
+        output: FILE.png or FILE.svg; an earlier picture at this path is replaced.
 
     Returns:
         The picture's path.
 
     Raises:
-        DmaskError: when the folder is no run, no epoch has ended yet, its log is damaged, and when ``output`` is
-            neither PNG nor SVG or is no picture of ours.
+        DmaskError: if the folder is not a run, no epoch has ended yet, its log is damaged, or ``output`` is neither PNG
+            nor SVG or exists and is not such a picture.
     """
     from dmask_mobile.pictures import check_picture, save_picture
     from dmask_mobile.report.history import read_history
@@ -100,13 +100,15 @@ def plot_search(run: AnyPath, output: AnyPath) -> Path:
     space = record.space
     history = space and read_history(folder.metrics_path, space, choice, record.search_settings)
     if not space or not history:
-        raise DmaskError(f"'{folder.path}' has no epoch of a search to draw", "search first: dmask search ... -o RUN")
+        raise DmaskError(
+            f"'{folder.path}' has no finished epoch of a search to draw", "search first: dmask search ... -o RUN"
+        )
     save_picture(draw_search(history, f"{folder.path.name}, a search of {space.name}"), output)
     return output
 
 
 def write_report_of_run(folder: RunFolder, progress: Progress = silent) -> None:
-    """Writes ``report.html`` into a run folder; what is wrong is told, but costs nothing that was done before."""
+    """Writes ``report.html`` into a run folder; a problem is only reported, and earlier results are kept."""
     try:
         report(folder.path, folder.report_path)
     except DmaskError as error:
@@ -116,10 +118,10 @@ def write_report_of_run(folder: RunFolder, progress: Progress = silent) -> None:
 
 
 def gather_report(runs: AnyPaths) -> Report:
-    """Everything that `report` shows, as one record.
+    """The content of `report` as one record.
 
     Raises:
-        DmaskError: as `report`.
+        DmaskError: in the same cases as `report`.
     """
     from dmask_mobile import __version__
     from dmask_mobile.report.gather import gather_run
@@ -128,14 +130,14 @@ def gather_report(runs: AnyPaths) -> Report:
 
     paths = as_paths(runs)
     if not 1 <= len(paths) <= MAX_RUNS:
-        raise DmaskError(f"a report is about 1 to {MAX_RUNS} runs, got {len(paths)}", "give run folders")
+        raise DmaskError(f"a report shows 1 to {MAX_RUNS} runs, got {len(paths)}", "give run folders")
     if len({path.resolve() for path in paths}) < len(paths):
         raise DmaskError(f"a run was given twice: {shown(', '.join(map(str, paths)))}", "give each run once")
     sweeps = {path: _read_sweep(path / SWEEP_FILE) for path in paths if (path / SWEEP_FILE).exists()}
     found = [run for path in paths for run in (_runs_on_front(path, sweeps[path]) if path in sweeps else [path])]
-    folders = [RunFolder(run) for run in {run.resolve(): run for run in found}.values()]  # each once
+    folders = [RunFolder(run) for run in {run.resolve(): run for run in found}.values()]  # each run once
     if len(folders) > MAX_RUNS:
-        raise DmaskError(f"a report is about 1 to {MAX_RUNS} runs, got {len(folders)}", "give fewer runs or sweeps")
+        raise DmaskError(f"a report shows 1 to {MAX_RUNS} runs, got {len(folders)}", "give fewer runs or sweeps")
     return Report(
         created=now(),
         dmask_version=__version__,
@@ -145,10 +147,10 @@ def gather_report(runs: AnyPaths) -> Report:
 
 
 def _read_sweep(path: Path) -> SweepRecord:
-    """What a sweep found.
+    """The results of a sweep.
 
     Raises:
-        DmaskError: when the file is damaged, or a point lacks one of the sweep's costs.
+        DmaskError: if the file is damaged, or a point lacks one of the sweep's costs.
     """
     from dmask_mobile.records.sweep import SweepRecord
 
@@ -164,7 +166,7 @@ def _runs_on_front(sweep: Path, found: SweepRecord) -> list[Path]:
     """The run folders of the points on a sweep's Pareto front, the most accurate first.
 
     Raises:
-        DmaskError: when one of them lies outside the sweep's folder.
+        DmaskError: if one of them is outside the sweep's folder.
     """
     points = sorted((point for point in found.points if point.on_front), key=lambda point: -point.accuracy)
     paths = [sweep / point.run for point in points[:MAX_FRONT_RUNS]]
@@ -177,7 +179,7 @@ def _runs_on_front(sweep: Path, found: SweepRecord) -> list[Path]:
 
 
 def _tables(folder: RunFolder) -> tuple[TableView, ...]:
-    """What the tables of a run's search say of its child."""
+    """The predictions for a run's child by the tables of its search."""
     named = folder.tables()
     if not named:
         return ()
@@ -209,15 +211,15 @@ def _table_view(name: str, cost: str, table: LatencyTable, child: ChildSpec) -> 
     )
     try:
         return TableView.model_validate({**view.model_dump(), **_predictions(LatencyModel(table), child)})
-    except DmaskError as error:  # too few networks, or a block that it cannot predict: the rest is worth showing
+    except DmaskError as error:  # too few networks, or a block that cannot be predicted; the rest is still shown
         return view.model_copy(update={"problem": str(error)})
 
 
 def _predictions(model: LatencyModel, child: ChildSpec) -> dict[str, object]:
-    """The fields of a `TableView` that say what the table predicts.
+    """The fields of a `TableView` with the predictions of a table.
 
     Raises:
-        DmaskError: when it cannot predict the child.
+        DmaskError: if the table cannot predict the child.
     """
     from dmask_mobile.costs.latency import Latency
     from dmask_mobile.report.records import BlockLatency, NetworkPoint

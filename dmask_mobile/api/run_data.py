@@ -1,4 +1,4 @@
-"""What the steps of a run share: its images, its trained network, its record, its lock."""
+"""Functions that several steps of a run need: its images, its trained network, its record and its lock."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Returned = TypeVar("Returned")
 
 
 def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Returned]], Callable[Taken, Returned]]:
-    """A decorator: while the function runs, no other command works in its run folder.
+    """A decorator that locks the run folder while the function runs, so that no other command can use it.
 
-    The run folder is the argument ``run``, or else ``target``. Of several processes of a command the main one locks.
+    The run folder is the argument ``run`` or ``target``. If a command has several processes, only the main one locks.
 
     Args:
-        doing: the command, for whoever is refused: ``dmask export``.
-        new: makes the folder; else nothing is locked where there is none.
+        doing: the command, such as ``dmask export``, for the message to a command that is refused.
+        new: create the folder; otherwise nothing is locked if there is no folder.
     """
 
     def decorate(function: Callable[Taken, Returned]) -> Callable[Taken, Returned]:
@@ -64,10 +64,10 @@ def data_of(
     options: DataOptions | None = None,
     progress: Progress = silent,
 ) -> ImageData:
-    """The run's training and validation images, or those of ``data``, as its child sees them.
+    """The training and validation images of the run, or of ``data``, at the resolution of its child.
 
     Raises:
-        DmaskError: when no data is known, it has another number of classes, or it has changed since the run was made.
+        DmaskError: if no data is known, it has another number of classes, or it has changed since the run was made.
     """
     from dmask_mobile.data.load import load_data
     from dmask_mobile.data.registry import name_of
@@ -78,7 +78,8 @@ def data_of(
     )
     if data is None and record.data_digest not in (None, images.digest):
         raise DmaskError(
-            f"data '{name_of(source)}' has changed since the run was made", "restore it, or name it again: --data DATA"
+            f"data '{name_of(source)}' has changed since the run was made",
+            "restore it, or set it again with --data DATA",
         )
     if check_classes:
         _check_classes(name_of(source), images.classes, child)
@@ -86,10 +87,10 @@ def data_of(
 
 
 def opened_data(record: RunRecord, child: ChildSpec, data: AnyData | None, check_classes: bool = True) -> OpenedData:
-    """The splits of the run's data, or of ``data``, all of them closed.
+    """The splits of the run's data, or of ``data``; none of them is opened yet.
 
     Raises:
-        DmaskError: as `data_of`.
+        DmaskError: in the same cases as `data_of`.
     """
     from dmask_mobile.data.load import open_data
 
@@ -105,18 +106,18 @@ def _source(record: RunRecord, data: AnyData | None) -> AnyData:
 
     if source := data or record.data:
         return source
-    raise DmaskError("this run names no data", f"{HOW_TO_NAME}, with --data")
+    raise DmaskError("this run has no record of its data", f"{HOW_TO_NAME}, with --data")
 
 
 def _check_classes(source: str, classes: int, child: ChildSpec) -> None:
     if classes != child.classes:
         raise DmaskError(
-            f"data '{source}' has {classes} classes, the child {child.classes}", "give the data of the search"
+            f"data '{source}' has {classes} classes, but the child has {child.classes}", "give the data of the search"
         )
 
 
 def decoded_at(record: RunRecord, child: ChildSpec) -> int:
-    """The resolution, in pixels, that a run's images are decoded at."""
+    """The resolution in pixels at which a run's images are decoded."""
     return record.space.resolution if record.space else child.resolution
 
 
@@ -124,7 +125,7 @@ def trained_network(folder: RunFolder) -> ChildNetwork:
     """The run's child with its trained weights.
 
     Raises:
-        DmaskError: when it has none, or the file is damaged or another one than ``run.json`` names.
+        DmaskError: if it has no weights, or the file is damaged or does not have the checksum in ``run.json``.
     """
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import load_weights
@@ -138,17 +139,17 @@ def trained_network(folder: RunFolder) -> ChildNetwork:
 
 
 def check_beginning(restart: bool, previous: bool) -> None:
-    """Checks that a command is not told to begin anew and to go on.
+    """Checks that a command is not told both to start again and to continue.
 
     Raises:
-        DmaskError: when it is.
+        DmaskError: if it is.
     """
     if restart and previous:
-        raise DmaskError("--restart forgets all checkpoints, --previous goes on from one", "give one of them")
+        raise DmaskError("--restart removes all checkpoints, but --previous continues from one", "give one of them")
 
 
 def new_record(images: ImageData, options: DataOptions) -> RunRecord:
-    """The record of a run on ``images``, with nothing searched or trained yet."""
+    """The record of a new run on ``images``, before anything is searched or trained."""
     from dmask_mobile.records.artifact import Preprocessing
     from dmask_mobile.run import RunRecord, installed_versions
 

@@ -1,4 +1,4 @@
-"""`Run`: what a run folder holds, as objects."""
+"""`Run`: the content of a run folder as objects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Run(os.PathLike[str]):
-    """A run folder: what the steps so far have found.
+    """A run folder: the results of the finished steps.
 
-    Every function that takes a run takes its path or this object. Nothing is kept in memory: each property reads the
-    folder, so that it says what the last step has left there.
+    Every function that takes a run accepts its path or this object. Nothing is kept in memory: each property reads the
+    folder, so it always gives the current content.
 
     >>> run = dm.Run("runs/a")
     >>> run.child.resolution, len(run.child.blocks) > 3
@@ -39,7 +39,7 @@ class Run(os.PathLike[str]):
     (['coreml', 'onnx'], True)
 
     Args:
-        path: the folder; properties raise a `DmaskError` when it is not a run folder.
+        path: the folder; properties raise a `DmaskError` if it is not a run folder.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -64,12 +64,12 @@ class Run(os.PathLike[str]):
 
     @property
     def record(self) -> RunRecord:
-        """``run.json``: settings, data, versions."""
+        """``run.json``: settings, data and versions."""
         return self._folder.record()
 
     @property
     def space(self) -> SearchSpace | None:
-        """The space that was searched; None for a network from elsewhere."""
+        """The space that was searched; None for a network that was not found by a search."""
         return self.record.space
 
     @property
@@ -86,10 +86,10 @@ class Run(os.PathLike[str]):
 
     @property
     def search_result(self) -> SearchResultRecord:
-        """What the gates decided, and what the child costs.
+        """The decisions of the gates, and the costs of the child.
 
         Raises:
-            DmaskError: when no search has finished here.
+            DmaskError: if no search has finished in this run.
         """
         return self._folder.result()
 
@@ -98,7 +98,7 @@ class Run(os.PathLike[str]):
         """The network that the search found, or that the run was started with.
 
         Raises:
-            DmaskError: when the search has not ended yet.
+            DmaskError: if the search has not ended yet.
         """
         return self._folder.child()
 
@@ -109,31 +109,32 @@ class Run(os.PathLike[str]):
 
     @property
     def validation(self) -> AccuracyRecord | None:
-        """The accuracy on the validation images class by class; None before the child is trained."""
+        """The accuracy of each class on the validation images; None before the child is trained."""
         return AccuracyRecord.read(self._folder.val_path) if self._folder.val_path.exists() else None
 
     @property
     def test(self) -> AccuracyRecord | None:
-        """The accuracy on the test images, once `measure_accuracy` has opened them."""
+        """The accuracy on the test images; None before `measure_accuracy` has opened them."""
         return AccuracyRecord.read(self._folder.test_path) if self._folder.test_path.exists() else None
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
-        """The exported models; their files lie in the folder ``exports`` of the run."""
+        """The exported models; their files are in the folder ``exports`` of the run."""
         return self._folder.artifacts()
 
     @property
     def verification(self) -> Verification | None:
-        """What the last verification of the whole run found; None before the first."""
+        """The result of the last verification of the whole run; None before the first one."""
         path = self._folder.verification_path
         return Verification.read(path) if path.exists() else None
 
     def network(self) -> ChildNetwork:
-        """The child with its trained weights, in evaluation mode: images (N, C, R, R) in 0..1, normalized as `record`
-        says, to logits (N, classes).
+        """The child with its trained weights, in evaluation mode.
+
+        It maps images (N, C, R, R), scaled to 0..1 and then normalized as in `record`, to logits (N, classes).
 
         Raises:
-            DmaskError: when it has no weights, or the file is damaged.
+            DmaskError: if the run has no weights, or the file is damaged.
         """
         from dmask_mobile.api.run_data import trained_network
 

@@ -1,4 +1,4 @@
-"""Searching a space: the run's first step."""
+"""The search in a space, which is the first step of a run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def search(
     machine: Machine | None = None,
     progress: Progress = silent,
 ) -> Run:
-    """The run with the child that a search of ``space`` found; goes on with an unfinished search in its folder.
+    """Searches ``space`` and returns the run with the child; resumes an unfinished search in the run folder.
 
     >>> short = dm.SearchSettings(epochs=1, min_gate_steps=20)
     >>> run = dm.search(dm.load_space("demo"), "folder:photos", {"macs": 1.5e6}, "runs/b", settings=short)
@@ -57,27 +57,27 @@ def search(
     True
 
     Args:
-        space: the space, its name where it ships, or its file; its classes become the data's.
-        data: as `dmask_mobile.data.registry.open_source` takes it, or a source of your own.
-        budgets: cost names (see `cost_model`) and the most of each, in ms, macs, params, bytes.
+        space: the space, the name of a shipped space, or a file; its number of classes becomes that of the data.
+        data: any argument of `dmask_mobile.data.registry.open_source`, which may be a custom source.
+        budgets: the names of costs (see `cost_model`) and the limit of each, in ms, macs, params or bytes.
         run: the run folder.
         tables: the latency tables that latency budgets need.
-        costs: cost models of your own that the budget may name.
-        samples: so many children are drawn within the budgets, and the one with the lowest loss as a part of the
-            supernet is taken; 1 takes the best one by the gates.
-        allow_drift: search although the device has become more than 10% slower or faster than its table says, or is
-            not at hand.
-        emulated: search although a table's times mean nothing, being an emulator's.
-        precision: what the child will be exported in: tables must be of it, and ``weight_bytes`` counts so.
-        settings: length and rates of the search.
-        restart: forget an earlier search in this folder, finished or not, once everything here has been checked.
-        previous: go on from the checkpoint before the last.
-        data_options: memory, workers, mirroring.
-        machine: device, number format, processes; the best device there is, if not given.
-        progress: told while images are read and after each epoch.
+        costs: custom cost models that budgets may name.
+        samples: the number of children that are drawn within the budgets; the one with the lowest loss with its weights
+            from the supernet is selected. With 1, the best one by the gates is selected.
+        allow_drift: search even if the device has become more than 10% slower or faster than its table says, or is not
+            available.
+        emulated: search even if a table was measured on an emulator, whose times are meaningless.
+        precision: the precision of the later export; tables must have it, and ``weight_bytes`` is computed for it.
+        settings: length and learning rates of the search.
+        restart: remove an earlier search in this folder, finished or not, after all arguments have been checked.
+        previous: resume from the checkpoint before the last.
+        data_options: memory, workers and mirroring.
+        machine: device, number format and processes; the default is one process on the best available device.
+        progress: is called while images are read and after each epoch.
 
     Raises:
-        DmaskError: for bad input, and for a budget out of reach before anything is trained.
+        DmaskError: for bad input, and before anything is trained for a budget that cannot be reached.
     """
     from dmask_mobile.run import RunFolder
     from dmask_mobile.search.result import choose_child
@@ -93,7 +93,7 @@ def search(
         budgets,
         tables,
         as_tuple(costs),
-        # One process alone asks the device: several would disturb each other.
+        # Only one process measures the device, because several would disturb each other.
         find=functools.partial(
             cost_model, check=not allow_drift and machine.is_main, emulated=emulated, precision=precision
         ),
@@ -106,7 +106,7 @@ def search(
     if machine.is_main:
         if restart:
             _remove_search(folder)
-        if not folder.search_checkpoint.exists():  # else this goes on with a search, whose record must stay as it is
+        if not folder.search_checkpoint.exists():  # otherwise a search is resumed, and its record must not change
             _begin(folder, record, tables)
     machine.wait()
     found = searcher.run(folder.search_checkpoint, progress, previous=previous)
@@ -132,7 +132,7 @@ def estimate_search(
     machine: Machine | None = None,
     progress: Progress = silent,
 ) -> Estimate:
-    """How long a search would take, and in how much memory: two steps of each kind are made, nothing is written.
+    """Estimates the duration and memory of a search from two steps of each kind; nothing is written.
 
     >>> estimate = dm.estimate_search("demo", "folder:photos", {"macs": 1.5e6})
     >>> [step.kind for step in estimate.steps], estimate.seconds > 0
@@ -174,7 +174,7 @@ def _prepared_search(
     machine: Machine,
     progress: Progress,
 ) -> tuple[Searcher, RunRecord]:
-    """A search that can begin, and the record of its run; everything is checked."""
+    """A search that is ready to start, and the record of its run; everything has been checked."""
     from dmask_mobile.costs.guard import custom_code
     from dmask_mobile.data.load import load_data
     from dmask_mobile.run import BudgetRecord
@@ -185,7 +185,7 @@ def _prepared_search(
     check_limits(budgets)
     space = as_space(space)
     settings = settings or SearchSettings()
-    models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take long
+    models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take a long time
     machine.wait()
     images = load_data(data, space.resolution, data_options or DataOptions(), progress)
     space = space.with_classes(images.classes)
@@ -214,23 +214,23 @@ def _check_free(folder: RunFolder, restart: bool) -> None:
     """Checks that a search may write into a folder.
 
     Raises:
-        DmaskError: when a search has ended there, or it holds a network from elsewhere.
+        DmaskError: if a search has finished there, or it contains a network that was not found by a search.
     """
     elsewhere = "choose another run folder with -o"
     if folder.search_result.exists() and not restart:
         raise DmaskError(
-            f"'{folder.path}' already holds a finished search", f"begin anew with --restart, or {elsewhere}"
+            f"'{folder.path}' already contains a finished search", f"start again with --restart, or {elsewhere}"
         )
     searched = folder.search_checkpoint.exists() or folder.search_result.exists()
     if folder.child_path.exists() and not searched:
-        raise DmaskError(f"'{folder.path}' holds a network that no search made", elsewhere)
+        raise DmaskError(f"'{folder.path}' contains a network that was not found by a search", elsewhere)
 
 
 def _remove_search(folder: RunFolder) -> None:
-    """Removes what an earlier search left. Trained weights and exports stay until they are made again."""
+    """Removes the files of an earlier search. Trained weights and exports stay until they are made again."""
     from dmask_mobile.training.checkpoint import remove_checkpoints
 
-    # The result first: without it the search counts as unfinished, wherever this is interrupted.
+    # The result is removed first: without it the search counts as unfinished, even if this function is interrupted.
     for path in (folder.search_result, folder.child_path, folder.metrics_path):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder.search_checkpoint)
@@ -239,8 +239,10 @@ def _remove_search(folder: RunFolder) -> None:
 
 def _begin(folder: RunFolder, record: RunRecord, tables: AnyPaths) -> None:
     """Writes the record of a new search, and copies its tables."""
-    copies = {name: table.read_bytes() for name, table in named_tables(tables).items()}  # may lie in this very folder
-    if folder.record_path.exists():  # of a start that left no checkpoint, or of a search that begins anew
+    copies = {
+        name: table.read_bytes() for name, table in named_tables(tables).items()
+    }  # the tables may be in this folder
+    if folder.record_path.exists():  # from a start without a checkpoint, or a search that starts again
         shutil.rmtree(folder.tables_path, ignore_errors=True)
     folder.tables_path.mkdir(parents=True, exist_ok=True)
     record.write(folder.record_path)

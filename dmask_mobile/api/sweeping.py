@@ -1,4 +1,4 @@
-"""A sweep: one search and training for each budget and seed, and the Pareto front of what they found."""
+"""A sweep: one search and training for each budget and seed, and the Pareto front of the results."""
 
 from __future__ import annotations
 
@@ -51,32 +51,33 @@ def sweep(
 ) -> SweepRecord:
     """Searches and trains every combination of ``budgets`` with every seed; returns the points and their Pareto front.
 
-    Each run has a run folder of its own below ``folder/runs``, made by the commands ``dmask search`` and ``dmask
-    train`` in processes of their own. Called again with the same settings, it continues where it stopped. A run that
-    fails is tried again once, and then named in the record's ``failed``.
+    Each run has its own run folder below ``folder/runs``, made by the commands ``dmask search`` and ``dmask train`` in
+    separate processes. If this is called again with the same settings, it continues where it stopped. A failed run is
+    tried once more, and then listed in ``failed`` of the record.
 
     Args:
-        space: the space, its name where it ships, or its file; its classes become the data's.
-        data: the words for it, see `dmask_mobile.data.registry.open_source`; the processes of the runs read it again.
-        budgets: cost names and the limits of each, in ms, macs, params, bytes.
+        space: the space, the name of a shipped space, or a file; its number of classes becomes that of the data.
+        data: the text for the data, see `dmask_mobile.data.registry.open_source`; it cannot be an object, because other
+            processes read it.
+        budgets: the names of costs and the limits of each, in ms, macs, params or bytes.
         folder: the sweep's folder.
-        seeds: how many; they are 0, 1, 2 and so on.
+        seeds: the number of seeds; they are 0, 1, 2 and so on.
         tables: the latency tables that latency budgets need.
-        cost: ``module:Class`` of a cost of your own that a budget names.
-        precision: what the children will be exported in.
-        allow_drift: sweep although the device has drifted since its table, or is not at hand.
-        emulated: sweep although a table's times mean nothing, being an emulator's.
-        data_options: memory, workers, mirroring.
-        search_options: further options of ``dmask search`` by their names: ``{"epochs": 16, "samples": 4}``.
-        train_options: the same of ``dmask train``.
-        jobs: runs at the same time.
+        cost: ``module:Class`` of a custom cost that a budget names.
+        precision: the precision of the later export.
+        allow_drift: sweep even if the device has drifted since its table was made, or is not available.
+        emulated: sweep even if a table was measured on an emulator, whose times are meaningless.
+        data_options: memory, workers and mirroring.
+        search_options: further options of ``dmask search`` by name: ``{"epochs": 16, "samples": 4}``.
+        train_options: the same for ``dmask train``.
+        jobs: the number of runs at the same time.
         engine: ``local``, or ``ray`` for Ray tasks.
-        progress: told after each run.
+        progress: is called after each run.
 
     Raises:
-        DmaskError: for bad input, for a budget out of reach before anything is trained, and for other settings than
-            those that the sweep in this folder was begun with, naming the first one.
-        StoppedError: after SIGTERM or Ctrl-C, with everything kept.
+        DmaskError: for bad input, for a budget that cannot be reached, or for settings that differ from those with
+            which the sweep in this folder was started (naming the first difference).
+        StoppedError: after SIGTERM or Ctrl-C; everything is saved first.
     """
     from dmask_mobile.sweep.design import SweepFolder, planned_runs
     from dmask_mobile.sweep.engine import ENGINES
@@ -85,9 +86,9 @@ def sweep(
 
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if type(value) is not int or value < 1:
-            raise DmaskError(f"{name} must be a whole number of at least 1, got {shown(repr(value))}")
+            raise DmaskError(f"{name} must be an integer of at least 1, got {shown(repr(value))}")
     if engine not in ENGINES:
-        raise DmaskError(f"no engine '{shown(engine)}'", f"there are {', '.join(ENGINES)}")
+        raise DmaskError(f"no engine '{shown(engine)}'", f"choose one of {', '.join(ENGINES)}")
     reading = data_options or DataOptions()
     design = _design(
         as_space(space), data, budgets, seeds, tables, cost, precision, reading, search_options, train_options
@@ -95,7 +96,7 @@ def sweep(
     costs = [load_cost(cost)] if cost else []
     find = functools.partial(cost_model, tables=tables, costs=costs, emulated=emulated, precision=precision)
     units = _check_reach(design, {name: find(name) for name in budgets}, costs)
-    place = SweepFolder(as_path(folder).absolute())  # Ray's workers may work elsewhere
+    place = SweepFolder(as_path(folder).absolute())  # Ray's workers may have another working folder
     place.path.mkdir(parents=True, exist_ok=True)
     with locked(place.path, "dmask sweep"):
         place.begin(design, named_tables(tables))
@@ -117,7 +118,7 @@ def _design(
     search_options: Given,
     train_options: Given,
 ) -> SweepDesign:
-    """The design of a sweep over these settings, with the data's classes and digest; no image is decoded."""
+    """The design of a sweep with these settings and with the data's classes and digest; no image is decoded."""
     from dmask_mobile.data.load import check_splits
     from dmask_mobile.data.registry import absolute_spec, open_source
     from dmask_mobile.data.source import digest_of
@@ -127,7 +128,7 @@ def _design(
             check_limits({name: limit})
     source, spec = open_source(data), absolute_spec(data)
     if spec is None:
-        raise DmaskError("a sweep needs words for its data, got an object", "give module:Class")
+        raise DmaskError("a sweep needs text for its data, got an object", "give module:Class")
     splits = source.splits()
     check_splits(data, source.class_names, splits)
     try:
@@ -153,7 +154,7 @@ def _options(command: str, given: Given) -> Options:
     """Options of a command by their names on the command line.
 
     Raises:
-        DmaskError: for one that the sweep sets.
+        DmaskError: for an option that the sweep sets itself.
     """
     from dmask_mobile.sweep.design import TAKEN_OPTIONS
 
@@ -162,7 +163,8 @@ def _options(command: str, given: Given) -> Options:
         option = name.replace("_", "-")
         if option in TAKEN_OPTIONS:
             raise DmaskError(
-                f"the sweep sets --{option} of 'dmask {command}' itself", "leave it out, or give it to the sweep"
+                f"the sweep sets --{option} of 'dmask {command}' itself",
+                "leave it out, or set it as an argument of the sweep",
             )
         found[option] = value if isinstance(value, bool) else str(value)
     return found

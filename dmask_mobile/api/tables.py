@@ -1,4 +1,4 @@
-"""Latency tables: measured, judged."""
+"""Measures and evaluates latency tables."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def load_table(table: AnyPath) -> LatencyTable:
-    """The latency table in a file, or the one that ships under a name.
+    """The latency table in a file, or the shipped table of this name.
 
     >>> table = dm.load_table("epyc-onnxruntime-1thread-demo")
     >>> table.head.runtime, len(table.blocks), len(table.networks)
     ('onnxruntime', 164, 12)
 
     Raises:
-        DmaskError: for a missing file, another format or version, and a line that is cut off or broken.
+        DmaskError: for a missing file, another format or version, or a truncated or broken line.
     """
     our_package("latency_tables")
     from latency_tables.table.table import LatencyTable
@@ -47,26 +47,26 @@ def profile(
     settings: ProfileSettings | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
-    """The latency table of ``space``; goes on with what ``table`` already holds.
+    """Measures the latency table of ``space``; continues with what ``table`` already contains.
 
     >>> table = dm.profile("demo", "table.jsonl", settings=dm.ProfileSettings(minutes=0.3, rounds=1))
     >>> table.head.runtime, len(table.blocks) > 0
     ('onnxruntime', True)
 
     Args:
-        space: the space, its name where it ships, or its file.
-        table: the file.
-        devices: how the device is reached, or several identical ones that share the work; none: this machine.
-        runtime: what runs the models.
-        threads: of the runtime.
-        precision: of the models.
-        delegate: what the runtime computes on.
-        settings: how long and how thoroughly.
-        progress: told while converting and measuring.
+        space: the space, the name of a shipped space, or a file.
+        table: the file of the table.
+        devices: how the device is reached, or several identical devices that share the work; none means this machine.
+        runtime: the runtime of the models.
+        threads: the number of threads of the runtime.
+        precision: the precision of the models.
+        delegate: the backend of the runtime.
+        settings: the length and the number of rounds.
+        progress: is called while converting and measuring.
 
     Raises:
-        DmaskError: for a device or runtime that is absent or unknown, and when ``table`` is no table or was measured
-            on another device, runtime or setting.
+        DmaskError: for a device or runtime that is absent or unknown, or if ``table`` is not a table or was measured
+            with another device, runtime or setting.
     """
     our_package("latency_tables")
     from latency_tables.devices.options import DeviceOptions
@@ -76,7 +76,7 @@ def profile(
     from latency_tables.table.writer import check_appendable
 
     table = as_path(table)
-    check_appendable(table)  # before any device is asked
+    check_appendable(table)  # before any device is used
     setup = setup_for(as_tuple(devices) or [DeviceOptions()], runtime, threads, precision, delegate)
     return profile_space(as_space(space), setup, settings or ProfileSettings(), table, progress)
 
@@ -91,11 +91,11 @@ def profile_missing(
 ) -> LatencyTable:
     """Measures the blocks of ``child`` that ``table`` lacks, on the table's device, with its runtime and settings.
 
-    ``at``: how the device is reached now (``local``, ``ssh:HOST``, ``adb[:SERIAL]``), if not as it was then.
+    ``at``: how the device is reached now (``local``, ``ssh:HOST``, ``adb[:SERIAL]``), if this has changed.
 
     Raises:
-        DmaskError: when there is no such file, and when the device is absent, or is another one, or has another
-            runtime version.
+        DmaskError: if there is no such file, or the device is absent, is a different one, or has another runtime
+            version.
     """
     our_package("latency_tables")
     from latency_tables.profiling.profile import profile_child
@@ -104,7 +104,7 @@ def profile_missing(
     from latency_tables.table.table import LatencyTable
 
     table = as_path(table)
-    if not table.exists():  # a table that ships is read by its name, but never written to
+    if not table.exists():  # a shipped table can be read by its name, but not written to
         raise DmaskError(f"no file '{table}' to measure into", "give the path of a table: dmask profile SPACE -o TABLE")
     setup = setup_of(LatencyTable.read(table), at)
     return profile_child(child, setup, settings or ProfileSettings(), table, progress)
@@ -119,12 +119,12 @@ def evaluate_table(
     at: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Measures children of ``space`` that ``table`` never saw, and says how well it predicts them.
+    """Measures children of ``space`` that are not in ``table``, and returns how well the table predicts them.
 
-    ``at``: how the table's device is reached now, if not as it was then.
+    ``at``: how the table's device is reached now, if this has changed.
 
     Raises:
-        DmaskError: when the device is absent or another one, or the table cannot predict a child.
+        DmaskError: if the device is absent or a different one, or the table cannot predict a child.
     """
     our_package("latency_tables")
     from latency_tables.profiling.evaluate import evaluate, unseen_children

@@ -1,4 +1,4 @@
-"""The accuracy of a trained child on the test split, which is opened once."""
+"""The accuracy of a trained child on the test split, which is opened only once for each set of weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 @locks_run("dmask test")
 def measure_accuracy(run: AnyPath, *, data: DataSource | None = None, progress: Progress = silent) -> AccuracyRecord:
-    """The accuracy of the run's trained child on the test split of its data, kept in ``test.json``.
+    """The accuracy of the run's trained child on the test split of its data; it is stored in ``test.json``.
 
     >>> found = dm.measure_accuracy("runs/a")
     >>> found.split, found.accuracy == dm.Run("runs/a").test.accuracy
     ('val', True)
 
-    The same weights are never tested twice: what is kept is given back. Where the data has no test split, the
-    validation images serve, and the record says so.
+    The same weights are never tested twice: the stored result is returned. If the data has no test split, the
+    validation images are used, and the record says so.
 
     Args:
         run: the run folder.
-        data: the data that the run was trained on, where that was a source of your own, which the run cannot name.
-        progress: told while images are read.
+        data: the data that the run was trained on; only needed if it was a source object, which a run cannot store.
+        progress: is called while images are read.
 
     Raises:
-        DmaskError: when the run has no trained weights or names no data, and when its data has changed.
+        DmaskError: if the run has no trained weights or no record of its data, or its data has changed.
     """
     from dmask_mobile.data.images import KnownNormalization
     from dmask_mobile.records.accuracy import AccuracyRecord
@@ -45,9 +45,7 @@ def measure_accuracy(run: AnyPath, *, data: DataSource | None = None, progress: 
     folder = RunFolder(as_path(run))
     record, child = folder.record(), folder.child()
     if (data or record.data) is None or record.data_digest is None or record.weights_sha256 is None:
-        raise DmaskError(
-            f"'{run}' was not trained on data that it names", "train it first: dmask train RUN --data DATA"
-        )
+        raise DmaskError(f"'{run}' has no training with known data", "train it first: dmask train RUN --data DATA")
     network = trained_network(folder)
     kept = AccuracyRecord.read(folder.test_path) if folder.test_path.exists() else None
     if kept is not None and (kept.weights_sha256, kept.data_digest) == (record.weights_sha256, record.data_digest):
@@ -77,7 +75,7 @@ def measure_accuracy(run: AnyPath, *, data: DataSource | None = None, progress: 
 
 
 def note_opening(folder: RunFolder, weights_sha256: str, by: OpenedBy) -> int:
-    """Writes down that the test split is about to be opened for these weights; how often it was opened by then."""
+    """Records that the test split is opened for these weights; returns how often it was opened, including this time."""
     from dmask_mobile.records.openings import Opening, SplitOpenings
 
     path = folder.test_openings_path

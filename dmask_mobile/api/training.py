@@ -1,4 +1,4 @@
-"""Training a run's child: the step after the search."""
+"""Trains the child of a run, which is the step after the search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_DATA = {"preprocessing", "class_names", "data", "data_digest", "data_options", "data_notes"}  # of a run's record
+OF_DATA = {
+    "preprocessing",
+    "class_names",
+    "data",
+    "data_digest",
+    "data_options",
+    "data_notes",
+}  # fields of a run's record
 
 
 @locks_run("dmask train")
@@ -40,23 +47,23 @@ def train(
     machine: Machine | None = None,
     progress: Progress = silent,
 ) -> float:
-    """Trains the run's child; returns its top-1 accuracy on the validation images. Goes on after an interruption.
+    """Trains the run's child and returns its top-1 accuracy on the validation images; resumes after an interruption.
 
     >>> dm.train("runs/b", settings=dm.TrainSettings(epochs=1, init="supernet")) == dm.Run("runs/b").accuracy
     True
 
     Args:
         run: the run folder.
-        data: other data than the run's own.
-        data_options: memory, workers, mirroring, if not as the search had them.
+        data: the data, if it is not that of the run.
+        data_options: memory, workers and mirroring; the default is the options of the search.
         settings: the recipe, and whether to start from random weights or from the child's slice of the supernet.
-        restart: forget an earlier training; its weights are kept until this one ends.
-        previous: go on from the checkpoint before the last.
-        machine: device, number format, processes; the best device there is, if not given.
-        progress: told after each epoch.
+        restart: start again; the weights of an earlier training are kept until this one ends.
+        previous: resume from the checkpoint before the last.
+        machine: device, number format and processes; the default is one process on the best available device.
+        progress: is called after each epoch.
 
     Raises:
-        DmaskError: when the folder has no child, no data is known or the classes differ.
+        DmaskError: if the folder has no child, no data is known or the classes differ.
     """
     from dmask_mobile.run import RunFolder
     from dmask_mobile.training.checkpoint import save_weights
@@ -95,7 +102,7 @@ def train(
             "weights_sha256": hash_path(folder.weights_path),
         }
         type(record).model_validate({**record.model_dump(), **update}).write(folder.record_path)
-        with machine.full_precision(network):  # as its accuracy was measured
+        with machine.full_precision(network):  # the accuracy was measured in this way, too
             describe_training(folder, network, images, progress)
         logger.info("'%s': the child is trained, accuracy %.2f%%", folder.path, 100 * trained.accuracy)
     machine.wait()
@@ -111,7 +118,7 @@ def estimate_train(
     machine: Machine | None = None,
     progress: Progress = silent,
 ) -> Estimate:
-    """How long a training would take, and in how much memory: two steps of each kind are made, nothing is written.
+    """Estimates the duration and memory of a training from two steps of each kind; nothing is written.
 
     >>> [step.kind for step in dm.estimate_train("runs/a").steps]
     ['training', 'validation']
@@ -132,7 +139,7 @@ def estimate_train(
 def _network_and_teacher(
     folder: RunFolder, images: ImageData, settings: TrainSettings, machine: Machine
 ) -> tuple[ChildNetwork, Teacher | None]:
-    """The child with its first weights, and what it learns from beside the labels."""
+    """The child with its initial weights, and its teacher, if there is one."""
     import torch
 
     from dmask_mobile.nets.build import build
@@ -159,7 +166,7 @@ def _trained_supernet(folder: RunFolder) -> MaskedSupernet:
     """The supernet of the run's search.
 
     Raises:
-        DmaskError: when no search has finished here.
+        DmaskError: if no search has finished in this run.
     """
     from dmask_mobile.search.checkpoint import restore_supernet
     from dmask_mobile.supernet.supernet import MaskedSupernet
@@ -167,7 +174,8 @@ def _trained_supernet(folder: RunFolder) -> MaskedSupernet:
     space = folder.record().space
     if space is None or not folder.search_result.exists():
         raise DmaskError(
-            f"'{folder.path}' holds no finished search to inherit from", "train with --init scratch and no such teacher"
+            f"'{folder.path}' contains no finished search to take weights from",
+            "train with --init scratch and without that teacher",
         )
     supernet = MaskedSupernet(space)
     restore_supernet(folder.search_checkpoint, supernet)

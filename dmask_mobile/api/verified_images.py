@@ -1,4 +1,4 @@
-"""What exported models are compared with: the run's network on validation images, and for accuracies on test images."""
+"""The reference for exported models: the run's network on validation images, and on test images for accuracies."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from dmask_mobile.data.images import ImageSet
     from export.verification.reference import Reference
 
-BATCH = 64  # images that are decoded at a time
+BATCH = 64  # images that are decoded together
 
 
 def reference_of(
     folder: RunFolder, data: AnyData | None, images: int, progress: Progress
 ) -> tuple[Reference, tuple[Check, ...]]:
-    """The run's network in PyTorch with at most ``images`` validation images and as many test images, and the lines on
-    the accuracy of its weights.
+    """The run's PyTorch network with images, and the lines about the accuracy of its weights.
 
-    The test split is for accuracies alone. It stays closed where the data has other classes than the child.
+    There are at most ``images`` validation images and as many test images. The test split is used only for accuracies.
+    It is not opened if the data has other classes than the child.
 
     Raises:
-        DmaskError: as `opened_data`, and for an image that does not decode.
+        DmaskError: in the same cases as `opened_data`, or for an image that cannot be decoded.
     """
     import torch
 
@@ -54,7 +54,7 @@ def reference_of(
     if data is None and record.data is None:
         return replace(reference, images=random_images(child, MIN_IMAGES)), ()
     opened = opened_data(record, child, data, check_classes=record.accuracy is not None)
-    options = record.data_options.model_copy(update={"memory_bytes": 0})  # no more is decoded than the sample
+    options = record.data_options.model_copy(update={"memory_bytes": 0})  # only the sample is decoded
     own_classes = len(opened.class_names) == child.classes
     own_data = data in (None, record.data) or opened.digest == record.data_digest
     val, _ = opened.read("val", decoded_at(record, child), options, progress)
@@ -70,7 +70,7 @@ def reference_of(
 
 
 def _test_checks(folder: RunFolder, record: RunRecord, reference: Reference) -> Iterator[Check | None]:
-    """The line that compares the weights with ``test.json``, where that is of these weights, this data and ``test``."""
+    """The line that compares the weights with ``test.json``, if that has the same weights, data and split ``test``."""
     from export.verification.reference import check_test_accuracy
 
     if folder.test_path.exists():
@@ -81,12 +81,12 @@ def _test_checks(folder: RunFolder, record: RunRecord, reference: Reference) -> 
 
 
 def _sample(images: ImageSet, most: int, resolution: int) -> tuple[Tensor, Tensor]:
-    """At most so many random images (N, C, R, R) in 0..1, the same ones every time, and their labels (N,)."""
+    """At most ``most`` random images (N, C, R, R) in 0..1, the same images every time, and their labels (N,)."""
     import torch
 
     from dmask_mobile.supernet.resolution import subsample
 
-    # Random ones: a folder of images comes class by class.
+    # The sample is random, because a folder of images is sorted by class.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most].tolist()
     chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     found = [(subsample(pixels, resolution), labels) for pixels, labels in images.batches(chunks)]

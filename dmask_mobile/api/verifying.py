@@ -1,4 +1,4 @@
-"""Exported models against what was predicted."""
+"""Compares exported models with the predictions."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ MAX_SECONDS = 1e6  # a process cannot wait for much longer
 
 
 class VerifySettings(NamedTuple):
-    """How to verify.
+    """The settings of a verification.
 
-    ``images``: at most so many images of each split; ``allow_drift``: judge latencies although the device has drifted
-    by more than 10% since its table was made; ``limits``: fields of `export.verification.numerics.Limits` to replace;
-    ``bisect``: name the first wrong block; ``measured``: files with latencies measured elsewhere (see
-    `latency_tables.devices.native_output.read_measurement`); ``allow_unverified``: quantities that may be 'not
-    verified'; ``budget_tolerance``: the share by which a measured latency may exceed its budget;
-    ``time_limit``: seconds that a model may take to open, or to run 16 images.
+    ``images``: the largest number of images of each split. ``allow_drift``: judge latencies even if the device has
+    drifted by more than 10% since its table was made. ``limits``: fields of `export.verification.numerics.Limits` to
+    replace. ``bisect``: find the first wrong block. ``measured``: files with latencies measured elsewhere (see
+    `latency_tables.devices.native_output.read_measurement`). ``allow_unverified``: quantities that may be 'not
+    verified'. ``budget_tolerance``: the share by which a measured latency may exceed its budget. ``time_limit``: the
+    seconds that a model may take to open, or to run 16 images.
     """
 
     images: int = 1000
@@ -74,22 +74,22 @@ def verify(
     >>> [check.verdict for check in verification.checks if check.quantity == "macs budget"]
     ['passed']
 
-    Writes ``verification.json`` and the page ``report.html`` into the run folder, or for files
-    ``FILE.verification.json`` beside the first.
+    It writes ``verification.json`` and the page ``report.html`` into the run folder; for files it writes
+    ``FILE.verification.json`` next to the first one.
 
     Args:
-        target: a run folder, whose artifacts are all verified, or exported models of one child. A model's own metadata
-            says what it predicts.
-        run: the run that the models came from, which has the weights to compare with; found by itself where they
-            still lie in its ``exports/``. Without one the numbers are 'not verified'.
-        data: the images to verify on, if not those that the child was trained on.
-        tables: the latency tables, if not those that the search used.
-        costs: custom cost models that budgets of the run name; without them those budgets are 'not verified'.
+        target: a run folder, whose artifacts are all verified, or exported models of one child. The predictions are in
+            the metadata of a model.
+        run: the run of the models, which has the weights to compare with. It is found automatically if the models are
+            still in its ``exports/``. Without a run, numerics are 'not verified'.
+        data: the images for the verification; the default is the training data of the child.
+        tables: the latency tables; the default is those of the search.
+        costs: custom cost models that budgets of the run name; without them, these budgets are 'not verified'.
         settings: limits, images and so on.
-        progress: told after each artifact.
+        progress: is called after each artifact.
 
     Raises:
-        DmaskError: when there is nothing to verify, or a file is missing or damaged.
+        DmaskError: if there is nothing to verify, or a file is missing or damaged.
     """
     our_package("export")
     from export.verification.isolation import model_process
@@ -100,7 +100,7 @@ def verify(
     run = None if run is None else as_path(run)
     whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
     report = _report_path(targets, whole_run)
-    report.unlink(missing_ok=True)  # the last one's verdict must not outlive an error in this one
+    report.unlink(missing_ok=True)  # the verdict of the last verification must not remain if this one fails
     with model_process(settings.time_limit) as process:
         if whole_run:
             folder: RunFolder | None = RunFolder(targets[0])
@@ -109,7 +109,7 @@ def verify(
             found, folder = _files(targets, run, process)
         child = folder.child() if folder else found[0][0].child
         if any(artifact.child_digest != child.digest() for artifact, _ in found) and folder is None:
-            raise DmaskError("these files hold different children", "verify each child by itself")
+            raise DmaskError("these files contain different children", "verify each child separately")
         checks, split = _checks(found, folder, child, data, tables, costs, settings, process, progress)
     verification = Verification(
         child_digest=child.digest(),
@@ -138,7 +138,7 @@ def _checks(
     process: ModelProcess,
     progress: Progress,
 ) -> tuple[tuple[Check, ...], Split | None]:
-    """The lines on the run's weights, on each artifact, and on the run's budgets; the split of the accuracy lines."""
+    """The lines about the run's weights, each artifact and the run's budgets; and the split of the accuracy lines."""
     from export.verification.latency_verdict import LatencyRules
     from export.verification.verify import VerifyOptions, verify_artifact
 
@@ -164,17 +164,20 @@ def _checks(
 
 def _check_settings(settings: VerifySettings) -> None:
     if not all(as_words(settings.allow_unverified)):
-        raise DmaskError("--allow-unverified names a quantity, got ''", "say which, for example latency")
+        raise DmaskError("--allow-unverified needs a quantity, got ''", "for example latency")
     if not 0 < settings.time_limit <= MAX_SECONDS:
-        raise DmaskError(f"--time-limit is in seconds, above 0, got {settings.time_limit:g}", "for example 600")
+        raise DmaskError(
+            f"--time-limit must be a number of seconds above 0, got {settings.time_limit:g}", "for example 600"
+        )
     if not 0 <= settings.budget_tolerance < 1:
         raise DmaskError(
-            f"--budget-tolerance is a share from 0 to below 1, got {settings.budget_tolerance:g}", "for example 0.05"
+            f"--budget-tolerance must be a share of at least 0 and below 1, got {settings.budget_tolerance:g}",
+            "for example 0.05",
         )
 
 
 def _report_path(targets: Sequence[Path], whole_run: bool) -> Path:
-    """Where the verdict goes: into a run for all of it, beside the first file for files."""
+    """The path of the verification: in the run folder for a whole run, next to the first file for files."""
     if not targets:
         raise DmaskError("nothing to verify", "give a run folder or exported models")
     if whole_run:
@@ -183,29 +186,29 @@ def _report_path(targets: Sequence[Path], whole_run: bool) -> Path:
 
 
 def _all_of_run(folder: RunFolder) -> list[tuple[Artifact, Path]]:
-    """The run's artifacts, with the folder that they lie in.
+    """The artifacts of the run, and the folder of each.
 
     Raises:
-        DmaskError: when there is none, and for a model without a record.
+        DmaskError: if there is none, or a model has no record.
     """
     from export.formats.registry import FORMATS
 
     artifacts = folder.artifacts()
     if not artifacts:
         raise DmaskError(
-            f"'{folder.path}' holds no exported artifact", "export one: dmask export RUN --format onnx,coreml"
+            f"'{folder.path}' contains no exported artifact", "export one: dmask export RUN --format onnx,coreml"
         )
     recorded, endings = {artifact.path for artifact in artifacts}, {found.suffix for found in FORMATS.values()}
     for path in sorted(folder.exports.iterdir()):
         if path.suffix in endings and path.name not in recorded:
-            raise DmaskError(f"'{path}' has no record of its export", "export it again, or take it away")
+            raise DmaskError(f"'{path}' has no record of its export", "export it again, or remove it")
     return [(artifact, folder.exports) for artifact in artifacts]
 
 
 def _files(
     targets: Sequence[Path], run: Path | None, process: ModelProcess
 ) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
-    """The artifacts in files with their folders, and the run that they belong to, where there is one."""
+    """The artifacts in files with their folders, and the run that they belong to, if there is one."""
     above = targets[0].resolve().parent.parent
     if run is None and (above / "run.json").exists():
         run = above
@@ -214,7 +217,7 @@ def _files(
 
 
 def _artifact_in(path: Path, folder: RunFolder | None, process: ModelProcess) -> Artifact:
-    """The record of an exported model: its run's, where it lies there, else what the file says of itself."""
+    """The record of an exported model: from its run if the model is there, otherwise from the model's metadata."""
     from export.formats.registry import FORMATS, format_of
     from export.write import artifact_of
 
@@ -230,7 +233,7 @@ def _artifact_in(path: Path, folder: RunFolder | None, process: ModelProcess) ->
 def _predictions(
     folder: RunFolder | None, child: ChildSpec, tables: AnyPaths, progress: Progress
 ) -> tuple[PredictedLatency, ...]:
-    """What each table predicts of the child's latency, and the budgets that the search set for it."""
+    """The predictions of each table for the child's latency, and the latency budgets of the search."""
     named = named_tables(tables) or (folder.tables() if folder else {})
     if not named:
         return ()
@@ -254,7 +257,7 @@ def _predictions(
 def _external_measurements(
     paths: Sequence[Path], artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]
 ) -> dict[str, MeasuredLatency]:
-    """Latencies that were measured elsewhere, by format; each checked against what it is compared with."""
+    """Latencies that were measured elsewhere, by format; each is checked for having a matching prediction."""
     if not paths:
         return {}
     our_package("latency_tables")
@@ -278,11 +281,11 @@ def _external_measurements(
 def check_fits_one(
     measurement: Measurement, artifacts: Sequence[Artifact], predictions: Sequence[PredictedLatency]
 ) -> None:
-    """Checks that an external measurement belongs to one prediction, and was made with that table's settings.
+    """Checks that an external measurement belongs to exactly one prediction and has the settings of its table.
 
     Raises:
-        DmaskError: when several predictions could be meant (a file does not say which device it is from), and when
-            threads, delegate or precision differ.
+        DmaskError: if it matches several predictions (a file does not contain its device), or if threads, delegate or
+            precision differ.
     """
     from export.verification.latency_verdict import predictions_for
 
@@ -297,7 +300,7 @@ def check_fits_one(
         names = ", ".join(f"{prediction.name} of '{artifact.path}'" for artifact, prediction in fitting)
         raise DmaskError(
             f"the measurement of {measurement.model_format} fits {len(fitting)} predictions: {names}",
-            "verify the file that was measured by itself, with the table of the device that it was measured on:"
+            "verify only the file that was measured, with the table of the device on which it was measured:"
             " dmask verify FILE --run RUN --table TABLE --measured MEASUREMENT",
         )
     for _, prediction in fitting:

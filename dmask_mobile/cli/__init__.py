@@ -1,6 +1,6 @@
-"""The command line: words, tables and progress; the work is done elsewhere.
+"""The command line: arguments, messages, tables and progress. The work is done in the other packages.
 
-Imports little, so that a signal finds `main` in charge before the command itself is imported.
+This module imports little, so that `main` handles signals before the command itself is imported.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """The console script ``dmask``; `dmask_mobile.cli.outcome` says what its exit statuses mean."""
+    """The console script ``dmask``; `dmask_mobile.cli.outcome` documents its exit statuses."""
     with ended_by_signals():
         prepare_streams()
         from dmask_mobile.cli.outcome import exit_status_of_command
 
         status = exit_status_of_command(sys.argv[1:])
-    if getattr(sys.modules["__main__"], "main", None) is main:  # the process is ours
+    if getattr(sys.modules["__main__"], "main", None) is main:  # this process runs only dmask
         end_with(status)
     sys.exit(status)

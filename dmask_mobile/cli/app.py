@@ -1,4 +1,4 @@
-"""The command line: which commands there are, in the order in which they are used."""
+"""The list of commands, in the order in which they are used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dmask_mobile.cli.space_commands import space_app
 from dmask_mobile.cli.sweep_commands import sweep
 from dmask_mobile.cli.table_commands import profile, table_app
 
-SET_UP, CHAIN, LOOK = "Set up", "The chain, in its order", "Look"
+SET_UP, CHAIN, LOOK = "Set up", "The chain, in order", "Look"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,17 +49,15 @@ for part in (app, table_app, space_app):
 
 @app.callback(invoke_without_command=True)
 def common(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error, and what the library logs.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors and all log messages.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show the result and errors alone: no progress, no notes.")
+        bool, typer.Option("--quiet", "-q", help="Show only the result and errors: no progress, no notes.")
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Profile a device, search a network under its budget, train it, export it, verify it.
+    """Profile a device, search a network within a budget, train it, export it and verify it.
 
-    Every command has an example in its help, and --json for machines. Begin with: dmask demo
+    The help of every command has an example, and --json prints results for programs. Begin with: dmask demo
     """
     if debug:
         os.environ["DMASK_DEBUG"] = "1"

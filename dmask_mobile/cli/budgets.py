@@ -1,4 +1,4 @@
-"""Budgets as users write them: a name, a number and a unit."""
+"""Parses budgets in the form that users write: a name, a number and a unit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_budgets(texts: Iterable[str]) -> dict[str, float]:
     for text in texts:
         name, limit = parse_budget(text)
         if name in budgets:
-            raise DmaskError(f"two budgets for '{shown(name)}'", "give the smaller one alone")
+            raise DmaskError(f"two budgets for '{shown(name)}'", "give only the smaller one")
         budgets[name] = limit
     return budgets
 
@@ -51,7 +51,7 @@ def parse_budget(text: str) -> tuple[str, float]:
     """``NAME=VALUE`` with a unit: ms for latency; none, K, M or G for counts and bytes; KiB and MiB for bytes.
 
     Raises:
-        DmaskError: when it is anything else.
+        DmaskError: for any other text.
 
     >>> parse_budget("macs=1.5M")
     ('macs', 1500000.0)
@@ -67,9 +67,11 @@ def parse_budget(text: str) -> tuple[str, float]:
     if parts[2] not in units:
         known = ", ".join(filter(None, units))
         if not parts[2]:
-            raise DmaskError(f"budget '{shown(text)}' has no unit", f"say {known}: {shown(name)}={parts[1]}{known}")
+            raise DmaskError(
+                f"budget '{shown(text)}' has no unit", f"give it in {known}: {shown(name)}={parts[1]}{known}"
+            )
         raise DmaskError(
-            f"budget '{shown(text)}': unit '{shown(parts[2])}' is not known", f"the units of {shown(name)} are {known}"
+            f"budget '{shown(text)}': unknown unit '{shown(parts[2])}'", f"the units of {shown(name)} are {known}"
         )
     return name, number * units[parts[2]]
 

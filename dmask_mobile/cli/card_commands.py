@@ -15,14 +15,15 @@ from dmask_mobile.cli.options import Json, Run
 def card(
     run: Run,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Of the model: apache-2.0, for example. Kept in the card.")
+        str | None,
+        typer.Option("--license", help="The licence of the model, for example apache-2.0; it stays in the card."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the run's model card (README.md in the form that Hugging Face reads).
+    """Write the run's model card (README.md in Hugging Face's format).
 
-    Training, testing, exporting and verifying write it as well. A README.md that was edited by hand is kept; the new
-    card is then README.generated.md.
+    Training, testing, exporting and verifying also write it. If README.md was edited by hand, it is kept, and the new
+    card is written to README.generated.md.
 
     Example: dmask card runs/a --license apache-2.0
     """

@@ -1,4 +1,4 @@
-"""What commands print: text as it is, for people; JSON for machines."""
+"""Output of commands: plain text for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dmask_mobile.errors import printable
 from dmask_mobile.ranks import is_main_process
 
 MAX_WIDTH = 10_000
-PIPED_WIDTH = 140  # piped output has no width of its own; a table needs more than the 80 columns that rich assumes then
+PIPED_WIDTH = 140  # columns of piped output; a table needs more than the 80 that rich assumes
 
 
 class PlainConsole(Console):
-    """A console that shows data as it is: no markup, no emoji codes, control characters escaped."""
+    """A console that does not interpret data: no markup, no emoji codes; control characters are escaped."""
 
     def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
         super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
@@ -32,24 +32,24 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
-console.quiet = not is_main_process()  # of several processes one talks
+console.quiet = not is_main_process()  # of several processes, only the main one prints
 messages = PlainConsole(stderr=True)
 logger = logging.getLogger("dmask_mobile")
 
 
 def cell(value: object, style: str = "") -> Text:
-    """Data as a cell or title of a table, shown as it is by any console."""
+    """Data as a cell or title of a table; no console interprets it as markup."""
     return Text(printable(str(value)), style)
 
 
 def tell(text: str, style: str = "") -> None:
-    """Prints a message for people on standard error, however long, on one line; says which of several processes."""
+    """Prints a message on standard error, on one line, with the number of the process if there are several."""
     text = text if is_main_process() else f"process {os.environ['RANK']}: {text}"
     messages.print(text, style=style, highlight=False, soft_wrap=True)
 
 
 class _ToldLogs(logging.Handler):
-    """Shows what the library logs as messages for people."""
+    """Shows log records of the library as messages for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
         name = record.levelname.lower()
@@ -57,31 +57,32 @@ class _ToldLogs(logging.Handler):
 
 
 def show_logs(*, debug: bool, quiet: bool) -> None:
-    """From now on the library's warnings are messages; with ``debug`` all that it logs, with ``quiet`` errors alone."""
+    """Shows the library's warnings as messages; with ``debug`` all log records, with ``quiet`` only errors."""
     logger.handlers = [_ToldLogs()]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
 
 
 def is_quiet() -> bool:
-    """Whether nobody wants to see progress and notes."""
+    """Whether progress and notes are switched off."""
     return logger.getEffectiveLevel() >= logging.ERROR
 
 
 def fits(table: Table) -> bool:
-    """Whether standard output has the columns that a table needs for all its words."""
+    """Whether standard output is wide enough for all words of a table."""
     wide = console.options.update(width=MAX_WIDTH)
     return console.measure(table, options=wide).maximum <= console.width
 
 
 def note(text: str) -> None:
-    """Prints a message that a person may do without; nothing with ``--quiet``."""
+    """Prints a less important message; nothing with ``--quiet``."""
     if not is_quiet():
         tell(text)
 
 
 def print_json(content: Any) -> None:
-    """Prints ``content`` for machines: ASCII alone; a number that is not finite, which JSON does not know, is null."""
+    """Prints ``content`` as JSON in ASCII. Numbers that are not finite become null, because JSON has no such
+    numbers."""
     if not is_main_process():
         return
     text = json.dumps(_finite(content), indent=1, allow_nan=False)

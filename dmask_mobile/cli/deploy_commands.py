@@ -32,19 +32,20 @@ def export(
     precision: Annotated[
         str, typer.Option(help="Comma-separated: fp32, fp16, int8 (calibrated on training images)")
     ] = "fp32",
-    layout: Annotated[Layout, typer.Option(help="Of the input.")] = "NCHW",
-    input_range: Annotated[RangeName, typer.Option(help="What the input's pixels are.")] = "0..1",
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Softmax in the graph.")] = False,
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any batch size instead of 1.")] = False,
+    layout: Annotated[Layout, typer.Option(help="The layout of the input.")] = "NCHW",
+    input_range: Annotated[RangeName, typer.Option(help="The range of the input's pixels.")] = "0..1",
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add a softmax to the model.")] = False,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Allow any batch size instead of 1.")] = False,
     license_: Annotated[str, typer.Option("--license", help="Goes into the model's metadata.")] = "",
     author: Annotated[str, typer.Option(help="Goes into the model's metadata.")] = "",
     sample: Annotated[
-        list[str] | None, typer.Option(help="Also a source file that classifies one image: android or ios; repeatable.")
+        list[str] | None,
+        typer.Option(help="Also write a source file that classifies one image: android or ios; may be repeated."),
     ] = None,
     data: OptionalData = None,
     table: Tables = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The run folder to make for a NAME or a child.json.")
+        Path | None, typer.Option("-o", "--output", help="The run folder that is created for a NAME or a child.json.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -85,22 +86,20 @@ def verify(
     target: Annotated[
         list[Path], typer.Argument(metavar="RUN|FILE...", help="A run folder, or exported models of one child.")
     ],
-    run: Annotated[Path | None, typer.Option(help="The run that the files came from, with the weights.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run of the files, which has the weights.")] = None,
     data: OptionalData = None,
     table: Tables = None,
-    images: Annotated[int, typer.Option(min=256, help="At most so many images of each split.")] = 1000,
+    images: Annotated[int, typer.Option(min=256, help="The largest number of images of each split.")] = 1000,
     limit: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, for example max_error=0.01; may be repeated.")
     ] = None,
-    bisect: Annotated[
-        bool, typer.Option("--bisect", help="Name the first block that is wrong when the numbers are.")
-    ] = False,
+    bisect: Annotated[bool, typer.Option("--bisect", help="If numerics fail, find the first wrong block.")] = False,
     measured: Annotated[
         list[Path] | None,
-        typer.Option(help="A latency measured elsewhere: the output of a benchmark program, or a record of ours."),
+        typer.Option(help="A latency measured elsewhere: the output of a benchmark program, or a record of dmask."),
     ] = None,
     allow_unverified: Annotated[
-        list[str] | None, typer.Option(help="What may stay 'not verified': latency, for example.")
+        list[str] | None, typer.Option(help="A quantity that may be 'not verified', for example latency.")
     ] = None,
     cost: Annotated[
         list[str] | None, typer.Option(help="A custom cost that a budget names: module:Class; may be repeated.")
@@ -112,14 +111,16 @@ def verify(
         float, typer.Option(help="Seconds that a model may take to open, or to run 16 images.")
     ] = 600.0,
     allow_drift: AllowDrift = False,
-    markdown: Annotated[Path | None, typer.Option(help="Also as Markdown, for a pull request.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Also as JUnit XML, for CI.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the result as Markdown, for a pull request.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the result as JUnit XML, for CI.")] = None,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Compare exported models with what was predicted, and the child with its budgets.
+    """Compare exported models with the predictions, and the child with its budgets.
 
-    Exit status 1 unless every check passed.
+    The exit status is 1 unless every check passed.
 
     Example: dmask verify runs/a
 
@@ -150,7 +151,7 @@ def verify(
 
 
 def show_verification(verification: Verification, source: str, as_json: bool, *, full: bool = False) -> None:
-    """Prints the checks that matter, or with ``full`` all of them, and ends with exit status 1 unless they passed.
+    """Prints the important checks, or with ``full`` all of them, and ends with exit status 1 unless they passed.
 
     Raises:
         Exit: status 1.
@@ -166,7 +167,7 @@ def show_verification(verification: Verification, source: str, as_json: bool, *,
 
 
 def _run_of(source: str, output: Path | None) -> Path:
-    """The run folder of what ``dmask export`` was given; made first for a name or a child file."""
+    """The run folder for the argument of ``dmask export``; for a name or a child file, it is created first."""
     from dmask_mobile.records.child import ChildSpec
 
     path = Path(source)
@@ -179,7 +180,7 @@ def _run_of(source: str, output: Path | None) -> Path:
 
         if source not in named_children():
             raise DmaskError(
-                f"'{source}' is not a run folder, no child.json and no network's name",
+                f"'{source}' is not a run folder, a child.json or the name of a network",
                 f"the names are {', '.join(named_children())}",
             )
         child = named_child(source)
@@ -198,4 +199,6 @@ def _parse_limit(text: str) -> tuple[str, float]:
     try:
         return name, float(value)
     except ValueError:
-        raise DmaskError(f"a limit is NAME=VALUE with a number, got '{text}'", "for example max_error=0.01") from None
+        raise DmaskError(
+            f"a limit must be NAME=VALUE with a number, got '{text}'", "for example max_error=0.01"
+        ) from None

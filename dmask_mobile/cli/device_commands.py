@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from latency_tables.diagnosis.doctor import Finding
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-Hosts = Annotated[list[str] | None, typer.Argument(metavar="ssh:HOST", help="Machines to look at by ssh.")]
-HostPython = Annotated[str, typer.Option(help="The command on these machines that is a Python with the runtimes.")]
+Hosts = Annotated[list[str] | None, typer.Argument(metavar="ssh:HOST", help="Machines to examine by ssh.")]
+HostPython = Annotated[str, typer.Option(help="The command that starts a Python with the runtimes on these machines.")]
 
 
 def devices(hosts: Hosts = None, python: HostPython = "", as_json: Json = False) -> None:
-    """List what can be measured on: this machine, phones that adb sees, machines named as ssh:HOST.
+    """List devices for measurements: this machine, phones connected by adb, and machines given as ssh:HOST.
 
-    With what each of them can run, and what is missing for the rest. A device that does not answer is a line with the
+    The list shows what each device can run and what is missing. A device that does not answer is listed with the
     reason.
 
     Example: dmask devices ssh:pi@raspberry --python venv/bin/python
@@ -43,14 +43,14 @@ def devices(hosts: Hosts = None, python: HostPython = "", as_json: Json = False)
 
 
 def device_table(device: AttachedDevice) -> Table:
-    """A device, and a line for each runtime."""
+    """A table of a device, with a line for each runtime."""
     shown = Table(title=cell(f"--device {device.at}", "table.title"), title_justify="left", show_header=False)
     if device.problem:
         shown.add_row(cell("not ready", STYLES["problem"]), cell(f"{device.problem}; {device.fix}"))
         return shown
     shown.add_row("device", cell(", ".join(filter(None, (device.device, device.system, device.soc)))))
     if device.emulated:
-        shown.add_row("emulator", "its times mean nothing")
+        shown.add_row("emulator", "its times are meaningless")
     shown.add_row("cores", cores_in_words(device.cores, device.clocks_mhz))
     if device.thermal_unknown:
         shown.add_row("thermal state", cell(f"unknown: {device.thermal_unknown}"))
@@ -61,7 +61,7 @@ def device_table(device: AttachedDevice) -> Table:
 
 
 def cores_in_words(cores: int, clocks_mhz: Sequence[int]) -> str:
-    """How many, and which ones run at which clock, where that is known.
+    """The number of cores, and their clock rates if these are known.
 
     >>> cores_in_words(9, [1704] * 4 + [2367] * 4 + [2914])
     '9: 0-3 up to 1704 MHz, 4-7 up to 2367 MHz, 8 up to 2914 MHz'
@@ -74,17 +74,17 @@ def cores_in_words(cores: int, clocks_mhz: Sequence[int]) -> str:
 
 
 def runtime_in_words(state: RuntimeState) -> str:
-    """Its version, and what it needs."""
+    """The version of a runtime, and what it needs."""
     needs = "; ".join(f"{need.what} ({need.fix})" for need in state.needs)
     return ": ".join(filter(None, (state.version, needs)))
 
 
 def doctor(hosts: Hosts = None, python: HostPython = "", as_json: Json = False) -> None:
-    """Examine the installation: packages, runtimes, cores, cache, adb, phones, ssh, machines named as ssh:HOST.
+    """Examine the installation: packages, runtimes, cores, cache, adb, phones, ssh, and machines given as ssh:HOST.
 
-    Every runtime that is installed converts a block, runs it, and must come to PyTorch's numbers. Each finding that is
-    not ok says what to do. Exit status: 0 when nothing is a problem (what is optional and absent is a note), 1
-    otherwise, 2 for bad use.
+    Every installed runtime converts a block and runs it, and its outputs are compared with PyTorch's. Each finding that
+    is not ok says what to do. Exit status: 0 if there is no problem (a missing optional part is only a note), 1 if
+    there is one, 2 for bad usage.
 
     Example: dmask doctor
     """
@@ -101,7 +101,7 @@ def doctor(hosts: Hosts = None, python: HostPython = "", as_json: Json = False) 
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """Verdict, what was found and what to do."""
+    """A table of findings: verdict, what was found, and what to do."""
     shown = Table("check", "verdict", "found", "what to do")
     for finding in findings:
         verdict = cell(finding.verdict, STYLES[finding.verdict])

@@ -1,7 +1,7 @@
-"""``--help`` of a command in 80 columns, from its docstring and its parameters.
+"""The output of ``--help`` in 80 columns, made from the docstring and the parameters of a command.
 
-Typer's own page has a column for types and two for the names of an option. In 80 columns they leave so little room that
-it cuts off the ends of long options and words.
+Typer's own page has a column for types and two for the names of an option. In 80 columns too little space is left, and
+typer cuts off long options and words.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typer.core import TyperCommand
 from dmask_mobile.cli.console import PlainConsole
 
 EXAMPLE = re.compile(r"(?P<what>[^:]+): (?P<command>(dmask|torchrun) .+)")
-MAX_NAMES = 30  # columns of an option's names and the kind of its value
+MAX_NAMES = 30  # columns for an option's names and the kind of its value
 KIND = re.compile(r" <(?:list\[)?(.+?)(?: range)?\]?>$")  # as typer writes it: <int range>, <list[Path]>, <a|b>
 
 
 class CommandWithHelp(TyperCommand):
-    """A command whose options are shown with what they do beside them."""
+    """A command whose help shows each option with its description beside it."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         console = PlainConsole()
@@ -48,7 +48,7 @@ class CommandWithHelp(TyperCommand):
 
 
 def _row(parameter: Any, ctx: Any) -> tuple[Text, Text] | None:
-    """An option's names with the kind of its value, and what it does with its default; None for a hidden one."""
+    """An option's names and the kind of its value; its description and default. None for a hidden option."""
     record = parameter.get_help_record(ctx)
     if record is None:
         return None
@@ -77,7 +77,7 @@ def _panel(title: str, rows: list[tuple[Text, Text]]) -> Panel:
 
 
 def show_docstrings(app: typer.Typer) -> None:
-    """Makes the docstring of each command of ``app`` its help."""
+    """Uses the docstring of each command of ``app`` as its help."""
     for command in app.registered_commands:
         command.cls = CommandWithHelp
         if command.callback is not None:
@@ -85,13 +85,13 @@ def show_docstrings(app: typer.Typer) -> None:
 
 
 def help_of(function: Callable[..., object]) -> str:
-    """A docstring in rich's markup: one line for each paragraph, brackets as they are, examples in bold."""
+    """A docstring in rich's markup: one line for each paragraph, escaped brackets, examples in bold."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     return "\n\n".join(_paragraph(" ".join(text.split())) for text in paragraphs)
 
 
 def examples_of(function: Callable[..., object]) -> list[str]:
-    """The command lines that a docstring gives as examples."""
+    """The command lines of the examples in a docstring."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     found = (EXAMPLE.fullmatch(" ".join(text.split())) for text in paragraphs)
     return [example["command"] for example in found if example]

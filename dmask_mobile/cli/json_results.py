@@ -1,4 +1,4 @@
-"""What ``--json`` prints where it is not a record: keys of its own, or keys beside those of a record."""
+"""Results that ``--json`` prints and that are not records: mappings of their own, or keys in addition to a record."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing_extensions import TypedDict
 
 
 class RunAccuracy(TypedDict):
-    """Of ``train``. ``accuracy``: top-1 on the validation images, in 0..1."""
+    """Printed by ``train``. ``accuracy``: top-1 on the validation images, in 0..1."""
 
     run: str
     accuracy: float
 
 
 class Seconds(TypedDict):
-    """Of a dry run of ``search`` and ``train``, beside `Estimate`. ``seconds``: of the whole."""
+    """Printed by a dry run of ``search`` and ``train`` with `Estimate`. ``seconds``: the estimate of the whole."""
 
     seconds: float
 
 
 class AccuracyFacts(TypedDict):
-    """Of ``test``, beside `AccuracyRecord`.
+    """Printed by ``test`` with `AccuracyRecord`.
 
-    ``num_images``: that the accuracy was measured on; ``class_accuracies``: null for a class without images.
+    ``num_images``: the number of evaluated images. ``class_accuracies``: null for a class without images.
     """
 
     num_images: int
@@ -29,7 +29,7 @@ class AccuracyFacts(TypedDict):
 
 
 class Outcome(TypedDict):
-    """Of ``demo`` and ``verify``, beside `Verification`. ``source``: the run folder or the files."""
+    """Printed by ``demo`` and ``verify`` with `Verification`. ``source``: the run folder or the files."""
 
     passed: bool
     source: str
@@ -45,14 +45,14 @@ class DoctorFinding(TypedDict):
 
 
 class Findings(TypedDict):
-    """Of ``doctor``. ``healthy``: nothing is a problem."""
+    """Printed by ``doctor``. ``healthy``: whether there is no problem."""
 
     healthy: bool
     findings: list[DoctorFinding]
 
 
 class WrittenReport(TypedDict):
-    """Of ``report``. ``report``: the page."""
+    """Printed by ``report``. ``report``: the path of the page."""
 
     report: str
     size_bytes: int
@@ -60,30 +60,30 @@ class WrittenReport(TypedDict):
 
 
 class WrittenPicture(TypedDict):
-    """Of ``plot`` and ``table plot``."""
+    """Printed by ``plot`` and ``table plot``."""
 
     picture: str
 
 
 class WrittenCard(TypedDict):
-    """Of ``card``. ``kept``: a README.md that was edited by hand and that is kept, null without one."""
+    """Printed by ``card``. ``kept``: a README.md that was edited by hand and is kept; null if there is none."""
 
     card: str
     kept: str | None
 
 
 class SpaceFacts(TypedDict):
-    """Of ``space show``, beside `SearchSpace`."""
+    """Printed by ``space show`` with `SearchSpace`."""
 
     digest: str
     num_children: int
 
 
 class TableFacts(TypedDict):
-    """Of ``table show`` and ``table merge``, beside `TableHead`.
+    """Printed by ``table show`` and ``table merge`` with `TableHead`.
 
-    ``error`` and ``relative_spread``: of networks that were left out of the fit, as shares, null where they are
-    unknown; ``noise``: between rounds, as a share; ``failures``: blocks that could not be measured, and why.
+    ``error`` and ``relative_spread``: for networks that were left out of the fit, as shares; null if unknown.
+    ``noise``: the noise between rounds, as a share. ``failures``: blocks that could not be measured, and the reasons.
     """
 
     num_blocks: int
@@ -95,7 +95,7 @@ class TableFacts(TypedDict):
 
 
 class ProfileFacts(TableFacts):
-    """Of ``profile``, beside `TableHead`. ``incomplete``: what the table lacks for its space, null for nothing."""
+    """Printed by ``profile`` with `TableHead`. ``incomplete``: what the table lacks for its space; null if complete."""
 
     incomplete: str | None
 
@@ -110,7 +110,7 @@ class TableChange(TypedDict):
 
 
 class TableChanges(TypedDict):
-    """Of ``table diff``. ``common``: what both tables hold, by falling change; the others: how many only one holds."""
+    """Printed by ``table diff``. ``common``: entries of both tables by falling change; others: entries of one table."""
 
     median_change: float
     common: list[TableChange]
@@ -119,7 +119,7 @@ class TableChanges(TypedDict):
 
 
 class ImportedTable(TypedDict):
-    """Of ``table import``. ``findings``: entries that were left out, and why."""
+    """Printed by ``table import``. ``findings``: entries that were left out, and the reasons."""
 
     table: str
     num_blocks: int

@@ -1,6 +1,6 @@
-"""JSON Schemas of what every command prints with ``--json``, from the records that it prints.
+"""JSON Schemas of the output of every command with ``--json``, made from the records that the command prints.
 
-``python -m dmask_mobile.cli.json_schemas docs/schemas`` writes them, a file a command.
+``python -m dmask_mobile.cli.json_schemas docs/schemas`` writes one file for each command.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DRY_RUN = (Estimate, own.Seconds)
 
 
 class CountedSpace(BaseModel):
-    """Of ``space count``: for each cost, the least and the most that a child can cost."""
+    """Printed by ``space count``: for each cost, the lowest and the highest value of any child."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, tuple[float, float]]
@@ -39,7 +39,7 @@ class CountedSpace(BaseModel):
 
 
 def parts_of_results() -> dict[str, list[tuple[Any, ...]]]:
-    """By command: what it may print; each as the records and mappings whose keys are there together."""
+    """For each command, its possible results: tuples of records and mappings whose keys are printed together."""
     our_package("latency_tables")
     from latency_tables.diagnosis.discovery import Attached
     from latency_tables.profiling.evaluate import Evaluation
@@ -71,12 +71,12 @@ def parts_of_results() -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
-LISTS = ("export",)  # commands that print a list of them
+LISTS = ("export",)  # commands that print a list of results
 LEFT_OUT = {"table evaluate": ("children",)}  # keys of a record that are not printed
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schema of each command's output, by the command's words."""
+    """The JSON Schema of each command's output, by the name of the command."""
     return {command: _schema(command, kinds) for command, kinds in parts_of_results().items()}
 
 
@@ -91,7 +91,7 @@ def _schema(command: str, kinds: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 def _merged(parts: Sequence[Any], left_out: Sequence[str], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a mapping with the keys of all parts; what it refers to goes into ``definitions``."""
+    """The schema of a mapping with the keys of all parts; referenced schemas are added to ``definitions``."""
     properties: dict[str, Any] = {}
     required: list[str] = []
     described, others = [], False
@@ -122,7 +122,7 @@ def _versions(record: type[FileRecord]) -> dict[str, Any]:
 
 
 def write_schemas(folder: Path) -> None:
-    """Writes ``COMMAND.json`` for each command, and removes the others."""
+    """Writes ``COMMAND.json`` for each command, and removes all other schemas."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.json"):
         path.unlink()

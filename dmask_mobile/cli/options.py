@@ -1,4 +1,4 @@
-"""What several commands share: options, and cores as users write them."""
+"""Options that several commands share, and the parser of core numbers."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ if TYPE_CHECKING:
     from dmask_mobile.records.data import DataOptions
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Full = Annotated[bool, typer.Option("--full", help="Show every check, not only what matters.")]
+Full = Annotated[bool, typer.Option("--full", help="Show every check, not only the important ones.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Begin anew: forget what an earlier start of this command left in the run.")
+    bool, typer.Option("--restart", help="Start again: discard what an earlier start of this command left in the run.")
 ]
 Data = Annotated[
     str,
     typer.Option(
-        help="folder:DIR, torchvision:NAME:DIR, hf:DIR, wds:PATTERN, fashion-mnist[:DIR], glyphs[:FONTS] or your own"
+        help="folder:DIR, torchvision:NAME:DIR, hf:DIR, wds:PATTERN, fashion-mnist[:DIR], glyphs[:FONTS] or a custom"
         " module:Class."
     ),
 ]
 Flip = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", help="Whether training mirrors images. Default: as the data says; not for text."),
+    typer.Option("--flip/--no-flip", help="Whether training mirrors images. Default: the data decides (not for text)."),
 ]
 SkipBad = Annotated[
-    bool | None, typer.Option("--skip-bad/--no-skip-bad", help="Leave out images that do not decode, and count them.")
+    bool | None,
+    typer.Option("--skip-bad/--no-skip-bad", help="Leave out images that cannot be decoded, and count them."),
 ]
 Memory = Annotated[
     float | None,
-    typer.Option(min=0, help="GiB of decoded images kept in memory, 2 by default; the rest is decoded when needed."),
+    typer.Option(min=0, help="GiB of decoded images kept in memory, 2 by default; others are decoded when needed."),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode images. Default: one a core, at most 4, where it pays.")
+    int | None,
+    typer.Option(min=0, help="Processes that decode images. Default: one for each core, at most 4, if that is faster."),
 ]
 MachinePrecision = Annotated[
     MixedPrecision | None,
@@ -47,79 +49,86 @@ MachinePrecision = Annotated[
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Make two steps of each kind, print estimated time and memory, write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Run two steps of each kind, print the estimated time and memory, and write nothing."
+    ),
 ]
-Previous = Annotated[bool, typer.Option("--previous", help="Go on from the checkpoint before the last.")]
+Previous = Annotated[bool, typer.Option("--previous", help="Continue from the checkpoint before the last.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Another value for a field of the recipe, as YAML: augmentation.mixup=0.2; may be repeated."
+        "--set", help="Change a field of the recipe, with a YAML value: augmentation.mixup=0.2; may be repeated."
     ),
 ]
-OptionalData = Annotated[str | None, typer.Option(help="Other data than the run's own.")]
+OptionalData = Annotated[str | None, typer.Option(help="The data, if it is not that of the run.")]
 Tables = Annotated[
     list[Path] | None, typer.Option("--table", help="A latency table made with 'dmask profile'; may be repeated.")
 ]
 AllowDrift = Annotated[
     bool,
     typer.Option(
-        "--allow-drift", help="Go on although the device has drifted by more than 10% since its table, or is absent."
+        "--allow-drift", help="Continue even if the device drifted by over 10% since its table was made, or is absent."
     ),
 ]
 Devices = Annotated[
     list[str] | None,
     typer.Option(
-        "--device", help="local, ssh:HOST, adb or adb:SERIAL; repeat it for identical devices that share the work."
+        "--device", help="local, ssh:HOST, adb or adb:SERIAL; repeat this for identical devices that share the work."
     ),
 ]
 Where = Annotated[
-    str | None, typer.Option("--device", help="How the table's device is reached now, if not as it was then.")
+    str | None, typer.Option("--device", help="How the table's device is reached now, if this has changed.")
 ]
-Python = Annotated[str, typer.Option(help="The command on the device that is a Python with the runtime.")]
+Python = Annotated[str, typer.Option(help="The command that starts a Python with the runtime on the device.")]
 Runner = Annotated[
     str,
     typer.Option(
         help="For a phone: benchmark_model, onnxruntime_perf_test, executor_runner or benchncnn, built for it."
     ),
 ]
-RunnerFlags = Annotated[list[str] | None, typer.Option("--runner-flag", help="Passed on to the runner; repeatable.")]
-Cores = Annotated[
-    str, typer.Option(help="The cores to stay on: 4-7 or 2,3. Default: the last, on a phone the fastest.")
+RunnerFlags = Annotated[
+    list[str] | None, typer.Option("--runner-flag", help="Is passed to the runner; may be repeated.")
 ]
-Emulated = Annotated[bool, typer.Option("--emulated", help="An emulator, whose times mean nothing.")]
+Cores = Annotated[
+    str, typer.Option(help="The cores to use: 4-7 or 2,3. Default: the last one, on a phone the fastest.")
+]
+Emulated = Annotated[bool, typer.Option("--emulated", help="The device is an emulator, whose times are meaningless.")]
 TakeEmulated = Annotated[
-    bool, typer.Option("--emulated", help="Take a table whose times mean nothing, as an emulator's.")
+    bool, typer.Option("--emulated", help="Accept the table of an emulator, whose times are meaningless.")
 ]
 RuntimeName = Annotated[str, typer.Option(help="onnxruntime, litert, executorch, ncnn, or coreml on a Mac.")]
-TablePrecision = Annotated[Precision, typer.Option(help="Of the models, as the app will ship them.")]
-ChildPrecision = Annotated[Precision | None, typer.Option(help="What the child will ship in: tables must be of it.")]
+TablePrecision = Annotated[Precision, typer.Option(help="The precision of the models, as in the app.")]
+ChildPrecision = Annotated[
+    Precision | None, typer.Option(help="The precision of the child in the app; tables must have the same.")
+]
 Delegate = Annotated[
     str,
     typer.Option(
-        help="What the runtime computes on: cpu; with a native runner also gpu, nnapi or xnnpack; Core ML: gpu, npu or"
-        " all."
+        help="The backend of the runtime: cpu; with a native runner also gpu, nnapi or xnnpack; Core ML: gpu, npu"
+        " or all."
     ),
 ]
 TargetError = Annotated[
-    str | None, typer.Option(help="Stop once whole networks are predicted this well, for example 3%.")
+    str | None, typer.Option(help="Stop when the error on whole networks is below this, for example 3%.")
 ]
 Budgets = Annotated[
     list[str],
     typer.Option(
         help="latency=0.08ms, macs=1.5M, params=60K, weight_bytes=250K or peak_activation_bytes=100K; may be repeated."
-        " latency@NAME is that of the table NAME.jsonl."
+        " latency@NAME is the latency in the table NAME.jsonl."
     ),
 ]
-Cost = Annotated[str | None, typer.Option(help="A cost of your own: module:Class.")]
+Cost = Annotated[str | None, typer.Option(help="A custom cost: module:Class.")]
 
 MAX_CORE_DIGITS = 4
 
 
 def parse_cores(text: str) -> tuple[int, ...]:
-    """Core numbers and ranges of them, separated by commas; each core once, in order.
+    """The cores in a text of numbers and ranges separated by commas; each core once, in order.
 
     Raises:
-        DmaskError: when it is anything else.
+        DmaskError: for any other text.
 
     >>> parse_cores("4-6,0,5")
     (0, 4, 5, 6)
@@ -129,7 +138,7 @@ def parse_cores(text: str) -> tuple[int, ...]:
         first, _, last = part.partition("-")
         numbers = [word for word in (first, last or first) if word.isdecimal() and len(word) <= MAX_CORE_DIGITS]
         if len(numbers) < 2 or int(numbers[1]) < int(numbers[0]):
-            raise DmaskError(f"cores are numbers and ranges, got '{text}'", "for example 4-7 or 2,3")
+            raise DmaskError(f"cores must be numbers and ranges, got '{text}'", "for example 4-7 or 2,3")
         cores |= set(range(int(numbers[0]), int(numbers[1]) + 1))
     return tuple(sorted(cores))
 
@@ -137,7 +146,7 @@ def parse_cores(text: str) -> tuple[int, ...]:
 def data_options(
     flip: bool | None, skip_bad: bool | None, memory_gib: float | None, workers: int | None
 ) -> DataOptions | None:
-    """How data is read, from the options of a command; None where none was given."""
+    """How data is read, from the options of a command; None if no option was given."""
     from dmask_mobile.records.data import GIB, DataOptions
 
     if memory_gib is not None and not math.isfinite(memory_gib):

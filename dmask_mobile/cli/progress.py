@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with the time left on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a bar with the remaining time on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from dmask_mobile.errors import printable
 from dmask_mobile.ranks import is_main_process
 
 SECONDS_BETWEEN_LINES = 10.0
-SECONDS_OF_SPEED = 24 * 3600.0  # that the time left is estimated from; rich's 30 s hold no two epochs of a long search
+SECONDS_OF_SPEED = (
+    24 * 3600.0
+)  # used to estimate the remaining time; rich's default of 30 s is shorter than two epochs of a long search
 
 
 class ShownProgress:
-    """A `dmask_mobile.progress.Progress` that shows what it is told; use it in a ``with``."""
+    """A `dmask_mobile.progress.Progress` that shows the progress; use it in a ``with`` statement."""
 
     def __init__(self) -> None:
         self._console = messages
-        self._is_shown = is_main_process() and not is_quiet()  # of several processes one talks
+        self._is_shown = is_main_process() and not is_quiet()  # of several processes, only the main one prints
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -32,8 +34,8 @@ class ShownProgress:
             speed_estimate_period=SECONDS_OF_SPEED,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, tuple[float, int]] = {}  # when each stage was told first, and what was done by then
-        self._done: dict[str, int] = {}  # what each stage told last
+        self._started: dict[str, tuple[float, int]] = {}  # when each stage was first reported, and what was done then
+        self._done: dict[str, int] = {}  # the last report of each stage
         self._last_line = 0.0
 
     def __enter__(self) -> ShownProgress:
@@ -44,20 +46,20 @@ class ShownProgress:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._bars.live.is_started:  # else rich writes an empty line
+        if self._bars.live.is_started:  # otherwise rich writes an empty line
             self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Shows ``done`` of ``total``.
 
         Raises:
-            SignalError: after a signal that a library swallowed.
+            SignalError: after a signal whose exception a library has suppressed.
         """
         check_signals()
         if not self._is_shown:
             return
         note = printable(note)
-        begins = done < self._done.get(stage, done + 1)  # for the first time, or again
+        begins = done < self._done.get(stage, done + 1)  # the stage begins for the first time, or again
         self._done[stage] = done
         if self._console.is_terminal:
             self._show_bar(stage, begins, done, total, note)

@@ -1,4 +1,4 @@
-"""Changes of a recipe as users write them: ``augmentation.mixup=0.2``."""
+"""Parses changes of a recipe in the form that users write: ``augmentation.mixup=0.2``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dmask_mobile.errors import DmaskError, shown
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Values by dotted field.
+    """The values by dotted field.
 
     Raises:
-        DmaskError: for text that is not ``FIELD=VALUE``, and a value that is no YAML.
+        DmaskError: for text that is not ``FIELD=VALUE``, or a value that is not YAML.
 
     >>> parse_changes(["epochs=3", "augmentation.crop=[0.5, 1]"])
     {'epochs': 3, 'augmentation.crop': [0.5, 1]}
@@ -29,5 +29,5 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
         try:
             changes[field.strip()] = parse_yaml(value)
         except ValueError as error:
-            raise DmaskError(f"--set {shown(text)}: the value is no YAML: {error}", "quote it") from error
+            raise DmaskError(f"--set {shown(text)}: the value is not YAML: {error}", "put it in quotes") from error
     return changes

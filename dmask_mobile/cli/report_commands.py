@@ -30,7 +30,7 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="FILE.html")] = Path("report.html"),
     as_json: Json = False,
 ) -> None:
-    """Write a page about runs: verdict, network, latency, search, numerics, accuracy. It needs no network.
+    """Write a self-contained page about runs: verdict, network, latency, search, numerics and accuracy.
 
     Example: dmask report runs/a runs/b -o report.html
     """
@@ -44,7 +44,7 @@ def report(
 
 
 def status(run: Run, as_json: Json = False) -> None:
-    """Say what a run holds, what is next, and the command for it.
+    """Show the finished steps of a run, the next step, and the command for it.
 
     Example: dmask status runs/a
     """
@@ -67,7 +67,7 @@ def plot(
     output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png or FILE.svg")],
     as_json: Json = False,
 ) -> None:
-    """Draw a run's search by epoch: expected cost against budget, entropy, the probabilities of the gates.
+    """Draw a run's search by epoch: expected cost against budget, entropy, and the probabilities of the gates.
 
     Example: dmask plot runs/a -o search.svg
     """

@@ -1,6 +1,6 @@
 """A verification as Markdown for pull requests, and as JUnit XML for CI.
 
-Labels, units and notes may come from files of somebody else: they are escaped for the format.
+Labels, units and notes may come from untrusted files, so they are escaped for the format.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALIGNED = "| --- | --- | ---: | ---: | ---: | --- | --- |"
 
 
 def to_markdown(verification: Verification) -> str:
-    """The verdict in one line, what did not pass, the main figures by artifact; all checks folded below."""
+    """The verdict in one line, the checks that did not pass, the main figures by artifact; all checks folded below."""
     wrong = [c for c in verification.checks if c.verdict != "not predicted" and verification.verdict_of(c) != "passed"]
     lines = [_headline(verification)]
     if wrong:
@@ -34,7 +34,7 @@ def to_markdown(verification: Verification) -> str:
 
 
 def to_junit(verification: Verification) -> str:
-    """A test suite for each artifact, a test case for each quantity; what was not looked at is an error."""
+    """A test suite for each artifact and a test case for each quantity; a quantity that is not verified is an error."""
     root = ElementTree.Element("testsuites", name=_plain(f"dmask verify {verification.child_digest}"))
     for artifact, group in groupby(verification.checks, key=lambda check: check.artifact):
         checks = list(group)
@@ -61,7 +61,7 @@ def to_junit(verification: Verification) -> str:
 
 
 def _headline(verification: Verification) -> str:
-    """The verdict, and how many lines say what."""
+    """The verdict, and the number of lines by verdict."""
     verdicts = [verification.verdict_of(check) for check in verification.checks]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts)))
     verdict = "verified" if verification.passed else "**NOT verified**"
@@ -84,7 +84,7 @@ def _table(verification: Verification, checks: Sequence[Check]) -> Iterator[str]
 
 
 def _main_figures(verification: Verification) -> Iterator[str]:
-    """A row for each artifact: accuracy, latency and size as they were measured."""
+    """A row for each artifact: measured accuracy, latency and size."""
     artifacts = dict.fromkeys(check.artifact for check in verification.checks if check.artifact != "run")
     for artifact in artifacts:
         checks = [check for check in verification.checks if check.artifact == artifact]
@@ -115,5 +115,5 @@ def _row(*cells: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without what XML cannot hold: control characters, lone surrogates."""
+    """The text without characters that XML does not allow: control characters and lone surrogates."""
     return shown(text, MAX_MESSAGE)

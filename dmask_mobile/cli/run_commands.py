@@ -53,13 +53,11 @@ if TYPE_CHECKING:
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder that gets the new run folder.")] = Path(
-        "runs"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the new run folder.")] = Path("runs"),
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """The whole chain on this machine, in minutes: profile, search, train, export, verify.
+    """Run the whole chain on this machine in minutes: profile, search, train, export, verify.
 
     Example: dmask demo
     """
@@ -70,28 +68,27 @@ def demo(
 
 
 def search(
-    space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
+    space: Annotated[str, typer.Argument(help="A shipped space, or a YAML file.")],
     data: Data,
     budget: Budgets,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")],
     table: Tables = None,
     cost: Cost = None,
     method: Annotated[
-        SearchMethod, typer.Option(help="One child a step and gates from children's losses, or FBNetV2's soft gates.")
+        SearchMethod,
+        typer.Option(help="Train one child a step and fit gates to children's losses, or FBNetV2's soft gates."),
     ] = "single_path",
-    loss: Annotated[
-        LossName, typer.Option(help="What the gates minimize; only 'budget' lands on the budget.")
-    ] = "budget",
+    loss: Annotated[LossName, typer.Option(help="The loss of the gates; only 'budget' reaches the budget.")] = "budget",
     samples: Annotated[
         int,
-        typer.Option(min=1, help="Draw so many children within the budgets, take the best as part of the supernet."),
+        typer.Option(min=1, help="Draw this many children within the budgets; select the best with supernet weights."),
     ] = 24,
     resolution_mode: Annotated[
-        ResolutionMode, typer.Option(help="One resolution a step, or all of them in every step.")
+        ResolutionMode, typer.Option(help="Run one resolution a step, or all of them in every step.")
     ] = "sampled",
     expectation: Annotated[
         Expectation,
-        typer.Option(help="How the gates see macs and params: exactly, or by the paper's effective shapes."),
+        typer.Option(help="How macs and params enter the loss: exactly, or by the paper's effective shapes."),
     ] = "exact",
     precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
@@ -99,14 +96,18 @@ def search(
     epochs: Annotated[int, typer.Option(min=1)] = 24,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.75,
-    weight_learning_rate: Annotated[float, typer.Option(help="Of the supernet's weights, at first.")] = 0.1,
+    weight_learning_rate: Annotated[
+        float, typer.Option(help="The initial learning rate of the supernet's weights.")
+    ] = 0.1,
     evaluations: Annotated[int, typer.Option(min=1, help="Children whose losses the gates learn from.")] = 300,
-    gate_learning_rate: Annotated[float, typer.Option(help="Of soft gates (dmasking).")] = 0.05,
+    gate_learning_rate: Annotated[float, typer.Option(help="The learning rate of soft gates (dmasking).")] = 0.05,
     flip: Flip = None,
     skip_bad: SkipBad = None,
     memory: Memory = None,
     workers: Workers = None,
-    last_temperature: Annotated[float, typer.Option(help="Of soft gates (dmasking), in the last epoch.")] = 0.087,
+    last_temperature: Annotated[
+        float, typer.Option(help="The temperature of soft gates (dmasking) in the last epoch.")
+    ] = 0.087,
     seed: int = 0,
     restart: Restart = False,
     previous: Previous = False,
@@ -115,7 +116,7 @@ def search(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Search a space under a budget and derive the child. Started again, it goes on where it stopped.
+    """Search a space within a budget and derive the child. If it is started again, it continues where it stopped.
 
     Example: dmask search demo --data fashion-mnist --budget latency=0.07ms --table table.jsonl -o runs/a
     """
@@ -186,12 +187,14 @@ def train(
     run: Run,
     data: OptionalData = None,
     recipe: Annotated[
-        str, typer.Option(help=f"How to train: {', '.join(RECIPES)}, or a YAML file; the run keeps what it says.")
+        str, typer.Option(help=f"How to train: {', '.join(RECIPES)}, or a YAML file; the run stores its settings.")
     ] = "small",
     changes: Changes = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's; may grow later.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images of a step, instead of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Replaces the recipe's value; may grow later.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images of a step; replaces the recipe's value.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Replaces the recipe's value.")] = None,
     flip: Flip = None,
     skip_bad: SkipBad = None,
     memory: Memory = None,
@@ -207,7 +210,7 @@ def train(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train the run's child. Started again, it goes on where it stopped.
+    """Train the run's child. If it is started again, it continues where it stopped.
 
     Several processes: torchrun --nproc-per-node 2 --no-python dmask train runs/a, or accelerate launch -m dmask_mobile
     train runs/a.
@@ -246,7 +249,7 @@ def train(
 
 
 def show_estimate(estimate: Estimate, as_json: bool) -> None:
-    """Prints what a dry run found."""
+    """Prints the result of a dry run."""
     if as_json:
         print_json({**Seconds(seconds=estimate.seconds), **estimate.model_dump()})
         return
@@ -255,10 +258,10 @@ def show_estimate(estimate: Estimate, as_json: bool) -> None:
 
 
 def open_test_split(run: Run, as_json: Json = False) -> None:
-    """Measure the trained child's accuracy on the test split, which nothing else opens.
+    """Measure the accuracy of the trained child on the test split.
 
-    The result is kept in test.json: the same weights are never tested twice. Data without a test split is measured on
-    its validation images, and the result says so.
+    The result is stored in test.json, and the same weights are never tested twice. If the data has no test split, the
+    validation images are used, and the result says so.
 
     Example: dmask test runs/a
     """
@@ -269,10 +272,10 @@ def open_test_split(run: Run, as_json: Json = False) -> None:
         return
     for line in accuracy_summary(found):
         console.print(line)
-    console.print(f"confusion matrix in {run / 'test.json'}, and in test_confusion.csv, .png and .svg beside it")
+    console.print(f"confusion matrix in {run / 'test.json'}, and in test_confusion.csv, .png and .svg next to it")
 
 
 def accuracy_json(found: AccuracyRecord) -> dict[str, Any]:
-    """What a test found, with its figures by class."""
+    """The result of a test, with its figures for each class."""
     facts = AccuracyFacts(num_images=found.num_images, class_accuracies=list(found.class_accuracies()))
     return {**found.to_dict(), **facts}

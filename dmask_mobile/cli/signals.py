@@ -1,16 +1,16 @@
 """SIGTERM and Ctrl-C end every command with exit status 128 + number, at any moment and within seconds.
 
-Three states follow each other. While Python imports the command, nothing is worth keeping: a signal ends the process at
-once. While the command works, a signal raises `SignalError` in the main thread, so that every ``with`` and ``finally``
-undoes what it did; work that must reach a safe place first takes the signal itself
-(`dmask_mobile.interruption.stop_signals`). While the process ends, a signal ends it at once again.
+There are three phases. While Python imports the command, there is nothing to save: a signal ends the process at once.
+While the command works, a signal raises `SignalError` in the main thread, so that every ``with`` and ``finally`` can
+clean up. Work that must first be saved handles the signal itself (`dmask_mobile.interruption.stop_signals`). While the
+process exits, a signal ends it at once again.
 
-Inside an import a signal always ends the process at once: modules of torch abort it when an exception meets them while
-they register themselves. A native library may never return to Python, or swallow the exception. So a thread ends the
-process after `SECONDS_TO_STOP`; the interpreter's C handler writes every signal to it.
+During an import a signal always ends the process at once, because modules of torch abort the process if an exception is
+raised while they register themselves. A native library may never return to Python, or suppress the exception. So a
+thread ends the process after `SECONDS_TO_STOP`; the interpreter's C handler sends every signal to this thread.
 
-Ending at once is safe: files are written beside their place and then renamed, tables line by line. Only the step of a
-`stop_signals` is waited for, because it has not been kept yet; a second signal ends that as well.
+Ending at once is safe: files are written under temporary names and then renamed, and tables are written line by line.
+Only a step inside `stop_signals` is finished first, because it has not been saved yet; a second signal ends it as well.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 SECONDS_TO_STOP = 4.0
-SECONDS_OF_ONE_REQUEST = 0.5  # programs that pass signals on, timeout for one, may send the same one twice
+SECONDS_OF_ONE_REQUEST = 0.5  # programs that pass on signals, such as timeout, may send the same signal twice
 SECONDS_BETWEEN_LOOKS = 0.05
-WATCH_NO_MORE, SEND_AGAIN = 0, 255  # bytes to the watching thread that are no signal's number
+WATCH_NO_MORE, SEND_AGAIN = 0, 255  # bytes for the watching thread that are not numbers of signals
 
 
 class SignalError(BaseException):
-    """The command was told to end. No ``Exception``: code that can go on after a failure must not catch it."""
+    """The command was told to end. Not an ``Exception``, so that code that handles failures does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -47,20 +47,20 @@ class SignalError(BaseException):
 
 
 class _Command:
-    """What the command under way was told."""
+    """The signals that the running command received."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
         self.was_raised = False
-        self.watcher: socket.socket | None = None  # what the watching thread is told through
+        self.watcher: socket.socket | None = None  # sends signals to the watching thread
 
 
 _command = _Command()
 
 
 def end_at_once(number: int, frame: FrameType | None = None) -> None:
-    """Ends the process without any clean-up; exit status 128 + ``number``."""
+    """Ends the process without any clean-up, with exit status 128 + ``number``."""
     with suppress(OSError):
         os.write(2, f"\nstopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
@@ -68,7 +68,8 @@ def end_at_once(number: int, frame: FrameType | None = None) -> None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT end the process: at once, or within `SECONDS_TO_STOP` where other code takes them."""
+    """A context in which SIGTERM and SIGINT end the process at once, or within `SECONDS_TO_STOP` if code handles
+    them."""
     before = {number: signal.signal(number, end_at_once) for number in SIGNALS}
     hook_before = sys.unraisablehook
     told, telling = socket.socketpair()
@@ -93,7 +94,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def raised_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT raise `SignalError` in the main thread; a second one ends the process at once."""
+    """A context in which SIGTERM and SIGINT raise `SignalError` in the main thread; a second one ends the process."""
     _command.received, _command.was_raised = None, False
     before = {number: signal.signal(number, _raise) for number in SIGNALS}
     try:
@@ -104,9 +105,9 @@ def raised_signals() -> Iterator[None]:
 
 
 def end_with(status: int) -> None:
-    """Lets signals end the process for as long as Python ends, and then ends it with ``status``.
+    """Ends the process with ``status``; during the shutdown of Python, signals end it at once.
 
-    Python's own end would go on for a second with native libraries, and take no signal any more.
+    The shutdown of native libraries would otherwise take another second, without handling signals.
     """
     atexit.register(_exit, status)
     atexit.register(_set_handlers, end_at_once)  # called first
@@ -124,10 +125,10 @@ def _set_handlers(handler: Callable[[int, FrameType | None], object] | signal.Ha
 
 
 def check_signals() -> None:
-    """For places that every command passes now and then.
+    """Raises a suppressed signal again; commands call this regularly.
 
     Raises:
-        SignalError: when one was raised before, and code between there and here swallowed it.
+        SignalError: if it was raised before, and other code suppressed it.
     """
     if _command.received is not None and threading.current_thread() is threading.main_thread():
         raise SignalError(_command.received)
@@ -156,7 +157,7 @@ def _is_in_import(frame: FrameType | None) -> bool:
 
 
 def _send_again(found: UnraisableHookArgs, show: Callable[[UnraisableHookArgs], object]) -> None:
-    """For exceptions that Python cannot raise, for example in a finalizer: a signal comes back a moment later."""
+    """Sends a signal again whose exception Python could not raise, for example in a finalizer."""
     if isinstance(found.exc_value, SignalError):
         _command.was_raised = False
         if _command.watcher is not None:
@@ -166,7 +167,7 @@ def _send_again(found: UnraisableHookArgs, show: Callable[[UnraisableHookArgs], 
 
 
 def _watch(told: socket.socket) -> None:
-    """Ends the process once a signal has had no effect for too long."""
+    """Ends the process if a signal has had no effect for too long."""
     number, deadline, is_second, is_ours = 0, float("inf"), False, False
     while True:
         try:
@@ -192,7 +193,7 @@ def _watch(told: socket.socket) -> None:
 
 
 def _in_child_process() -> None:
-    """A forked process is none of ours: signals end it, and the parent's watching thread hears nothing of them."""
+    """In a forked process, signals have their default effect, and the parent's watching thread does not see them."""
     if _command.watcher is not None:
         signal.set_wakeup_fd(-1)
         _set_handlers(signal.SIG_DFL)

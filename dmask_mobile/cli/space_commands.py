@@ -16,7 +16,7 @@ space_app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 
 @space_app.command("show")
 def space_show(space: str, as_json: Json = False) -> None:
-    """The decisions of a space.
+    """Show the decisions of a space.
 
     Example: dmask space show demo
     """
@@ -29,7 +29,7 @@ def space_show(space: str, as_json: Json = False) -> None:
 
 @space_app.command("count")
 def space_count(space: str, table: Tables = None, cost: Cost = None, as_json: Json = False) -> None:
-    """How many children a space has and what they can cost; latencies with a table.
+    """Show the number of children of a space and the range of their costs; latencies need a table.
 
     Example: dmask space count demo
     """

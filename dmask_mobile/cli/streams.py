@@ -1,4 +1,4 @@
-"""Standard output and error that behave when they are closed, full, or cannot show a character."""
+"""Standard output and error that also work if they are closed, full, or cannot show a character."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, TextIO
 
 
 class OutputError(BaseException):
-    """Standard output cannot be written to. No ``Exception``: no library may take it for a failure of its own."""
+    """Standard output cannot be written to. Not an ``Exception``, so that no library catches it as its own failure."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write to standard output: {error.strerror}")
@@ -19,7 +19,7 @@ class OutputError(BaseException):
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output: a failure is an `OutputError`."""
+    """Standard output; a failure raises `OutputError`."""
 
     def write(self, text: str) -> int:
         try:
@@ -35,7 +35,7 @@ class _Output(io.TextIOWrapper):
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error: what nobody can read is dropped, and the work goes on."""
+    """Standard error; text that cannot be written is dropped, and the work continues."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -48,8 +48,8 @@ class _Messages(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Opens standard streams that are closed, and has characters replaced that their encoding does not have."""
-    for number in range(3):  # a file of ours must not get the number of a stream
+    """Opens closed standard streams, and makes streams replace characters that their encoding does not have."""
+    for number in range(3):  # a file that is opened later must not get the number of a stream
         try:
             os.fstat(number)
         except OSError:
@@ -61,7 +61,7 @@ def prepare_streams() -> None:
 
 
 def _bytes_of(stream: TextIO | None, number: int) -> BinaryIO:
-    """What a stream writes to; Python has no stream where it found the descriptor closed."""
+    """The binary file of a stream; Python has no stream object if the descriptor was closed."""
     return open(number, "wb", closefd=False) if stream is None else stream.buffer
 
 
@@ -70,7 +70,7 @@ def _encoding_of(stream: TextIO | None) -> str:
 
 
 def discard_output() -> None:
-    """Sends what is still in the buffer of standard output nowhere, so that the end of the process can flush it."""
+    """Discards the rest of the buffer of standard output, so that flushing it at the end of the process cannot fail."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.close(devnull)

@@ -33,13 +33,13 @@ from dmask_mobile.records.setting_names import EngineName
 
 
 def sweep(
-    space: Annotated[str, typer.Argument(help="A space that ships, or a YAML file.")],
+    space: Annotated[str, typer.Argument(help="A shipped space, or a YAML file.")],
     data: Data,
     budgets: Annotated[
         list[str],
         typer.Option(
-            help="latency=4ms,6ms,8ms: the values of one budget, named as for 'dmask search'. Repeated for other costs:"
-            " every combination."
+            help="latency=4ms,6ms,8ms: the values of one budget, named as for 'dmask search'. Repeat it for other"
+            " costs: every combination is run."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The sweep's folder.")],
@@ -49,26 +49,34 @@ def sweep(
     precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
     emulated: TakeEmulated = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each search; default: its own.")] = None,
-    train_epochs: Annotated[int | None, typer.Option(min=1, help="Of each training; default: its own.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Of both; default: their own.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each search. Default: those of dmask search.")
+    ] = None,
+    train_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training. Default: the recipe's.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size of both. Default: their own.")] = None,
     search_option: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, or NAME alone: --NAME of 'dmask search', for example samples=4; repeatable."),
+        typer.Option(
+            help="NAME=VALUE or NAME: the option --NAME of 'dmask search', for example samples=4; repeatable."
+        ),
     ] = None,
     train_option: Annotated[
         list[str] | None,
-        typer.Option(help="The same of 'dmask train', for example init=supernet; repeatable."),
+        typer.Option(help="The same for 'dmask train', for example init=supernet; may be repeated."),
     ] = None,
     flip: Flip = None,
     skip_bad: SkipBad = None,
     memory: Memory = None,
     workers: Workers = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time; they share the cores.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="The number of runs at the same time; they share the cores.")] = 1,
     engine: Annotated[EngineName, typer.Option(help="Processes on this machine, or Ray tasks.")] = "local",
     as_json: Json = False,
 ) -> None:
-    """Search and train for several budgets and seeds, and show the Pareto front. Started again, it goes on.
+    """Search and train for several budgets and seeds, and show the Pareto front.
+
+    If it is started again, it continues where it stopped.
 
     Example: dmask sweep demo --data glyphs --budgets latency=0.06ms,0.08ms --seeds 3 --table table.jsonl -o sweep
     """
@@ -106,12 +114,12 @@ def sweep(
         names = "; ".join(f"{failed.run}: {failed.reason}" for failed in record.failed)
         raise DmaskError(
             f"{len(record.failed)} of {record.num_runs} runs failed: {names}",
-            f"see sweep.log in each of them below '{output}'; the same command tries them again",
+            f"see sweep.log in their folders below '{output}'; the same command tries them again",
         )
 
 
 def _options(texts: Iterable[str], **named: int | None) -> dict[str, str | bool]:
-    """Options by their names: the ``named`` ones that were given, then those written as ``NAME=VALUE`` or ``NAME``."""
+    """Options by name: the ``named`` ones that were given, and those written as ``NAME=VALUE`` or ``NAME``."""
     found: dict[str, str | bool] = {
         name.replace("_", "-"): str(value) for name, value in named.items() if value is not None
     }
@@ -119,7 +127,7 @@ def _options(texts: Iterable[str], **named: int | None) -> dict[str, str | bool]
         name, equals, value = text.removeprefix("--").partition("=")
         if not name or name in found:
             raise DmaskError(
-                f"an option of a sweep's runs is NAME=VALUE, each name once, got '{shown(text)}'",
+                f"an option of a sweep's runs must be NAME=VALUE, with each name once, got '{shown(text)}'",
                 "for example samples=4",
             )
         found[name] = value if equals else True
@@ -130,7 +138,7 @@ def _check(command: str, needed: list[str], options: dict[str, str | bool]) -> N
     """Checks that a command takes these options.
 
     Raises:
-        DmaskError: with the words of the command's own parser.
+        DmaskError: with the message of the command's own parser.
     """
     from dmask_mobile.sweep.design import option_arguments
 
@@ -141,6 +149,6 @@ def _check(command: str, needed: list[str], options: dict[str, str | bool]) -> N
     try:
         parser.make_context(command, [*needed, *option_arguments(options)])
     except Exception as error:
-        if not hasattr(error, "format_message"):  # no usage error: typer's versions share no class
+        if not hasattr(error, "format_message"):  # not a usage error; typer's versions have no common class for it
             raise
         raise DmaskError(f"'dmask {command}': {error.format_message()}", f"see 'dmask {command} --help'") from None

@@ -1,4 +1,4 @@
-"""What a sweep found, as tables for people."""
+"""The results of a sweep as tables for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def front_table(record: SweepRecord) -> Table:
-    """The points of the Pareto front, the cheapest first."""
+    """A table of the points on the Pareto front, the cheapest first."""
     costs = list(record.units)
     table = Table(title=f"Pareto front of {len(record.points)} runs", title_justify="left")
     for cost in costs:
@@ -36,7 +36,7 @@ def front_table(record: SweepRecord) -> Table:
 
 
 def summary_table(record: SweepRecord) -> Table:
-    """Mean and standard deviation over the seeds of each budget."""
+    """A table with mean and standard deviation over the seeds of each budget."""
     table = Table(title="by budget: mean and standard deviation over the seeds", title_justify="left")
     for column in ("budget", "seeds", "accuracy", *record.units):
         table.add_column(cell(column), justify="right")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from latency_tables.devices.options import DeviceOptions
     from latency_tables.table.table import LatencyTable
 
-MAX_FINDINGS = 50  # of an import that are printed
+MAX_FINDINGS = 50  # findings of an import that are printed
 
 table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
 TableFile = Annotated[Path, typer.Argument(help="A latency table.")]
@@ -54,12 +54,12 @@ NewTable = Annotated[Path, typer.Option("-o", "--output", help="The table to wri
 
 
 def profile(
-    space: Annotated[str | None, typer.Argument(help="A space that ships, or a YAML file.")] = None,
+    space: Annotated[str | None, typer.Argument(help="A shipped space, or a YAML file.")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", "--table", help="The table to write or to go on with.")
+        Path | None, typer.Option("-o", "--output", "--table", help="The table to write or to continue.")
     ] = None,
     missing: Annotated[
-        Path | None, typer.Option(help="Measure just what this child.json needs and a table lacks.")
+        Path | None, typer.Option(help="Measure only what this child.json needs and a table lacks.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Classes of the head, if not the space's own.")] = None,
     device: Devices = None,
@@ -74,18 +74,20 @@ def profile(
     emulated: Emulated = False,
     minutes: Annotated[
         float,
-        typer.Option(min=0.01, max=10_080, help="Measure for so long at most, in all runs of a table."),
+        typer.Option(min=0.01, max=10_080, help="Measure at most for this time, over all runs for a table."),
     ] = 6.0,
     target_error: TargetError = None,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How often each block is measured, apart in time.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, help="How often each block is measured, at different times.")
+    ] = 3,
     retry_failures: Annotated[
-        bool, typer.Option("--retry-failures", help="Try again what failed in earlier runs.")
+        bool, typer.Option("--retry-failures", help="Try again to measure what failed in earlier runs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure blocks and whole networks of a space on a device into a latency table.
+    """Measure blocks and whole networks of a space on a device and write a latency table.
 
-    Started again, it goes on where it stopped.
+    If it is started again, it continues where it stopped.
 
     Example: dmask profile demo --classes 10 -o table.jsonl
 
@@ -144,19 +146,17 @@ def profile(
 
 
 def check_no_others(how: tuple[str, int, Precision, str], options: DeviceOptions, devices: list[str]) -> None:
-    """Checks that nothing was given with ``--missing`` that the table decides.
+    """Checks that no option was given with ``--missing`` whose value comes from the table.
 
     Raises:
-        DmaskError: when something was.
+        DmaskError: if one was given.
     """
     if how != ("onnxruntime", 1, "fp32", "cpu") or options != type(options)() or len(devices) > 1:
-        raise DmaskError(
-            "--missing measures as the table was measured", "give it no other options than --table and --device"
-        )
+        raise DmaskError("--missing uses the settings of the table", "give no options other than --table and --device")
 
 
 def show_table(table: LatencyTable, space: SearchSpace | None, as_json: bool) -> None:
-    """What was measured, and what to know of it; of a table that was made for a space, what it lacks for that."""
+    """Prints what was measured and how well; for a table made for a space, also what the table lacks for it."""
     from latency_tables.profiling.profile import describe_failures, stability, what_is_missing
 
     missing = None if space is None else what_is_missing(table, space)
@@ -169,19 +169,19 @@ def show_table(table: LatencyTable, space: SearchSpace | None, as_json: bool) ->
 
 
 def load_space(name: str, classes: int | None) -> SearchSpace:
-    """The space, with other classes than its own where they are given."""
+    """The space, with ``classes`` classes if that is given."""
     space = api.load_space(name)
     return space if classes is None else space.with_classes(classes)
 
 
 def reached_at(at: str, options: DeviceOptions) -> DeviceOptions:
-    """The options of one device: a path of its Python is one of this machine only where it is this machine."""
+    """The options of one device; the path of its Python is made absolute only if the device is this machine."""
     python = found_again(options.python) if at == "local" else options.python
     return options.model_copy(update={"at": at, "python": python})
 
 
 def found_again(command: str) -> str:
-    """The command with the path of its program made absolute: it is remembered, and run from other folders.
+    """The command with an absolute path of its program, because it is stored and run from other folders.
 
     >>> found_again("python3 -B")
     'python3 -B'
@@ -194,7 +194,7 @@ def parse_share(text: str) -> float:
     """``3%`` or ``0.03``.
 
     Raises:
-        DmaskError: when it is no number between 0 and 1.
+        DmaskError: if it is not a number between 0 and 1.
 
     >>> parse_share("3%")
     0.03
@@ -204,19 +204,19 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise DmaskError(f"a share is a number between 0 and 1 or a percentage, got '{text}'", "for example 3%")
+        raise DmaskError(f"a share must be a number between 0 and 1 or a percentage, got '{text}'", "for example 3%")
     return share
 
 
 def table_facts(table: LatencyTable) -> TableFacts:
-    """Coverage and quality of a table."""
+    """The coverage and the quality of a table."""
     from latency_tables.table.rows import describe_subject
 
     corrections = corrections_of(table)
     fitted = None if isinstance(corrections, DmaskError) else corrections
 
     def known(value: float | None) -> float | None:
-        """JSON has no infinity, which stands for an error that nothing is known of."""
+        """None for infinity, which stands for an unknown error; JSON has no infinity."""
         return value if value is not None and math.isfinite(value) else None
 
     return TableFacts(
@@ -230,13 +230,13 @@ def table_facts(table: LatencyTable) -> TableFacts:
 
 
 def table_json(table: LatencyTable) -> dict[str, Any]:
-    """Head, coverage and quality of a table."""
+    """The head, the coverage and the quality of a table."""
     return {**table.head.to_dict(), **table_facts(table)}
 
 
 @table_app.command("show")
 def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], as_json: Json = False) -> None:
-    """What a table was measured on, what it covers and how good it is.
+    """Show the device of a table, what it covers and how accurate it is.
 
     Example: dmask table show table.jsonl
     """
@@ -263,7 +263,7 @@ def table_evaluate(
     plot: Annotated[Path | None, typer.Option(help="Draw predicted against measured: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure children that a table never saw, on its device, now, and say how well it predicts them.
+    """Measure children that are not in a table, on its device, and show how well it predicts them.
 
     Example: dmask table evaluate table.jsonl --space demo --children 100
     """
@@ -271,7 +271,7 @@ def table_evaluate(
         from dmask_mobile.pictures import check_picture
         from latency_tables.profiling.plots import plot_evaluation
 
-        check_picture(plot)  # before minutes of measuring
+        check_picture(plot)  # checked before minutes of measuring
     found = load_space(space, classes)
     with ShownProgress() as progress:
         evaluation = api.evaluate_table(table, found, children=children, seed=seed, at=device, progress=progress)
@@ -289,7 +289,7 @@ def table_plot(
     output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png or FILE.svg")],
     as_json: Json = False,
 ) -> None:
-    """Draw what a table covers and how its whole networks lie around their predictions.
+    """Draw what a table covers, and predictions against measurements of its whole networks.
 
     Example: dmask table plot table.jsonl -o table.png
     """
@@ -309,7 +309,7 @@ def table_merge(
     output: NewTable,
     as_json: Json = False,
 ) -> None:
-    """Put tables of the same device, runtime and settings together.
+    """Merge tables of the same device, runtime and settings.
 
     Example: dmask table merge a.jsonl b.jsonl -o both.jsonl
     """
@@ -325,7 +325,7 @@ def table_merge(
 
 @table_app.command("diff")
 def table_diff(first: TableFile, second: TableFile, as_json: Json = False) -> None:
-    """Say what changed between two tables of the same device, runtime and settings.
+    """Show what changed between two tables of the same device, runtime and settings.
 
     Example: dmask table diff before.jsonl after.jsonl
     """
@@ -366,13 +366,13 @@ def table_import(
     runtime: Annotated[str, typer.Option(help="The runtime that it was measured with.")],
     output: NewTable,
     activation: Annotated[
-        str, typer.Option(help="relu or hswish: of convolutions whose activation the file does not say.")
+        str, typer.Option(help="relu or hswish: the activation of convolutions for which the file has none.")
     ] = "",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out wrong entries instead of refusing.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     as_json: Json = False,
 ) -> None:
-    """Take over a table of ProxylessNAS, Once-for-All or mobile-vision; every entry is checked.
+    """Convert a table of ProxylessNAS, Once-for-All or mobile-vision; every entry is checked.
 
     Example: dmask table import pixel1.yaml --format proxylessnas --device "Pixel 1" --runtime tflite -o pixel1.jsonl
     """
@@ -386,13 +386,13 @@ def table_import(
     if len(imported.findings) > MAX_FINDINGS:
         findings.append(f"and {len(imported.findings) - MAX_FINDINGS:,} more")
     for finding in findings:
-        if as_json:  # which has standard output to itself
+        if as_json:  # standard output contains only JSON
             tell(finding, style="yellow")
         else:
             console.print(finding, style="yellow", soft_wrap=True)
     if imported.findings and not skip_bad:
         raise DmaskError(
-            f"'{source}' has {len(imported.findings)} entries that are wrong or no block of ours",
+            f"'{source}' has {len(imported.findings)} entries that are wrong or are not known blocks",
             "correct them, or leave them out with --skip-bad",
         )
     head = TableHead(
@@ -410,7 +410,7 @@ def parse_activation(text: str) -> Activation | None:
     """The activation of this name; None for no text.
 
     Raises:
-        DmaskError: when there is none of this name.
+        DmaskError: if there is none with this name.
     """
     from dmask_mobile.records.block import Activation
 

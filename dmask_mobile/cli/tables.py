@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) -> Iterator[str]:
-    """What a search found, how close to its budgets, and how the child was chosen."""
+    """The result of a search: the costs and the budgets, and how the child was chosen."""
     yield f"mean gate entropy {result.entropy:.2f}"
     for budget, cost, expected in zip(budgets, result.costs, result.expected, strict=True):
         yield (
@@ -33,9 +33,9 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
         )
     match result.derivation:
         case "exact":
-            yield f"score {result.score:.3f}: no child within the budget scores more"
+            yield f"score {result.score:.3f}: no child within the budget has a higher score"
         case "bounded":
-            yield f"score {result.score:.3f}: no child within the budgets scores more than {result.gap:.3f} above it"
+            yield f"score {result.score:.3f}: no child within the budgets exceeds it by more than {result.gap:.3f}"
         case "ranked":
             best, worst = result.candidates[0].accuracy, result.candidates[-1].accuracy
             yield (
@@ -43,7 +43,7 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
                 f" accuracy {best:.1%} (the last {worst:.1%})"
             )
     if result.lower_bound_relaxed and len(budgets) == 1:
-        yield "no child lies within 5% below the budget; this one lies further below"
+        yield "no child has a cost within 5% below the budget; the cost of this one is lower"
     for warning in result.warnings:
         yield f"warning: {warning}"
 
@@ -52,11 +52,11 @@ RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")
 
 
 def latency_table_summary(table: LatencyTable) -> Table:
-    """Head, coverage and quality of a latency table."""
+    """A table with the head, coverage and quality of a latency table."""
     shown = Table(title=cell(f"latency table {table.source}", "table.title"), title_justify="left", show_header=False)
     head = table.head
     if head.emulated:
-        shown.add_row("emulated", "measured on an emulator: its times mean nothing")
+        shown.add_row("emulated", "measured on an emulator; its times are meaningless")
     for name in ("device", "soc", "system", "cores", "clocks_mhz", "pinned_cores", *RUN_WITH):
         value = getattr(head, name)
         if value not in ("", ()):
@@ -81,7 +81,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
 
 
 def corrections_of(table: LatencyTable) -> Corrections | DmaskError:
-    """What a table's whole networks add to sums of blocks, or why that cannot be told."""
+    """The corrections that a table's whole networks give for sums of blocks, or the reason why there are none."""
     from latency_tables.prediction.latency_model import LatencyModel
 
     try:
@@ -91,7 +91,7 @@ def corrections_of(table: LatencyTable) -> Corrections | DmaskError:
 
 
 def _quality(table: LatencyTable) -> Iterator[tuple[str, str]]:
-    """How networks follow from blocks, and how steady the device was."""
+    """How well networks are predicted from blocks, and how stable the device was."""
     corrections = corrections_of(table)
     if isinstance(corrections, DmaskError):
         yield "error on networks left out", f"unknown: {corrections.problem}"
@@ -114,7 +114,7 @@ def _quality(table: LatencyTable) -> Iterator[tuple[str, str]]:
 
 
 def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
-    """What a phone told of its state while it was measured, and what its runtime estimates of operations."""
+    """The state that a phone reported during the measurements, and its runtime's estimates for operations."""
     from latency_tables.table.rows import BlockRow, ConditionsRow, NetworkRow, SharesRow
 
     hot = sum(isinstance(row, BlockRow | NetworkRow) and row.hot for row in table.rows)
@@ -136,7 +136,7 @@ def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
 
 
 def heat_map(table: LatencyTable) -> Table:
-    """How many inverted residuals were measured for each input width (rows) and output width (columns)."""
+    """The number of measured inverted residuals for each input width (rows) and output width (columns)."""
     from latency_tables.profiling.plots import width_grid
 
     ins, outs, counts = width_grid(table)
@@ -152,7 +152,7 @@ def heat_map(table: LatencyTable) -> Table:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """The figures of an evaluation and its worst cases."""
+    """A table with the figures of an evaluation and its worst cases."""
     shown = Table(title=f"{evaluation.num_children} unseen children", title_justify="left", show_header=False)
     taus = (evaluation.kendall_tau, evaluation.kendall_tau_near)
     for name, value in (
@@ -175,7 +175,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def space_table(space: SearchSpace) -> Table:
-    """The decisions of a space and their options."""
+    """A table of the decisions of a space and their options."""
     table = Table(
         title=cell(f"space {space.name}: {space.num_children():,} children", "table.title"), title_justify="left"
     )
@@ -187,7 +187,7 @@ def space_table(space: SearchSpace) -> Table:
 
 
 def estimate_summary(estimate: Estimate) -> list[str]:
-    """A dry run in lines."""
+    """The result of a dry run as lines of text."""
     lines = [
         f"{step.num_steps:,} {step.kind}: {1e3 * step.seconds_per_step:.1f} ms each,"
         f" {duration(step.num_steps * step.seconds_per_step)}"
@@ -197,12 +197,12 @@ def estimate_summary(estimate: Estimate) -> list[str]:
     return [
         *lines,
         f"about {duration(estimate.seconds)} in all, on {estimate.device}, {processes}",
-        f"{estimate.peak_memory_bytes / 2**20:,.0f} MiB at most so far, in each process",
+        f"{estimate.peak_memory_bytes / 2**20:,.0f} MiB at most so far in each process",
     ]
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
+    """A duration as text for people.
 
     >>> duration(7), duration(75), duration(7300)
     ('7 s', '1:15 min', '2:01 h')
@@ -214,7 +214,7 @@ def duration(seconds: float) -> str:
 
 
 def accuracy_summary(found: AccuracyRecord) -> Iterator[str]:
-    """What a test found, in lines."""
+    """The result of a test as lines of text."""
     images = "test images" if found.split == "test" else "validation images (the data has no test split)"
     low, high = found.interval
     yield f"accuracy {found.accuracy:.2%} on {found.num_images:,} {images}, 95% interval {low:.2%} to {high:.2%}"
@@ -222,6 +222,6 @@ def accuracy_summary(found: AccuracyRecord) -> Iterator[str]:
     worst = sorted((rate, name) for rate, name in rates if rate is not None)[:3]
     yield f"hardest classes: {', '.join(f'{name} {rate:.0%}' for rate, name in worst)}"
     if found.num_skipped:
-        yield f"left out {found.num_skipped:,} test images that do not decode"
+        yield f"left out {found.num_skipped:,} test images that cannot be decoded"
     if found.times_opened > 1 and found.split == "test":
-        yield f"the test split was opened {found.times_opened} times for this run: do not choose between networks by it"
+        yield f"the test split was opened {found.times_opened} times for this run: do not choose networks by it"

@@ -1,4 +1,4 @@
-"""A verification as people read it, in 80 columns: what did not pass and the latencies first, the rest in few words."""
+"""A verification in 80 columns: first failures and latencies, then a summary of the other checks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NUMBERS = ("predicted", "measured", "allowed")
 
 
 def verification_view(verification: Verification, title: str, *, full: bool = False) -> Iterator[Table | Text]:
-    """The title, a table, the notes on its lines, and a line for each artifact that counts its other checks.
+    """The title, a table, the notes on its lines, and a line for each artifact with the number of its other checks.
 
     Args:
         verification: the checks.
-        title: what was verified.
-        full: the table holds all checks.
+        title: the name of what was verified.
+        full: whether the table contains all checks.
     """
     ordered = sorted(verification.checks, key=lambda check: ORDER.index(check.verdict))
     shown = [check for check in ordered if full or is_worth_a_line(check)]
@@ -41,7 +41,7 @@ def verification_view(verification: Verification, title: str, *, full: bool = Fa
 
 
 def is_worth_a_line(check: Check) -> bool:
-    """Whether a person needs to see the check: it did not pass, or it is a latency that was measured."""
+    """Whether the check gets its own line: it did not pass, or it is a measured latency."""
     wrong = check.verdict in ("failed", "not verified")
     return wrong or (check.quantity.startswith("latency") and check.measured is not None)
 

@@ -1,1 +1,1 @@
-"""The recipes that ship, as YAML."""
+"""The shipped recipes, as YAML."""

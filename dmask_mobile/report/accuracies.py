@@ -1,4 +1,4 @@
-"""`AccuracyView`: what a network takes for what, as far as a page has room."""
+"""Makes an `AccuracyView`: the classes that a network confuses, as many as fit on a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.report.records import AccuracyView, ClassAccuracy, Confusion
 
-MAX_MATRIX_CLASSES = 40  # a picture of more has cells that nobody can point at
+MAX_MATRIX_CLASSES = 40  # with more classes, the cells of the picture are too small
 MAX_CLASSES = 100  # hardest classes that are listed
 MAX_CONFUSIONS = 30
 
@@ -16,11 +16,11 @@ def accuracy_view(found: AccuracyRecord, source: str, note: str = "") -> Accurac
 
     Args:
         found: the record.
-        source: what errors call it.
-        note: what to know of it.
+        source: the name of the record in error messages.
+        note: a remark for the reader.
 
     Raises:
-        DmaskError: when its matrix does not have one row and one column for each class.
+        DmaskError: if its matrix does not have one row and one column for each class.
     """
     names = found.class_names
     if {len(names)} != {len(found.confusion), *map(len, found.confusion)}:

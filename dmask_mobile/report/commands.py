@@ -1,4 +1,4 @@
-"""The command lines that make a run again, from what its record keeps."""
+"""The command lines that reproduce a run, made from its record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
 from dmask_mobile.report.records import Command, TableView
 from dmask_mobile.run import RunFolder, RunRecord
 
-# Settings that are options of a command, and their values where nobody gives them.
+# Settings that are options of a command, and their default values.
 SEARCH_OPTIONS: dict[str, object] = {
     "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 24,
     "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 300, "gate_learning_rate": 0.05,
@@ -21,7 +21,7 @@ SEARCH_OPTIONS: dict[str, object] = {
 }  # fmt: skip
 SAMPLES = 24
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
-RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe with an option of their own
+RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe that have their own option
 
 
 def commands_of(
@@ -32,7 +32,7 @@ def commands_of(
     verified: bool,
     num_candidates: int,
 ) -> tuple[Command, ...]:
-    """The commands of the steps that the run has made, in their order.
+    """The commands of the finished steps of a run, in order.
 
     Args:
         folder: the run.
@@ -40,7 +40,7 @@ def commands_of(
         artifacts: its exports.
         tables: the latency tables of its search.
         verified: whether it has a verification.
-        num_candidates: how many children the search ranked; 0 where it took the best score.
+        num_candidates: the number of children that the search ranked; 0 if it took the child with the best score.
     """
     run = str(folder.path)
     found: list[Command] = []
@@ -66,7 +66,7 @@ def _line(*words: str) -> str:
 
 
 def _space_name(space: SearchSpace) -> str | None:
-    """The name that the space ships under; None for a space of the user's own."""
+    """The name of a shipped space; None for a custom space."""
     if space.name not in shipped_spaces():
         return None
     return space.name if load_space(space.name).with_classes(space.classes) == space else None
@@ -77,17 +77,17 @@ def _profile(space: str, table: TableView) -> Command:
     given = {name: getattr(table, name) for name in options}
     runtime = table.runtime.partition(" ")[0]
     changed = [*(["--runtime", runtime] if runtime != "onnxruntime" else []), *_options(given, options)]
-    note = f"on {table.device}, {table.runtime}; the run keeps a copy of the table, digest {table.digest}"
+    note = f"on {table.device}, {table.runtime}; the run contains a copy of the table, digest {table.digest}"
     return Command(line=_line("dmask", "profile", space, *changed, "-o", f"{table.name}.jsonl"), note=note)
 
 
 def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0) -> Command:
-    """The command that makes a run's search, or goes on with it.
+    """The command that starts or continues the search of a run.
 
     Args:
         folder: the run, which was made by a search.
         record: its ``run.json``.
-        num_candidates: how many children the search ranked; 0 where it took the best score.
+        num_candidates: the number of children that the search ranked; 0 if it took the child with the best score.
     """
     space = _space_name(record.space) if record.space is not None else None
     words = ["dmask", "search", space or "space.json"]
@@ -102,14 +102,16 @@ def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0
     if num_candidates != SAMPLES:
         words += ["--samples", str(max(1, num_candidates))]
     settings = record.search_settings or {}
-    words += _options({"method": "dmasking", **settings} if settings else {}, SEARCH_OPTIONS)  # once the only method
+    words += _options(
+        {"method": "dmasking", **settings} if settings else {}, SEARCH_OPTIONS
+    )  # runs without a method were made when this was the only one
     notes = [] if space else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
     return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))
 
 
 def _train_options(settings: Mapping[str, Any]) -> list[str]:
-    """The nearest recipe that ships, and what the run has otherwise; what the run does not name is passed over."""
+    """The most similar shipped recipe and the settings that differ from it; settings missing in the run are ignored."""
     fields = _flat({name: value for name, value in settings.items() if name not in TRAIN_OPTIONS})
 
     def changes(recipe: str) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _train_options(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields of groups by dotted names: ``augmentation.mixup``."""
+    """The fields of groups by dotted names: ``augmentation.mixup``."""
     found: dict[str, Any] = {}
     for name, value in fields.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
@@ -135,7 +137,7 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _options(settings: Mapping[str, Any], defaults: Mapping[str, object]) -> list[str]:
-    """The options whose values are not those that the command takes by itself."""
+    """The options whose values differ from the defaults of the command."""
 
     def words() -> Iterator[str]:
         for name, default in defaults.items():

@@ -1,4 +1,4 @@
-"""Several runs beside each other: those of a sweep, and those of one report."""
+"""Comparisons of several runs: the runs of a sweep, and the runs of one report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmask_mobile.report.verdicts import measured_latency
 
 
 class SweepPage(NamedTuple):
-    """A sweep, its pictures, and its points with the most accurate first; each cost is measured or predicted."""
+    """A sweep, its pictures, and its points, the most accurate first; each cost is measured or predicted."""
 
     sweep: SweepView
     charts: tuple[Chart, ...]
@@ -37,7 +37,7 @@ def sweep_page(sweep: SweepView) -> SweepPage:
 
 
 class Comparison(NamedTuple):
-    """A cost that several trained runs have in common: the number, name, value and accuracy of each."""
+    """A cost that several trained runs have, with the number, name, value and accuracy of each run."""
 
     name: str
     unit: str
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
 
 
 def comparisons(runs: Sequence[RunView]) -> tuple[Comparison, ...]:
-    """The costs that at least two trained runs have in common, latencies first; only like is put beside like."""
+    """The costs that at least two trained runs have, latencies first; only comparable values are compared."""
     costs: dict[tuple[str, str], list[tuple[int, str, float, float]]] = {}
     for number, run in enumerate(runs, start=1):
         for name, unit, value in _costs(run):

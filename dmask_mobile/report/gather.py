@@ -1,4 +1,4 @@
-"""From a run folder to a `RunView`: everything is read and computed here, nothing in the templates."""
+"""Makes a `RunView` from a run folder; everything is read and computed here, nothing in the templates."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MAX_NOTE = 500  # characters
 
 
 def gather_run(folder: RunFolder, tables: Sequence[TableView]) -> RunView:
-    """Everything that the page shows of one run.
+    """Everything that the page shows about one run.
 
     Args:
         folder: the run.
-        tables: its latency tables and what they say of its child.
+        tables: its latency tables with their predictions for its child.
 
     Raises:
-        DmaskError: when it is not a run folder, has no child yet, or one of its files is damaged. A file that an older
-            dmask-mobile wrote in a form that is not read any more is left out, and the page says so.
+        DmaskError: if it is not a run folder, has no child yet, or one of its files is damaged. A file in an old format
+            that can no longer be read is left out, and the page says so.
     """
     record, child = folder.record(), folder.child()
     notes: list[str] = []
@@ -93,7 +93,7 @@ def gather_run(folder: RunFolder, tables: Sequence[TableView]) -> RunView:
 
 
 def _result(folder: RunFolder, record: RunRecord, child: ChildSpec) -> SearchResultRecord | None:
-    """What the search decided; None for a network that no search made."""
+    """The result of the search; None for a network that was not found by a search."""
     if record.space is None or not folder.search_result.exists():
         return None
     result = folder.result()
@@ -106,10 +106,10 @@ def _result(folder: RunFolder, record: RunRecord, child: ChildSpec) -> SearchRes
 
 
 def _current(kind: type[Found], path: Path, notes: list[str]) -> Found | None:
-    """The record in a file that may be absent; one of an older form is told and left out.
+    """The record in a file, if it exists; a record in an old format is left out with a note.
 
     Raises:
-        DmaskError: when it is damaged.
+        DmaskError: if it is damaged.
     """
     if not path.exists():
         return None
@@ -134,7 +134,7 @@ def _is_of_another_version(kind: type[FileRecord], path: Path) -> bool:
 
 
 def _blocks(child: ChildSpec, space: SearchSpace | None) -> tuple[BlockView, ...]:
-    """Each block, beside the block of the widest child where the child is one of ``space``."""
+    """Each block, with the widest child's block if the child belongs to ``space``."""
     widest = space.child(space.largest()).blocks if space is not None else ()
     fits = space is not None and len(widest) == len(child.blocks)
     names = [slot.name for slot in space.slots] if space is not None and fits else []
@@ -154,18 +154,21 @@ def _blocks(child: ChildSpec, space: SearchSpace | None) -> tuple[BlockView, ...
 
 
 def _accuracies(folder: RunFolder, record: RunRecord, notes: list[str]) -> tuple[AccuracyView, ...]:
-    """The test split first. Where the data has none, both files are about the validation images, and one is shown."""
+    """The accuracies, the test split first.
+
+    If the data has no test split, both files are about the validation images, and only one is shown.
+    """
     views: list[AccuracyView] = []
     for path in (folder.test_path, folder.val_path):
         found = _current(AccuracyRecord, path, notes)
         if found is None or found.split in {view.split for view in views}:
             continue
         if record.weights_sha256 not in (None, found.weights_sha256):
-            notes.append(f"{path.name} is about other weights than the run has now, and is left out: dmask test RUN")
+            notes.append(f"{path.name} is about other weights than the current ones, and is left out: dmask test RUN")
             continue
         opened = found.times_opened if found.split == "test" else 1
         note = (
-            f"The test split was opened {opened} times for this run: do not choose between networks by it."
+            f"The test split was opened {opened} times for this run: do not choose networks by it."
             if opened > 1
             else ""
         )
@@ -184,19 +187,17 @@ def _search(result: SearchResultRecord | None, record: RunRecord) -> SearchView 
         return None
     match result.derivation:
         case "exact":
-            sentence = f"No child within the budget scores more by the gates than this one ({result.score:.3f})."
+            sentence = f"No child within the budget has a higher score by the gates than this one ({result.score:.3f})."
         case "bounded":
             sentence = (
-                f"No child within the budgets scores more than {result.gap:.3f} above this one ({result.score:.3f})."
+                f"No child within the budgets exceeds the score {result.score:.3f} by more than {result.gap:.3f}."
             )
         case "ranked":
             found = [candidate.accuracy for candidate in result.candidates]
             sentence = f"The best of {len(found)} children within the budgets, with the supernet's weights"
-            sentence += (
-                f": {found[0]:.1%} of its images are recognized, of the last one's {found[-1]:.1%}." if found else "."
-            )
+            sentence += f": accuracy {found[0]:.1%}; the last one has {found[-1]:.1%}." if found else "."
     if result.lower_bound_relaxed and len(record.budgets) == 1:
-        sentence += " No child lies within 5% below the budget; this one lies further below."
+        sentence += " No child has a cost within 5% below the budget; the cost of this one is lower."
     return SearchView(
         derivation=result.derivation,
         sentence=sentence,
@@ -206,7 +207,7 @@ def _search(result: SearchResultRecord | None, record: RunRecord) -> SearchView 
 
 
 def _digests(record: RunRecord, child: ChildSpec, tables: Sequence[TableView]) -> dict[str, str]:
-    """What names each input of the run by its content."""
+    """The digests that identify the inputs of the run by their content."""
     found = {"child": child.digest()}
     if record.space is not None:
         found["space"] = record.space.digest()
@@ -216,7 +217,7 @@ def _digests(record: RunRecord, child: ChildSpec, tables: Sequence[TableView]) -
 
 
 def _missing(view: RunView, record: RunRecord, folder: RunFolder) -> dict[Section, Missing]:
-    """Why a part of the page is not there, and the commands that make it."""
+    """The reason why each missing part of the page is missing, and the commands that make it."""
     run, found = shlex.quote(str(folder.path)), dict[Section, Missing]()
     has_weights = folder.weights_path.exists()
     if not view.checks:
@@ -227,7 +228,7 @@ def _missing(view: RunView, record: RunRecord, folder: RunFolder) -> dict[Sectio
     if not any(table.blocks for table in view.tables):
         found["latency"] = found["prediction"] = _no_latency(view)
     if view.history is None and record.space is None:
-        found["gates"] = Missing(why="No search made this network, so there are no gates to show.")
+        found["gates"] = Missing(why="This network was not found by a search, so there are no gates to show.")
     elif view.history is None:
         found["gates"] = Missing(why="The log of the search, search/metrics.jsonl, is not in the run folder.")
     if not view.accuracies:
@@ -244,7 +245,7 @@ def _no_latency(view: RunView) -> Missing:
     if view.tables:
         return Missing(why=f"The latency table does not have this: {view.tables[0].problem}")
     return Missing(
-        why="This run has no latency table. A search that is given one keeps a copy of it.",
+        why="This run has no latency table. A search with a latency table stores a copy of it in the run.",
         commands=(
             "dmask profile SPACE -o table.jsonl",
             "dmask search SPACE --data DATA --budget latency=MS --table table.jsonl -o RUN",

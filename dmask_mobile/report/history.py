@@ -1,4 +1,4 @@
-"""`SearchHistory`: what ``search/metrics.jsonl`` says of each epoch."""
+"""Reads a `SearchHistory` from ``search/metrics.jsonl``, which has a line for each epoch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.report.records import Curve, GateView, SearchHistory
 
-MIN_EPOCHS, MAX_EPOCHS = 10, 60  # that are drawn
-MAX_POINTS = 40_000  # of all gates' pictures; a page of 2 MB has room for about 100,000
+MIN_EPOCHS, MAX_EPOCHS = 10, 60  # epochs that are drawn
+MAX_POINTS = 40_000  # in the pictures of all gates; a page of 2 MB has space for about 100,000
 
 
 class _Epoch(BaseModel):
-    """One line of the log; keys that are not drawn are passed over."""
+    """One line of the log; keys that are not drawn are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -40,16 +40,16 @@ class _Epoch(BaseModel):
 def read_history(
     path: Path, space: SearchSpace, choice: Choice | None, settings: Mapping[str, Any] | None
 ) -> SearchHistory | None:
-    """What the log ``path`` says; None where there is no log or no whole line in it.
+    """The content of the log ``path``; None if there is no log or it has no complete line.
 
     Args:
         path: ``metrics.jsonl``.
         space: the space that was searched.
-        choice: what the search chose, once it has.
-        settings: those of the search, as the run keeps them.
+        choice: the choice of the search, if it has finished.
+        settings: the settings of the search in the run's record.
 
     Raises:
-        DmaskError: naming the first line that is damaged. The last one may be cut off: a search may be writing it.
+        DmaskError: naming the first damaged line. The last line may be incomplete, because a search may be writing it.
     """
     epochs = _read(path)
     if not epochs:
@@ -91,7 +91,7 @@ def _read(path: Path) -> list[_Epoch]:
             f"cannot read '{path}': {error}", "restore it, or remove it: the report leaves it out"
         ) from None
     lines, found = text.split("\n"), []
-    for number, line in enumerate(lines[:-1], start=1):  # the last one ends without a line break: it is cut off
+    for number, line in enumerate(lines[:-1], start=1):  # a last line without a line break is incomplete
         try:
             found.append(_Epoch.model_validate(json.loads(line, parse_constant=lambda _: None)))
         except (ValueError, RecursionError) as error:
@@ -103,7 +103,7 @@ def _read(path: Path) -> list[_Epoch]:
 
 
 def _evenly(epochs: Sequence[_Epoch], most: int) -> list[_Epoch]:
-    """At most ``most`` epochs, the first and the last among them."""
+    """At most ``most`` epochs, including the first and the last."""
     if len(epochs) <= most:
         return list(epochs)
     return [epochs[round(place * (len(epochs) - 1) / (most - 1))] for place in range(most)]
@@ -124,12 +124,12 @@ def _gate(space: SearchSpace, number: int, epochs: Sequence[_Epoch], choice: Cho
 
 
 def _row(values: tuple[float | None, ...], count: int) -> tuple[float | None, ...]:
-    """The probabilities of one epoch; unknown where the line does not fit the space."""
+    """The probabilities of one epoch; None if the line does not fit the space."""
     return _finite(values) if len(values) == count else (None,) * count
 
 
 def _finite(values: Any) -> tuple[float | None, ...]:
-    """Numbers that can be drawn; a NaN or an infinity is unknown."""
+    """The numbers that can be drawn; None for NaN and infinity."""
     return tuple(value if value is not None and abs(value) < float("inf") else None for value in values)
 
 
@@ -143,7 +143,7 @@ def _ratios(epochs: Sequence[_Epoch]) -> tuple[Curve, ...]:
 
 
 def _multipliers(epochs: Sequence[_Epoch]) -> tuple[Curve, ...]:
-    """Lambda of each budget; nothing for losses that do not adapt."""
+    """Lambda of each budget; empty for losses that do not adapt."""
 
     def number(line: _Epoch, index: int) -> float | None:
         found = line.control.get("multipliers")
@@ -158,7 +158,7 @@ def _multipliers(epochs: Sequence[_Epoch]) -> tuple[Curve, ...]:
 
 
 def _length(settings: Mapping[str, Any] | None) -> tuple[int | None, int | None]:
-    """Planned epochs, and how many of them come before the gates learn, where the run says so."""
+    """The number of planned epochs and of epochs before the gates learn, if the run's record has them."""
     planned, warmup = ((settings or {}).get(name) for name in ("epochs", "warmup"))
     if not isinstance(planned, int):
         return None, None

@@ -1,4 +1,4 @@
-"""Where the time goes, and numerics by format: rows with bars."""
+"""Rows with bars: the latency of each block, and numerics by format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUMERICS = ("max error", "mean error", "cosine", "SNR", "top-1 agreement", "accu
 
 
 class LatencyRow(NamedTuple):
-    """A block's latency with its bars, in percentages of the longest one."""
+    """The latency of a block with its bars, in percent of the longest bar."""
 
     name: str
     label: str
@@ -27,7 +27,7 @@ class LatencyRow(NamedTuple):
 
 
 class LatencyPart(NamedTuple):
-    """Where the time goes by one table."""
+    """The latency of each block according to one table."""
 
     table: TableView
     rows: tuple[LatencyRow, ...]
@@ -37,7 +37,7 @@ class LatencyPart(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A measured figure of an artifact with its limit; ``used_at``: how much of the limit it takes, in percent."""
+    """A measured figure of an artifact with its limit; ``used_at``: the figure in percent of the limit."""
 
     value: str
     limit: str
@@ -46,14 +46,14 @@ class Cell(NamedTuple):
 
 
 class NumericsRow(NamedTuple):
-    """One artifact's numerics in the order of the columns."""
+    """The numerics of one artifact in the order of the columns."""
 
     label: str
     cells: tuple[Cell | None, ...]
 
 
 def latency_part(run: RunView, table: TableView) -> LatencyPart:
-    """Each block's latency by a table that predicts the child, and what the whole network takes beyond its blocks."""
+    """The latency of each block according to a table, and what the whole network adds to the sum of its blocks."""
     offset = table.offset_ms or 0.0
     total = table.predicted_ms or 0.0
     longest = max([abs(offset), *(b.predicted_ms for b in table.blocks), *(b.alone_ms or 0 for b in table.blocks)])
@@ -78,7 +78,9 @@ def latency_part(run: RunView, table: TableView) -> LatencyPart:
         for view, latency in zip(run.blocks, table.blocks, strict=True)
     ]
     between = (
-        "what whole networks take beyond their blocks" if offset >= 0 else "what whole networks save on their blocks"
+        "what whole networks take beyond the sum of their blocks"
+        if offset >= 0
+        else "what whole networks save compared with the sum of their blocks"
     )
     rows.append(LatencyRow("beyond the blocks", between, quantity(offset, "ms"), share(offset), "-", at(offset), None))
     line = measured_latency(run, table.cost)
@@ -93,7 +95,7 @@ def latency_part(run: RunView, table: TableView) -> LatencyPart:
 
 
 def numerics_rows(run: RunView) -> tuple[tuple[str, ...], tuple[NumericsRow, ...]]:
-    """The quantities that were compared, and each artifact's figures."""
+    """The compared quantities, and the figures of each artifact."""
     found = {artifact.label: {check.quantity: check for check in artifact.numerics} for artifact in run.artifacts}
     names = dict.fromkeys(name for checks in found.values() for name in checks)
     columns = tuple(sorted(names, key=lambda name: (_order(name), name)))
@@ -114,7 +116,7 @@ def _cell(check: Check) -> Cell:
 
 
 def _used(check: Check) -> float | None:
-    """How much of its limit an error takes, in percent; None for figures that have no largest value."""
+    """An error in percent of its limit; None for figures without an upper limit."""
     try:
         limit = float(check.allowed)
     except ValueError:

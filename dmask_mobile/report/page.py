@@ -1,4 +1,4 @@
-"""`RunPage`: the pictures, rows and tiles of one run, ready for the templates, which only place them."""
+"""`RunPage`: the pictures, rows and tiles of one run; the templates only arrange them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dmask_mobile.report.verdict_parts import BudgetRow, Tile, budget_row, tiles
 
 
 class RunPage(NamedTuple):
-    """One run as the page shows it; ``number`` keeps the names inside the page apart."""
+    """One run as the page shows it; ``number`` makes names inside the page unique."""
 
     number: int
     run: RunView

@@ -1,7 +1,6 @@
-"""`Report`: everything that the page shows, gathered before anything is drawn; it is also the JSON that can be saved.
+"""`Report`: everything that the page shows, gathered before anything is drawn; the page offers it as JSON.
 
-None stands for what is not known. What a run does not have yet is None or empty, and `RunView.missing` says how to get
-it.
+None means unknown. Parts that a run does not have yet are None or empty, and `RunView.missing` says how to get them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Section = Literal["verdict", "network", "latency", "gates", "prediction", "numer
 
 
 class BlockView(Record):
-    """One block of the child; ``widest``: the block that the widest child of the space has there."""
+    """One block of the child; ``widest``: the block of the space's widest child at this position."""
 
     name: str
     block: BlockSpec
@@ -31,10 +30,10 @@ class BlockView(Record):
 
 
 class BlockLatency(Record):
-    """What a table says of one block of the child, in ms.
+    """The latency of one block of the child according to a table, in ms.
 
-    ``predicted_ms``: its share of the whole network's latency; ``alone_ms``: measured by itself, None where it was not;
-    ``spread_ms``: one standard deviation of a block that was predicted from others.
+    ``predicted_ms``: its share of the whole network's latency. ``alone_ms``: the latency measured for the block alone;
+    None if it was not measured. ``spread_ms``: one standard deviation, for a block that was predicted from others.
     """
 
     predicted_ms: float
@@ -43,7 +42,7 @@ class BlockLatency(Record):
 
 
 class NetworkPoint(Record):
-    """A whole network of a table: measured, and predicted by a fit to all the others."""
+    """A whole network of a table: its measurement, and its prediction by a fit to all other networks."""
 
     resolution: int
     predicted_ms: float
@@ -51,10 +50,11 @@ class NetworkPoint(Record):
 
 
 class TableView(Record):
-    """A latency table, and what it says of the child.
+    """A latency table and its predictions for the child.
 
-    ``cost``: what budgets call it; ``predicted_ms`` is ``offset_ms`` and the blocks' ``predicted_ms`` together;
-    ``error`` and ``spread``: of networks that were left out, as shares; ``problem``: why something is missing here.
+    ``cost``: its name in budgets. ``predicted_ms``: the sum of ``offset_ms`` and the blocks' ``predicted_ms``.
+    ``error`` and ``spread``: for networks that were left out of the fit, as shares. ``problem``: the reason why
+    something is missing.
     """
 
     name: str
@@ -82,8 +82,9 @@ class TableView(Record):
 class BudgetView(Record):
     """A budget of the search.
 
-    ``expected``: of the gates when the search ended; ``predicted``: of the child; ``measured``: of the artifact that
-    was measured for it, or computed from the child; ``verdict``: of the verification.
+    ``expected``: the expected cost of the gates at the end of the search. ``predicted``: the predicted cost of the
+    child. ``measured``: the value measured on an artifact, or computed from the child. ``verdict``: the verdict of the
+    verification.
     """
 
     cost: str
@@ -117,10 +118,11 @@ class Curve(Record):
 
 
 class SearchHistory(Record):
-    """What a search wrote about its epochs; of a long one, evenly chosen epochs.
+    """The log of a search by epoch; for a long search, evenly chosen epochs.
 
-    ``expected``: the expected cost as a share of its budget; ``multipliers``: lambda of each budget; ``accuracies``: of
-    training batches, when weights learn and when gates learn. ``num_gates``: how many gates decide anything.
+    ``expected``: the expected cost as a share of its budget. ``multipliers``: lambda of each budget. ``accuracies``:
+    the accuracies on training batches of weight steps and of gate steps. ``num_gates``: the number of gates with
+    several options.
     """
 
     epochs: tuple[int, ...]
@@ -161,7 +163,7 @@ class ArtifactView(Record):
 
 
 class Confusion(Record):
-    """Two classes that are confused: ``count`` images of ``true`` were predicted as ``predicted``."""
+    """Two confused classes: ``count`` images of ``true`` were predicted as ``predicted``."""
 
     true: str
     predicted: str
@@ -170,7 +172,7 @@ class Confusion(Record):
 
 
 class ClassAccuracy(Record):
-    """A class: how many images it has, and the share of them that was recognized."""
+    """A class: the number of its images, and the share of them that was classified correctly."""
 
     name: str
     num_images: int
@@ -180,8 +182,8 @@ class ClassAccuracy(Record):
 class AccuracyView(Record):
     """The accuracy on one split.
 
-    ``classes``: hardest first, of many only those; ``matrix``: images by true (rows) and predicted class, both in the
-    order of ``class_names``; left out where there are too many classes to draw.
+    ``classes``: the hardest first; if there are many, only the hardest. ``matrix``: images by true class (rows) and
+    predicted class (columns), in the order of ``class_names``; left out if there are too many classes to draw.
     """
 
     split: Literal["test", "val"]
@@ -198,14 +200,14 @@ class AccuracyView(Record):
 
 
 class Command(Record):
-    """A command line, and what to know of it."""
+    """A command line with a remark."""
 
     line: str
     note: str = ""
 
 
 class Missing(Record):
-    """Why a part of the page is not there, and the commands that make it."""
+    """The reason why a part of the page is missing, and the commands that make it."""
 
     why: str
     commands: tuple[str, ...] = ()
@@ -214,8 +216,9 @@ class Missing(Record):
 class RunView(Record):
     """One run.
 
-    ``accuracy``: top-1 of the trained child and ``accuracy_split`` the images that it was measured on; ``checks``: of
-    the verification, failures first; ``missing``: for each part of the report that is not there, how to get it.
+    ``accuracy``: top-1 accuracy of the trained child. ``accuracy_split``: the split that it was measured on.
+    ``checks``: the checks of the verification, failures first. ``missing``: for each missing part of the report, how to
+    get it.
     """
 
     name: str
@@ -251,7 +254,7 @@ class RunView(Record):
 
 
 class SweepView(Record):
-    """A sweep: what it found, by the name of its folder."""
+    """A sweep: its results and the name of its folder."""
 
     name: str
     found: SweepRecord

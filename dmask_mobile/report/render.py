@@ -1,4 +1,4 @@
-"""The page: one HTML file whose own policy lets it load nothing."""
+"""Writes the page: one HTML file with a security policy that forbids it to load anything."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dmask_mobile.report.records import Report
 
 MAX_BYTES = 2_000_000
 MARK = '<meta name="generator" content="dmask-mobile report">'
-SEARCHED_BYTES = 4_096  # of a file, for the mark
+SEARCHED_BYTES = 4_096  # at the beginning of a file, searched for the mark
 
 
 def check_page(path: Path) -> None:
-    """Checks that a page may be written to ``path``: an HTML file that is new, or one that was written here before.
+    """Checks that a page may be written to ``path``: a new HTML file, or an earlier page.
 
     Raises:
-        DmaskError: for another ending, and for a file that something else made.
+        DmaskError: for another suffix, or an existing file that is not such a page.
     """
     if path.suffix.lower() not in (".html", ".htm"):
-        raise DmaskError(f"a report is an HTML file, got '{path}'", "give -o FILE.html")
+        raise DmaskError(f"a report must be an HTML file, got '{path}'", "give -o FILE.html")
     if not path.exists() and not path.is_symlink():
         return
     ours = False
@@ -39,16 +39,16 @@ def check_page(path: Path) -> None:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Writes the page; a reader sees the old one or the new one.
+    """Writes the page in one step: a reader sees the old or the new page.
 
     Raises:
-        DmaskError: when it would have more than `MAX_BYTES`.
+        DmaskError: if it would have more than `MAX_BYTES`.
     """
     text = render(report)
     size = len(text.encode())
     if size > MAX_BYTES:
         raise DmaskError(
-            f"the report of {len(report.runs)} runs has {size:,} bytes, at most {MAX_BYTES:,} are written",
+            f"the report of {len(report.runs)} runs has {size:,} bytes; at most {MAX_BYTES:,} are allowed",
             "give fewer runs",
         )
     write_atomically(path, text)
@@ -86,7 +86,7 @@ def _source(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """The page's Content-Security-Policy: this style and this script, by their hashes, and nothing else."""
+    """The page's Content-Security-Policy: it allows only this style and this script, by their hashes."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; img-src data:;"
@@ -95,6 +95,6 @@ def _policy(style: str, script: str) -> str:
 
 
 def _data_link(report: Report) -> str:
-    """The record as a ``data:`` link, which saves a file without a script."""
+    """The record as a ``data:`` link, which lets a reader save a file without a script."""
     content = json.dumps(report.to_dict(), allow_nan=False, separators=(",", ":"))
     return f"data:application/json;base64,{base64.b64encode(content.encode()).decode()}"

@@ -1,4 +1,4 @@
-"""The curves and gates of a search, as pictures and as tables."""
+"""The curves and gates of a search as pictures and tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dmask_mobile.report.records import GateView, RunView
 
 
 class GatePicture(NamedTuple):
-    """A gate, its picture and what it decided; ``place``: the block of the gate, ``what``: the rest of its name.
+    """A gate, its picture and its decision; ``place``: the block of the gate; ``what``: the rest of its name.
 
-    ``preferred``: the likeliest option where the child has another one, which its budget may need.
+    ``preferred``: the most likely option, if the child has another one, for example because of its budget.
     """
 
     gate: GateView
@@ -26,13 +26,13 @@ class GatePicture(NamedTuple):
 
 
 def curves_of(run: RunView) -> Iterator[Chart]:
-    """The pictures over the epochs of a search, without those that nothing is known for."""
+    """The pictures over the epochs of a search; pictures without known values are left out."""
     history = run.history
     if history is None:
         return
     drawn = (
         curve_chart("Expected cost as a share of the budget", history, history.expected, "of the budget", line_at=1.0),
-        curve_chart("λ, the price of each budget", history, history.multipliers, "λ"),
+        curve_chart("λ, the weight of each budget", history, history.multipliers, "λ"),
         curve_chart("Entropy of the gates", history, history.entropy, "1 undecided, 0 decided"),
         curve_chart("Accuracy of the supernet while it trains", history, history.accuracies, "share of images"),
     )
@@ -40,7 +40,7 @@ def curves_of(run: RunView) -> Iterator[Chart]:
 
 
 def epoch_rows(run: RunView) -> tuple[tuple[str, ...], tuple[tuple[int, tuple[str, ...]], ...]]:
-    """The curves as a table: its columns and its rows."""
+    """The curves as a table: columns and rows."""
     history = run.history
     if history is None:
         return (), ()
@@ -59,7 +59,7 @@ def _figure(value: float | None) -> str:
 
 
 def gate_pictures(run: RunView) -> Iterator[GatePicture]:
-    """Each gate that decides something."""
+    """A picture of each gate with several options."""
     if run.history is None:
         return
     for gate in run.history.gates:

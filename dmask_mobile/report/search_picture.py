@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 6  # of gates
+COLUMNS = 6  # of the pictures of gates
 WIDTH, TOP_HEIGHT, GATE_HEIGHT = 11.0, 3.2, 1.25  # inches
 CHOSEN, OTHERS = "tab:blue", ("0.80", "0.90")
 
@@ -20,8 +20,8 @@ CHOSEN, OTHERS = "tab:blue", ("0.80", "0.90")
 def draw_search(history: SearchHistory, title: str) -> Figure:
     """Expected cost as a share of each budget and mean entropy; below, the probabilities of each gate's options.
 
-    The option that the child has is blue. A space with very many gates is drawn without the last of them, as in the
-    report; the title says so.
+    The child's option is blue. For a space with very many gates, the last ones are left out, as in the report, and the
+    title says so.
     """
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def _draw_curves(axes: Axes, history: SearchHistory, curves: tuple[Curve, ...], 
 
 
 def _draw_gate(axes: Axes, history: SearchHistory, gate: GateView) -> None:
-    """The options' probabilities, stacked, the first one at the bottom."""
+    """Draws the probabilities of the options, stacked, the first one at the bottom."""
     shares = [[0.0 if value is None else value for value in values] for values in gate.probabilities]
     colours = [CHOSEN if option == gate.chosen else OTHERS[option % 2] for option in range(len(shares))]
     axes.stackplot(history.epochs, shares, colors=colours)

@@ -1,4 +1,4 @@
-"""`RunStatus`: what a run folder holds, what is next, and the command for it."""
+"""`RunStatus`: the finished steps of a run folder, the next step, and the command for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ StepState = Literal["done", "under way", "open", "out of date", "failed", "not v
 
 
 class Step(Record):
-    """One step of the chain; ``command`` makes it, or goes on with it."""
+    """One step of the chain; ``command`` starts or continues it."""
 
     name: StepName
     state: StepState
@@ -27,7 +27,7 @@ class Step(Record):
 
 
 class RunStatus(Record):
-    """All steps of a run in their order; ``next``: the first that is still to be made, None where none is."""
+    """All steps of a run in order; ``next``: the first step that is not done, None if all are done."""
 
     run: str
     child_digest: str | None
@@ -36,10 +36,10 @@ class RunStatus(Record):
 
 
 def status_of(folder: RunFolder) -> RunStatus:
-    """What a run folder holds.
+    """The status of a run folder.
 
     Raises:
-        DmaskError: when it is not a run folder, or one of its files is damaged.
+        DmaskError: if it is not a run folder, or one of its files is damaged.
     """
     record = folder.record()
     child = folder.child() if folder.child_path.exists() else None
@@ -62,7 +62,7 @@ def _step(folder: RunFolder, name: StepName, state: StepState, detail: str, *opt
 
 def _search(folder: RunFolder, record: RunRecord) -> Step:
     if record.space is None:
-        return Step(name="search", state="not needed", detail="the network came from elsewhere", command="")
+        return Step(name="search", state="not needed", detail="the network was not found by a search", command="")
     command = search_command(folder, record).line
     if folder.search_result.exists():
         result = folder.result()
@@ -92,7 +92,7 @@ def _export(folder: RunFolder, record: RunRecord) -> Step:
         return _step(folder, "export", "open", "")
     stale = [a.label for a in artifacts if record.weights_sha256 not in (None, a.weights_digest)]
     if stale:
-        return _step(folder, "export", "out of date", f"{', '.join(stale)}: of earlier weights")
+        return _step(folder, "export", "out of date", f"{', '.join(stale)}: made from earlier weights")
     return _step(folder, "export", "done", labels)
 
 
@@ -114,8 +114,8 @@ def _verify(folder: RunFolder) -> Step:
 
 def _test(folder: RunFolder, record: RunRecord) -> Step:
     if not folder.test_path.exists():
-        return _step(folder, "test", "open", "opens the test split, once")
+        return _step(folder, "test", "open", "opens the test split (once)")
     found = AccuracyRecord.read(folder.test_path)
     if record.weights_sha256 not in (None, found.weights_sha256):
-        return _step(folder, "test", "out of date", "of earlier weights")
+        return _step(folder, "test", "out of date", "measured with earlier weights")
     return _step(folder, "test", "done", f"accuracy {found.accuracy:.2%} on {found.num_images:,} {found.split} images")

@@ -1,4 +1,4 @@
-"""The large figures of a run and its budgets, as the verdict shows them."""
+"""The large figures and the budgets of a run, as shown in the verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmask_mobile.report.verdicts import measured_latency
 
 
 class Tile(NamedTuple):
-    """One large figure of the verdict; ``state`` colours it."""
+    """One large figure of the verdict; ``state`` sets its colour."""
 
     label: str
     value: str
@@ -21,7 +21,7 @@ class Tile(NamedTuple):
 
 
 class BudgetRow(NamedTuple):
-    """A budget with its bar; coordinates are percentages of the bar's width, None for what is not known."""
+    """A budget with its bar; coordinates are percentages of the bar's width, None if unknown."""
 
     budget: BudgetView
     limit_at: float
@@ -67,7 +67,7 @@ def _large(value: int) -> str:
 
 
 def budget_row(budget: BudgetView) -> BudgetRow:
-    """A budget with the bar that shows what was predicted and measured against its limit."""
+    """A budget with a bar that compares the predicted and the measured value with its limit."""
     known = [value for value in (budget.limit, budget.predicted, budget.measured) if value is not None]
     most = 1.15 * max(known)
 

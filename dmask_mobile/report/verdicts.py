@@ -1,4 +1,4 @@
-"""What a verification says, in the order in which people need it: the verdict, failures, artifacts, budgets."""
+"""The results of a verification in the order in which people need them: verdict, failures, artifacts, budgets."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def headline(state: State, verdicts: Sequence[str]) -> str:
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items(), key=_by_order))
     match state:
         case "verified":
-            return f"The exported models do what was predicted ({told})."
+            return f"The exported models meet their predictions ({told})."
         case "failed":
-            return f"Something is not as predicted ({told})."
+            return f"Some results differ from their predictions ({told})."
         case "not verified":
             return f"Nothing failed, but not everything could be checked ({told})."
         case "not yet verified":
@@ -54,7 +54,7 @@ def _by_order(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def artifact_views(artifacts: Sequence[Artifact], verification: Verification | None) -> tuple[ArtifactView, ...]:
-    """The exported models with what was measured of each."""
+    """The exported models with their measurements."""
     views = []
     for artifact in artifacts:
         checks = [c for c in verification.checks if c.artifact == artifact.label] if verification else []
@@ -77,7 +77,7 @@ def artifact_views(artifacts: Sequence[Artifact], verification: Verification | N
 
 
 def is_latency(check: Check) -> bool:
-    """Whether a line is about an artifact's latency itself, not about a budget."""
+    """Whether a line is about the latency of an artifact, and not about a budget."""
     name = check.quantity.partition("@")[0]
     return name == "latency" and not check.quantity.endswith(BUDGET_SUFFIX)
 
@@ -88,7 +88,7 @@ def budget_views(
     tables: Sequence[TableView],
     verification: Verification | None,
 ) -> tuple[BudgetView, ...]:
-    """Each budget of the search with what the gates expected, what the child was predicted, and what was measured."""
+    """Each budget of the search with the expected cost of the gates, the child's prediction, and the measurement."""
     views = []
     for number, budget in enumerate(record.budgets):
         lines = [c for c in verification.checks if c.quantity == budget.cost + BUDGET_SUFFIX] if verification else []
@@ -110,6 +110,6 @@ def budget_views(
 
 
 def measured_latency(run: RunView, cost: str) -> Check | None:
-    """The line of the artifact that was measured for a table's latency; of several the first."""
+    """The first line with a measured latency for a table."""
     lines = (check for artifact in run.artifacts for check in artifact.latency if check.quantity.startswith(cost))
     return next((check for check in lines if check.measured is not None), None)

@@ -1,1 +1,1 @@
-"""Search spaces that ship, one YAML file each."""
+"""The shipped search spaces, one YAML file each."""

@@ -13,7 +13,7 @@ class DeviceInfo(NamedTuple):
     """What identifies a device: measurements of different devices never mix.
 
     ``runtime_version``: of the runtime on the device; ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of
-    each core, where the system tells it; ``emulated``: an emulator, whose times mean nothing.
+    each core, where the system tells it; ``emulated``: an emulator, whose times are meaningless.
     """
 
     device: str

@@ -1,4 +1,4 @@
-"""Whether a phone is an emulator, whose times mean nothing."""
+"""Whether a phone is an emulator, whose times are meaningless."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class DeviceOptions(FileRecord):
     ``at``: ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``python``: the command there that is a Python with the
     runtime (default: this Python, elsewhere ``python3``); ``runner``: the path here of a native benchmark program for
     a phone, ``runner_flags``: passed on to it; ``cores``: those to stay on (default: the last ones, as many as threads;
-    on a phone the fastest); ``emulated``: the device is an emulator, its times mean nothing.
+    on a phone the fastest); ``emulated``: the device is an emulator, its times are meaningless.
     """
 
     file_format: ClassVar[str] = "dmask-device"

@@ -267,7 +267,7 @@ def judge_device(device: AttachedDevice) -> Finding:
     python = f"Python {device.python}" if device.python else "no Python"
     found = ", ".join(filter(None, (device.device, device.system, device.soc, python)))
     if device.emulated:
-        return Finding(device.at, "note", f"{found}: an emulator", "its times mean nothing")
+        return Finding(device.at, "note", f"{found}: an emulator", "its times are meaningless")
     if device.at.startswith("ssh:") and not any(state.version for state in device.runtimes):
         fix = "there: pip install onnxruntime, or give --python another Python there"
         return Finding(device.at, "problem", f"{found}, which has no runtime", fix)

@@ -46,7 +46,7 @@ def predicted_latency(
     except DmaskError as error:
         probe = f"the device cannot be reached: {error}"
     if table.head.emulated:
-        probe = "the table was measured on an emulator, its times mean nothing"
+        probe = "the table was measured on an emulator, its times are meaningless"
     model_format = runtime_named(table.head.runtime).model_format
     head, predicted = table.head, predict(table, child)
     return PredictedLatency(name, model_format, head.precision, predicted, budgets, probe, head.delegate)

@@ -33,7 +33,7 @@ class TableHead(FileRecord):
     """What all rows of a table have in common; tables agree where all but ``created`` and ``reached_at`` does.
 
     ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
-    for (none: the usual ones); ``emulated``: measured on an emulator, so that its times mean nothing;
+    for (none: the usual ones); ``emulated``: measured on an emulator, so that its times are meaningless;
     ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``.
     """
 

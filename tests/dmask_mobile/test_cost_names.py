@@ -66,7 +66,7 @@ def test_a_device_is_asked_only_when_it_is_to_be_checked(tmp_path: Path) -> None
 def test_an_emulators_table_is_taken_only_when_that_is_said(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.jsonl", SPACE)
     edit_head(table, emulated=True)
-    with pytest.raises(DmaskError, match="was measured on an emulator: its times mean nothing"):
+    with pytest.raises(DmaskError, match="was measured on an emulator: its times are meaningless"):
         api.cost_model("latency", [table])
     assert api.cost_model("latency", [table], emulated=True, check=True).name == "latency"  # it has no drift
 
@@ -74,7 +74,7 @@ def test_an_emulators_table_is_taken_only_when_that_is_said(tmp_path: Path) -> N
 def test_the_precision_of_the_network_is_that_of_its_tables(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.jsonl", SPACE)
     child = SPACE.child(SPACE.smallest())
-    with pytest.raises(DmaskError, match="is a table of fp32, the network is to be int8"):
+    with pytest.raises(DmaskError, match="is a table for fp32, but the network will be exported in int8"):
         api.cost_model("latency", [table], precision="int8")
     edit_head(table, precision="int8")
     assert api.cost_model("latency", [table], precision="int8").estimate(child).value == pytest.approx(

@@ -33,7 +33,7 @@ def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(2**40)  # sparse
-    with pytest.raises(DmaskError, match=r"has 1,099,511,627,776 bytes, at most 1,000 are read"):
+    with pytest.raises(DmaskError, match=r"has 1,099,511,627,776 bytes; at most 1,000 are allowed"):
         read_bytes(path, 1000)
 
 
@@ -64,7 +64,7 @@ LAUGHS = "- &a0 [x, x]\n" + "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]
         ("a: 1\nb: [1, 2\n", r"line 3, column 1: expected ',' or '\]'"),
         ("a: !!python/object/apply:os.system [x]", "line 1, column 4: could not determine a constructor"),
         ("a: \x00", "special characters are not allowed"),
-        ("a" * (16 * 2**20 + 1), "at most 16,777,216 of YAML are read"),
+        ("a" * (16 * 2**20 + 1), "at most 16,777,216 of YAML are allowed"),
     ],
 )
 def test_yaml_that_yaml_would_take_or_die_of(text: str, message: str) -> None:

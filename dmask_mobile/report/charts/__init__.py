@@ -1,1 +1,1 @@
-"""The report's pictures: where each mark lies, as plain records that the templates write as SVG."""
+"""The report's pictures: the positions of marks as plain records, which the templates write as SVG."""

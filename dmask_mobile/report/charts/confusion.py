@@ -14,7 +14,7 @@ LETTER = 7.2  # pixels of a letter
 
 
 def confusion_chart(found: AccuracyView) -> Chart | None:
-    """Images by true class (rows) and predicted class (columns); None where there are too many classes to draw."""
+    """Images by true class (rows) and predicted class (columns); None if there are too many classes to draw."""
     if not found.matrix:
         return None
     count = len(found.matrix)
@@ -59,7 +59,7 @@ def confusion_chart(found: AccuracyView) -> Chart | None:
 
 
 def _depth(share: float) -> float:
-    """The opacity of a cell: rare mistakes can still be seen."""
+    """The opacity of a cell, chosen so that rare mistakes are still visible."""
     return 0.18 + 0.82 * math.sqrt(share)
 
 

@@ -1,4 +1,4 @@
-"""Quantities over the epochs of a search, and what its gates decided."""
+"""Charts of quantities and of the gates over the epochs of a search."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ WIDTH, HEIGHT = 350, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 42
 GATE_WIDTH, GATE_HEIGHT = 150, 54
 MAX_COLOURS = 4
-FEW_EPOCHS = 25  # more of them have smaller dots
+FEW_EPOCHS = 25  # with more epochs, dots are smaller
 
 
 def curve_chart(
     title: str, history: SearchHistory, curves: Sequence[Curve], unit: str, *, line_at: float | None = None
 ) -> Chart | None:
-    """Curves over epochs; None where nothing is known.
+    """Curves over epochs; None if no values are known.
 
     Args:
-        title: of the picture.
-        history: has the epochs.
+        title: the title of the picture.
+        history: the history with the epochs.
         curves: the quantities.
-        unit: what the vertical axis counts.
-        line_at: a value to draw a line at, as the budget.
+        unit: the unit of the vertical axis.
+        line_at: a value at which a line is drawn, such as the budget.
     """
     known = [value for curve in curves for value in curve.values if value is not None]
     if not known:
@@ -68,7 +68,7 @@ def curve_chart(
 
 
 def gate_chart(gate: GateView, history: SearchHistory) -> Chart:
-    """The probability of each option over the epochs, stacked; the chosen one stands out."""
+    """The probability of each option over the epochs, stacked; the chosen option is highlighted."""
     epochs = history.epochs
     x = Axis(epochs[0], max(epochs[-1], epochs[0] + 1), 0, GATE_WIDTH)
     below, marks = [0.0] * len(epochs), []
@@ -88,7 +88,7 @@ def _height(share: float) -> float:
 
 
 def option_text(gate: GateView, option: int) -> str:
-    """An option as people say it: on and off for what is either there or not."""
+    """The text for an option: on or off for gates that switch a part on or off."""
     value = gate.options[option]
     if gate.kind in ("squeeze_excite", "skip"):
         return "yes" if value else "no"
@@ -96,7 +96,7 @@ def option_text(gate: GateView, option: int) -> str:
 
 
 def gate_sentence(gate: GateView) -> str:
-    """What the gate decided, and how surely."""
+    """The final probabilities of the gate, and the chosen option."""
     shares = ", ".join(
         f"{option_text(gate, option)} {'unknown' if share is None else f'{share:.0%}'}"
         for option, share in enumerate(gate.last)

@@ -1,4 +1,4 @@
-"""`Chart` and `Mark`: a picture as plain records; `Axis`: where numbers lie in it."""
+"""`Chart` and `Mark`: a picture as plain records; `Axis`: the positions of numbers in it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Tag = Literal["rect", "circle", "line", "path", "text"]
 class Mark(NamedTuple):
     """One SVG element.
 
-    ``css``: its classes, which give it its colours in either theme; ``text``: what a text says; ``tip``: what a pointer
-    or the keyboard shows of it.
+    ``css``: its classes, which set its colours in both themes. ``text``: the content of a text element. ``tip``: the
+    text shown on hover or keyboard focus.
     """
 
     tag: Tag
@@ -24,14 +24,14 @@ class Mark(NamedTuple):
 
 
 class Legend(NamedTuple):
-    """What a colour means."""
+    """The meaning of a colour."""
 
     css: str
     text: str
 
 
 class Chart(NamedTuple):
-    """A picture: ``title`` and ``description`` say what it shows to whoever cannot see it."""
+    """A picture; ``title`` and ``description`` describe it to readers who cannot see it."""
 
     title: str
     description: str
@@ -42,12 +42,12 @@ class Chart(NamedTuple):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether marks have something to tell."""
+        """Whether any mark has a tip."""
         return any(mark.tip for mark in self.marks)
 
 
 def short(value: float) -> float:
-    """A coordinate with one decimal: a page holds thousands of them."""
+    """A coordinate rounded to one decimal, because a page contains thousands of them."""
     return round(value, 1)
 
 
@@ -72,12 +72,12 @@ class Axis(NamedTuple):
     end: float
 
     def at(self, value: float) -> float:
-        """The coordinate of a value; values beyond the axis lie on its ends."""
+        """The coordinate of a value; values beyond the axis are drawn at its ends."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return short(self.start + min(1.0, max(0.0, share)) * (self.end - self.start))
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round numbers between both ends, at most ``most`` and some."""
+        """Round numbers between both ends, about ``most`` of them."""
         span = self.high - self.low
         if not span > 0:
             return [self.low]
@@ -88,7 +88,7 @@ class Axis(NamedTuple):
 
 
 def span_of(values: Sequence[float], *, from_zero: bool = False) -> tuple[float, float]:
-    """Lowest and highest value with some room; a span of 0 is widened."""
+    """The lowest and the highest value with a margin; a span of 0 is widened."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     low = min(0.0, low) if from_zero else low
     room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
@@ -96,7 +96,7 @@ def span_of(values: Sequence[float], *, from_zero: bool = False) -> tuple[float,
 
 
 def frame(x: Axis, y: Axis, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> Iterator[Mark]:
-    """Grid lines, ticks and names of both axes."""
+    """Grid lines, ticks and labels of both axes."""
     for tick in y.ticks():
         at = y.at(tick)
         yield Mark("line", "grid", {"x1": x.start, "x2": x.end, "y1": at, "y2": at})
@@ -109,7 +109,7 @@ def frame(x: Axis, y: Axis, x_label: str, y_label: str, x_ticks: Sequence[float]
 
 
 def polyline(points: Sequence[tuple[float, float] | None]) -> str:
-    """The path through points; None interrupts it."""
+    """The path through points; None makes a gap."""
     parts, is_drawing = [], False
     for point in points:
         if point is not None:

@@ -10,17 +10,17 @@ from dmask_mobile.records.block import RESIDUAL_KINDS, BlockSpec
 from dmask_mobile.report.charts.marks import Chart, Legend, Mark, short
 from dmask_mobile.report.records import BlockLatency, BlockView
 
-ROOM = 1060  # pixels that a page has on a desk
+ROOM = 1060  # pixels of a page on a desktop screen
 NARROWEST, WIDEST = 58, 118  # of a block
-MIDDLE, HALF = 96, 74  # of the height: the middle line, and how far the widest block reaches from it
+MIDDLE, HALF = 96, 74  # in pixels: the vertical position of the middle line, and the half height of the widest block
 HEIGHT = 274
 KERNEL_COLOURS = {1: "k1", 3: "k3", 5: "k5"}
 
 
 def network_chart(blocks: Sequence[BlockView], latencies: Sequence[BlockLatency]) -> Chart:
-    """Each block as the outline of its widths (in, hidden, out); behind it, that of the space's widest block.
+    """Each block as an outline of its widths (in, hidden, out), in front of the outline of the space's widest block.
 
-    Heights are square roots of channels, so that narrow blocks can be seen beside wide ones.
+    Heights are square roots of channels, so that narrow blocks are visible next to wide ones.
     """
     pitch = min(WIDEST, max(NARROWEST, ROOM / len(blocks)))
     highest = _highest(blocks)
@@ -45,14 +45,14 @@ def network_chart(blocks: Sequence[BlockView], latencies: Sequence[BlockLatency]
 
 
 def _highest(blocks: Sequence[BlockView]) -> int:
-    """The most channels inside an inverted residual; the last convolution, which has many more, is drawn as high."""
+    """The largest width inside an inverted residual; the last convolution is much wider but drawn with this height."""
     found = [b for view in blocks for b in (view.block, view.widest) if b is not None]
     inside = [max(_widths(block)) for block in found if block.kind in RESIDUAL_KINDS]
     return max(inside or [max(_widths(block)) for block in found])
 
 
 def _widths(block: BlockSpec) -> tuple[int, ...]:
-    """The widths along a block. A head's classes are no channels of a map, and would dwarf everything."""
+    """The widths along a block, without the classes of a head, which are not channels and may be far too many."""
     if block.kind == "head":
         return (block.in_width, min(block.in_width, block.out_width))
     return (block.in_width, *([block.hidden_width] if block.hidden_width else []), block.out_width)
@@ -74,7 +74,7 @@ def _outline(block: BlockSpec | None, left: float, pitch: float, highest: int, c
 
 
 def _captions(view: BlockView, middle: float) -> Iterator[Mark]:
-    """Below a block: its name, kernel and squeeze-excite, widths, and the size of its map."""
+    """The text below a block: its name, kernel and squeeze-excite, widths, and the size of its feature map."""
     block, top = view.block, MIDDLE + HALF + 24
     stage, _, rest = view.name.rpartition(".")
     kernel = f"{block.kernel}×{block.kernel}" + (" SE" if block.se_width else "")
@@ -98,7 +98,7 @@ def _kernels(blocks: Sequence[BlockView]) -> Iterator[Legend]:
 
 
 def block_tip(view: BlockView, latency: BlockLatency | None) -> str:
-    """Everything that is known of a block, in one line."""
+    """Everything that is known about a block, in one line."""
     block = view.block
     parts = [f"{view.name}: {block.kind.replace('_', ' ')}, {block.in_width} → {block.out_width} channels"]
     if block.hidden_width:
@@ -112,5 +112,5 @@ def block_tip(view: BlockView, latency: BlockLatency | None) -> str:
         if latency.alone_ms is not None:
             parts.append(f"measured alone {quantity(latency.alone_ms, 'ms')}")
     if view.widest is not None:
-        parts.append(f"the widest here: {view.widest.describe()}")
+        parts.append(f"widest block here: {view.widest.describe()}")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Points: predicted against measured latencies, accuracy against cost of several runs."""
+"""Scatter plots: predicted against measured latencies, and accuracy against cost of several runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dmask_mobile.report.records import TableView
 
 WIDTH, HEIGHT = 420, 360
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 46
-NEAR = 0.10  # what a verification allows a measured latency to be from its prediction
+NEAR = 0.10  # the relative difference between measured and predicted latency that a verification allows
 MAX_COLOURS = 4
 MAX_POINTS = 500  # of a sweep
 
 
 def prediction_chart(table: TableView, measured_ms: float | None) -> Chart | None:
-    """The whole networks of a table, each predicted by all others, and the child; None for a table without any."""
+    """The whole networks of a table, each predicted from all others, and the child; None if there are no networks."""
     if not table.networks:
         return None
     own = [] if measured_ms is None or table.predicted_ms is None else [(measured_ms, table.predicted_ms)]
@@ -59,7 +59,7 @@ def prediction_chart(table: TableView, measured_ms: float | None) -> Chart | Non
 
 
 def _band(x: Axis, y: Axis, low: float, high: float) -> Mark:
-    """Where predictions are near enough: between (1 - NEAR) and (1 + NEAR) times the measurement."""
+    """The area of good predictions: between (1 - NEAR) and (1 + NEAR) times the measurement."""
     steps = [low + (high - low) * place / 12 for place in range(13)]
     upper = "L".join(f"{x.at(value):g} {y.at(value * (1 + NEAR)):g}" for value in steps)
     lower = "L".join(f"{x.at(value):g} {y.at(value * (1 - NEAR)):g}" for value in reversed(steps))
@@ -71,9 +71,9 @@ def _diamond(x: float, y: float, size: float = 8) -> str:
 
 
 def front_chart(found: SweepRecord, cost: str) -> Chart | None:
-    """Accuracy against one cost of a sweep, its Pareto front drawn; None for a sweep without finished runs.
+    """Accuracy against one cost of a sweep, with the Pareto front; None for a sweep without finished runs.
 
-    With several costs a point may be on the front for the sake of another one, and no line is drawn.
+    With several costs, a point may be on the front because of another cost, so no line is drawn.
     """
     points = sorted(found.points[:MAX_POINTS], key=lambda point: found.cost_of(point, cost))
     if not points:
@@ -97,13 +97,13 @@ def front_chart(found: SweepRecord, cost: str) -> Chart | None:
 
 
 def _percent_axis(shares: Sequence[float]) -> Axis:
-    """The vertical axis of accuracies in 0..1, in percent: not all of it, but never beyond."""
+    """The vertical axis for accuracies in 0..1, in percent; it shows a part of 0 to 100."""
     low, high = span_of([100 * share for share in shares])
     return Axis(max(0.0, low), min(100.0, high), HEIGHT - BOTTOM, TOP)
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:
-    """The corners of a stair through points: each accuracy holds until the next cost."""
+    """The corners of a step curve through points: each accuracy holds until the next cost."""
     corners: list[tuple[float, float] | None] = []
     for before, after in itertools.pairwise(points):
         corners += [before, (after[0], before[1])]
@@ -114,9 +114,9 @@ def trade_off_chart(name: str, unit: str, values: Sequence[tuple[int, str, float
     """Accuracy against a cost.
 
     Args:
-        name: of the cost.
-        unit: of the cost.
-        values: number, name, cost and accuracy in 0..1 of each network.
+        name: the name of the cost.
+        unit: the unit of the cost.
+        values: the number, name, cost and accuracy in 0..1 of each network.
     """
     x_low, x_high = span_of([value for _, _, value, _ in values])
     x, y = Axis(max(0.0, x_low), x_high, LEFT, WIDTH - 2 * RIGHT), _percent_axis([accuracy for *_, accuracy in values])

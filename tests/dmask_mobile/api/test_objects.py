@@ -115,7 +115,7 @@ def test_the_chain_with_objects(tmp_path: Path) -> None:
     run = dm.search(tmp_path / "space.json", source, budgets, tmp_path / "run", settings=settings)
     assert run.record.data is None
     assert run.record.data_digest == load_data(source, 16).digest
-    with pytest.raises(dm.DmaskError, match="this run names no data"):
+    with pytest.raises(dm.DmaskError, match="this run has no record of its data"):
         dm.train(run)
     accuracy = dm.train(run, data=source, settings=dm.TrainSettings(epochs=1, batch_size=32))
     assert accuracy == run.accuracy

@@ -156,7 +156,7 @@ def test_a_finished_search_begins_anew_when_told_to(run: Path, data: str) -> Non
     """And what does not pass the checks removes nothing."""
     folder = RunFolder(run)
     before = (folder.search_result.read_bytes(), folder.child_path.read_bytes(), folder.weights_path.read_bytes())
-    with pytest.raises(DmaskError, match=r"already holds a finished search; start again with --restart, or choose"):
+    with pytest.raises(DmaskError, match=r"already contains a finished search; start again with --restart, or choose"):
         search(run, data, settings=SETTINGS.model_copy(update={"epochs": 3}))
     with pytest.raises(DmaskError, match=r"budget macs=1 macs is below what"):
         search(run, data, 1, restart=True)
@@ -200,7 +200,9 @@ def test_a_search_does_not_take_the_folder_of_a_network_from_elsewhere(tmp_path:
     api.start_run(SPACE.child(SPACE.smallest()), tmp_path / "run")
     before = (tmp_path / "run" / "child.json").read_bytes()
     for restart in (False, True):
-        with pytest.raises(DmaskError, match="holds a network that no search made; choose another run folder"):
+        with pytest.raises(
+            DmaskError, match="contains a network that was not found by a search; choose another run folder"
+        ):
             search(tmp_path / "run", data, restart=restart)
     assert (tmp_path / "run" / "child.json").read_bytes() == before
 
@@ -211,7 +213,7 @@ def test_a_flipped_bit_in_weights_is_found_by_export_and_verify(run: Path) -> No
     flip(path, path.stat().st_size // 2)
     for use in (lambda: api.export(run, ["onnx"]), lambda: api.verify(run)):
         with pytest.raises(
-            DmaskError, match=r"child\.safetensors' do not load: it is not the file that run\.json names"
+            DmaskError, match=r"child\.safetensors' cannot be loaded: its checksum differs from the one in run\.json"
         ):
             use()
 
@@ -232,8 +234,8 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_at_resume_and_by_the_slice(run: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epoch": -1}, r"epoch must be a whole number from 0 to 2, got -1"),
-        ({"epoch": 3}, r"epoch must be a whole number from 0 to 2, got 3"),
+        ({"epoch": -1}, r"epoch must be an integer from 0 to 2, got -1"),
+        ({"epoch": 3}, r"epoch must be an integer from 0 to 2, got 3"),
         ({"steps": [[[0.1, 0.2]] * 10**5, []]}, r"weight steps must be a list of at most 0"),
         ({"steps": 3}, r"steps must be two lists"),
         ({"baseline": "x"}, r"baseline must be a finite number, got 'x'"),
@@ -263,10 +265,14 @@ def test_a_search_checkpoint_of_wrong_content_is_refused(
         ("run.json", {"preprocessing.source_resolution": 0}, r"source_resolution: .*greater than 0"),
         ("run.json", {"space.input.resolutions": [0]}, r"resolutions"),
         ("run.json", {"budgets": [{"cost": "macs", "limit": -1, "unit": "macs"}]}, r"limit: .*greater than 0, got -1"),
-        ("result.json", {"choice": {"indices": [0]}}, r"a choice has 1 decisions, the space \d+"),
-        ("result.json", {"choice.indices": [9] * 13}, r"'resolution' has 1 options, the choice is number 9 \(from 0\)"),
+        ("result.json", {"choice": {"indices": [0]}}, r"a choice has 1 decisions, but the space \d+"),
+        (
+            "result.json",
+            {"choice.indices": [9] * 13},
+            r"'resolution' has 1 options, but the choice is number 9 \(counted from 0\)",
+        ),
         ("result.json", {"choice.indices": [-1] * 13}, r"indices.*greater than or equal to 0"),
-        ("result.json", {"probabilities": {}}, r"its probabilities are those of other decisions"),
+        ("result.json", {"probabilities": {}}, r"its probabilities belong to other decisions"),
         ("result.json", {"probabilities.resolution": [2.0]}, r"the probabilities of 'resolution' must be at least 0"),
     ],
 )

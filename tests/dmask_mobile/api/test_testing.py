@@ -195,5 +195,5 @@ def test_data_that_has_changed_is_refused(whole: Trained, run: Path) -> None:
 
 def test_a_run_without_data_has_nothing_to_test(tmp_path: Path) -> None:
     api.start_run(SPACE.child(SPACE.smallest()), tmp_path / "run")
-    with pytest.raises(DmaskError, match="was not trained on data that it names"):
+    with pytest.raises(DmaskError, match="has no training with known data"):
         api.measure_accuracy(tmp_path / "run")

@@ -245,7 +245,7 @@ def test_exports_are_described_and_files_of_one_name_do_not_collide(run: Path) -
 
 def test_int8_without_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     api.start_run(CHILD, tmp_path / "run")
-    with pytest.raises(DmaskError, match="this run names no data"):
+    with pytest.raises(DmaskError, match="this run has no record of its data"):
         api.export(tmp_path / "run", ["onnx"], ["fp32", "int8"])
     assert not (tmp_path / "run" / "exports").exists()
 
@@ -276,7 +276,7 @@ def test_a_record_that_names_a_path_elsewhere_is_refused(path: str, run: Path, t
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_time_limit_is_a_time(seconds: float, run: Path) -> None:
-    with pytest.raises(DmaskError, match="--time-limit is in seconds, above 0"):
+    with pytest.raises(DmaskError, match="--time-limit must be a number of seconds above 0"):
         api.verify(run, settings=api.VerifySettings(time_limit=seconds))
 
 
@@ -324,7 +324,7 @@ def test_every_budget_has_a_line_by_its_name(run: Path, data: str, tmp_path: Pat
     macs = found["macs budget"]
     assert (macs.predicted, macs.measured, macs.allowed) == (costs["macs"] - 1, costs["macs"], "at most +0")
     assert macs.note == "over by 1 macs"
-    assert found["latency@pixel budget"].note == "its table is not at hand; give --table"
+    assert found["latency@pixel budget"].note == "its table was not found; give --table"
     assert found["depth budget"].note == "'depth' is a custom cost: give its class with --cost module:Class"
     assert api.verify(copy, data=data).checks[-7:] == verification.checks[-7:]  # the whole run has the same lines
 
@@ -368,7 +368,7 @@ def test_a_custom_cost_is_verified_with_its_class_alone(cost: Depth, run: Path, 
     assert api.verify(target, data=data, settings=allowed).passed
     check = lines(api.verify(target, data=data, costs=[cost]), "run")[name]
     assert (check.verdict, check.measured, check.note) == ("failed", depth, "over by 1 blocks")
-    with pytest.raises(DmaskError, match=rf"--cost brings '{cost.name}', which is no budget of this run: it has none"):
+    with pytest.raises(DmaskError, match=rf"--cost gives '{cost.name}', which is no budget of this run: it has none"):
         api.verify(run, data=data, costs=[cost])
 
 
@@ -407,12 +407,12 @@ def test_a_run_of_the_version_before_is_read(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
 def test_a_tolerance_of_budgets_is_a_share(tolerance: float, run: Path) -> None:
-    with pytest.raises(DmaskError, match="--budget-tolerance is a share from 0 to below 1"):
+    with pytest.raises(DmaskError, match="--budget-tolerance must be a share of at least 0 and below 1"):
         api.verify(run, settings=api.VerifySettings(budget_tolerance=tolerance))
 
 
 def test_leave_must_name_what_it_is_for(run: Path, data: str) -> None:
-    with pytest.raises(DmaskError, match="names a quantity"):
+    with pytest.raises(DmaskError, match="needs a quantity"):
         api.verify(run, data=data, settings=api.VerifySettings(allow_unverified=[""]))
 
 

@@ -60,6 +60,6 @@ def test_what_is_no_positive_value(text: str) -> None:
 
 
 def test_two_budgets_of_one_name() -> None:
-    with pytest.raises(DmaskError, match="two budgets for 'macs'; give the smaller one alone"):
+    with pytest.raises(DmaskError, match="two budgets for 'macs'; give only the smaller one"):
         parse_budgets(["macs=1M", "params=9", "macs=2M"])
     assert parse_budgets(["macs=1M", "params=9"]) == {"macs": 1e6, "params": 9.0}

@@ -81,7 +81,7 @@ def test_words_that_are_no_host(
 def test_exit_status_is_documented(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert dmask("doctor", "--help", monkeypatch=monkeypatch) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Exit status: 0 when nothing is a problem (what is optional and absent is a note), 1 otherwise" in said
+    assert "Exit status: 0 if there is no problem (a missing optional part is only a note), 1 if there is one" in said
 
 
 @pytest.mark.slow

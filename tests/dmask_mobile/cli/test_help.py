@@ -73,7 +73,7 @@ def test_help_cuts_nothing_off_in_80_columns(
         for name in (*parameter.opts, *parameter.secondary_opts):
             assert (parameter.metavar or name if parameter.param_type_name == "argument" else name) in said
         assert set((parameter.help or "").split()) <= set(said.split())
-    assert words != ("search",) or "--loss <name> What the gates minimize" in said
+    assert words != ("search",) or "--loss <name> The loss of the gates" in said
     assert words != ("search",) or "[default: budget] [one of: budget, fbnet, linear]" in said
 
 

@@ -39,7 +39,7 @@ def ended(
             TypeError("got [/x] and \x1b[31m"),
             3,
             f"this is a fault of dmask-mobile {__version__}: TypeError: got [/x] and \\x1b[31m; to report it, run the"
-            " command again as 'dmask --debug ...' and send what it prints, with the output of 'dmask doctor'",
+            " command again as 'dmask --debug ...' and send its output, with the output of 'dmask doctor'",
         ),
         (SystemExit(0), 3, f"this is a fault of dmask-mobile {__version__}: SystemExit: 0"),
         (RecursionError("deep"), 3, f"this is a fault of dmask-mobile {__version__}: RecursionError: deep"),
@@ -93,7 +93,7 @@ def test_a_folder_of_the_user_is_named_with_its_variable(
     path = str(tmp_path / kind / below)
     found, said = ended(OSError(number, os.strerror(number), path), monkeypatch, capsys)
     assert found == 2
-    assert f"'{path}': {os.strerror(number)}; let {variable} name a folder that can be written to" in said
+    assert f"'{path}': {os.strerror(number)}; set {variable} to a writable folder" in said
 
 
 @pytest.mark.parametrize("words", [["nope"], ["space", "show"], ["space", "show", "demo", "--x"], ["space"], []])

@@ -27,9 +27,9 @@ from tests.processes import DMASK, wait_until
         ({"search_option": ["sampels=3"]}, "'dmask search': No such option: --sampels.*see 'dmask search --help'"),
         ({"search_option": ["samples=many"]}, "'dmask search': Invalid value for '--samples'"),
         ({"train_option": ["init=zero"]}, "'dmask train': Invalid value for '--init'"),
-        ({"train_option": ["epochs=3"], "train_epochs": 2}, "NAME=VALUE, each name once, got 'epochs=3'"),
-        ({"search_option": ["=3"]}, "NAME=VALUE, each name once, got '=3'"),
-        ({"budgets": ["macs=1M,2ms"]}, "budget 'macs=2ms': unit 'ms' is not known"),
+        ({"train_option": ["epochs=3"], "train_epochs": 2}, "NAME=VALUE, with each name once, got 'epochs=3'"),
+        ({"search_option": ["=3"]}, "NAME=VALUE, with each name once, got '=3'"),
+        ({"budgets": ["macs=1M,2ms"]}, "budget 'macs=2ms': unknown unit 'ms'"),
         ({"budgets": ["macs=1M", "macs=2M"]}, "'macs' is given twice; give all its values at once: macs=A,B,C"),
     ],
 )

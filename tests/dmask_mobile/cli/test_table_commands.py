@@ -142,7 +142,7 @@ def test_an_import_says_what_it_left_out(tmp_path: Path) -> None:
     bad = [line | {"op_type": EVIL}] * 60
     source.write_text("".join(json.dumps(entry) + "\n" for entry in [line, *bad]))
     how = (source, "--format", "mobile-vision", "--device", EVIL, "--runtime", "caffe2", "-o", output)
-    assert "has 60 entries that are wrong or no block of ours" in refusal_of("table", "import", *how)
+    assert "has 60 entries that are wrong or are not known blocks" in refusal_of("table", "import", *how)
     text = shown_by("table", "import", *how, "--skip-bad")
     assert "line 2: operator '[/x] [bold] \\x1b[31m :smile:' corresponds to no block" in text
     assert "and 10 more" in text
@@ -170,7 +170,7 @@ def test_a_picture_replaces_only_a_picture_of_ours(table: Path, tmp_path: Path) 
     assert photo.read_bytes() == b"\x89PNG\r\n\x1a\nof somebody"
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(table.read_bytes())
-    assert "pictures are PNG or SVG files" in refusal_of("table", "plot", table, "-o", copy)
+    assert "a picture must be a PNG or SVG file" in refusal_of("table", "plot", table, "-o", copy)
     assert copy.read_bytes() == table.read_bytes()
 
 
@@ -178,5 +178,5 @@ def test_an_evaluation_checks_its_picture_before_it_measures(table: Path, tmp_pa
     (tmp_path / "photo.png").write_bytes(b"mine")
     message = refusal_of("table", "evaluate", table, "--space", "demo", "--plot", tmp_path / "photo.png")
     assert "is not a picture that dmask-mobile drew" in message
-    with pytest.raises(DmaskError, match=r"pictures are PNG or SVG files, got 'a.jpg'"):
+    with pytest.raises(DmaskError, match=r"a picture must be a PNG or SVG file, got 'a.jpg'"):
         check_picture(Path("a.jpg"))

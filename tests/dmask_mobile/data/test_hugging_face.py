@@ -46,7 +46,7 @@ def test_other_folders_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match="is not a data set written by save_to_disk"):
         load_data(f"hf:{tmp_path}", 16)
     folder = saved(tmp_path / "d", {"train": [0, 1]}, labels="")
-    with pytest.raises(DmaskError, match="0 columns of the type ClassLabel, exactly one is needed"):
+    with pytest.raises(DmaskError, match="0 columns of the type ClassLabel; exactly one is needed"):
         load_data(f"hf:{folder}", 16)
     folder = saved(tmp_path / "e", {"train": [0, 1], "extra": [1]})
     with pytest.raises(DmaskError, match="has a split 'extra'; name the splits train, validation and test"):

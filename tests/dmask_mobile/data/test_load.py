@@ -222,7 +222,7 @@ def test_one_image_a_class_and_a_class_that_val_lacks(tmp_path: Path) -> None:
             lambda root: write_images(root / "val" / "cow", 2),
             "the val split has the class 'cow', which is not in the train split",
         ),
-        (lambda root: (root / "train" / "empty").mkdir(), r"'.*/train/empty' holds no image"),
+        (lambda root: (root / "train" / "empty").mkdir(), r"'.*/train/empty' contains no image"),
     ],
 )
 def test_classes_that_do_not_fit(change: object, message: str, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_labels_are_whole_numbers(labels: list[object], tmp_path: Path) -> None:
 
 
 def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match="the folders val, validation are all named as the val split"):
+    with pytest.raises(DmaskError, match="the folders val, validation all have names of the val split"):
         load_data(str(folder_of_images(tmp_path, ["train", "val", "validation"])), 8)
 
 

@@ -124,5 +124,5 @@ def test_the_split_of_a_shard(name: str, split: str) -> None:
 
 def test_an_endless_number_of_classes_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "x.tar", [("a", 0), ("b", 100_000_000_000)])
-    with pytest.raises(DmaskError, match="has the class 100000000000, at most 65535"):
+    with pytest.raises(DmaskError, match="has the class 100000000000, allowed are at most 65535"):
         ShardSource(str(tmp_path / "x.tar"))

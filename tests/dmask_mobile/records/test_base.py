@@ -79,5 +79,5 @@ def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
 def test_yaml_that_would_take_long_is_not_parsed(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("a: " + "b" * 2**19)
-    with pytest.raises(DmaskError, match=r"space\.yaml' has 524,291 bytes, at most 524,288 are read"):
+    with pytest.raises(DmaskError, match=r"space\.yaml' has 524,291 bytes; at most 524,288 are allowed"):
         SearchSpace.read(path)

@@ -184,7 +184,7 @@ def test_a_thousand_classes_and_long_names_fit(tmp_path: Path) -> None:
 def test_a_page_that_is_too_large_is_refused(report: Report, tmp_path: Path) -> None:
     run = report.runs[0].model_copy(update={"notes": ("x" * 1000,) * 1000})
     runs: tuple[RunView, ...] = (run,) * 2
-    with pytest.raises(DmaskError, match=r"the report of 2 runs has [\d,]+ bytes, at most 2,000,000"):
+    with pytest.raises(DmaskError, match=r"the report of 2 runs has [\d,]+ bytes; at most 2,000,000"):
         write_page(report.model_copy(update={"runs": runs}), tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -198,7 +198,7 @@ def test_only_a_page_of_ours_is_replaced(report: Report, tmp_path: Path) -> None
     with pytest.raises(DmaskError, match="is not a report of dmask-mobile; give another file"):
         api.report(folder.path, path)
     assert path.read_text().endswith("mine")
-    with pytest.raises(DmaskError, match=r"a report is an HTML file, got '.*page\.txt'"):
+    with pytest.raises(DmaskError, match=r"a report must be an HTML file, got '.*page\.txt'"):
         api.report(folder.path, tmp_path / "page.txt")
 
 

@@ -42,7 +42,7 @@ def test_a_search_under_way_is_drawn_without_a_choice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("search.pdf", "pictures are PNG or SVG files"), ("mine.png", "is not a picture that dmask-mobile drew")],
+    [("search.pdf", "a picture must be a PNG or SVG file"), ("mine.png", "is not a picture that dmask-mobile drew")],
 )
 def test_what_is_not_written(name: str, message: str, tmp_path: Path) -> None:
     run = searched_run(tmp_path / "run").path

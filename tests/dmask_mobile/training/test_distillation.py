@@ -43,10 +43,10 @@ def test_teachers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match="timm has no model 'no_such_net'"):
         timm_teacher(Distillation(teacher="timm:no_such_net", weights="w"), 5, DATA, 32, CPU)
     missing = Distillation(teacher=f"timm:{MODEL}", weights=str(tmp_path / "w.safetensors"))
-    with pytest.raises(DmaskError, match=r"weights '.*w\.safetensors' does not load: .* with 5 classes"):
+    with pytest.raises(DmaskError, match=r"weights '.*w\.safetensors' cannot be loaded: .* with 5 classes"):
         timm_teacher(missing, 5, DATA, 32, CPU)
     save_file(timm.create_model(MODEL, num_classes=7).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(DmaskError, match=r"does not load: .*size mismatch"):
+    with pytest.raises(DmaskError, match=r"cannot be loaded: .*size mismatch"):
         timm_teacher(missing, 5, DATA, 32, CPU)
 
 
@@ -54,7 +54,7 @@ def test_a_model_for_other_images_is_refused_before_training(tmp_path: Path) -> 
     name = "vit_tiny_patch16_224"
     save_file(timm.create_model(name, num_classes=5).state_dict(), tmp_path / "w.safetensors")
     settings = Distillation(teacher=f"timm:{name}", weights=str(tmp_path / "w.safetensors"))
-    with pytest.raises(DmaskError, match=r"does not load: .*224.* choose a model for images of 48 px"):
+    with pytest.raises(DmaskError, match=r"cannot be loaded: .*224.* choose a model for images of 48 px"):
         timm_teacher(settings, 5, DATA, 48, CPU)
 
 

@@ -91,7 +91,7 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_corrupt_checkpoint(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     path.write_bytes(content)
-    with pytest.raises(DmaskError, match=r"checkpoint '.*c\.pt' does not load.*; restore the file, or .*--restart"):
+    with pytest.raises(DmaskError, match=r"checkpoint '.*c\.pt' cannot be loaded.*; restore the file, or .*--restart"):
         load_checkpoint(path)
 
 
@@ -102,7 +102,7 @@ def test_weights_remember_their_child(tmp_path: Path) -> None:
     again = build(CHILD)
     load_weights(path, again, CHILD.digest())
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
-    with pytest.raises(DmaskError, match=f"belong to child {CHILD.digest()}, not other"):
+    with pytest.raises(DmaskError, match=f"belong to child {CHILD.digest()}, not to other"):
         load_weights(path, again, "other")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DmaskError, match="cannot be loaded"):

@@ -82,7 +82,7 @@ def test_a_table_of_an_emulator_says_so(table: Path) -> None:
     assert set(read.blocks) == set(blocks_of(SPACE))
     assert set(read.networks) == set(networks_of(SPACE))
     assert read.failures == {}
-    assert "its times mean nothing" in dmask("table", "show", table).stdout
+    assert "its times are meaningless" in dmask("table", "show", table).stdout
 
 
 def test_a_search_takes_it_only_when_told_to(table: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_search_takes_it_only_when_told_to(table: Path, tmp_path: Path) -> Non
     search = ("search", GOLDEN, "--data", tmp_path / "data", "-o", tmp_path / "run", *budget, "--epochs", 1)
     refused = dmask(*search)
     assert refused.returncode == 2
-    assert "was measured on an emulator: its times mean nothing; profile the device itself, or" in refused.stderr
+    assert "was measured on an emulator: its times are meaningless; profile the device itself, or" in refused.stderr
     assert not (tmp_path / "run" / "child.json").exists()
     done = dmask(*search, "--emulated")
     assert done.returncode == 0, done.stderr

@@ -189,7 +189,7 @@ class TestPhones:
         assert nothing.found.endswith(", its server answers, phones: none")
         assert finding("adb", findings).found.endswith("phones: 2")
         emulator = finding(f"adb:{phone.serial}", findings)
-        assert (emulator.verdict, emulator.fix) == ("note", "its times mean nothing")
+        assert (emulator.verdict, emulator.fix) == ("note", "its times are meaningless")
         assert emulator.found.startswith("Google Pixel 8 (arm64-v8a), Android 14, Tensor G3, ")
         refused = finding(f"adb:{stranger.serial}", findings)
         assert (refused.verdict, refused.fix) == ("problem", "unlock it and accept 'Allow USB debugging?'")
