@@ -133,7 +133,7 @@ def test_the_chain_with_objects(tmp_path: Path) -> None:
 
 
 def test_a_sweep_needs_words(tmp_path: Path) -> None:
-    with pytest.raises(dm.DmaskError, match="a sweep needs words for its data, got an object; give module:Class"):
+    with pytest.raises(dm.DmaskError, match="a sweep needs text for its data, got an object; give module:Class"):
         dm.sweep(SPACE, Source(), {"macs": [1e5]}, tmp_path)  # type: ignore[arg-type]
 
 

@@ -265,7 +265,7 @@ def test_a_search_checkpoint_of_wrong_content_is_refused(
         ("run.json", {"preprocessing.source_resolution": 0}, r"source_resolution: .*greater than 0"),
         ("run.json", {"space.input.resolutions": [0]}, r"resolutions"),
         ("run.json", {"budgets": [{"cost": "macs", "limit": -1, "unit": "macs"}]}, r"limit: .*greater than 0, got -1"),
-        ("result.json", {"choice": {"indices": [0]}}, r"a choice has 1 decisions, but the space \d+"),
+        ("result.json", {"choice": {"indices": [0]}}, r"a choice has 1 decisions, but the space has \d+"),
         (
             "result.json",
             {"choice.indices": [9] * 13},

@@ -105,7 +105,7 @@ def test_the_classes_are_those_of_the_data(tmp_path: Path, started: list[str]) -
         ({"budgets": {"latency": (1.0,)}, "tables": "no.jsonl"}, r"no file 'no\.jsonl'"),
         ({"seeds": 0}, "seeds must be an integer of at least 1, got 0"),
         ({"jobs": 1.5}, r"jobs must be an integer of at least 1, got 1\.5"),
-        ({"engine": "slurm"}, "no engine 'slurm'; there are local, ray"),
+        ({"engine": "slurm"}, "no engine 'slurm'; choose one of local, ray"),
         ({"data": "nothing"}, "no data 'nothing'"),
         ({"search_options": {"seed": 3}}, "the sweep sets --seed of 'dmask search' itself"),
         ({"train_options": {"skip_bad": True}}, "the sweep sets --skip-bad of 'dmask train' itself"),

@@ -32,15 +32,15 @@ def test_budget(text: str, name: str, limit: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("latency=0.12", "budget 'latency=0.12' has no unit; say ms: latency=0.12ms"),
-        ("latency@a=3", "has no unit; say ms: latency@a=3ms"),
-        ("latency=120us", "unit 'us' is not known; the units of latency are ms"),
-        ("latency=0.1s", "unit 's' is not known; the units of latency are ms"),
-        ("latency=1K", "unit 'K' is not known; the units of latency are ms"),
-        ("macs=3ms", "unit 'ms' is not known; the units of macs are K, M, G"),
-        ("macs=3m", "unit 'm' is not known; the units of macs are K, M, G"),
-        ("macs=3KiB", "unit 'KiB' is not known; the units of macs are K, M, G"),
-        ("weight_bytes=3MB", "unit 'MB' is not known; the units of weight_bytes are K, M, G, KiB, MiB"),
+        ("latency=0.12", "budget 'latency=0.12' has no unit; give it in ms: latency=0.12ms"),
+        ("latency@a=3", "has no unit; give it in ms: latency@a=3ms"),
+        ("latency=120us", "unknown unit 'us'; the units of latency are ms"),
+        ("latency=0.1s", "unknown unit 's'; the units of latency are ms"),
+        ("latency=1K", "unknown unit 'K'; the units of latency are ms"),
+        ("macs=3ms", "unknown unit 'ms'; the units of macs are K, M, G"),
+        ("macs=3m", "unknown unit 'm'; the units of macs are K, M, G"),
+        ("macs=3KiB", "unknown unit 'KiB'; the units of macs are K, M, G"),
+        ("weight_bytes=3MB", "unknown unit 'MB'; the units of weight_bytes are K, M, G, KiB, MiB"),
     ],
 )
 def test_units(text: str, message: str) -> None:

@@ -43,7 +43,7 @@ def ended(
         ),
         (SystemExit(0), 3, f"this is a fault of dmask-mobile {__version__}: SystemExit: 0"),
         (RecursionError("deep"), 3, f"this is a fault of dmask-mobile {__version__}: RecursionError: deep"),
-        (MemoryError(), 2, "error: there is not enough memory: MemoryError; take a smaller --batch-size"),
+        (MemoryError(), 2, "error: there is not enough memory: MemoryError; use a smaller --batch-size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, "there is not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/[/x]/a"), 2, "error: 'runs/[/x]/a': No space left"),
         (OSError(errno.ENOSPC, "No space left on device", "a"), 2, "free some space, or write to another disk"),

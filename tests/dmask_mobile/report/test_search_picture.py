@@ -50,5 +50,5 @@ def test_what_is_not_written(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(dm.DmaskError, match=message):
         dm.plot_search(run, tmp_path / name)
     (run / "search" / "metrics.jsonl").unlink()
-    with pytest.raises(dm.DmaskError, match="has no epoch of a search to draw; search first"):
+    with pytest.raises(dm.DmaskError, match="has no finished epoch of a search to draw; search first"):
         dm.plot_search(run, tmp_path / "new.png")
