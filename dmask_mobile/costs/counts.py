@@ -50,7 +50,7 @@ def block_layers(block: BlockSpec, in_size: int) -> tuple[Layer, ...]:
 
 
 def _hidden_layers(block: BlockSpec, in_size: int, out_size: int) -> Iterator[Layer]:
-    """The convolutions from a block's input to its hidden map."""
+    """The convolutions between a block's input and its hidden feature map."""
     c_in, c_mid = block.in_width, block.hidden_width
     if block.kind == "fused_inverted_residual":
         yield Layer(c_in, c_mid, block.kernel, 1, out_size)

@@ -73,7 +73,7 @@ class EffectiveShapes:
         return cost + kernel_area * hidden * out_area if slot.depthwise else cost
 
     def _hidden_and_squeeze(self, slot: Slot, gates: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The effective hidden width, and the squeeze width weighed by the probability that there is one."""
+        """The effective hidden width, and the effective squeeze width times the probability of squeeze-excite."""
         space, squeeze_excite = self.space, slot.squeeze_excite
         assert squeeze_excite is not None
         options = (1.0,) if slot.expansion is None else space.decisions[slot.expansion].options

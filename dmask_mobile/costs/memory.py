@@ -81,7 +81,7 @@ class PeakActivationBytes:
 
     @staticmethod
     def _inverted_residual(block: BlockSpec, in_size: int, out_size: int) -> list[int]:
-        """Values of the input and the output of each layer."""
+        """For each layer, the number of values in its input and its output together."""
         layers = []
         last = block.in_width * in_size**2
         if block.start_kernel:
@@ -95,7 +95,7 @@ class PeakActivationBytes:
             last = wide
         if block.kind == "inverted_residual" and block.depthwise:
             layers.append(last + hidden)
-        if block.se_width:  # beside the map: the pooled vector and the squeezed one, either way
+        if block.se_width:  # besides the map: the pooled and the squeezed vector
             layers.append(hidden + block.hidden_width + block.se_width)
         return [*layers, hidden + block.out_width * out_size**2]
 

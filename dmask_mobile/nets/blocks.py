@@ -24,7 +24,7 @@ GATES: dict[Gate, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "hsigmoid": nn.Hard
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's padding SAME: where the stride is 2, more may lie at the right and the bottom."""
+    """A convolution with TensorFlow's padding SAME: with stride 2, it may pad more on the right and at the bottom."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         borders = []
@@ -50,7 +50,7 @@ class ConvNorm(nn.Module):
         padding: Padding = "symmetric",
     ) -> None:
         super().__init__()
-        # With stride 1 and an odd kernel both paddings are the same.
+        # With stride 1 and an odd kernel, both kinds of padding are equal.
         kind = SameConv2d if padding == "same" and stride > 1 and kernel > 1 else nn.Conv2d
         self.conv = kind(in_width, out_width, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_width, norm_eps)
@@ -99,9 +99,9 @@ class ConvBlock(ConvNorm):
 class InvertedResidual(nn.Module):
     """MobileNetV2's block (Sandler et al., 2018) with optional squeeze-excite before the projection.
 
-    Also without expansion (a depthwise separable convolution), with another depthwise convolution before it or none
-    after it (MobileNetV4's universal inverted bottleneck), and with both in one convolution (EfficientNet-EdgeTPU's
-    fused block).
+    It also covers three variants: without the expansion (a depthwise separable convolution); with a depthwise
+    convolution before the expansion or without the one after it (MobileNetV4's universal inverted bottleneck); and with
+    expansion and depthwise convolution fused into one convolution (EfficientNet-EdgeTPU's fused block).
     """
 
     def __init__(self, spec: BlockSpec) -> None:

@@ -51,11 +51,11 @@ class FileRecord(Record):
 
     @property
     def written_version(self) -> int:
-        """The version that is written: the newest, or, where a record says so, the oldest that can hold it."""
+        """The version that is written: the newest one; some records write the oldest version that can contain them."""
         return self.file_version
 
     def to_dict(self) -> dict[str, Any]:
-        """The file's content: the head, then the fields."""
+        """The content of the file: format and version, then the fields."""
         return {"format": self.file_format, "version": self.written_version, **self.model_dump(mode="json")}
 
     def digest(self) -> str:
@@ -161,7 +161,7 @@ def describe_validation_error(error: ValidationError) -> str:
 def field_name(location: Sequence[int | str]) -> str:
     """The name that ``dmask space show`` gives to a field: ``stage1.kernels`` for ``stages.0.kernels``, else its path.
 
-    Which form of a stage was read is left out.
+    The form of a stage (counted or listed) is left out.
 
     >>> field_name(("stages", 0, "counted", "kernels", 2)), field_name(("blocks", 3, "kernel"))
     ('stage1.kernels.2', 'blocks.3.kernel')

@@ -22,7 +22,7 @@ Gate = Literal["sigmoid", "hsigmoid"]
 Padding = Literal["symmetric", "same"]
 
 RESIDUAL_KINDS: tuple[BlockKind, ...] = ("inverted_residual", "fused_inverted_residual")
-"""Blocks with a hidden width, of which a space has many."""
+"""The kinds of blocks between the stem and the last convolution that have a hidden width."""
 
 # Networks for phones stay far below these limits. A larger value is a mistake, or would exhaust the reader's memory.
 MAX_WIDTH = 65_536  # channels, classes; ImageNet-21k has 21,841 classes
@@ -35,7 +35,7 @@ Kernel = Annotated[int, Field(ge=1, le=MAX_KERNEL)]
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 NormEpsilon = Annotated[float, Field(gt=0, le=1)]
 
-NORM_EPS = 1e-5  # PyTorch's own
+NORM_EPS = 1e-5  # PyTorch's default
 
 
 def round8(width: float) -> int:
@@ -65,10 +65,10 @@ class BlockSpec(Record):
         head: global average pool, a linear layer with bias and activation if ``hidden_width`` > 0, and a linear layer
             with bias to ``out_width`` classes.
 
-    ``se_activation``: None for that of the block. ``padding``: ``same`` is TensorFlow's, asymmetric where the stride is
-    2. Spatial sizes are not part of a block: ``out_size`` computes them. Widths, kernels and weights are bounded by
-    `MAX_WIDTH`, `MAX_KERNEL` and `MAX_WEIGHTS`. Fields of version 2 are written only where they are not the default,
-    so that digests of older networks stay.
+    ``se_activation``: None for the activation of the block. ``padding``: ``same`` is TensorFlow's padding, which is
+    asymmetric with stride 2. Spatial sizes are not part of a block: ``out_size`` computes them. Widths, kernels and
+    weights are bounded by `MAX_WIDTH`, `MAX_KERNEL` and `MAX_WEIGHTS`. Fields of version 2 are written only if they
+    differ from their defaults, so that digests of older networks do not change.
     """
 
     kind: BlockKind
@@ -98,7 +98,7 @@ class BlockSpec(Record):
 
     @property
     def version(self) -> int:
-        """The oldest version of files that can hold the block."""
+        """The oldest file version that can contain the block."""
         is_new = (
             self.kind == "fused_inverted_residual"
             or self.activation in ("relu6", "silu")
@@ -139,10 +139,10 @@ class BlockSpec(Record):
         if self.kind not in ("conv", *RESIDUAL_KINDS) and (self.kernel, self.stride) != (1, 1):
             raise ValueError(f"kernel and stride must be 1 for {self.kind}")
         if not self.depthwise and (self.kernel, self.stride if not self.start_kernel else 1) != (1, 1):
-            raise ValueError("kernel and stride must be 1 in a block without the convolution that has them")
+            raise ValueError("kernel and stride must be 1 in a block without a convolution that uses them")
 
     def _most_weights(self) -> int:
-        """The weights of the layer that has the most."""
+        """The number of weights of the largest layer."""
         if self.hidden_width:
             into = self.in_width * (self.kernel**2 if self.kind == "fused_inverted_residual" else 1)
             return self.hidden_width * max(into, self.kernel**2, self.se_width, self.out_width)
@@ -179,4 +179,4 @@ OF_VERSION_2 = {
     name: BlockSpec.model_fields[name].default
     for name in ("start_kernel", "depthwise", "se_activation", "norm_eps", "padding")
 }
-"""The fields that version 2 of files has brought, with their defaults: what version 1 means."""
+"""The fields that were added in file version 2, with their defaults, which hold for version 1."""

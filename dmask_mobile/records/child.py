@@ -17,12 +17,12 @@ MAX_NAME = 300  # characters
 class ChildSpec(FileRecord):
     """A classification network: a chain of blocks from the image to the class scores.
 
-    ``digest()`` identifies the architecture and does not depend on ``name``; table rows, artifacts and reports contain
+    ``digest()`` identifies the architecture and does not depend on ``name``. Table rows, artifacts and reports contain
     it.
     """
 
     file_format: ClassVar[str] = "dmask-child"
-    file_version: ClassVar[int] = 2  # blocks of imported networks
+    file_version: ClassVar[int] = 2  # version 2 added blocks of imported networks
     oldest_version: ClassVar[int | None] = 1
 
     name: Name = Field(min_length=1, max_length=MAX_NAME)
@@ -46,7 +46,7 @@ class ChildSpec(FileRecord):
 
     @property
     def written_version(self) -> int:
-        """The oldest version that can hold its blocks: digests of older networks stay."""
+        """The oldest version that can contain its blocks, so that digests of older networks do not change."""
         return max(block.version for block in self.blocks)
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""`Slot`: a position in the chain of blocks, and how a space becomes decisions and slots."""
+"""`Slot`: a position in the chain of blocks; `lay_out` makes the decisions and slots of a space."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from dmask_mobile.records.space_options import (
 class Slot(Record):
     """A position in the chain of blocks; the integer fields are indices into ``SearchSpace.decisions``.
 
-    ``expansion``: the decision on the hidden width, as a factor or as such; None for a block without expansion.
-    ``shortcut``: None where there is one if the widths agree.
+    ``expansion``: the decision about the hidden width, as a factor or as a width; None for a block without expansion.
+    ``shortcut``: None if there is a shortcut whenever the widths are equal.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Slot(Record):
 
     @property
     def inner(self) -> tuple[int, ...]:
-        """The decisions that mean nothing where the block is skipped."""
+        """The decisions that have no effect if the block is skipped."""
         found = (self.expansion, self.kernel, self.squeeze_excite, self.start_kernel)
         return tuple(index for index in found if index is not None)
 
@@ -57,7 +57,7 @@ class Slot(Record):
 
     @property
     def is_dense(self) -> bool:
-        """Whether the convolution that has the kernel mixes channels."""
+        """Whether the convolution with the searched kernel mixes channels."""
         return self.kind in ("conv", "fused_inverted_residual")
 
 
@@ -96,7 +96,7 @@ def lay_out(
 
 
 class _Plan:
-    """Decisions and slots so far; ``width``: the decision on the width so far."""
+    """The decisions and slots so far; ``width``: the decision about the current width."""
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []

@@ -42,12 +42,12 @@ from dmask_mobile.records.space_options import (
 
 SE_REDUCTION = 4  # squeeze width = round8(hidden width / 4), as in FBNetV2
 
-MAX_COSTS = 20_000_000  # entries of the cost tensors of a space; fbnetv2_f has 53,488
+MAX_COSTS = 20_000_000  # entries in all cost tensors of a space; fbnetv2_f has 53,488
 MAX_SPACE_NAME = 200  # characters; the names of its children are longer
 
 
 def _form_of_stage(stage: object) -> str:
-    """Whether a stage lists its blocks, or only counts them."""
+    """``listed`` if a stage lists its blocks, ``counted`` if it gives only their number."""
     blocks = stage.get("blocks") if isinstance(stage, dict) else getattr(stage, "blocks", None)
     return "listed" if isinstance(blocks, list | tuple) else "counted"
 
@@ -60,9 +60,10 @@ Stage = Annotated[
 class SearchSpace(FileRecord):
     """All children of one supernet: stem, stages of inverted residuals, last convolution, head.
 
-    Version 2 has stages that list their blocks, a ``last`` that may be absent, a hidden layer in the ``head``, one
-    ``norm_eps`` and one ``padding`` for all blocks, the ``origin`` (the network that the space was made around) and
-    that network's ``weights``. Its fields are written only where they say something: digests of older spaces stay.
+    Version 2 added stages that list their blocks, a ``last`` that may be absent, a hidden layer in the ``head``, one
+    ``norm_eps`` and one ``padding`` for all blocks, the ``origin`` (the network that the space is based on) and the
+    ``weights`` of that network. The new fields are written only if they are used, so that digests of older spaces do
+    not change.
     """
 
     file_format: ClassVar[str] = "dmask-space"
@@ -93,7 +94,7 @@ class SearchSpace(FileRecord):
 
     @property
     def written_version(self) -> int:
-        """The oldest version that can hold it: digests of older spaces stay."""
+        """The oldest version that can contain the space, so that digests of older spaces do not change."""
         is_new = (
             any(getattr(self, name) != default for name, default in OF_VERSION_2.items())
             or self.last is None
@@ -105,7 +106,7 @@ class SearchSpace(FileRecord):
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
-        """A space whose children would be refused, or whose costs fit no memory, is refused at once."""
+        """Refuses a space whose children would be refused, or whose cost tensors would not fit into memory."""
         num_blocks = 3 + sum(
             stage.blocks if isinstance(stage, StageOptions) else len(stage.blocks) for stage in self.stages
         )
@@ -266,7 +267,7 @@ class SearchSpace(FileRecord):
 OF_VERSION_2 = {
     name: SearchSpace.model_fields[name].default for name in ("head", "norm_eps", "padding", "origin", "weights")
 }
-"""The fields that version 2 of files has brought, with their defaults: what version 1 means."""
+"""The fields that were added in file version 2, with their defaults, which hold for version 1."""
 
 
 def shipped_spaces() -> tuple[str, ...]:
@@ -292,6 +293,6 @@ def load_space(name_or_path: str | os.PathLike[str]) -> SearchSpace:
     if not path.exists():
         raise DmaskError(
             f"no space '{name_or_path}'",
-            f"give the path of a YAML file or one of the spaces that ship: {', '.join(shipped_spaces())}",
+            f"give the path of a YAML file or a shipped space: {', '.join(shipped_spaces())}",
         )
     return SearchSpace.read(path)

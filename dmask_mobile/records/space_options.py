@@ -1,4 +1,4 @@
-"""What the parts of a search space may be: lists of options, as a user writes them in YAML."""
+"""The options of the parts of a search space, as a user writes them in YAML."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class _Options(Record):
 class InputOptions(Record):
     """Channels and the resolutions (pixels) of the input image.
 
-    ``mean``, ``std``: of each channel, of pixels in 0..1: the normalization that imported weights were trained with;
-    that of the data where they are not given.
+    ``mean``, ``std``: for each channel, for pixels in 0..1: the normalization with which imported weights were trained.
+    The default is the normalization of the data.
     """
 
     channels: Width = 3
@@ -58,7 +58,7 @@ class InputOptions(Record):
     @model_validator(mode="after")
     def _check_normalization(self) -> Self:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std are given together")
+            raise ValueError("mean and std must be given together")
         if self.mean is not None and self.std is not None and {len(self.mean), len(self.std)} != {self.channels}:
             raise ValueError(f"mean and std need a number for each of {self.channels} channels")
         return self
@@ -76,8 +76,8 @@ class StemOptions(_Options):
 class StageOptions(_Options):
     """Inverted residuals with the same options; ``stride`` applies to the first of them.
 
-    ``tied``: one width for the whole stage, else one for each block. ``skip``: the blocks after the first may be
-    left out (tied stages only).
+    ``tied``: one width for the whole stage, otherwise one for each block. ``skip``: the blocks after the first may be
+    left out (only if the widths are tied).
     """
 
     blocks: int = Field(ge=1, le=MAX_BLOCKS)
@@ -99,12 +99,13 @@ class StageOptions(_Options):
 
 
 class BlockOptions(Record):
-    """One block with options of its own (version 2).
+    """One block with its own options (version 2).
 
-    ``hidden_widths``: none for a block without expansion, and for a convolution. ``kernels``: of the depthwise (or
-    only, or fused) convolution, none where there is no depthwise one; ``start_kernels``: of a depthwise convolution
-    before the expansion. ``squeeze_widths``: 0 is without squeeze-excite. ``shortcut``: the output width is the input
-    width, and the input is added to the output; ``skip``: the block may be left out (with a shortcut only).
+    ``hidden_widths``: empty for a block without expansion and for a convolution. ``kernels``: the kernels of the
+    depthwise convolution, or of the only or the fused convolution; empty if there is none. ``start_kernels``: the
+    kernels of a depthwise convolution before the expansion. ``squeeze_widths``: 0 means no squeeze-excite.
+    ``shortcut``: the output width equals the input width, and the input is added to the output. ``skip``: the block may
+    be left out (only with a shortcut).
     """
 
     kind: Literal["conv", "inverted_residual", "fused_inverted_residual"] = "inverted_residual"
@@ -128,7 +129,7 @@ class BlockOptions(Record):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.skip and not self.shortcut:
-            raise ValueError("skip needs a shortcut: without one, nothing would be left of the block")
+            raise ValueError("skip needs a shortcut, which is what remains of a skipped block")
         if self.shortcut and self.stride != 1:
             raise ValueError("a shortcut needs stride 1")
         if self.kind == "conv" and (self.hidden_widths or self.start_kernels or self.squeeze_widths != (0,)):
@@ -136,17 +137,17 @@ class BlockOptions(Record):
         if self.kind == "fused_inverted_residual" and (not self.hidden_widths or self.start_kernels):
             raise ValueError("a fused_inverted_residual needs hidden_widths, and has no start_kernels")
         if not self.kernels and not (self.kind == "inverted_residual" and self.hidden_widths):
-            raise ValueError(f"a {self.kind} needs kernels, or hidden_widths where it is an inverted_residual")
+            raise ValueError(f"a {self.kind} needs kernels; an inverted_residual may have hidden_widths instead")
         if not self.kernels and (self.stride if not self.start_kernels else 1) != 1:
             raise ValueError("stride 2 needs kernels or start_kernels")
         return self
 
 
 class ListedStage(Record):
-    """Blocks with options of their own and one output width (version 2).
+    """A stage that lists blocks with their own options; all have one output width (version 2).
 
-    ``widths``: none where the stage goes on with the width before it, which needs a shortcut around every block; else
-    the first block changes to that width, and all others have shortcuts.
+    ``widths``: if empty, the stage keeps the width before it, and every block needs a shortcut. Otherwise the first
+    block changes to the new width, and all other blocks have shortcuts.
     """
 
     blocks: Annotated[tuple[BlockOptions, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
@@ -157,7 +158,7 @@ class ListedStage(Record):
         _check_rising(self.widths)
         first = 1 if self.widths else 0
         if self.widths and self.blocks[0].shortcut:
-            raise ValueError("the first block of a stage with widths changes the width: it has no shortcut")
+            raise ValueError("the first block of a stage with widths changes the width, so it cannot have a shortcut")
         if not all(block.shortcut for block in self.blocks[first:]):
             raise ValueError("blocks that do not change the width need a shortcut")
         return self
@@ -171,14 +172,14 @@ class LastOptions(_Options):
 
 
 class HeadOptions(_Options):
-    """The head's layer between the pooled features and the classifier (version 2)."""
+    """The hidden layer of the head between the pooled features and the classifier (version 2)."""
 
     hidden_widths: Widths
     activation: Activation = "hswish"
 
 
 class ImportedWeights(Record):
-    """The file of the trained weights of a space's widest child, beside the space, and its SHA-256 (version 2)."""
+    """The file with trained weights of a space's widest child, next to the space file, and its SHA-256 (version 2)."""
 
     file: Annotated[str, Field(pattern=r"^[^/\\\x00]+\.safetensors$", max_length=255)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

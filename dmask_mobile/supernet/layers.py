@@ -42,7 +42,7 @@ def scaled_batch_norm(norm: nn.BatchNorm2d, x_NCHW: Tensor, mask_C: Tensor) -> T
 
 
 def conv_with(conv: nn.Conv2d, x_NCHW: Tensor, weight: Tensor) -> Tensor:
-    """``conv`` with another weight in the place of its own."""
+    """The result of ``conv`` with ``weight`` instead of its own weight."""
     y_NCHW: Tensor = conv._conv_forward(x_NCHW, weight, conv.bias)
     return y_NCHW
 
@@ -53,16 +53,16 @@ def mask_inputs(weight_OC: Tensor, mask_C: Tensor | None) -> Tensor:
 
 
 def mask_depthwise(weight_C1KK: Tensor, mask_C: Tensor | None) -> Tensor:
-    """A depthwise weight (C, 1, K, K) whose input channels, which are its output channels, are masked."""
+    """A depthwise weight (C, 1, K, K) with its channels masked."""
     return weight_C1KK if mask_C is None else weight_C1KK * mask_C.view(-1, 1, 1, 1)
 
 
 class KernelMask(nn.Module):
-    """Masks the largest kernel by the gate of its size: smaller kernels are its centre.
+    """Masks the largest kernel by the gate of the kernel size; smaller kernels are the centre of the largest.
 
     Args:
         space: the space.
-        decision: that on the size; None where there is no such convolution.
+        decision: the decision about the size; None if there is no such convolution.
     """
 
     def __init__(self, space: SearchSpace, decision: int | None) -> None:
@@ -73,7 +73,7 @@ class KernelMask(nn.Module):
         self.register_buffer("kernels", centred_kernels([int(size) for size in sizes]), persistent=False)
 
     def forward(self, weight: Tensor, gates: Gates) -> Tensor:
-        """The weight (..., K, K) under the gates."""
+        """The weight (..., K, K), masked by the gates."""
         if self.decision is None or len(self.kernels) == 1:
             return weight
         gate = gates[self.decision]
@@ -82,9 +82,9 @@ class KernelMask(nn.Module):
 
 
 class MaskedConv(ConvBlock):
-    """A convolution with an activation: its own output mask is left to the consumer (``out_mask``).
+    """A convolution with an activation; the next layer applies its output mask (``out_mask``).
 
-    Where a shortcut is added, the map itself is masked: the shortcut has its mask already.
+    With a shortcut, this layer masks the feature map itself, because the shortcut is already masked.
     """
 
     def __init__(self, space: SearchSpace, slot: Slot) -> None:
@@ -94,12 +94,12 @@ class MaskedConv(ConvBlock):
         self.kernel_mask = KernelMask(space, slot.kernel)
 
     def out_mask(self, gates: Gates) -> Tensor | None:
-        """The mask (O,) that the consumer must apply to its input; None when the width is fixed, or nothing is left."""
+        """The mask (O,) that the next layer must apply to its input; None if there is nothing to apply."""
         gate = gates[self.slot.out_width]
         return self.width_mask(gate) if len(gate) > 1 and not self.residual else None
 
     def masked_forward(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
-        """The block on ``x``, of which only the channels under ``in_mask`` count."""
+        """The output of the block for ``x``; ``in_mask_C`` is applied to the input channels."""
         weight = self.kernel_mask(mask_inputs(self.conv.weight, in_mask_C), gates)
         y_NOHW: Tensor = self.act(self.norm(conv_with(self.conv, x_NCHW, weight)))
         if not self.residual:
@@ -123,11 +123,11 @@ class MaskedHead(Head):
 
     @property
     def is_linear(self) -> bool:
-        """Whether scores of mixed features are mixed scores."""
+        """Whether the head is linear, so that features may be mixed instead of scores."""
         return self.slot.expansion is None
 
     def masked_forward(self, pooled_NC: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
-        """Class scores from pooled features."""
+        """The class scores computed from pooled features."""
         if self.slot.expansion is not None:
             pooled_NC = self.act(F.linear(pooled_NC, mask_inputs(self.hidden.weight, in_mask_C), self.hidden.bias))
             in_mask_C = self.hidden_mask(gates[self.slot.expansion])
@@ -153,7 +153,7 @@ class MaskedInvertedResidual(InvertedResidual):
         self.kernel_mask = KernelMask(space, slot.kernel)
         self.start_mask = KernelMask(space, slot.start_kernel)
         self._choose_squeezing(space, hidden_widths)
-        # A shortcut exists where widths agree; with tied widths they always do.
+        # A shortcut exists where input and output widths are equal; with tied widths they always are.
         self.tied = slot.in_width == slot.out_width
         agrees = agreement(in_widths, out_widths)
         self.has_shortcut = slot.stride == 1 and slot.shortcut is not False and bool(agrees.any())
@@ -161,7 +161,7 @@ class MaskedInvertedResidual(InvertedResidual):
         self.register_buffer("agrees", agrees, persistent=False)
 
     def _choose_squeezing(self, space: SearchSpace, hidden_widths: list[int]) -> None:
-        """Squeeze widths follow from the hidden widths, or are options themselves, of which 0 is none."""
+        """Sets the squeeze widths: derived from the hidden widths, or options of their own, where 0 means none."""
         assert self.slot.squeeze_excite is not None
         decision = space.decisions[self.slot.squeeze_excite]
         self.squeeze_follows = decision.kind == "squeeze_excite"
@@ -173,7 +173,7 @@ class MaskedInvertedResidual(InvertedResidual):
         self.may_lack_se = len(decision.options) > 1 and not decision.options[0]
 
     def out_mask(self, gates: Gates) -> Tensor | None:
-        """Nothing is left to the consumer."""
+        """None: this block applies its masks itself."""
         return None
 
     def masked_forward(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
@@ -199,7 +199,7 @@ class MaskedInvertedResidual(InvertedResidual):
         return self._add_shortcut(x_NCHW, y_NOHW, gates, in_mask_C) if self.has_shortcut else y_NOHW
 
     def _hidden_gates(self, gates: Gates) -> Tensor:
-        """The probabilities of the hidden widths, in the order of ``hidden_mask``'s."""
+        """The probabilities of the hidden widths, in the order of ``hidden_mask``."""
         in_gate = gates[self.slot.in_width]
         if self.slot.expansion is None:
             return in_gate
@@ -207,7 +207,7 @@ class MaskedInvertedResidual(InvertedResidual):
         return torch.outer(in_gate, gate) if self.by_factor else gate
 
     def _hidden(self, x_NCHW: Tensor, gates: Gates, in_mask_C: Tensor | None) -> Tensor:
-        """The hidden map before squeeze-excite."""
+        """The hidden feature map before squeeze-excite."""
         start, expand, depthwise = self.start, self.expand, self.depthwise
         if isinstance(start, ConvNorm):
             weight = self.start_mask(mask_depthwise(start.conv.weight, in_mask_C), gates)
@@ -217,7 +217,7 @@ class MaskedInvertedResidual(InvertedResidual):
             weight = mask_inputs(expand.conv.weight, in_mask_C)
             weight = self.kernel_mask(weight, gates) if self.slot.is_dense else weight
             x_NCHW = expand.act(expand.norm(conv_with(expand.conv, x_NCHW, weight)))
-            in_mask_C = None  # of the hidden map: the projection's
+            in_mask_C = None  # the projection applies the mask of the hidden map
         if isinstance(depthwise, ConvNorm):
             weight = self.kernel_mask(mask_depthwise(depthwise.conv.weight, in_mask_C), gates)
             x_NCHW = depthwise.act(depthwise.norm(conv_with(depthwise.conv, x_NCHW, weight)))

@@ -41,11 +41,10 @@ class MaskedSupernet(nn.Module):
         initialize(self, generator or torch.Generator().manual_seed(0))
 
     def forward(self, x_NCHW: Tensor, gates: Gates | Choice) -> Tensor:
-        """The class scores (N, classes) of images at the largest resolution, from a mixture of children or from one
-        child.
+        """Class scores (N, classes) of images at the largest resolution, from a mixture of children or from one child.
 
-        Every resolution with a positive gate costs one pass over the trunk; each is pooled over its own positions,
-        and the pooled features are mixed; where a hidden layer follows them, the scores are.
+        Every resolution with a positive gate needs one pass through the trunk. Each is pooled over its own positions.
+        The pooled features are mixed; if the head has a hidden layer, the scores are mixed instead.
         """
         if isinstance(gates, Choice):
             return self._child_scores(x_NCHW, gates)

@@ -45,7 +45,7 @@ def test_round8_is_the_nearest_multiple_of_eight(width: float, rounded: int) -> 
                 "depthwise": False,
                 "stride": 2,
             },
-            "kernel and stride must be 1 in a block without the convolution",
+            "kernel and stride must be 1 in a block without a convolution",
         ),
         ({"kind": "conv", "in_width": 8, "out_width": 8, "se_width": 8}, "se_width must be 0 for conv"),
         ({"kind": "conv", "in_width": 8, "out_width": 10**9}, "out_width\n.*less than or equal to 65536"),
