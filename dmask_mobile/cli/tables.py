@@ -11,7 +11,6 @@ from rich.table import Table
 from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import quantity
-from dmask_mobile.records.block import RESIDUAL_KINDS
 
 if TYPE_CHECKING:
     from dmask_mobile.records.accuracy import AccuracyRecord
@@ -153,6 +152,8 @@ def heat_map(table: LatencyTable) -> Table:
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """A table with the figures of an evaluation and its worst cases."""
+    from dmask_mobile.records.block import RESIDUAL_KINDS
+
     shown = Table(title=f"{evaluation.num_children} unseen children", title_justify="left", show_header=False)
     taus = (evaluation.kendall_tau, evaluation.kendall_tau_near)
     for name, value in (

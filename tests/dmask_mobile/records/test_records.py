@@ -167,7 +167,7 @@ def test_golden_files_of_version_1_still_read() -> None:
             r"': stage1\.blocks\.0: a shortcut needs stride 1",
         ),
         ({"stages": [{"widths": [8], "blocks": [{"kind": "fused_inverted_residual"}]}]}, r"needs hidden_widths"),
-        ({"input": {"resolutions": [32], "mean": [0.5] * 3}}, r"input: mean and std are given together"),
+        ({"input": {"resolutions": [32], "mean": [0.5] * 3}}, r"input: mean and std must be given together"),
         ({"weights": {"file": "../w.safetensors", "sha256": "0" * 64}}, r"weights\.file: String should match pattern"),
         ({"stages": [{"blocks": 1, "widths": [16, 8]}]}, r"': stage1\.widths: options must be strictly increasing"),
     ],
