@@ -4,8 +4,8 @@
     python benchmarks/runtimes.py ranks [--json] [--work FOLDER]
 
 ``tables``: the space mobilenet_small, this machine, one thread, fp32, a table of each runtime from nothing (models are
-converted anew: the cache starts empty), and the same random children of it measured twice. Where the device drifted
-by more than 10% since the table was made, they are measured again. ``ranks``: the children as each runtime measured
+converted anew: the cache starts empty), and the same random children of it measured in four passes. Where the device is
+too busy to judge, they are measured again. ``ranks``: the children as each runtime measured
 them, in the folder that ``tables`` left: Kendall's tau between runtimes, and for the child that is the best of those
 that one runtime needs at most the median latency for (most multiply-adds), its rank and latency on the others.
 Writes ``benchmarks/results/runtimes_RUNTIME.json`` and ``runtimes_ranks.json``. Run it alone.
@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from record import keep
 from scipy.stats import kendalltau
-from table_accuracy import on_the_same_device, tell
+from table_accuracy import on_a_quiet_device, tell
 
 from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.evaluate import Evaluation
+from latency_tables.profiling.judging import Evaluation
 from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.table.rows import SentinelRow
 
@@ -42,7 +42,7 @@ def measure(runtime: str, minutes: float, children: int, work: Path) -> dict[str
     start = time.monotonic()
     table = api.profile(space, path, runtime=runtime, settings=ProfileSettings(minutes=minutes), progress=tell)
     seconds = time.monotonic() - start
-    evaluation, tried = on_the_same_device(lambda: api.evaluate_table(path, space, children=children, progress=tell))
+    evaluation, tried = on_a_quiet_device(lambda: api.evaluate_table(path, space, children=children, progress=tell))
     (work / f"{runtime}.evaluation.json").write_text(evaluation.model_dump_json())
     return {
         "build_minutes": seconds / 60,
@@ -126,7 +126,7 @@ def main() -> None:
             result = measure(runtime, arguments.minutes, arguments.children, work)
         keep(f"runtimes_{runtime}", result, arguments.json)
         for key in (
-            "build_minutes", "blocks", "networks", "mape", "mape_without_drift", "drift", "repeatability_mape",
+            "build_minutes", "blocks", "networks", "mape", "mape_unscaled", "drift", "repeatability_mape",
             "within_5", "within_10", "kendall_tau", "mape_sum", "coverage_80",
         ):  # fmt: skip
             print(f"{runtime:>12} {key:>20} {result[key]:.4g}", flush=True)

@@ -12,7 +12,6 @@ from dmask_mobile.records.artifact import Preprocessing
 from export.deployable import Deployable
 from latency_tables.profiling.profile import remeasure
 from latency_tables.profiling.setup import setup_of
-from latency_tables.table.statistics import summarize
 from latency_tables.table.table import LatencyTable
 from search_quality.bench import Bench, Network
 
@@ -50,7 +49,7 @@ def measure(bench: Bench, networks: Sequence[Network]) -> Measured:
     best, apart = passes, np.inf
     for _ in range(settings.passes):
         taken = remeasure(models, setup, settings.rounds, settings.seconds)
-        new = np.array([summarize(taken[key]).typical_ms for key in models])
+        new = np.array([np.median([np.median(samples.wall_ms) for samples in taken[key]]) for key in models])
         for earlier in passes:
             if (found := disagreement(earlier, new)) < apart:
                 best, apart = [earlier, new], found

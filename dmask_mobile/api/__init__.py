@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dmask_mobile.api.runs import Run
     from dmask_mobile.api.searching import estimate_search, search
     from dmask_mobile.api.sweeping import sweep
-    from dmask_mobile.api.tables import evaluate_table, load_table, profile, profile_missing
+    from dmask_mobile.api.tables import check_device, evaluate_table, load_table, profile, profile_missing
     from dmask_mobile.api.testing import measure_accuracy
     from dmask_mobile.api.training import estimate_train, train
     from dmask_mobile.api.verifying import VerifySettings, verify
@@ -51,6 +51,7 @@ __all__ = [
     "TrainSettings",
     "VerifySettings",
     "all_costs",
+    "check_device",
     "cost_model",
     "demo",
     "estimate_search",
@@ -91,6 +92,7 @@ MODULES = {
     "TrainSettings": "dmask_mobile.training.train",
     "VerifySettings": "dmask_mobile.api.verifying",
     "all_costs": "dmask_mobile.cost_names",
+    "check_device": "dmask_mobile.api.tables",
     "cost_model": "dmask_mobile.cost_names",
     "demo": "dmask_mobile.api.chain",
     "estimate_search": "dmask_mobile.api.searching",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyPath, AnySpace, as_path, as_space, as_tuple
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.child import ChildSpec
     from latency_tables.devices.options import DeviceOptions
-    from latency_tables.profiling.evaluate import Evaluation
+    from latency_tables.profiling.judging import Evaluation
     from latency_tables.profiling.settings import ProfileSettings
     from latency_tables.table.table import LatencyTable
 
@@ -103,11 +104,36 @@ def profile_missing(
     from latency_tables.profiling.setup import setup_of
     from latency_tables.table.table import LatencyTable
 
-    table = as_path(table)
-    if not table.exists():  # a shipped table can be read by its name, but not written to
-        raise DmaskError(f"no file '{table}' to measure into", "give the path of a table: dmask profile SPACE -o TABLE")
+    table = _own_table(as_path(table))
     setup = setup_of(LatencyTable.read(table), at)
     return profile_child(child, setup, settings or ProfileSettings(), table, progress)
+
+
+def check_device(table: AnyPath, *, at: str | None = None, progress: Progress = silent) -> LatencyTable:
+    """Measures the sentinels of ``table`` now; from then on it predicts for the device as it is now.
+
+    ``at``: how the table's device is reached now, if not as it was then.
+
+    Raises:
+        DmaskError: when there is no such file, and when the device is absent or another one.
+    """
+    our_package("latency_tables")
+    from latency_tables.profiling.table_probe import recheck
+    from latency_tables.table.table import LatencyTable
+
+    path = _own_table(as_path(table))
+    return recheck(LatencyTable.read(path), path, at, progress)
+
+
+def _own_table(path: Path) -> Path:
+    """The path of a table that can be written to: one that ships is read by its name, but never written to.
+
+    Raises:
+        DmaskError: when there is no such file.
+    """
+    if not path.exists():
+        raise DmaskError(f"no file '{path}' to measure into", "give the path of a table: dmask profile SPACE -o TABLE")
+    return path
 
 
 def evaluate_table(
@@ -124,7 +150,7 @@ def evaluate_table(
     ``at``: how the table's device is reached now, if this has changed.
 
     Raises:
-        DmaskError: if the device is absent or a different one, or the table cannot predict a child.
+        DmaskError: if the device is absent, a different one or too busy, or the table cannot predict a child.
     """
     our_package("latency_tables")
     from latency_tables.profiling.evaluate import evaluate, unseen_children

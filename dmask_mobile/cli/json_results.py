@@ -80,10 +80,12 @@ class SpaceFacts(TypedDict):
 
 
 class TableFacts(TypedDict):
-    """Printed by ``table show`` and ``table merge`` with `TableHead`.
+    """Printed by ``table show``, ``table check`` and ``table merge`` with `TableHead`.
 
     ``error`` and ``relative_spread``: for networks that were left out of the fit, as shares; null if unknown.
-    ``noise``: the noise between rounds, as a share. ``failures``: blocks that could not be measured, and the reasons.
+    ``noise``: the noise between rounds, as a share. ``quantile``: of a round's runs, counts as the time of the round.
+    ``device_scale``: how slow the device was at its last check; 1 if it was as when the table was made.
+    ``failures``: blocks that could not be measured, and the reasons.
     """
 
     num_blocks: int
@@ -91,6 +93,8 @@ class TableFacts(TypedDict):
     relative_spread: float | None
     noise: float
     error: float | None
+    quantile: float
+    device_scale: float
     failures: list[str]
 
 

@@ -42,7 +42,7 @@ def parts_of_results() -> dict[str, list[tuple[Any, ...]]]:
     """For each command, its possible results: tuples of records and mappings whose keys are printed together."""
     our_package("latency_tables")
     from latency_tables.diagnosis.discovery import Attached
-    from latency_tables.profiling.evaluate import Evaluation
+    from latency_tables.profiling.judging import Evaluation
     from latency_tables.table.rows import TableHead
 
     return {
@@ -61,6 +61,7 @@ def parts_of_results() -> dict[str, list[tuple[Any, ...]]]:
         "plot": [(own.WrittenPicture,)],
         "card": [(own.WrittenCard,)],
         "table show": [(TableHead, own.TableFacts)],
+        "table check": [(TableHead, own.TableFacts)],
         "table evaluate": [(Evaluation,)],
         "table plot": [(own.WrittenPicture,)],
         "table merge": [(TableHead, own.TableFacts)],

@@ -35,7 +35,7 @@ from dmask_mobile.cli.options import (
     parse_cores,
 )
 from dmask_mobile.cli.progress import ShownProgress
-from dmask_mobile.cli.tables import corrections_of, evaluation_table, heat_map, latency_table_summary
+from dmask_mobile.cli.tables import corrections_of, device_now, evaluation_table, heat_map, latency_table_summary
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.setting_names import Precision
@@ -225,6 +225,8 @@ def table_facts(table: LatencyTable) -> TableFacts:
         relative_spread=known(fitted and fitted.spread),
         noise=table.noise(),
         error=known(fitted and fitted.error),
+        quantile=table.quantile,
+        device_scale=table.scale,
         failures=[f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
     )
 
@@ -250,6 +252,20 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
         if any(block.kind == "inverted_residual" for block, _ in read.blocks):
             widths = heat_map(read)
             console.print(widths if fits(widths) else "'dmask table plot' draws which widths were measured")
+
+
+@table_app.command("check")
+def table_check(table: TableFile, device: Where = None, as_json: Json = False) -> None:
+    """Measure a table's sentinel networks now; from then on it predicts for the device as it is now.
+
+    Example: dmask table check table.jsonl
+    """
+    with ShownProgress() as progress:
+        checked = api.check_device(table, at=device, progress=progress)
+    if as_json:
+        print_json(table_json(checked))
+    else:
+        console.print(f"{table}: the device now: {device_now(checked.scale - 1)}", soft_wrap=True, markup=False)
 
 
 @table_app.command("evaluate")

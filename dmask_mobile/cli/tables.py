@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dmask_mobile.records.estimate import Estimate
     from dmask_mobile.records.space import SearchSpace
     from dmask_mobile.run import BudgetRecord, SearchResultRecord
-    from latency_tables.prediction.correction import Corrections
-    from latency_tables.profiling.evaluate import Evaluation
+    from latency_tables.prediction.correction import Corrections, Form
+    from latency_tables.profiling.judging import Evaluation
     from latency_tables.table.table import LatencyTable
 
 
@@ -47,6 +47,8 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
         yield f"warning: {warning}"
 
 
+QUANTILE_NAMES = {0.5: "the median", 0.25: "the lower quartile"}
+MIN_TOLD_DRIFT = 0.001
 RUN_WITH = ("runtime", "runtime_version", "precision", "delegate", "threads")
 
 
@@ -104,12 +106,27 @@ def _quality(table: LatencyTable) -> Iterator[tuple[str, str]]:
                 f"alone - {call_ms:.4f} ms - {moved_ms:.4f} ms a million values moved"
                 f" + {weights_ms:.4f} ms a MB of weights",
             )
+        yield "correction", describe_form(corrections.form)
         known = math.isfinite(corrections.error)
         error = f"{corrections.error:.1%} (spread {corrections.spread:.1%})"
         yield "error on networks left out", error if known else "unknown: too few whole networks"
     if table.rows:
+        if table.scale != 1:
+            yield "the device at its last check", device_now(table.scale - 1)
+        yield "time of a round", f"{QUANTILE_NAMES[table.quantile]} of its runs that nothing interrupted"
         yield "noise between rounds", f"{table.noise():.1%}"
         yield "drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}"
+
+
+def describe_form(form: Form) -> str:
+    """Which correction of the sum of blocks predicts networks best that were left out of its fit."""
+    lines = {
+        "by resolution": "a line for each resolution",
+        "common": "one line for all resolutions",
+        "ratio": "one factor",
+        "none": "none: the plain sum is best",
+    }[form.lines]
+    return f"what changes inside a network, and {lines}" if form.with_context else lines
 
 
 def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
@@ -151,20 +168,30 @@ def heat_map(table: LatencyTable) -> Table:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """A table with the figures of an evaluation and its worst cases."""
+    """A table with the figures of an evaluation, their 95% intervals, and its worst cases."""
     from dmask_mobile.records.block import RESIDUAL_KINDS
 
     shown = Table(title=f"{evaluation.num_children} unseen children", title_justify="left", show_header=False)
-    taus = (evaluation.kendall_tau, evaluation.kendall_tau_near)
+
+    def share(name: str, digits: int = 0) -> str:
+        return f"{getattr(evaluation, name):.{digits}%}{_between(evaluation.intervals[name], f'.{digits}%')}"
+
+    def tau(name: str) -> str:
+        value = getattr(evaluation, name)
+        return "-" if value is None else f"{value:.3f}{_between(evaluation.intervals[name], '.3f')}"
+
     for name, value in (
-        ("mean error", f"{evaluation.mape:.2%}"),
+        ("mean error", share("mape", 2)),
+        ("repeatability (error of a perfect table)", share("repeatability_mape", 2)),
+        ("within 5%", share("within_5")),
+        ("within 10%", share("within_10")),
+        ("Kendall tau, over all", tau("kendall_tau")),
+        ("Kendall tau, near", tau("kendall_tau_near")),
+        ("inside the stated 80% interval", share("coverage_80")),
         ("mean error of the sum alone", f"{evaluation.mape_sum:.2%}"),
         ("mean error of the sum and one line", f"{evaluation.mape_line:.2%}"),
-        ("mean error without drift", f"{evaluation.mape_without_drift:.2%} (drift {evaluation.drift:+.1%})"),
-        ("repeatability (error of a perfect table)", f"{evaluation.repeatability_mape:.2%}"),
-        ("within 5% / 10%", f"{evaluation.within_5:.0%} / {evaluation.within_10:.0%}"),
-        ("Kendall tau, over all / near", " / ".join("-" if t is None else f"{t:.3f}" for t in taus)),
-        ("inside the stated 80% interval", f"{evaluation.coverage_80:.0%}"),
+        ("the device now", device_now(evaluation.drift)),
+        ("mean error without this scale", f"{evaluation.mape_unscaled:.2%}"),
     ):
         shown.add_row(name, value)
     for child in evaluation.worst():
@@ -173,6 +200,17 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             cell("; ".join(block.describe() for block in child.child.blocks if block.kind in RESIDUAL_KINDS)),
         )
     return shown
+
+
+def device_now(drift: float) -> str:
+    """How fast a device is beside what its table says, and what that means for predictions."""
+    if abs(drift) < MIN_TOLD_DRIFT:
+        return "as fast as the table says"
+    return f"{abs(drift):.1%} {'slower' if drift > 0 else 'faster'} than the table says: scaled by {1 + drift:.3f}"
+
+
+def _between(interval: tuple[float, float] | None, form: str) -> str:
+    return "" if interval is None else f" ({format(interval[0], form)} to {format(interval[1], form)})"
 
 
 def space_table(space: SearchSpace) -> Table:

@@ -9,7 +9,7 @@ other programs may write there too:
     {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
     {"do": "survey"}                                  {"device": ..., "python": ..., "versions": {...}, "lacks": {...}}
     {"do": "load", "key": "a", "model": BASE64}       {}
-    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...]}
+    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...], "loops": 1}
     {"do": "output", "key": "a"}                      {"output": [...]}
     {"do": "shares", "key": "a"}                      {"shares": {"ios16.conv": 0.7, ...}}
     {"do": "unload", "key": "a"}                      {}
@@ -45,6 +45,7 @@ MARK = "dmask:"
 AS_STARTED = "as started"
 MIN_SAMPLES, MAX_SAMPLES = 5, 30
 ERROR, MOST_SAMPLES, MOST_SECONDS = 0.01, 100, 4  # of the median; runs and multiples of the time to reach it
+LOOP_SECONDS, MAX_LOOPS = 0.001, 2**16
 STEADY = 0.05
 MIN_WARM_UP_SECONDS = 0.005  # six runs of a small model are over before the core has left its sleep
 GRACE_SECONDS = 5  # to end in order once stdin has ended
@@ -310,24 +311,43 @@ def runtime_version(runtime):
 
 
 def sample(run, seconds):
-    """Warms up until steady, then runs for about ``seconds``: five times at least, thirty at most.
+    """Warms up until steady, then runs for about ``seconds``: five samples at least, thirty at most.
 
-    Where the median is not known to 1% by then, on for at most four times as long and a hundred runs.
+    Where the median is not known to 1% by then, on for at most four times as long and a hundred samples. A sample is
+    the mean of so many runs as take a millisecond: reading the clocks costs more than the smallest blocks.
     """
     warm_up(run, seconds)
+    loops = calibrate(run, min(LOOP_SECONDS, seconds / MIN_SAMPLES))
     wall_ms = []  # type: list[float]
     cpu_ms = []  # type: list[float]
     start = time.perf_counter()
     while True:
-        cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
-        run()
-        wall_ms.append(round((time.perf_counter_ns() - wall) / 1e6, 5))
-        cpu_ms.append(round((time.thread_time_ns() - cpu) / 1e6, 5))
+        wall, cpu = timed(run, loops)
+        wall_ms.append(wall)
+        cpu_ms.append(cpu)
         elapsed, count = time.perf_counter() - start, len(wall_ms)
         if count < MIN_SAMPLES or (count < MAX_SAMPLES and elapsed < seconds):
             continue
         if count >= MOST_SAMPLES or elapsed >= MOST_SECONDS * seconds or median_error(wall_ms) <= ERROR:
-            return {"wall_ms": wall_ms, "cpu_ms": cpu_ms}
+            return {"wall_ms": wall_ms, "cpu_ms": cpu_ms, "loops": loops}
+
+
+def timed(run, loops):
+    """Milliseconds of one run: wall time, and CPU time of this thread; the means of so many runs."""
+    repeated = range(loops)
+    cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
+    for _ in repeated:
+        run()
+    wall_ms = (time.perf_counter_ns() - wall) / 1e6 / loops
+    return round(wall_ms, 6), round((time.thread_time_ns() - cpu) / 1e6 / loops, 6)
+
+
+def calibrate(run, seconds):
+    """How many runs take at least ``seconds``, a power of two; doubled until they do, as pyperf does."""
+    loops = 1
+    while loops < MAX_LOOPS and timed(run, loops)[0] * loops < 1e3 * seconds:
+        loops *= 2
+    return loops
 
 
 def warm_up(run, seconds):

@@ -114,7 +114,7 @@ class AgentSession:
     def sample(self, key: str, seconds: float) -> Samples:
         """Times the model; see `Session`."""
         answer = self._of_model("sample", key, seconds)
-        return Samples(tuple(answer["wall_ms"]), tuple(answer["cpu_ms"]))
+        return Samples(tuple(answer["wall_ms"]), tuple(answer["cpu_ms"]), loops=answer["loops"])
 
     def output(self, key: str) -> list[float]:
         """What the model makes of the agent's input, which is the same on every machine.

@@ -28,12 +28,13 @@ class DeviceInfo(NamedTuple):
 class Samples(NamedTuple):
     """Milliseconds of single inferences: wall time, and CPU time of the calling thread where it is known.
 
-    ``hot``: the device said that it is too warm for its full speed.
+    ``hot``: the device said that it is too warm for its full speed; ``loops``: each sample is the mean of so many.
     """
 
     wall_ms: tuple[float, ...]
     cpu_ms: tuple[float, ...]
     hot: bool = False
+    loops: int = 1
 
 
 class Conditions(NamedTuple):

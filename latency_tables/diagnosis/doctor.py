@@ -8,6 +8,7 @@ import platform
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,7 +112,8 @@ class _Examination:
         setup = Setup((LocalDevice(),), OnnxRuntime())
         try:
             models = {"block": self.models["onnxruntime"].content}
-            yield judge_steadiness(remeasure(models, setup, STEADINESS_ROUNDS, STEADINESS_SECONDS)["block"])
+            rounds = remeasure(models, setup, STEADINESS_ROUNDS, STEADINESS_SECONDS)["block"]
+            yield judge_steadiness([samples.wall_ms for samples in rounds])
         except (KeyError, DmaskError):  # it was not converted, or does not run: there is a finding on that
             yield Finding("steadiness", "note", "not measured", "make onnxruntime work first")
 
@@ -197,7 +199,7 @@ def examine_cores() -> Iterator[Finding]:
 
 def judge_steadiness(rounds: Sequence[Sequence[float]]) -> Finding:
     """Whether a machine is steady enough to measure on: the samples of one block in rounds, one after the other."""
-    summary = summarize(rounds)
+    summary = summarize([statistics.median(samples) for samples in rounds])
     found = f"{len(rounds)} rounds of one block: {summary.typical_ms:.3f} ms ± {summary.noise:.1%}"
     if summary.noise <= UNSTABLE_NOISE:
         return Finding("steadiness", "ok", found)

@@ -5,13 +5,16 @@ r. A block measured alone pays for being called (``o``) and for bringing its map
 layout (``p`` for each of the ``m`` million values of its input and output); inside a network it does not. There its
 ``w`` megabytes of weights come from memory (``q``), while alone they stay in the cache from run to run. All of it is
 fitted to *relative* errors; the line of a resolution is drawn towards the one of all resolutions, the more so the fewer
-networks it has.
+networks it has. Networks far from the fit count less (Huber's weights): other work may have disturbed them.
+
+Simpler corrections are tried as well, down to none. The one with the smallest error on networks that were left out of
+its fit is taken, so that corrections never make the predictions of a table worse than the plain sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import lsq_linear
@@ -22,6 +25,9 @@ PRIOR_NETWORKS = 2.0  # so many networks the common line counts for in the line 
 MIN_NETWORKS = 3  # in all
 MIN_NETWORKS_FOR_CONTEXT = 12
 MIN_SHARE = 0.2  # of its own latency: what a block counts for at least
+HUBER, REWEIGHTINGS = 1.345, 4  # standard deviations from which on a residual counts less (Huber, 1964)
+TRIMMED_SHARE = 0.1  # of the largest errors, which do not count in a choice: disturbed networks
+Lines = Literal["by resolution", "common", "ratio", "none"]
 
 
 class Part(NamedTuple):
@@ -65,10 +71,27 @@ class WholeNetwork(NamedTuple):
         return sum(context.of(part) for part in self.parts)
 
 
+class Form(NamedTuple):
+    """What a correction has: coefficients of the context or none, and which lines."""
+
+    with_context: bool
+    lines: Lines
+
+
+FORMS = (  # from the most to the least that is fitted
+    Form(True, "by resolution"),
+    Form(False, "by resolution"),
+    Form(False, "common"),
+    Form(False, "ratio"),
+    Form(False, "none"),
+)
+
+
 class Corrections(NamedTuple):
     """What changes in context and the lines, with the relative error that is left on networks not used for them.
 
     ``spread`` is their standard deviation, ``error`` their mean absolute value; both by leaving one network out.
+    ``form``: which of the corrections was taken.
     """
 
     context: Context
@@ -76,6 +99,7 @@ class Corrections(NamedTuple):
     lines: dict[int, Correction]
     spread: float
     error: float
+    form: Form = FORMS[0]
 
     def at(self, resolution: int) -> Correction:
         """The line of a resolution; the common one where no network of it was measured."""
@@ -88,23 +112,37 @@ class Corrections(NamedTuple):
 
 def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
     """The corrections from whole networks; with fewer than three nothing is known of their error: it is infinite."""
-    with_context = len(networks) >= MIN_NETWORKS_FOR_CONTEXT
-    fitted = _fit(networks, with_context)
     if len(networks) < MIN_NETWORKS:
-        return fitted._replace(spread=np.inf, error=np.inf)
-    predicted = predicted_by_others(networks)
-    residuals = [ms / network.measured_ms - 1 for ms, network in zip(predicted, networks, strict=True)]
-    spread = float(np.sqrt(np.mean(np.square(residuals))))
-    return fitted._replace(spread=spread, error=float(np.mean(np.abs(residuals))))
+        return _fit(networks, FORMS[1])._replace(spread=np.inf, error=np.inf)
+    form, residuals = _best_form(networks)
+    spread, error = float(np.sqrt(np.mean(np.square(residuals)))), float(np.mean(np.abs(residuals)))
+    return _fit(networks, form)._replace(spread=spread, error=error)
 
 
 def predicted_by_others(networks: Sequence[WholeNetwork]) -> list[float]:
     """The latency of each network in milliseconds, predicted by corrections that were fitted to all the others."""
-    with_context = len(networks) >= MIN_NETWORKS_FOR_CONTEXT
-    return [
-        _fit([*networks[:index], *networks[index + 1 :]], with_context).apply(left_out)
+    measured = np.array([network.measured_ms for network in networks])
+    return [float(ms) for ms in (1 + _best_form(networks)[1]) * measured]
+
+
+def _best_form(networks: Sequence[WholeNetwork]) -> tuple[Form, np.ndarray]:
+    """The form with the smallest error on networks left out, and the residual of each; the largest errors aside."""
+    forms = FORMS if len(networks) >= MIN_NETWORKS_FOR_CONTEXT else FORMS[1:]
+    kept = max(1, len(networks) - int(TRIMMED_SHARE * len(networks)))
+    by_form = {form: _residuals_left_out(networks, form) for form in forms}
+    # Rounded, so that of forms that are equally good the first one is taken.
+    form = min(forms, key=lambda form: round(float(np.sort(np.abs(by_form[form]))[:kept].mean()), 9))
+    return form, by_form[form]
+
+
+def _residuals_left_out(networks: Sequence[WholeNetwork], form: Form) -> np.ndarray:
+    """Predicted / measured - 1 of each network, predicted by corrections that were fitted to all the others."""
+    predicted = [
+        _fit([*networks[:index], *networks[index + 1 :]], form).apply(left_out)
         for index, left_out in enumerate(networks)
     ]
+    residuals: np.ndarray = np.array(predicted) / np.array([network.measured_ms for network in networks]) - 1
+    return residuals
 
 
 def common_line(networks: Sequence[WholeNetwork]) -> Correction:
@@ -113,23 +151,46 @@ def common_line(networks: Sequence[WholeNetwork]) -> Correction:
     return _common(sums, measured)
 
 
-def _fit(networks: Sequence[WholeNetwork], with_context: bool) -> Corrections:
+def _fit(networks: Sequence[WholeNetwork], form: Form) -> Corrections:
     if not networks:
         return Corrections(Context(), Correction(), {}, 0.0, 0.0)
-    context = _context(networks) if with_context else Context()
+    context = _context(networks) if form.with_context else Context()
     sums = np.array([network.sum_in(context) for network in networks])
     measured = np.array([network.measured_ms for network in networks])
-    common = _common(sums, measured)
+    ratio = Correction(0.0, float(np.median(measured / sums)))
+    common = {"none": Correction(), "ratio": ratio}.get(form.lines) or _common(sums, measured)
     lines = {}
     for resolution in sorted({network.resolution for network in networks}):
         here = np.array([network.resolution == resolution for network in networks])
-        lines[resolution] = _line(sums[here], measured[here], common, PRIOR_NETWORKS)
-    return Corrections(context, common, lines, 0.0, 0.0)
+        by_itself = form.lines == "by resolution"
+        lines[resolution] = _line(sums[here], measured[here], common, PRIOR_NETWORKS) if by_itself else common
+    return Corrections(context, common, lines, 0.0, 0.0, form)
 
 
 def _common(sums: np.ndarray, measured: np.ndarray) -> Correction:
     """The line of all networks; the median ratio where they are too few or too similar for one."""
     return _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
+
+
+def _robust(
+    solve: Callable[[np.ndarray, np.ndarray], np.ndarray], design: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """The solution of ``design @ x = wanted`` in which rows far from it count less, by Huber's weights.
+
+    Args:
+        solve: the least-squares solution for a design and what is wanted.
+        design: (rows, coefficients).
+        wanted: (rows,).
+    """
+    found = solve(design, wanted)
+    for _ in range(REWEIGHTINGS):
+        residuals = np.abs(design @ found - wanted)
+        scale = 1.4826 * float(np.median(residuals))
+        if scale < 1e-9:
+            break
+        roots = np.sqrt(np.minimum(1.0, HUBER * scale / np.maximum(residuals, 1e-300)))
+        found = solve(design * roots[:, None], wanted * roots)
+    return found
 
 
 def _context(networks: Sequence[WholeNetwork]) -> Context:
@@ -142,13 +203,18 @@ def _context(networks: Sequence[WholeNetwork]) -> Context:
     design = np.array(rows)
     used = [0, 1, *(column for column in (2, 3, 4) if np.ptp(design[:, column]) > 0)]
     lowest = np.array([-np.inf, 1e-9, 0.0, 0.0, 0.0])[used]
-    found = lsq_linear(design[:, used] / measured[:, None], np.ones_like(measured), (lowest, np.inf)).x
+
+    def solve(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        solution: np.ndarray = lsq_linear(rows, wanted, (lowest, np.inf)).x
+        return solution
+
+    found = _robust(solve, design[:, used] / measured[:, None], np.ones_like(measured))
     by_column = dict(zip(used, found / found[1], strict=True))
     return Context(*(float(by_column.get(column, 0.0)) for column in (2, 3, 4)))
 
 
 def _line(sums: np.ndarray, measured: np.ndarray, towards: Correction, prior: float) -> Correction:
-    """The rising line with the least squared relative error, drawn towards another one.
+    """The rising line with the least relative error, drawn towards another one; networks far from it count less.
 
     A line that does not rise (too few or too similar networks) gives way to that one.
     """
@@ -163,5 +229,10 @@ def _line(sums: np.ndarray, measured: np.ndarray, towards: Correction, prior: fl
         wanted = np.concatenate([wanted, np.full(2, weight)])
     elif len(sums) < MIN_NETWORKS or np.ptp(sums) == 0:
         return towards
-    offset, scale = np.linalg.lstsq(design, wanted, rcond=None)[0]
+    offset, scale = _robust(_least_squares, design, wanted)
     return Correction(float(offset), float(scale)) if scale > 0 else towards
+
+
+def _least_squares(design: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    solution: np.ndarray = np.linalg.lstsq(design, wanted, rcond=None)[0]
+    return solution

@@ -15,7 +15,14 @@ from dmask_mobile.costs.values import Correction
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
-from latency_tables.prediction.correction import MIN_NETWORKS, Corrections, Part, WholeNetwork, fit_corrections
+from latency_tables.prediction.correction import (
+    MIN_NETWORKS,
+    MIN_NETWORKS_FOR_CONTEXT,
+    Corrections,
+    Part,
+    WholeNetwork,
+    fit_corrections,
+)
 from latency_tables.prediction.predictor import BlockPredictor, PredictedBlock, fit_predictors
 from latency_tables.sources import source_digest
 from latency_tables.table.rows import BlockAt, describe_subject
@@ -121,6 +128,8 @@ class LatencyModel:
     def whole_networks(self) -> list[WholeNetwork]:
         """The measured networks whose blocks are known: measured, or predicted without having failed.
 
+        Those that were only measured beside other work are left out where enough others remain.
+
         Raises:
             DmaskError: when a network and the sum of its blocks are so far apart that one of them must be wrong.
         """
@@ -132,6 +141,8 @@ class LatencyModel:
             return located not in self.table.failures and self.can_predict(kind)  # which fits for seconds
 
         networks = [child for child in self.table.networks if all(map(is_known, child.located_blocks()))]
+        steady = [child for child in networks if not self.table.networks[child].doubtful]
+        networks = steady if len(steady) >= MIN_NETWORKS_FOR_CONTEXT else networks
         self.predict(located for child in networks for located in child.located_blocks())
         found = [self.whole_network(child, self.table.networks[child].typical_ms) for child in networks]
         for child, network in zip(networks, found, strict=True):
@@ -155,6 +166,8 @@ class LatencyModel:
     def correction(self, resolution: int) -> Correction:
         """The line from sums of blocks to whole networks at ``resolution`` pixels.
 
+        For the device as it was when it was last checked.
+
         Raises:
             DmaskError: when fewer than three whole networks were measured.
         """
@@ -164,7 +177,8 @@ class LatencyModel:
                 f" at least {MIN_NETWORKS} are needed",
                 f"finish it: dmask profile SPACE -o {self.table.source}",
             )
-        return self.corrections.at(resolution)
+        line, scale = self.corrections.at(resolution), self.table.scale
+        return Correction(scale * line.offset, scale * line.scale)
 
     def relative_spread(self) -> float:
         """Relative standard deviation of whole networks around what the others predict."""

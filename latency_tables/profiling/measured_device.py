@@ -12,6 +12,7 @@ from dmask_mobile.interruption import check_stopped
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion.converter import ConversionError, Converter
 from latency_tables.devices.device import Conditions, EstimatingSession, MeasuringError, Samples, Session
+from latency_tables.profiling.retaking import Retaking
 from latency_tables.table.rows import Subject, describe_subject
 
 WAKING_SECONDS = 0.05
@@ -49,6 +50,7 @@ class MeasuredDevice:
         self._doubtful: list[tuple[Subject, DmaskError]] = []
         self._working: Subject | None = None  # the last one that was measured
         self._shares_asked = False
+        self._retaking = Retaking()
         self.request_seconds = 0.0  # the running mean of what loading or sampling a model takes
 
     def try_out(self, subjects: Sequence[Subject]) -> None:
@@ -88,11 +90,15 @@ class MeasuredDevice:
     def sample(self, subject: Subject, seconds: float) -> Samples | None:
         """One round of a loaded model; None where the runtime failed.
 
+        A round that other programs interrupted is taken again, at most twice.
+
         Raises:
             DmaskError: when nothing works on the device any more.
         """
         try:
-            samples = self._timed(lambda: self.session.sample(_key(subject), seconds))
+            samples = self._timed(
+                lambda: self._retaking.sample(lambda: self.session.sample(key_of(subject), seconds)),
+            )
         except MeasuringError as error:
             self._doubt(subject, error)
             return None
@@ -121,7 +127,7 @@ class MeasuredDevice:
         """Forgets the models of those ``subjects`` that are loaded."""
         for subject in self._loaded.intersection(subjects):
             self._loaded.discard(subject)
-            self.session.unload(_key(subject))
+            self.session.unload(key_of(subject))
 
     def conditions(self) -> Conditions | None:
         """The state of the device now."""
@@ -135,14 +141,15 @@ class MeasuredDevice:
         if not isinstance(self.session, EstimatingSession):
             return {}
         with suppress(MeasuringError):  # an estimate is not worth a profile
-            return self.session.shares(_key(child))
+            return self.session.shares(key_of(child))
         return {}
 
     def _timed(self, action: Callable[[], T]) -> T:
         """What ``action`` gives; it was a request to the device."""
         begin = time.monotonic()
         found = action()
-        self.request_seconds += SHARE_OF_LAST * (time.monotonic() - begin - self.request_seconds)
+        seconds = time.monotonic() - begin
+        self.request_seconds += (SHARE_OF_LAST if self.request_seconds else 1.0) * (seconds - self.request_seconds)
         return found
 
     def _doubt(self, subject: Subject, failure: DmaskError) -> None:
@@ -164,7 +171,7 @@ class MeasuredDevice:
             return failure
         self._loaded.add(subject)
         try:
-            self._timed(lambda: self.session.sample(_key(subject), WAKING_SECONDS))
+            self._timed(lambda: self.session.sample(key_of(subject), WAKING_SECONDS))
         except MeasuringError as error:
             return error
         return None
@@ -180,7 +187,7 @@ class MeasuredDevice:
         """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
         try:
             model = self.converter.model(subject)
-            self._timed(lambda: self.session.load(_key(subject), model))
+            self._timed(lambda: self.session.load(key_of(subject), model))
         except (ConversionError, MeasuringError) as error:
             return error
         return None
@@ -192,6 +199,6 @@ def describe_failure(error: DmaskError) -> str:
     return " ".join(named.split())
 
 
-def _key(subject: Subject) -> str:
+def key_of(subject: Subject) -> str:
     """Names a model in a session."""
     return subject.digest() if isinstance(subject, ChildSpec) else repr(subject)

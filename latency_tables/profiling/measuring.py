@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,15 +19,17 @@ from dmask_mobile.interruption import check_stopped, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.child import ChildSpec
 from latency_tables.conversion.converter import Converter, converter_for
-from latency_tables.devices.device import Session
+from latency_tables.devices.device import Samples, Session
 from latency_tables.devices.device_options_store import save_device_options
 from latency_tables.profiling.measured_device import MAX_FAILURES, MeasuredDevice, describe_failure
+from latency_tables.profiling.plan import block_sentinels_of
 from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup
 from latency_tables.shortage import tells_of_shortage
 from latency_tables.table.rows import (
     BlockAt,
     BlockRow,
+    BlockSentinelRow,
     ConditionsRow,
     FailureRow,
     NetworkRow,
@@ -40,7 +42,10 @@ from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 
 THERMAL_UNKNOWN = "the phone's thermal state is unknown"
+NETWORKS_BETWEEN_SENTINELS = 12
+BLOCK_SENTINELS_SHARE = 0.05  # of the time left: they are measured before each round and at the end
 LOADING_SHARE = 0.7  # of a round: the time for loading its blocks
+SENTINEL_TIMES = 2  # as long as a block: they are compared with later ones
 T = TypeVar("T")
 
 
@@ -86,13 +91,18 @@ class Measuring:
         table = writer.table
         self.head, self.rows = table.head, list(table.rows)
         self.sentinels = tuple(table.sentinels)
+        self.block_sentinels = table.block_sentinels
         self.done = {(row.subject, row.round) for row in self.rows if isinstance(row, BlockRow | NetworkRow)}
         self.failed = {
             subject
             for subject, reason in table.failures.items()
             if not (settings.retry_failures or tells_of_shortage(reason))
         }
-        self.before_s = max((row.elapsed_s for row in self.rows if isinstance(row, SentinelRow)), default=0.0)
+        sentinels = (row for row in self.rows if isinstance(row, SentinelRow | BlockSentinelRow))
+        self.before_s = max((row.elapsed_s for row in sentinels), default=0.0)
+        self._sentinel_rounds = Counter(
+            (row.device_index, row.subject) for row in self.rows if isinstance(row, SentinelRow | BlockSentinelRow)
+        )
         self.start = time.monotonic()
         self.end = math.inf  # of the time that `limit` gives
         self._lock = threading.Lock()
@@ -138,8 +148,9 @@ class Measuring:
             StoppedError: when a signal came.
         """
         self._try_out(blocks)
-        self._convert([*self.sentinels, *blocks], converting_share, progress)
+        self._convert([*self.sentinels, *self.block_sentinels, *blocks], converting_share, progress)
         converted = [block for block in blocks if self.converter.is_ready(block)]
+        self._choose_block_sentinels(converted)
         reached: set[BlockAt] = set(converted)
         for round_ in range(self.settings.rounds):
             if self.left_s <= 0:
@@ -149,7 +160,19 @@ class Measuring:
         self._on_each(self._measure_sentinels)
         for device in self.devices:
             device.settle()
-            device.unload(blocks)
+            device.unload(block for block in blocks if block not in self.block_sentinels)
+
+    def _choose_block_sentinels(self, blocks: Sequence[BlockAt]) -> None:
+        """Some of the first blocks of a new table, unless measuring them again and again takes too much of the time.
+
+        A table that was begun without them has one clock for blocks and networks, and goes on with it.
+        """
+        if self.block_sentinels or any(isinstance(row, BlockRow) for row in self.rows):
+            return
+        found = block_sentinels_of(blocks)
+        request_s = max(device.request_seconds for device in self.devices)
+        if len(found) * (self.settings.rounds + 1) * request_s <= BLOCK_SENTINELS_SHARE * self.left_s:
+            self.block_sentinels = found
 
     def measure_networks(self, due: Sequence[tuple[ChildSpec, int]], share: float, progress: Progress = silent) -> None:
         """Rounds of whole networks, unless they were measured before.
@@ -172,9 +195,14 @@ class Measuring:
             for child, round_ in self._share(converted, device):
                 if time.monotonic() < end and device.load(child):
                     ready.append((child, round_))
-            for child, round_ in ready:
-                if self.left_s > 0:
-                    self._measure(device, child, round_)
+            # Sentinels before and after them, and between many: networks drift in another way than blocks.
+            for start in range(0, len(ready), NETWORKS_BETWEEN_SENTINELS):
+                self._measure_sentinels(device, with_blocks=False)
+                for child, round_ in ready[start : start + NETWORKS_BETWEEN_SENTINELS]:
+                    if self.left_s > 0:
+                        self._measure(device, child, round_)
+            if ready:
+                self._measure_sentinels(device, with_blocks=False)
 
         self._on_each(measure_share)
 
@@ -195,7 +223,8 @@ class Measuring:
         end, count = time.monotonic() + share * max(0.0, self.left_s), 0
         request_s = max(device.request_seconds for device in self.devices)
         measured_s = (self.settings.rounds + 1) * request_s / len(self.devices)  # it is loaded as well
-        end -= (self.settings.rounds + 1) * (len(self.sentinels) + 1) * request_s
+        num_sentinels = len(self.sentinels) + len(self.block_sentinels)
+        end -= (self.settings.rounds + 1) * (num_sentinels + 1) * request_s
 
         def may_start(subject: Subject) -> bool:
             nonlocal count
@@ -259,27 +288,33 @@ class Measuring:
                 self.failed.discard(subject)
         check_stopped("profiling")
 
-    def _measure_sentinels(self, device: MeasuredDevice) -> None:
-        """One round of each sentinel, and the state of the device."""
+    def _measure_sentinels(self, device: MeasuredDevice, with_blocks: bool = True) -> None:
+        """One round of each sentinel network, of each sentinel block as well, and the state of the device."""
         conditions = device.conditions()
         if conditions is not None:
             self._note = THERMAL_UNKNOWN if conditions.thermal_status is None else self._note
             self._add(ConditionsRow(at=now(), device_index=device.index, **conditions._asdict()))
-        ours = sum(isinstance(row, SentinelRow) and row.device_index == device.index for row in self.rows)
-        ready = [child for child in self.sentinels if device.load(child)]
-        for child in ready[:1]:
+        networks = [child for child in self.sentinels if device.load(child)]
+        blocks = [block for block in self.block_sentinels if with_blocks and device.load(block)]
+        for child in networks[:1]:
             self._note_shares(device, child)
             device.wake(child)
-        for child in ready:
-            samples = device.sample(child, self.settings.seconds_per_block)
+        seconds = self.settings.seconds_per_block
+        sentinels: list[tuple[Subject, float]] = [(child, SENTINEL_TIMES * seconds) for child in networks]
+        for subject, seconds in [*sentinels, *((block, seconds) for block in blocks)]:
+            samples = device.sample(subject, seconds)
             if samples is not None:
-                common = {
-                    "round": ours // len(self.sentinels),
-                    "at": now(),
-                    "device_index": device.index,
-                    **samples._asdict(),
-                }
-                self._add(SentinelRow(child=child, elapsed_s=round(self.elapsed_s, 3), **common))
+                self._add_sentinel(device, subject, samples)
+
+    def _add_sentinel(self, device: MeasuredDevice, subject: Subject, samples: Samples) -> None:
+        round_ = self._sentinel_rounds[device.index, subject]
+        self._sentinel_rounds[device.index, subject] += 1
+        common = {"round": round_, "at": now(), "device_index": device.index, **samples._asdict()}
+        elapsed_s = round(self.elapsed_s, 3)
+        if isinstance(subject, ChildSpec):
+            self._add(SentinelRow(child=subject, elapsed_s=elapsed_s, **common))
+        else:
+            self._add(BlockSentinelRow(block=subject[0], in_size=subject[1], elapsed_s=elapsed_s, **common))
 
     def _note_shares(self, device: MeasuredDevice, child: ChildSpec) -> None:
         """What the runtime estimates of a network's operations, once."""

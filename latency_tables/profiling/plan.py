@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from dmask_mobile.costs.chain import tabulate
+from dmask_mobile.costs.counts import Macs
 from dmask_mobile.records.block import RESIDUAL_KINDS, BlockSpec
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -20,7 +21,7 @@ from latency_tables.table.rows import BlockAt, Subject
 from latency_tables.table.table import LatencyTable
 
 NETWORKS_PER_RESOLUTION, NUM_NETWORKS = 5, 24
-NUM_SENTINELS = 3
+NUM_SENTINELS, NUM_BLOCK_SENTINELS = 3, 5
 CANDIDATE_CHILDREN = 300
 EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
 
@@ -58,6 +59,16 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
 def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
     """Three networks that are quick to measure again and again: the first ones, at the lowest resolution."""
     return tuple(networks[:NUM_SENTINELS])
+
+
+def block_sentinels_of(blocks: Sequence[BlockAt]) -> tuple[BlockAt, ...]:
+    """Five of these blocks to measure again and again, spread from few multiply-adds to many."""
+    located = sorted(
+        (at for at in blocks if at[0].kind in RESIDUAL_KINDS),
+        key=lambda at: (Macs().block_cost(*at), repr(at)),
+    )
+    places = [(2 * number + 1) * len(located) // (2 * NUM_BLOCK_SENTINELS) for number in range(NUM_BLOCK_SENTINELS)]
+    return tuple(dict.fromkeys(located[place] for place in places if located))
 
 
 def alternating(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:

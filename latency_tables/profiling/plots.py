@@ -11,7 +11,7 @@ import numpy as np
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.pictures import save_picture
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.evaluate import Evaluation
+from latency_tables.profiling.judging import Evaluation
 from latency_tables.table.table import LatencyTable
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ def plot_evaluation(evaluation: Evaluation, path: Path, title: str = "") -> None
 
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
-    highest = max(child.measured_ms for child in evaluation.children) * 1.05
+    judged = evaluation.judged()
+    highest = max(child.measured_ms for child in judged) * 1.05
     axes.plot([0, highest], [0, highest], color="grey", linewidth=0.8)
     axes.fill_between([0, highest], [0, 0.9 * highest], [0, 1.1 * highest], color="grey", alpha=0.15, label="± 10%")
-    for resolution in sorted({child.child.resolution for child in evaluation.children}):
-        of_size = [child for child in evaluation.children if child.child.resolution == resolution]
+    for resolution in sorted({child.child.resolution for child in judged}):
+        of_size = [child for child in judged if child.child.resolution == resolution]
         axes.scatter(
             [c.measured_ms for c in of_size], [c.predicted_ms for c in of_size], s=14, label=f"{resolution} px"
         )

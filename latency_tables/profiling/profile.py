@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from dmask_mobile.errors import DmaskError
@@ -14,11 +14,18 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from export.verification.latency_verdict import UNSTABLE_NOISE
-from latency_tables.devices.device import MeasuringError
+from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.prediction.correction import MIN_NETWORKS
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.measuring import Measuring, measuring_into
-from latency_tables.profiling.plan import Planner, alternating, blocks_of, networks_of, sentinels_of
+from latency_tables.profiling.plan import (
+    Planner,
+    alternating,
+    blocks_of,
+    networks_of,
+    sentinels_of,
+)
+from latency_tables.profiling.retaking import Retaking
 from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup
 from latency_tables.table.rows import describe_subject
@@ -218,26 +225,35 @@ def describe_failures(table: LatencyTable) -> Iterable[str]:
     return (f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items())
 
 
+def check_cool(samples: Samples) -> None:
+    """Checks that a round was measured at the device's full speed.
+
+    Raises:
+        MeasuringError: when it was hot.
+    """
+    if samples.hot:
+        raise MeasuringError("the device stays too warm for its full speed", "let it cool, then try again")
+
+
 def remeasure(
     models: dict[str, bytes], setup: Setup, rounds: int, seconds: float, progress: Progress = silent
-) -> dict[str, list[Sequence[float]]]:
-    """The wall times of each model in each round; the models alternate.
+) -> dict[str, list[Samples]]:
+    """Each model in each round; the models alternate, and rounds that other programs interrupted are taken again.
 
     Raises:
         MeasuringError: when the runtime fails on one of them, and when the device stays hot.
         StoppedError: after SIGTERM or Ctrl-C.
     """
-    taken: dict[str, list[Sequence[float]]] = {key: [] for key in models}
+    taken: dict[str, list[Samples]] = {key: [] for key in models}
+    retaking = Retaking()
     with stop_signals(), setup.devices[0].open(*setup.how_to_run) as session:
         for key, model in models.items():
             session.load(key, model)
             check_stopped("measuring")
         for round_ in range(rounds):
             for key in models:
-                samples = session.sample(key, seconds)
-                if samples.hot:
-                    raise MeasuringError("the device stays too warm for its full speed", "let it cool, then try again")
+                taken[key].append(retaking.sample(lambda key=key: session.sample(key, seconds)))  # type: ignore[misc]
+                check_cool(taken[key][-1])
                 check_stopped("measuring")
-                taken[key].append(samples.wall_ms)
             progress("measure", round_ + 1, rounds)
     return taken

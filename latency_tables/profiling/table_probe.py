@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from dmask_mobile.clock import now
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
@@ -15,16 +13,19 @@ from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.child import ChildSpec
 from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency, PredictedLatency
 from latency_tables.conversion.converter import converter_for
+from latency_tables.devices.device import Samples
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.plan import NUM_SENTINELS
 from latency_tables.profiling.profile import remeasure
 from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_of
 from latency_tables.runtimes.registry import runtime_named
-from latency_tables.table.statistics import Summary, summarize
+from latency_tables.table.rows import RecheckRow
+from latency_tables.table.statistics import summarize
 from latency_tables.table.table import LatencyTable
+from latency_tables.table.writer import TableWriter
 
 ROUNDS, ATTEMPTS = 7, 3
+SENTINEL = "sentinel"  # what their models are called, before their numbers
 SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
 
 
@@ -86,21 +87,16 @@ class TableProbe:
         models = {"artifact": self.setup.runtime.read(path), **sentinel_models(self.table, self.setup)}
         for _ in range(ATTEMPTS):
             taken = remeasure(models, self.setup, ROUNDS, SECONDS_PER_NETWORK, self.progress)
-            summary = summarize(taken["artifact"])
+            summary = summarize([self.table.round_time(samples).ms for samples in taken["artifact"]])
             measured = MeasuredLatency(summary.typical_ms, summary.noise, drift_of(self.table, taken))
             if summary.noise <= UNSTABLE_NOISE:
                 break
         return measured
 
 
-def references(table: LatencyTable) -> dict[ChildSpec, Summary]:
-    """The networks that show drift: the sentinels, or the first networks of a table without any."""
-    return table.sentinels or dict(itertools.islice(table.networks.items(), NUM_SENTINELS))
-
-
 def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:
     """The models that show drift, named ``sentinel0`` and so on, to be measured beside others."""
-    return named_models(setup, "sentinel", tuple(references(table)))
+    return named_models(setup, SENTINEL, tuple(table.references))
 
 
 def named_models(
@@ -112,20 +108,38 @@ def named_models(
         return {f"{name}{number}": converter.model(child) for number, child in enumerate(children)}
 
 
-def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Sequence[float]]]) -> float:
-    """How much slower the device is now than when the table was made: the median of now / then - 1.
-
-    0 for a table without whole networks.
+def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Samples]]) -> float:
+    """How much slower the device is now than when the table was made, or last checked; 0 without whole networks.
 
     Args:
         table: the table.
         taken: the rounds of each of `sentinel_models`.
     """
-    ratios = [
-        summarize(taken[f"sentinel{number}"]).typical_ms / then.typical_ms - 1
-        for number, then in enumerate(references(table).values())
-    ]
-    return float(np.median(ratios)) if ratios else 0.0
+    by_child = {child: taken[f"{SENTINEL}{number}"] for number, child in enumerate(table.references)}
+    return table.drift_of(
+        {child: [table.round_time(samples).ms for samples in rounds] for child, rounds in by_child.items()}
+    )
+
+
+def recheck(table: LatencyTable, path: Path, at: str | None = None, progress: Progress = silent) -> LatencyTable:
+    """The table at ``path`` with its sentinels measured once more: it predicts for the device as it is now.
+
+    Raises:
+        DmaskError: when the device is absent or another one, and for a table without whole networks.
+    """
+    if not table.references:
+        raise DmaskError(
+            f"'{table.source}' holds no whole network to check the device by",
+            f"finish it: dmask profile SPACE -o {table.source}",
+        )
+    setup = setup_of(table, at)
+    taken = remeasure(sentinel_models(table, setup), setup, ROUNDS, SECONDS_PER_NETWORK, progress)
+    check = 1 + max((row.check for row in table.rows if isinstance(row, RecheckRow)), default=-1)
+    with TableWriter(path, setup.head()) as writer:
+        for number, child in enumerate(table.references):
+            for round_, samples in enumerate(taken[f"{SENTINEL}{number}"]):
+                writer.add(RecheckRow(child=child, check=check, round=round_, at=now(), **samples._asdict()))
+    return LatencyTable.read(path)
 
 
 def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
@@ -139,6 +153,7 @@ def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
     if abs(drift) > MAX_DRIFT:
         raise DmaskError(
             f"the device has drifted by {drift:+.0%} since '{table.source}' was measured (at most ±{MAX_DRIFT:.0%})",
-            "close other programs, profile again, or continue with --allow-drift",
+            f"close other programs; if it stays so: dmask table check {table.source}, which scales the table to the"
+            " device as it is now; or continue with --allow-drift",
         )
     return drift

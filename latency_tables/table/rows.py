@@ -15,6 +15,7 @@ from dmask_mobile.records.child import ChildSpec
 
 MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: a nanosecond, and almost three hours
 MAX_SAMPLES = 10_000  # of a row; ours have 30
+MAX_LOOPS = 1_000_000
 MAX_CORES = 4_096
 
 Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
@@ -38,7 +39,7 @@ class TableHead(FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
-    file_version: ClassVar[int] = 2
+    file_version: ClassVar[int] = 3
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
 
@@ -80,7 +81,7 @@ DeviceIndex = Annotated[int, Field(ge=0, le=1_000, validation_alias=AliasChoices
 class Row(Record):
     """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model.
 
-    ``hot``: the device was too warm for its full speed.
+    ``hot``: the device was too warm for its full speed; ``loops``: each sample is the mean of so many runs.
     """
 
     round: int = Field(ge=0, le=1_000_000)
@@ -89,6 +90,7 @@ class Row(Record):
     wall_ms: tuple[Milliseconds, ...] = Field(min_length=1, max_length=MAX_SAMPLES)
     cpu_ms: tuple[CpuMilliseconds, ...] = Field(max_length=MAX_SAMPLES)
     hot: bool = False
+    loops: int = Field(default=1, ge=1, le=MAX_LOOPS)
 
 
 class BlockRow(Row):
@@ -125,6 +127,40 @@ class SentinelRow(Row):
     row: Literal["sentinel"] = "sentinel"
     child: ChildSpec
     elapsed_s: float = Field(ge=0, le=1e9)
+
+    @property
+    def subject(self) -> Subject:
+        """The network."""
+        return self.child
+
+
+class BlockSentinelRow(Row):
+    """A round of one of the few blocks that are measured again and again, to follow the drift of blocks measured alone.
+
+    It may differ from that of networks: a neighbour that fills a shared cache slows down networks, whose weights come
+    from memory, but not a block whose weights stay in the core's own cache.
+    """
+
+    row: Literal["block_sentinel"] = "block_sentinel"
+    block: BlockSpec
+    in_size: Size
+    elapsed_s: float = Field(ge=0, le=1e9)
+
+    @property
+    def subject(self) -> Subject:
+        """The block at its input size."""
+        return self.block, self.in_size
+
+
+class RecheckRow(Row):
+    """A round of a sentinel network long after the table was made: how fast the device has become.
+
+    ``check``: the how-manieth time; the last one counts.
+    """
+
+    row: Literal["recheck"] = "recheck"
+    child: ChildSpec
+    check: int = Field(ge=0, le=1_000_000)
 
     @property
     def subject(self) -> Subject:
@@ -178,7 +214,7 @@ class SharesRow(Record):
     shares: tuple[tuple[Text, float], ...] = Field(max_length=10_000)
 
 
-TableRow = BlockRow | NetworkRow | SentinelRow | FailureRow | ConditionsRow | SharesRow
+TableRow = BlockRow | NetworkRow | SentinelRow | BlockSentinelRow | RecheckRow | FailureRow | ConditionsRow | SharesRow
 ROW: TypeAdapter[TableRow] = TypeAdapter(Annotated[TableRow, Field(discriminator="row")])
 
 

@@ -11,10 +11,12 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import ValidationError
@@ -23,12 +25,15 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.files import parse_json, read_bytes
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.child import ChildSpec
+from latency_tables.table.drift import Drift, drift_of_rows
 from latency_tables.table.rows import (
     ROW,
     BlockAt,
     BlockRow,
+    BlockSentinelRow,
     FailureRow,
     NetworkRow,
+    RecheckRow,
     Row,
     SentinelRow,
     Subject,
@@ -36,12 +41,36 @@ from latency_tables.table.rows import (
     TableRow,
 )
 from latency_tables.table.shipped import table_path
-from latency_tables.table.statistics import Summary, smooth, summarize
+from latency_tables.table.statistics import (
+    QUANTILES,
+    RoundTime,
+    Summary,
+    best_quantile,
+    round_time,
+    summarize,
+    usual_share,
+)
 
 LINE_END = b"\n"
 FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()  # of every table that was begun
+NUM_REFERENCES = 3
 MAX_LINE_BYTES = 8 * 2**20  # the longest line of ours, a large network's, has some thousands
+NEW_FIELD = ',"loops":1'  # of every row of an older version
 OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
+
+
+class Samples(Protocol):
+    """One round: milliseconds of single runs, wall time and CPU time of the thread."""
+
+    @property
+    def wall_ms(self) -> tuple[float, ...]:
+        """Of each run."""
+        ...
+
+    @property
+    def cpu_ms(self) -> tuple[float, ...]:
+        """Of each run; empty where it is not known."""
+        ...
 
 
 class LatencyTable:
@@ -105,40 +134,72 @@ class LatencyTable:
         content = self.head.model_dump_json() + "".join(row.model_dump_json() for row in self.rows)
         for now, then in OLD_NAMES.items():
             content = content.replace(f'"{now}":', f'"{then}":')  # inside a string the quotes would be escaped
+        content = content.replace(NEW_FIELD, "")
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @cached_property
-    def drift(self) -> np.ndarray:
-        """For each row, how slow its device was: 1 is the usual self, 1.1 ten percent slower.
+    def usual_share(self) -> float | None:
+        """See `latency_tables.table.statistics.usual_share`."""
+        return usual_share((row.wall_ms, row.cpu_ms) for row in self.rows if isinstance(row, Row))
 
-        Each sentinel's rounds are compared with their median over all devices; between sentinels of a device it is
-        interpolated by place in the file, which no clock that jumps can disturb. What was measured hot is left out.
-        """
-        by_child: dict[ChildSpec, list[tuple[int, int, float]]] = defaultdict(list)
-        for place, row in enumerate(self.rows):
-            if isinstance(row, SentinelRow) and not row.hot:
-                by_child[row.child].append((row.device_index, place, float(np.median(row.wall_ms))))
-        points: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        for found in by_child.values():
-            usual = float(np.median([ms for *_, ms in found]))
-            for device_index, place, ms in found:
-                if len(found) > 1:
-                    points[device_index].append((place, ms / usual))
-        drift = np.ones(len(self.rows))
-        device_indices = np.array([getattr(row, "device_index", 0) for row in self.rows])
-        for device_index, of_device in points.items():
-            places, ratios = zip(*sorted(of_device), strict=True)
-            here = np.flatnonzero(device_indices == device_index)
-            drift[here] = np.interp(here, places, smooth(ratios))
-        return drift
+    @cached_property
+    def quantile(self) -> float:
+        """Which quantile of a round's runs counts: the one that repeats best from round to round on this device."""
+        rounds: dict[Subject, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            if isinstance(row, NetworkRow | SentinelRow | BlockSentinelRow):
+                rounds[row.subject].append(row)
+        return best_quantile(
+            [
+                {q: self._time(second, q).ms / self._time(first, q).ms for q in QUANTILES}
+                for of_subject in rounds.values()
+                for first, second in pairwise(of_subject)
+                if first.device_index == second.device_index
+            ]
+        )
+
+    def round_time(self, samples: Samples) -> RoundTime:
+        """The typical milliseconds of one round, and whether other programs interrupted it."""
+        return self._time(samples, self.quantile)
+
+    def _time(self, samples: Samples, quantile: float) -> RoundTime:
+        return round_time(samples.wall_ms, samples.cpu_ms, self.usual_share, quantile)
+
+    @cached_property
+    def _times(self) -> list[RoundTime]:
+        """Of each row; of rows that hold no round, zero."""
+        nothing = RoundTime(0.0, interrupted=False)
+        return [self.round_time(row) if isinstance(row, Row) else nothing for row in self.rows]
+
+    @cached_property
+    def _drift(self) -> Drift:
+        return drift_of_rows(self.rows, [time.ms for time in self._times])
+
+    @property
+    def drift(self) -> np.ndarray:
+        """For each row, how slow its device was: 1 is the usual self, 1.1 ten percent slower."""
+        return self._drift.factor
 
     @cached_property
     def _summaries(self) -> dict[Subject, Summary]:
-        found: dict[Subject, list[tuple[Row, float]]] = defaultdict(list)
-        for row, drift in zip(self.rows, self.drift, strict=True):
-            if isinstance(row, BlockRow | NetworkRow):
-                found[row.subject].append((row, float(drift)))
-        return {subject: summarize_rows(rounds) for subject, rounds in found.items()}
+        return self._summaries_of(BlockRow | NetworkRow, self.drift)
+
+    def _summaries_of(self, kind: type[Row] | UnionType, drift: np.ndarray) -> dict[Subject, Summary]:
+        """The summary of each subject with rows of this kind.
+
+        What was measured hot, interrupted or while the device changed its speed counts where there is nothing else.
+        """
+        found: dict[Subject, list[tuple[float, float, bool]]] = defaultdict(list)
+        for row, time, factor, unsteady in zip(self.rows, self._times, drift, self._drift.unsteady, strict=True):
+            if isinstance(row, kind):
+                doubtful = row.hot or time.interrupted or bool(unsteady)
+                found[row.subject].append((time.ms, float(factor), doubtful))
+        summaries = {}
+        for subject, rounds in found.items():
+            taken = [each for each in rounds if not each[2]] or rounds
+            summary = summarize([ms for ms, *_ in taken], [factor for _, factor, _ in taken])
+            summaries[subject] = summary._replace(doubtful=taken is rounds and taken[0][2])
+        return summaries
 
     @cached_property
     def blocks(self) -> dict[BlockAt, Summary]:
@@ -165,22 +226,53 @@ class LatencyTable:
     @cached_property
     def sentinels(self) -> dict[ChildSpec, Summary]:
         """The networks that show whether the device has changed, and their latency when the table was made."""
-        found: dict[ChildSpec, list[tuple[Row, float]]] = defaultdict(list)
-        for row in self.rows:
-            if isinstance(row, SentinelRow):
-                found[row.child].append((row, 1.0))
-        return {child: summarize_rows(rounds) for child, rounds in found.items()}
+        found = self._summaries_of(SentinelRow, np.ones(len(self.rows)))
+        usual_ms = self._drift.usual_ms
+        return {
+            subject: summary._replace(typical_ms=usual_ms.get(subject, summary.typical_ms))
+            for subject, summary in found.items()
+            if isinstance(subject, ChildSpec)
+        }
+
+    @cached_property
+    def block_sentinels(self) -> tuple[BlockAt, ...]:
+        """The blocks that show the drift of blocks measured alone."""
+        found = dict.fromkeys(row.subject for row in self.rows if isinstance(row, BlockSentinelRow))
+        return tuple(subject for subject in found if not isinstance(subject, ChildSpec))
+
+    @cached_property
+    def references(self) -> dict[ChildSpec, Summary]:
+        """The networks that show drift, as they were: the sentinels, or the first networks of a table without any."""
+        return self.sentinels or dict(islice(self.networks.items(), NUM_REFERENCES))
+
+    @cached_property
+    def scale(self) -> float:
+        """How slow the device was at its last check, relative to when the table was made; 1 if it was not checked."""
+        rows = [row for row in self.rows if isinstance(row, RecheckRow)]
+        last = max((row.check for row in rows), default=0)
+        found: dict[ChildSpec, list[float]] = defaultdict(list)
+        for row in rows:
+            if row.check == last and row.child in self.references:
+                found[row.child].append(self.round_time(row).ms)
+        return self._ratio_to_references(found)
+
+    def drift_of(self, taken: Mapping[ChildSpec, Sequence[float]]) -> float:
+        """How much slower a device is now than the table says: the median of now / then - 1.
+
+        Args:
+            taken: the times of the rounds of each of `references`, in milliseconds.
+        """
+        return self._ratio_to_references(taken) / self.scale - 1
+
+    def _ratio_to_references(self, taken: Mapping[ChildSpec, Sequence[float]]) -> float:
+        """The median of now / then; 1 where there is none."""
+        ratios = [summarize(ms).typical_ms / self.references[child].typical_ms for child, ms in taken.items()]
+        return float(np.median(ratios)) if ratios else 1.0
 
     def noise(self) -> float:
         """The median relative noise of the whole networks between rounds."""
         noises = sorted(summary.noise for summary in self.networks.values())
         return noises[len(noises) // 2] if noises else 0.0
-
-
-def summarize_rows(rounds: Sequence[tuple[Row, float]]) -> Summary:
-    """The summary of rounds, each with its drift; what was measured hot counts where there is nothing else."""
-    taken = [(row, drift) for row, drift in rounds if not row.hot] or rounds
-    return summarize([row.wall_ms for row, _ in taken], [drift for _, drift in taken])
 
 
 def parse_head(line: bytes, path: Path) -> TableHead:

@@ -14,7 +14,16 @@ import dmask_mobile as dm
 
 STEPS = ("load_space", "load_table", "profile", "search", "train", "measure_accuracy", "export", "verify", "report",
          "status", "plot_search", "write_card", "start_run", "Run")  # fmt: skip
-WITHOUT = {"demo", "evaluate_table", "examine_installation", "list_devices", "load_cost", "profile_missing", "sweep"}
+WITHOUT = {
+    "check_device",
+    "demo",
+    "evaluate_table",
+    "examine_installation",
+    "list_devices",
+    "load_cost",
+    "profile_missing",
+    "sweep",
+}
 """They need minutes, a device or a file of the user's."""
 
 

@@ -48,9 +48,17 @@ def test_steady_runs_are_timed_for_the_time_that_was_asked_for(monkeypatch: pyte
     assert len(found["cpu_ms"]) == 20
 
 
-@pytest.mark.parametrize(("ms", "count"), [(0.01, agent.MAX_SAMPLES), (1000.0, agent.MIN_SAMPLES)])
-def test_quick_and_slow_models_have_their_limits(ms: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert agent.sample(taking(monkeypatch, lambda n: ms), 0.02)["wall_ms"] == [ms] * count
+def test_a_slow_model_is_timed_five_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent.sample(taking(monkeypatch, lambda n: 1000.0), 0.02)["wall_ms"] == [1000.0] * agent.MIN_SAMPLES
+
+
+def test_what_takes_less_than_a_millisecond_is_timed_in_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 runs of 10 us, the first power of two that takes a millisecond; 16 such samples take 20 ms."""
+    found = agent.sample(taking(monkeypatch, lambda n: 0.01), 0.02)
+    assert found["loops"] == 128
+    assert found["wall_ms"] == [0.01] * 16
+    assert agent.sample(taking(monkeypatch, lambda n: 0.01), 0.001)["loops"] == 32  # five samples in a millisecond
+    assert agent.sample(taking(monkeypatch, lambda n: 1.0), 0.02)["loops"] == 1
 
 
 def test_warm_up_lasts_until_three_runs_are_as_long_as_the_three_before(monkeypatch: pytest.MonkeyPatch) -> None:

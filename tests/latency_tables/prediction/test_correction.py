@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency_tables.prediction.correction import Context, Part, WholeNetwork, common_line, fit_corrections
+from latency_tables.prediction.correction import (
+    FORMS,
+    Context,
+    Part,
+    WholeNetwork,
+    common_line,
+    fit_corrections,
+    predicted_by_others,
+)
 
 NO_CONTEXT = Context()
 
@@ -66,3 +74,24 @@ def test_a_line_never_falls() -> None:
     falling = [WholeNetwork(32, (Part(total / 5, 0.1, 0.1),) * 5, 10 - total) for total in (1.0, 2.0, 3.0, 4.0)]
     assert common_line(falling).scale > 0
     assert all(line.scale > 0 for line in fit_corrections(falling).lines.values())
+
+
+@pytest.mark.parametrize("factor", [1.3, 3.0])
+def test_disturbed_networks_do_not_draw_the_correction(factor: float) -> None:
+    """A quarter of the networks was measured beside other work."""
+    context = Context(0.01, 0.1, 0.02)
+    clean = networks(0.1, 0.9, context, noise=0.01)
+    disturbed = [n._replace(measured_ms=n.measured_ms * (factor if i % 4 == 3 else 1)) for i, n in enumerate(clean)]
+    fitted = fit_corrections(disturbed)
+    fresh = networks(0.1, 0.9, context, seed=1)
+    assert np.mean([abs(fitted.apply(n) / n.measured_ms - 1) for n in fresh]) < 0.05
+
+
+def test_networks_that_are_their_sum_get_no_correction() -> None:
+    """Latencies that scatter by 30% around the sum: whatever is fitted to them is worse on others than the sum."""
+    found = networks(0.0, 1.0, noise=0.3)
+    fitted = fit_corrections(found)
+    assert fitted.form in FORMS[2:]
+    assert fitted.error <= 1.05 * np.mean([abs(n.sum_ms / n.measured_ms - 1) for n in found])
+    errors = [abs(ms / n.measured_ms - 1) for ms, n in zip(predicted_by_others(found), found, strict=True)]
+    assert fitted.error == pytest.approx(np.mean(errors))

@@ -451,7 +451,7 @@ def test_a_lost_device_loses_nothing(samples: int, tmp_path: Path) -> None:
         profile(path, ScriptedPhone(samples=samples))
     kept = path.read_bytes()
     rows = [row for row in LatencyTable.read(path).rows if not isinstance(row, ConditionsRow | SharesRow)]
-    assert 0 <= samples - len(rows) <= 3  # the first sample of a round of sentinels only wakes the device
+    assert 0 <= samples - len(rows) <= 6  # the first sample of a round of sentinels only wakes the device
     assert LatencyTable.read(path).failures == {}
     table = profile(path, ScriptedPhone())
     assert path.read_bytes().startswith(kept)

@@ -49,7 +49,7 @@ def test_like_with_like_only(tables: list[LatencyTable], tmp_path: Path) -> None
 def test_differences_begin_with_the_largest(tables: list[LatencyTable]) -> None:
     first = tables[0]
     slower = [
-        row.model_copy(update={"wall_ms": (row.wall_ms[0] * factor,)})
+        row.model_copy(update={"wall_ms": (row.wall_ms[0] * factor,), "cpu_ms": ()})
         for row, factor in zip((r for r in first.rows if isinstance(r, BlockRow)), (2.0, 1.1, 1.1), strict=False)
     ]
     found = diff(first, LatencyTable(first.head, tuple(slower), "slower"))

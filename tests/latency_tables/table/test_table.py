@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.space import load_space
+from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.plan import blocks_of, networks_of
-from latency_tables.table.rows import BlockRow, SentinelRow, TableHead, TableRow
+from latency_tables.table.rows import BlockRow, RecheckRow, SentinelRow, TableHead, TableRow
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
-from tests.latency_tables.factory import AT, edit_head, local_head, write_table
+from tests.latency_tables.factory import AT, edit_head, local_head, network_ms, write_table
 
 SPACE = load_space("demo")
 
@@ -64,7 +66,7 @@ def test_a_row_that_means_nothing_is_named(line: dict[str, object], message: str
         LatencyTable.read(garbled)
 
 
-def test_a_table_of_version_1_goes_on_as_version_2_with_its_digest(tmp_path: Path) -> None:
+def test_a_table_of_version_1_goes_on_as_version_3_with_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     lines = (Path(__file__).parents[2] / "golden" / "table_v1.jsonl").read_text().splitlines()
     head = json.loads(lines[0]) | {"functional": True}
@@ -76,7 +78,7 @@ def test_a_table_of_version_1_goes_on_as_version_2_with_its_digest(tmp_path: Pat
     with TableWriter(path, before.head):
         pass
     after = path.read_text()
-    assert json.loads(after.splitlines()[0]).items() >= {"version": 2, "emulated": True}.items()
+    assert json.loads(after.splitlines()[0]).items() >= {"version": 3, "emulated": True}.items()
     assert '"device_index":1' in after.splitlines()[1]
     assert "functional" not in after
     assert LatencyTable.read(path).digest == before.digest
@@ -86,6 +88,14 @@ def test_digests_keep_the_names_of_version_1() -> None:
     """What artifacts, runs and the user's state already name a table by, computed with the first release."""
     table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v1.jsonl")
     assert (table.digest, table.head.digest()) == ("cb8f7fd715c94a35", "c55b6a901dd630c5")
+
+
+def test_golden_table_of_version_2_still_reads_with_its_digest() -> None:
+    """Its sentinel was 5% slower in the second of two rounds; there are no sentinel blocks."""
+    table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v2.jsonl")
+    assert (table.digest, table.head.digest()) == ("6d8ae0eac877372e", "c55b6a901dd630c5")
+    assert (table.block_sentinels, table.scale, table.quantile) == ((), 1.0, 0.5)
+    assert table.drift[-2:] == pytest.approx([1 / 1.025, 1.05 / 1.025])
 
 
 def rows_with_drift(factors: list[float], head: TableHead) -> LatencyTable:
@@ -234,3 +244,23 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(DmaskError, match=r"line 1 is not JSON.*give a table that 'dmask profile' made"):
         LatencyTable.read(tmp_path / "empty.jsonl")
+
+
+def test_a_check_scales_the_table_to_the_device_as_it_is_now(tmp_path: Path) -> None:
+    """Both sentinels ran 1.2 times as fast when the device was checked for the second time."""
+    path, children = write_table(tmp_path / "t.jsonl", SPACE, networks=12), networks_of(SPACE)[:2]
+    before, child = LatencyTable.read(path), SPACE.child(SPACE.largest())
+    with TableWriter(path, local_head()) as writer:
+        for number, speed in enumerate((1.0, 2.0, 1.2)):
+            for sentinel in children:
+                ms, common = (network_ms(sentinel) / speed,), {"at": AT, "cpu_ms": (), "child": sentinel}
+                if number == 0:
+                    writer.add(SentinelRow(round=0, elapsed_s=1.0, wall_ms=ms, **common))
+                else:
+                    writer.add(RecheckRow(round=0, check=number - 1, wall_ms=ms, **common))
+    table = LatencyTable.read(path)
+    assert table.scale == pytest.approx(1 / 1.2)
+    assert table.digest != before.digest
+    predicted = Latency(LatencyModel(table)).estimate(child).value
+    assert predicted == pytest.approx(network_ms(child) / 1.2, rel=1e-6)
+    assert table.drift_of({sentinel: [network_ms(sentinel)] for sentinel in children}) == pytest.approx(0.2)

@@ -1,0 +1,206 @@
+"""The figures of a table: its predictions held against children that were measured in several passes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from dmask_mobile.records.base import Record
+from dmask_mobile.records.child import ChildSpec
+
+NEAR = 1.2  # latencies of one resolution within 20% of each other
+QUANTILE_80 = 1.2816  # of the normal distribution: 80% lie within so many standard deviations
+NUM_WORST = 5
+RESAMPLES, CONFIDENCE = 400, 0.95
+
+
+class MeasuredChild(Record):
+    """One child: predicted and its spread, by the uncorrected sum, by one line for all, and in each of several passes.
+
+    Predictions are of the device as it was when the table was made. ``drift``: how much slower the table's sentinels
+    ran beside each pass than then.
+    """
+
+    child: ChildSpec
+    predicted_ms: float
+    spread_ms: float
+    sum_ms: float
+    line_ms: float
+    passes_ms: tuple[float, ...]
+    drift: tuple[float, ...]
+
+    @property
+    def measured_ms(self) -> float:
+        """The mean of the passes."""
+        return float(np.mean(self.passes_ms))
+
+
+class JudgedChild(Record):
+    """A child's prediction for the device as it is now, and what was measured.
+
+    ``error``: predicted / measured - 1.
+    """
+
+    child: ChildSpec
+    predicted_ms: float
+    measured_ms: float
+    error: float
+
+
+class Evaluation(Record):
+    """How well a table predicts whole networks. Errors are shares of the measured latency.
+
+    Predictions are scaled to the device as it is now: multiplied by 1 + ``drift``, which the table's sentinels showed
+    while the children were measured. ``mape_unscaled`` is the error without that. A Kendall tau is None where there
+    are no pairs to compare. ``repeatability_mape`` is the error that a perfect table would have: see `repeatability`.
+    ``intervals``: of each figure by its name, where 95% of the figures lie when the children are drawn anew.
+    """
+
+    num_children: int
+    num_passes: int
+    mape: float
+    within_5: float
+    within_10: float
+    kendall_tau: float | None
+    kendall_tau_near: float | None
+    repeatability_mape: float
+    coverage_80: float
+    mape_sum: float
+    mape_line: float
+    mape_unscaled: float
+    drift: float
+    intervals: Mapping[str, tuple[float, float] | None]
+    children: tuple[MeasuredChild, ...]
+
+    def judged(self) -> list[JudgedChild]:
+        """Each child with its prediction for the device as it is now."""
+        scale = 1 + self.drift
+        return [
+            JudgedChild(
+                child=measured.child,
+                predicted_ms=scale * measured.predicted_ms,
+                measured_ms=measured.measured_ms,
+                error=scale * measured.predicted_ms / measured.measured_ms - 1,
+            )
+            for measured in self.children
+        ]
+
+    def worst(self) -> list[JudgedChild]:
+        """The children that were predicted worst."""
+        return sorted(self.judged(), key=lambda judged: -abs(judged.error))[:NUM_WORST]
+
+
+def judge(children: Sequence[MeasuredChild], seed: int = 0) -> Evaluation:
+    """The figures of measured children, with intervals by bootstrap over the children.
+
+    Args:
+        children: as they were measured.
+        seed: of the bootstrap's draws.
+    """
+    drift = float(np.median([child.drift for child in children]))
+    passes_ms = np.array([child.passes_ms for child in children])
+    measured, scale = passes_ms.mean(1), 1 + drift
+    predicted = np.array([child.predicted_ms for child in children])
+    spread = np.array([child.spread_ms for child in children])
+    errors = np.abs(scale * predicted / measured - 1)
+    covered = np.abs(scale * predicted - measured) <= QUANTILE_80 * scale * spread
+    halves = half_differences(passes_ms)
+    near = near_pairs(children)
+
+    def mean_error(attribute: str, factor: float = scale) -> float:
+        values = np.array([getattr(child, attribute) for child in children])
+        return float(np.abs(factor * values / measured - 1).mean())
+
+    figures: dict[str, Callable[[np.ndarray], float | None]] = {
+        "mape": lambda chosen: float(errors[chosen].mean()),
+        "within_5": lambda chosen: float((errors[chosen] <= 0.05).mean()),
+        "within_10": lambda chosen: float((errors[chosen] <= 0.10).mean()),
+        "kendall_tau": lambda chosen: _tau(predicted[chosen], measured[chosen]),
+        "kendall_tau_near": lambda chosen: _tau_of_pairs(near, predicted, measured, chosen),
+        "repeatability_mape": lambda chosen: float(halves[chosen].mean()),
+        "coverage_80": lambda chosen: float(covered[chosen].mean()),
+    }
+    everything = np.arange(len(children))
+    return Evaluation(
+        num_children=len(children),
+        num_passes=passes_ms.shape[1],
+        **{name: figure(everything) for name, figure in figures.items()},
+        mape_sum=mean_error("sum_ms"),
+        mape_line=mean_error("line_ms"),
+        mape_unscaled=mean_error("predicted_ms", 1.0),
+        drift=drift,
+        intervals={name: bootstrap_interval(figure, len(children), seed) for name, figure in figures.items()},
+        children=tuple(children),
+    )
+
+
+def repeatability(passes_ms: np.ndarray) -> float:
+    """The mean absolute error that a table without any error would have against the mean of the passes.
+
+    A pass measures the true latency t as t (1 + e), with a noise e that is small, symmetric and independent between
+    passes. Against the mean of n passes the true latency is off by -(e1 + ... + en) / n. That has the distribution of
+    (e1 + ... - ... - en) / n, with n/2 passes of each sign: half of what the means of two halves of the passes differ
+    by. It is averaged over all ways to halve them. What all passes have in common, as the drift since the table was
+    made, is not in it.
+
+    Args:
+        passes_ms: (children, passes), the latencies of each child; the number of passes is even.
+    """
+    return float(half_differences(passes_ms).mean())
+
+
+def half_differences(passes_ms: np.ndarray) -> np.ndarray:
+    """For each child the mean over all ways to halve its passes of |mean of one half / mean of the other - 1| / 2."""
+    count = passes_ms.shape[1]
+    relative = passes_ms / passes_ms.mean(1, keepdims=True)
+    halves = [half for half in itertools.combinations(range(count), count // 2) if 0 in half]
+    signs = np.array([[1.0 if number in half else -1.0 for number in range(count)] for half in halves])
+    differences: np.ndarray = np.abs(relative @ signs.T).mean(1) / count
+    return differences
+
+
+def bootstrap_interval(
+    figure: Callable[[np.ndarray], float | None], count: int, seed: int
+) -> tuple[float, float] | None:
+    """Where 95% of the values of ``figure`` lie when its ``count`` items are drawn anew, with replacement.
+
+    Args:
+        figure: of the items with these indices; None where they give no figure.
+        count: of the items.
+        seed: of the draws.
+    """
+    draws = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    values = [value for chosen in draws if (value := figure(chosen)) is not None]
+    if not values:
+        return None
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def near_pairs(children: Sequence[MeasuredChild]) -> np.ndarray:
+    """(children, children), whether two are of one resolution with different latencies within 20% of each other."""
+    measured = np.array([child.measured_ms for child in children])
+    resolutions = np.array([child.child.resolution for child in children])
+    high, low = (ordered(measured[:, None], measured[None]) for ordered in (np.maximum, np.minimum))
+    pairs: np.ndarray = (high <= NEAR * low) & (high > low) & (resolutions[:, None] == resolutions[None])
+    return pairs
+
+
+def _tau_of_pairs(pairs: np.ndarray, predicted: np.ndarray, measured: np.ndarray, chosen: np.ndarray) -> float | None:
+    """Kendall's tau over the chosen pairs alone; None where there are none."""
+    among = pairs[np.ix_(chosen, chosen)]
+    total = int(among.sum())
+    if not total:
+        return None
+    agree = (np.subtract.outer(measured, measured) > 0) == (np.subtract.outer(predicted, predicted) > 0)
+    return float(2 * (agree[np.ix_(chosen, chosen)] & among).sum() / total - 1)
+
+
+def _tau(predicted: np.ndarray, measured: np.ndarray) -> float | None:
+    """Kendall's tau; None where all are equal."""
+    if len(set(measured)) < 2 or len(set(predicted)) < 2:
+        return None
+    return float(kendalltau(predicted, measured).statistic)
