@@ -52,6 +52,11 @@ def device_table(device: AttachedDevice) -> Table:
     if device.emulated:
         shown.add_row("emulator", "its times are meaningless")
     shown.add_row("cores", cores_in_words(device.cores, device.clocks_mhz))
+    governor, turbo = device.governor and f"governor {device.governor}", device.turbo and f"turbo {device.turbo}"
+    if known := ", ".join(filter(None, (device.cpu, governor, turbo))):
+        shown.add_row("processor", cell(known))
+    if device.cpu_limit:
+        shown.add_row("limit of the container", f"{device.cpu_limit:g} cores")
     if device.thermal_unknown:
         shown.add_row("thermal state", cell(f"unknown: {device.thermal_unknown}"))
     shown.add_row("Python", cell(device.python) if device.python else "none: native programs run the models (--runner)")

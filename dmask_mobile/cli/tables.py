@@ -58,9 +58,10 @@ def latency_table_summary(table: LatencyTable) -> Table:
     head = table.head
     if head.emulated:
         shown.add_row("emulated", "measured on an emulator; its times are meaningless")
-    for name in ("device", "soc", "system", "cores", "clocks_mhz", "pinned_cores", *RUN_WITH):
+    known_of_cpu = ("cpu", "governor", "turbo", "cpu_limit")
+    for name in ("device", "soc", "system", "cores", "clocks_mhz", *known_of_cpu, "pinned_cores", *RUN_WITH):
         value = getattr(head, name)
-        if value not in ("", ()):
+        if value not in ("", (), 0):
             text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
             shown.add_row(name.replace("_", " "), cell(text))
     shown.add_row("reached as", cell(head.reached_at))

@@ -38,14 +38,16 @@ class FileRecord(Record):
 
     ``file_version`` is the version that is written; versions from ``oldest_version`` to ``file_version`` can be read.
     ``old_names``: the names of fields in older versions. Digests are computed with the old names, so that renaming a
-    field changes no digest in existing files. ``max_bytes``: the largest JSON file that is read. ``indent``: the
-    indentation of the JSON that is written.
+    field changes no digest in existing files. ``added_fields``: fields that a later version added; a digest leaves them
+    out at their defaults. ``max_bytes``: the largest JSON file that is read. ``indent``: the indentation of the JSON
+    that is written.
     """
 
     file_format: ClassVar[str]
     file_version: ClassVar[int] = 1
     oldest_version: ClassVar[int | None] = None
     old_names: ClassVar[Mapping[str, str]] = {}
+    added_fields: ClassVar[tuple[str, ...]] = ()
     max_bytes: ClassVar[int] = MAX_RECORD_BYTES
     indent: ClassVar[int | None] = 1
 
@@ -61,6 +63,9 @@ class FileRecord(Record):
     def digest(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON."""
         content = self.to_dict()
+        for name in self.added_fields:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del content[name]
         if self.old_names:
             content = with_names(content, self.old_names) | {"version": self.oldest_version}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

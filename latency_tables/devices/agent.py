@@ -57,6 +57,9 @@ DISTRIBUTIONS = {
     "coreml": ("coremltools",),
 }
 
+SYSTEM_CPU = "/sys/devices/system/cpu"
+CORES = SYSTEM_CPU + "/cpu[0-9]*"
+
 COREML_UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "npu": "CPU_AND_NE", "all": "ALL"}
 DELEGATES = {"coreml": tuple(COREML_UNITS)}  # of the others only the CPU
 NCNN_HALF = b"\x47\x6b\x30\x01"  # stands before weights in float16
@@ -263,6 +266,10 @@ def machine():
         "system": "macOS" if sys.platform == "darwin" else platform.system(),
         "cores": os.cpu_count() or 1,
         "clocks_mhz": clocks_mhz(),
+        "cpu": cpu_version(),
+        "governor": ", ".join(sorted(set(lines_of(CORES + "/cpufreq/scaling_governor")))),
+        "turbo": turbo(),
+        "cpu_limit": cpu_limit(),
     }
 
 
@@ -287,12 +294,54 @@ def processor():
 
 def clocks_mhz():
     """The highest clock of each core, if the system reports it."""
+    return [round(int(line) / 1000) for line in lines_of(CORES + "/cpufreq/cpuinfo_max_freq") if line.isdigit()]
+
+
+def lines_of(pattern):
+    """The first line of each file that matches a pattern, by the numbers of cores; a core that is off has none."""
     found = []
-    paths = glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq")
-    for path in sorted(paths, key=lambda path: (len(path), path)):  # cpu2 before cpu10
-        with contextlib.suppress(OSError, ValueError), open(path) as file:  # a core that is switched off tells nothing
-            found.append(round(int(file.read()) / 1000))
+    for path in sorted(glob.glob(pattern), key=lambda path: (len(path), path)):  # cpu2 before cpu10
+        with contextlib.suppress(OSError, UnicodeDecodeError), open(path) as file:
+            found.append(file.readline().strip())
     return found
+
+
+def cpu_version():
+    """Family, model and stepping of an x86 processor: virtual machines of one name may have others."""
+    found = {}  # type: dict[str, str]
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in itertools.takewhile(str.strip, file):  # of the first core
+            name, _, value = line.partition(":")
+            found[name.strip()] = value.strip()
+    named = [(word, found.get(key)) for word, key in (("family", "cpu family"), ("model", "model"), ("stepping",) * 2)]
+    return ", ".join("{} {}".format(*pair) for pair in named if pair[1])
+
+
+def turbo():
+    """Whether cores may run faster than their nominal clock: on, off, or empty where the system does not tell."""
+    off = lines_of(SYSTEM_CPU + "/intel_pstate/no_turbo")
+    on = lines_of(SYSTEM_CPU + "/cpufreq/boost")
+    told = [line == "0" for line in off] or [line == "1" for line in on]
+    return "" if not told else "on" if told[0] else "off"
+
+
+def cpu_limit(root="/sys/fs/cgroup", groups="/proc/self/cgroup"):
+    """How many cores' worth of time the container may use (cgroups of version 2 and 1); 0 without a limit."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(groups) as file:
+            path = next((line.strip()[3:] for line in file if line.startswith("0::")), "/")
+        while True:  # a limit of any group above holds as well
+            for line in lines_of(glob.escape(root + path.rstrip("/")) + "/cpu.max"):
+                quota, period = line.split()
+                limits += [int(quota) / int(period)] if quota != "max" else []
+            if path in ("/", ""):
+                break
+            path = os.path.dirname(path)
+    with contextlib.suppress(ValueError, IndexError):
+        quota, period = (lines_of(root + f"/cpu*/cpu.cfs_{name}_us")[0] for name in ("quota", "period"))
+        limits += [int(quota) / int(period)] if int(quota) > 0 else []
+    return round(min(limits), 2) if limits else 0.0
 
 
 def runtime_version(runtime):

@@ -23,6 +23,10 @@ class DeviceInfo(NamedTuple):
     soc: str = ""
     clocks_mhz: tuple[int, ...] = ()
     emulated: bool = False
+    cpu: str = ""
+    governor: str = ""
+    turbo: str = ""
+    cpu_limit: float = 0.0
 
 
 class Samples(NamedTuple):

@@ -69,7 +69,7 @@ def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceI
 
 def described(answer: dict[str, Any]) -> DeviceInfo:
     """The record of what an agent answers to ``describe``."""
-    words = {key: shown(answer[key]) for key in ("device", "system", "runtime_version")}
+    words = {key: shown(answer[key]) for key in ("device", "system", "runtime_version", "cpu", "governor", "turbo")}
     return DeviceInfo(**{**answer, **words, "clocks_mhz": tuple(answer["clocks_mhz"])})
 
 

@@ -62,6 +62,10 @@ class AttachedDevice(Record):
     cores: int = 0
     clocks_mhz: tuple[int, ...] = ()
     emulated: bool = False
+    cpu: str = ""
+    governor: str = ""
+    turbo: str = ""
+    cpu_limit: float = 0.0
     python: str = ""
     thermal_unknown: str = ""
     runtimes: tuple[RuntimeState, ...] = ()

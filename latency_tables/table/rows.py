@@ -17,6 +17,7 @@ MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: a nanosecond, and almost three hours
 MAX_SAMPLES = 10_000  # of a row; ours have 30
 MAX_LOOPS = 1_000_000
 MAX_CORES = 4_096
+UNKNOWN_AGREES = ("cpu", "governor", "turbo")  # fields that older tables lack and some devices do not tell
 
 Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
 CpuMilliseconds = Annotated[float, Field(ge=0, le=MAX_MS)]
@@ -35,13 +36,16 @@ class TableHead(FileRecord):
 
     ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
     for (none: the usual ones); ``emulated``: measured on an emulator, so that its times are meaningless;
-    ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``.
+    ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``cpu``: family, model and
+    stepping of the processor; ``governor`` and ``turbo``: what chooses its clock; all three empty where they are not
+    known, which agrees with anything; ``cpu_limit``: the cores' worth of time that a container may use, 0 for no limit.
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
     file_version: ClassVar[int] = 3
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
+    added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit")
 
     device: Text
     system: Text
@@ -58,6 +62,10 @@ class TableHead(FileRecord):
     emulated: bool = False
     created: Text
     reached_at: Text = "local"
+    cpu: Text = ""
+    governor: Text = ""
+    turbo: Text = ""
+    cpu_limit: Annotated[float, Field(ge=0, le=MAX_CORES)] = 0.0
 
     def check_same(self, other: TableHead, source: str) -> None:
         """Compares everything that a measurement depends on.
@@ -67,7 +75,8 @@ class TableHead(FileRecord):
         """
         for field in type(self).model_fields:
             ours, theirs = getattr(self, field), getattr(other, field)
-            if field not in ("created", "reached_at") and ours != theirs:
+            unknown = field in UNKNOWN_AGREES and "" in (ours, theirs)
+            if field not in ("created", "reached_at") and ours != theirs and not unknown:
                 raise DmaskError(
                     f"{source}: {field} of the table is '{ours}', here it is '{theirs}'",
                     "use a table of this device, or profile this one: dmask profile SPACE -o TABLE",

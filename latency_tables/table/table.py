@@ -131,7 +131,9 @@ class LatencyTable:
     @cached_property
     def digest(self) -> str:
         """Names the table's content, by the fields' names of version 1: artifacts and runs keep this digest."""
-        content = self.head.model_dump_json() + "".join(row.model_dump_json() for row in self.rows)
+        head = self.head
+        added = {name for name in head.added_fields if getattr(head, name) == type(head).model_fields[name].default}
+        content = head.model_dump_json(exclude=added) + "".join(row.model_dump_json() for row in self.rows)
         for now, then in OLD_NAMES.items():
             content = content.replace(f'"{now}":', f'"{then}":')  # inside a string the quotes would be escaped
         content = content.replace(NEW_FIELD, "")

@@ -76,6 +76,42 @@ def test_error_of_the_median_by_hand() -> None:
     assert agent.median_error([8.0, 9.0, 10.0, 11.0, 12.0]) == pytest.approx(1.2533 * 1.4826 / 5**0.5 / 10)
 
 
+@pytest.mark.parametrize(
+    ("files", "group", "limit"),
+    [
+        ({"cpu.max": "max 100000", "a/cpu.max": "150000 100000", "a/b/cpu.max": "200000 100000"}, "0::/a/b", 1.5),
+        ({"cpu.max": "max 100000"}, "0::/", 0.0),
+        ({"cpu,cpuacct/cpu.cfs_quota_us": "50000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, "4:cpu:/", 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu:/", 0.0),
+        ({}, "", 0.0),
+    ],
+)
+def test_limit_of_a_container(files: dict[str, str], group: str, limit: float, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    (tmp_path / "groups").write_text(group + "\n")
+    assert agent.cpu_limit(str(tmp_path), str(tmp_path / "groups")) == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "state"),
+    [
+        ("intel_pstate/no_turbo", "1", "off"),
+        ("intel_pstate/no_turbo", "0", "on"),
+        ("cpufreq/boost", "1", "on"),
+        ("other", "1", ""),
+    ],
+)
+def test_turbo_where_the_system_tells(
+    name: str, content: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content + "\n")
+    monkeypatch.setattr(agent, "SYSTEM_CPU", str(tmp_path))
+    assert agent.turbo() == state
+
+
 COREML = """
 from enum import Enum
 from types import SimpleNamespace

@@ -264,3 +264,15 @@ def test_a_check_scales_the_table_to_the_device_as_it_is_now(tmp_path: Path) -> 
     predicted = Latency(LatencyModel(table)).estimate(child).value
     assert predicted == pytest.approx(network_ms(child) / 1.2, rel=1e-6)
     assert table.drift_of({sentinel: [network_ms(sentinel)] for sentinel in children}) == pytest.approx(0.2)
+
+
+def test_a_processor_that_is_not_known_agrees_with_any() -> None:
+    known = local_head().model_copy(update={"cpu": "family 25, model 1, stepping 1", "governor": "", "turbo": "on"})
+    older = known.model_copy(update={"cpu": "", "turbo": ""})
+    older.check_same(known, "t")
+    known.check_same(older, "t")
+    assert older.digest() != known.digest()
+    for change in ({"cpu": "family 25, model 17, stepping 1"}, {"turbo": "off"}, {"cpu_limit": 1.5}):
+        ((name, value),) = change.items()
+        with pytest.raises(DmaskError, match=rf"{name} of the table is .*, here it is '{value}'"):
+            known.check_same(known.model_copy(update=change), "t")
