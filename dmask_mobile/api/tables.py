@@ -46,6 +46,7 @@ def profile(
     precision: Precision = "fp32",
     delegate: str = "cpu",
     settings: ProfileSettings | None = None,
+    like: AnyPath | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
     """Measures the latency table of ``space``; continues with what ``table`` already contains.
@@ -63,6 +64,7 @@ def profile(
         precision: the precision of the models.
         delegate: the backend of the runtime.
         settings: the length and the number of rounds.
+        like: a table of another device or runtime. Predictions begin with it, so that a minute of measuring is enough.
         progress: is called while converting and measuring.
 
     Raises:
@@ -79,7 +81,8 @@ def profile(
     table = as_path(table)
     check_appendable(table)  # before any device is used
     setup = setup_for(as_tuple(devices) or [DeviceOptions()], runtime, threads, precision, delegate)
-    return profile_space(as_space(space), setup, settings or ProfileSettings(), table, progress)
+    prior = None if like is None else load_table(like)
+    return profile_space(as_space(space), setup, settings or ProfileSettings(), table, progress, prior)
 
 
 def profile_missing(

@@ -52,6 +52,8 @@ table_app = typer.Typer(no_args_is_help=True, help="Latency tables.")
 TableFile = Annotated[Path, typer.Argument(help="A latency table.")]
 NewTable = Annotated[Path, typer.Option("-o", "--output", help="The table to write.")]
 
+DEFAULT_MINUTES, LIKE_MINUTES = 6.0, 1.0
+
 
 def profile(
     space: Annotated[str | None, typer.Argument(help="A shipped space, or a YAML file.")] = None,
@@ -72,10 +74,16 @@ def profile(
     runner: Runner = "",
     runner_flag: RunnerFlags = None,
     emulated: Emulated = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="A table of another device or runtime that predictions begin with; a minute is then enough."),
+    ] = None,
     minutes: Annotated[
-        float,
-        typer.Option(min=0.01, max=10_080, help="Measure at most for this time, over all runs for a table."),
-    ] = 6.0,
+        float | None,
+        typer.Option(
+            min=0.01, max=10_080, help="Measure at most for this time, over all runs for a table: 6, with --like 1."
+        ),
+    ] = None,
     target_error: TargetError = None,
     rounds: Annotated[
         int, typer.Option(min=1, max=1000, help="How often each block is measured, at different times.")
@@ -93,6 +101,8 @@ def profile(
 
     A phone: dmask profile demo --device adb --runtime litert --runner ./benchmark_model -o phone.jsonl
 
+    Another runtime, in a minute: dmask profile demo --runtime ncnn --like table.jsonl -o ncnn.jsonl
+
     A board: dmask profile demo --device ssh:pi@raspberry --python venv/bin/python -o board.jsonl
     """
     from latency_tables.devices.options import DeviceOptions
@@ -104,7 +114,7 @@ def profile(
             "for example: dmask profile demo -o table.jsonl",
         )
     settings = ProfileSettings(
-        minutes=minutes,
+        minutes=minutes or (LIKE_MINUTES if like else DEFAULT_MINUTES),
         target_error=parse_share(target_error) if target_error is not None else None,
         rounds=rounds,
         retry_failures=retry_failures,
@@ -128,6 +138,7 @@ def profile(
                 precision=precision,
                 delegate=delegate,
                 settings=settings,
+                like=like,
                 progress=progress,
             )
         else:
@@ -135,10 +146,10 @@ def profile(
 
             assert missing is not None
             check_no_others((runtime, threads, precision, delegate), options, device or [])
-            if (classes, minutes, target_error) != (None, 6.0, None):
+            if (classes, minutes, target_error, like) != (None,) * 4:
                 raise DmaskError(
                     "--missing measures all blocks that the child needs",
-                    "leave out --classes, --minutes, --target-error",
+                    "leave out --classes, --minutes, --target-error, --like",
                 )
             at = device[0] if device else None
             table = api.profile_missing(ChildSpec.read(missing), output, at=at, settings=settings, progress=progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 
@@ -23,6 +23,7 @@ from latency_tables.prediction.correction import (
     WholeNetwork,
     fit_corrections,
 )
+from latency_tables.prediction.like import LikePredictor, fit_like
 from latency_tables.prediction.predictor import BlockPredictor, PredictedBlock, fit_predictors
 from latency_tables.sources import source_digest
 from latency_tables.table.rows import BlockAt, describe_subject
@@ -61,8 +62,11 @@ class LatencyModel:
         return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
 
     @cached_property
-    def _predictors(self) -> dict[str, BlockPredictor]:
-        return fit_predictors({located: summary.typical_ms for located, summary in self.table.blocks.items()})
+    def _predictors(self) -> Mapping[str, BlockPredictor | LikePredictor]:
+        measured = {located: summary.typical_ms for located, summary in self.table.blocks.items()}
+        if self.table.prior:
+            return fit_like(self.table.prior, measured)
+        return fit_predictors(measured)
 
     def predict(self, blocks: Iterable[BlockAt]) -> None:
         """Makes ready what is not measured of ``blocks``, all at once: one by one it would take far longer.

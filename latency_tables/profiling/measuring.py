@@ -33,6 +33,7 @@ from latency_tables.table.rows import (
     ConditionsRow,
     FailureRow,
     NetworkRow,
+    PriorRow,
     SentinelRow,
     SharesRow,
     Subject,
@@ -50,8 +51,10 @@ T = TypeVar("T")
 
 
 @contextmanager
-def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Iterator[Measuring]:
-    """The table locked, the devices ready, signals noted.
+def measuring_into(
+    path: Path, setup: Setup, settings: ProfileSettings, like: LatencyTable | None = None
+) -> Iterator[Measuring]:
+    """The table locked, the devices ready, signals noted; with ``like``, that table's latencies in it.
 
     Raises:
         DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
@@ -60,11 +63,36 @@ def measuring_into(path: Path, setup: Setup, settings: ProfileSettings) -> Itera
         # Before the devices: a signal must not come between their preparation and the block that undoes it.
         stack.enter_context(stop_signals())
         head = setup.head()
+        if like is not None:
+            head = head.model_copy(update={"prior": like.digest})
         converter = stack.enter_context(converter_for(setup.runtime, setup.precision))
         sessions = [stack.enter_context(device.open(*setup.how_to_run)) for device in setup.devices]
         writer = stack.enter_context(TableWriter(path, head))  # last: what a device refuses must not begin a table
         save_device_options(writer.table.head, setup.reached)
+        if like is not None:
+            add_prior(writer, like)
         yield Measuring(sessions, settings, converter, writer)
+
+
+def add_prior(writer: TableWriter, like: LatencyTable) -> None:
+    """Writes the latencies of ``like`` into the table, as far as they are not there.
+
+    Raises:
+        DmaskError: when the table was begun with another one, or without any.
+    """
+    table = writer.table
+    if table.head.prior != like.digest:
+        raise DmaskError(
+            f"'{table.source}' was begun {'with another' if table.head.prior else 'without a'} table of --like",
+            "leave out --like to continue it, or give another file with -o",
+        )
+    rows = [
+        PriorRow(block=block, in_size=in_size, ms=summary.typical_ms)
+        for (block, in_size), summary in like.blocks.items()
+        if (block, in_size) not in table.prior
+    ]
+    writer.add(*rows)
+    writer.table = LatencyTable(table.head, (*table.rows, *rows), table.source)
 
 
 class Measuring:

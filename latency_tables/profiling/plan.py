@@ -21,6 +21,7 @@ from latency_tables.table.rows import BlockAt, Subject
 from latency_tables.table.table import LatencyTable
 
 NETWORKS_PER_RESOLUTION, NUM_NETWORKS = 5, 24
+NUM_FEW_NETWORKS = 10
 NUM_SENTINELS, NUM_BLOCK_SENTINELS = 3, 5
 CANDIDATE_CHILDREN = 300
 EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
@@ -54,6 +55,15 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
             placed = Choice(indices=(resolution, *choice.indices[1:]))
             children.append(space.child(placed, f"{space.name}-{number}"))
     return tuple({child.digest(): child for child in reversed(children)}.values())[::-1]
+
+
+def few_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
+    """Ten of them where another table is the prior: at each resolution a random one, the largest, the smallest."""
+    by_resolution: dict[int, list[ChildSpec]] = defaultdict(list)
+    for child in networks:
+        by_resolution[child.resolution].append(child)
+    orders = [[*here[2:3], *here[1:2], *here[:1], *here[3:]] for here in by_resolution.values()]
+    return alternating([child for order in orders for child in order])[:NUM_FEW_NETWORKS]
 
 
 def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
@@ -118,9 +128,10 @@ class Planner:
         """
         table, missing = model.table, self.missing(model.table)
         rare = [b for b in missing if b in table.blocks]  # begun, but interrupted
-        rare += [b for b in missing if b[0].kind not in RESIDUAL_KINDS and b not in table.blocks]
+        if not table.prior:  # which predicts them
+            rare += [b for b in missing if b[0].kind not in RESIDUAL_KINDS and b not in table.blocks]
         can_predict = self.can_predict(model)
-        if not can_predict:
+        if not can_predict and not table.prior:
             size = max(size, len(rare) + 2 * MIN_BLOCKS)
         if len(missing) <= size or len(rare) >= size:
             return list(dict.fromkeys([*rare, *missing]))[:size]

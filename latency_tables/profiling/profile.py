@@ -22,6 +22,7 @@ from latency_tables.profiling.plan import (
     Planner,
     alternating,
     blocks_of,
+    few_networks_of,
     networks_of,
     sentinels_of,
 )
@@ -38,16 +39,23 @@ NETWORKS_SHARE, CONVERTING_SHARE = (
     0.3,
     0.5,
 )  # of the time left: for whole networks between two rounds, for converting blocks
-MIN_BATCH_BLOCKS, FIRST_SLOW_BATCH_BLOCKS = 10, 60
+MIN_BATCH_BLOCKS, FIRST_SLOW_BATCH_BLOCKS, FIRST_LIKE_BATCH_BLOCKS = 10, 60, 40
 
 
 def profile_space(
-    space: SearchSpace, setup: Setup, settings: ProfileSettings, path: Path, progress: Progress = silent
+    space: SearchSpace,
+    setup: Setup,
+    settings: ProfileSettings,
+    path: Path,
+    progress: Progress = silent,
+    like: LatencyTable | None = None,
 ) -> LatencyTable:
     """The table at ``path`` after measuring ``space`` into it; continues a table that is there.
 
     Stops when every block is measured, when ``target_error`` is reached or when ``minutes`` are over, whichever
     comes first; the blocks that were not measured are predicted. `what_is_missing` says what there was no time for.
+    With ``like``, a table of another device or runtime, predictions begin with its latencies, and some tens of blocks
+    and ten networks are enough.
 
     Raises:
         DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to, and when
@@ -55,7 +63,7 @@ def profile_space(
         DeviceLostError: when the device is gone.
         StoppedError: after SIGTERM or Ctrl-C.
     """
-    with measuring_into(path, setup, settings) as measuring:
+    with measuring_into(path, setup, settings, like) as measuring:
         if measuring.writer.dropped_line:
             logger.warning("'%s': dropped an incomplete line", path)
         measuring.limit(settings.minutes)
@@ -96,8 +104,10 @@ class _SpaceProfile:
         self.settings = measuring.settings
         self.planner = Planner(space, self.settings.rounds, measuring.failed)
         networks = networks_of(space)
+        if measuring.head.prior:
+            networks = few_networks_of(networks)
         measuring.sentinels = measuring.sentinels or sentinels_of(networks)
-        self.networks = alternating(networks)
+        self.networks = networks if measuring.head.prior else alternating(networks)
         self.num_blocks_before = len(measuring.table().blocks)
         self.num_network_rounds = len(self.networks) * self.settings.network_rounds
 
@@ -133,6 +143,8 @@ class _SpaceProfile:
     def _batch_size(self, num_blocks: int) -> int:
         """How many blocks can be converted and measured in the time that is left, at the pace so far; 0 for too few."""
         measuring, new = self.measuring, num_blocks - self.num_blocks_before
+        if not new and measuring.head.prior:
+            return min(self.settings.batch_blocks, FIRST_LIKE_BATCH_BLOCKS)
         if not new:
             slow = measuring.converter.slow
             return min(self.settings.batch_blocks, FIRST_SLOW_BATCH_BLOCKS if slow else self.settings.batch_blocks)

@@ -23,6 +23,11 @@ def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
     first = tables[0]
     for other in tables[1:]:
         first.head.check_same(other.head, f"'{first.source}' and '{other.source}'")
+        if first.head.prior != other.head.prior:
+            raise DmaskError(
+                f"'{first.source}' and '{other.source}' began with different tables (--like)",
+                "merge tables of one prior",
+            )
     rows = dict.fromkeys(row for table in tables for row in table.rows)
     write_new_table(path, first.head, sorted(rows, key=lambda row: not isinstance(row, FailureRow)))
     return LatencyTable.read(path)

@@ -17,6 +17,7 @@ MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: a nanosecond, and almost three hours
 MAX_SAMPLES = 10_000  # of a row; ours have 30
 MAX_LOOPS = 1_000_000
 MAX_CORES = 4_096
+NOT_COMPARED = ("created", "reached_at", "prior")  # a device measures the same whatever a table began with
 UNKNOWN_AGREES = ("cpu", "governor", "turbo")  # fields that older tables lack and some devices do not tell
 
 Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
@@ -32,20 +33,21 @@ Subject = BlockAt | ChildSpec
 
 
 class TableHead(FileRecord):
-    """What all rows of a table have in common; tables agree where all but ``created`` and ``reached_at`` does.
+    """What all rows of a table have in common; tables agree where all but `NOT_COMPARED` does.
 
     ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
     for (none: the usual ones); ``emulated``: measured on an emulator, so that its times are meaningless;
     ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``cpu``: family, model and
     stepping of the processor; ``governor`` and ``turbo``: what chooses its clock; all three empty where they are not
-    known, which agrees with anything; ``cpu_limit``: the cores' worth of time that a container may use, 0 for no limit.
+    known, which agrees with anything; ``cpu_limit``: the cores' worth of time that a container may use, 0 for no limit;
+    ``prior``: the digest of the table whose latencies are in the rows `PriorRow`, empty for none.
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
     file_version: ClassVar[int] = 3
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
-    added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit")
+    added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit", "prior")
 
     device: Text
     system: Text
@@ -66,6 +68,7 @@ class TableHead(FileRecord):
     governor: Text = ""
     turbo: Text = ""
     cpu_limit: Annotated[float, Field(ge=0, le=MAX_CORES)] = 0.0
+    prior: Text = ""
 
     def check_same(self, other: TableHead, source: str) -> None:
         """Compares everything that a measurement depends on.
@@ -76,7 +79,7 @@ class TableHead(FileRecord):
         for field in type(self).model_fields:
             ours, theirs = getattr(self, field), getattr(other, field)
             unknown = field in UNKNOWN_AGREES and "" in (ours, theirs)
-            if field not in ("created", "reached_at") and ours != theirs and not unknown:
+            if field not in NOT_COMPARED and ours != theirs and not unknown:
                 raise DmaskError(
                     f"{source}: {field} of the table is '{ours}', here it is '{theirs}'",
                     "use a table of this device, or profile this one: dmask profile SPACE -o TABLE",
@@ -203,6 +206,15 @@ class FailureRow(Record):
         return self.block, self.in_size
 
 
+class PriorRow(Record):
+    """A block's latency in another table, of another device or runtime, which predictions begin with."""
+
+    row: Literal["prior"] = "prior"
+    block: BlockSpec
+    in_size: Size
+    ms: Milliseconds
+
+
 class ConditionsRow(Record):
     """The state of a phone; see `latency_tables.devices.device.Conditions`."""
 
@@ -223,7 +235,17 @@ class SharesRow(Record):
     shares: tuple[tuple[Text, float], ...] = Field(max_length=10_000)
 
 
-TableRow = BlockRow | NetworkRow | SentinelRow | BlockSentinelRow | RecheckRow | FailureRow | ConditionsRow | SharesRow
+TableRow = (
+    BlockRow
+    | NetworkRow
+    | SentinelRow
+    | BlockSentinelRow
+    | RecheckRow
+    | FailureRow
+    | PriorRow
+    | ConditionsRow
+    | SharesRow
+)
 ROW: TypeAdapter[TableRow] = TypeAdapter(Annotated[TableRow, Field(discriminator="row")])
 
 

@@ -33,6 +33,7 @@ from latency_tables.table.rows import (
     BlockSentinelRow,
     FailureRow,
     NetworkRow,
+    PriorRow,
     RecheckRow,
     Row,
     SentinelRow,
@@ -212,6 +213,11 @@ class LatencyTable:
     def networks(self) -> dict[ChildSpec, Summary]:
         """Each measured whole network and its latency."""
         return {subject: summary for subject, summary in self._summaries.items() if isinstance(subject, ChildSpec)}
+
+    @cached_property
+    def prior(self) -> dict[BlockAt, float]:
+        """Milliseconds of blocks on another device or runtime, which predictions begin with; empty for none."""
+        return {(row.block, row.in_size): row.ms for row in self.rows if isinstance(row, PriorRow)}
 
     @cached_property
     def num_rounds(self) -> dict[Subject, int]:

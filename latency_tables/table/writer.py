@@ -66,9 +66,9 @@ class TableWriter:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def add(self, row: TableRow) -> None:
-        """Appends one row."""
-        self._file.write(_line(row) + "\n")
+    def add(self, *rows: TableRow) -> None:
+        """Appends rows."""
+        self._file.write("".join(_line(row) + "\n" for row in rows))
         self._file.flush()
         os.fsync(self._file.fileno())
 

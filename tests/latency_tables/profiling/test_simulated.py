@@ -196,3 +196,21 @@ def test_a_busy_device_gets_no_figures(tmp_path: Path, monkeypatch: pytest.Monke
     waves = SimulatedDevice(of_networks=lambda taken: 1 + np.random.default_rng(taken).random())
     with pytest.raises(DmaskError, match="even a perfect table would be"):
         judged(waves, path, monkeypatch)
+
+
+def test_a_table_like_another(tmp_path: Path) -> None:
+    """A device twice as slow; its table holds the other's latencies and names it, and goes on without it."""
+    prior = profiled(SimulatedDevice(), tmp_path / "prior.jsonl")
+    slower = SimulatedDevice(lambda taken: 2.0, lambda taken: 2.0)
+    path = tmp_path / "like.jsonl"
+    table = profile_space(SPACE, setup(slower), SETTINGS, path, like=prior)
+    assert table.head.prior == prior.digest
+    assert table.prior == {block: summary.typical_ms for block, summary in prior.blocks.items()}
+    assert len(table.networks) == 10
+    assert error_of(table, 2.0) < NOISE
+    assert LatencyTable.read(path).prior == table.prior
+    assert profile_space(SPACE, setup(slower), SETTINGS, path).rows == table.rows  # it was finished
+    with pytest.raises(DmaskError, match="was begun with another table of --like; leave out --like"):
+        profile_space(SPACE, setup(slower), SETTINGS, path, like=table)
+    with pytest.raises(DmaskError, match="was begun without a table of --like"):
+        profile_space(SPACE, setup(SimulatedDevice()), SETTINGS, tmp_path / "prior.jsonl", like=table)

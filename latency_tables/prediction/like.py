@@ -1,0 +1,118 @@
+"""Latencies of blocks on a new device, from another device's table and a few blocks that were measured on the new one.
+
+The other table (the prior) knows how the shapes of blocks compare; some tens of measured blocks say how the new device
+differs. A non-negative model of multiply-adds, map sizes and the prior's latency is fitted to them; where there are
+enough, trees learn the rest, as in `latency_tables.prediction.predictor`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from latency_tables.prediction.predictor import MIN_BLOCKS, NUM_TREES, BlockPredictor, PredictedBlock, features, work
+from latency_tables.table.rows import BlockAt
+
+MIN_FITTED = 12  # measured blocks of a kind; with fewer, the prior's latencies are only scaled
+
+
+class PriorLatencies:
+    """The latencies of one kind of blocks on the prior's device: measured there, or predicted from what was.
+
+    Args:
+        measured: milliseconds of blocks of this kind in the prior table.
+    """
+
+    def __init__(self, measured: Mapping[BlockAt, float]) -> None:
+        self.measured = measured
+        self.predictor = BlockPredictor(list(measured), list(measured.values()))
+
+    def of(self, blocks: Sequence[BlockAt]) -> np.ndarray:
+        """Milliseconds of each block."""
+        unknown = [block for block in blocks if block not in self.measured]
+        predicted = self.predictor.predict(unknown) if unknown else []
+        found = {block: predicted_block.ms for block, predicted_block in zip(unknown, predicted, strict=True)}
+        return np.array([self.measured.get(block) or found[block] for block in blocks])
+
+
+class LikePredictor:
+    """Predicts blocks of one kind on the new device.
+
+    Args:
+        prior: their latencies on the prior's device.
+        measured: milliseconds on the new device, of blocks of this kind.
+        ratio: new / prior of all kinds, for a kind of which nothing was measured.
+    """
+
+    def __init__(self, prior: PriorLatencies, measured: Mapping[BlockAt, float], ratio: float) -> None:
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        self.prior = prior
+        self.trees: Any = None
+        self.coefficients = np.array([])
+        blocks, ms = list(measured), np.array(list(measured.values()))
+        prior_ms = prior.of(blocks) if blocks else np.array([])
+        self.ratio = float(np.median(ms / prior_ms)) if blocks else ratio
+        if len(blocks) >= MIN_FITTED:
+            design = self._design(blocks, prior_ms)
+            self.coefficients, _ = nnls(design / ms[:, None], np.ones_like(ms))
+        residuals = np.log(ms / self._base(blocks, prior_ms)) if blocks else np.array([0.0])
+        self.spread = float(np.sqrt(np.mean(np.square(residuals))))
+        if len(blocks) >= MIN_BLOCKS:
+            self.trees = ExtraTreesRegressor(NUM_TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
+            self.trees.fit(self._seen(blocks, prior_ms), residuals)
+
+    def predict(self, blocks: Sequence[BlockAt]) -> list[PredictedBlock]:
+        """Latency and spread of each block."""
+        prior_ms = self.prior.of(blocks)
+        base = self._base(blocks, prior_ms)
+        if self.trees is None:
+            return [PredictedBlock(float(ms), self.spread) for ms in base]
+        seen = self._seen(blocks, prior_ms)
+        by_tree = np.stack([tree.predict(seen) for tree in self.trees.estimators_])
+        typical, spread = np.exp(by_tree.mean(0)) * base, by_tree.std(0)
+        return [PredictedBlock(float(ms), float(s)) for ms, s in zip(typical, spread, strict=True)]
+
+    def _design(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.array([work(*block) for block in blocks]), prior_ms[:, None]], axis=1)
+
+    def _base(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
+        """Before what the trees learn."""
+        if not len(self.coefficients):
+            return self.ratio * prior_ms
+        base: np.ndarray = self._design(blocks, prior_ms) @ self.coefficients
+        return base
+
+    def _seen(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
+        """What the trees see of each block (B, F): its shape, and how far the prior is from the model of the work."""
+        log_ratio = np.log(prior_ms / self._base(blocks, prior_ms))
+        return np.concatenate([np.array([features(*block) for block in blocks]), log_ratio[:, None]], 1).astype(
+            np.float32
+        )
+
+
+def fit_like(prior: Mapping[BlockAt, float], measured: Mapping[BlockAt, float]) -> dict[str, LikePredictor]:
+    """A predictor for each kind of block that the prior table measured.
+
+    Args:
+        prior: milliseconds of blocks in the prior table.
+        measured: milliseconds on the new device; at least one block that the prior measured as well is needed.
+    """
+    common = [measured[block] / prior[block] for block in measured if block in prior]
+    if not common:
+        return {}
+    by_kind: dict[str, dict[BlockAt, float]] = defaultdict(dict)
+    for block, ms in prior.items():
+        by_kind[block[0].kind][block] = ms
+    return {
+        kind: LikePredictor(
+            PriorLatencies(of_kind),
+            {block: ms for block, ms in measured.items() if block[0].kind == kind},
+            float(np.median(common)),
+        )
+        for kind, of_kind in by_kind.items()
+    }
