@@ -52,7 +52,7 @@ def epoch(what: str, folder: str, size: int, memory_bytes: int) -> None:
     else:
         cost = Macs().on(space)
         budget = Budget(cost, sum(cost.reachable()) / 2)
-        settings = SearchSettings(epochs=2, warmup=0, min_gate_steps=1, batch_size=16)
+        settings = SearchSettings(epochs=2, warmup=0, min_gate_steps=1, batch_size=16, trials=0)
         searcher = Searcher(space, data, [budget], settings, machine)
         for _ in (*searcher.train_weights(agreement), *searcher.train_gates(agreement)):
             pass

@@ -61,7 +61,7 @@ def measure() -> None:
     training = images_per_second(trainer.train_epoch(agreement))
     cost = Macs().on(space)
     found = cost.reachable()
-    search = SearchSettings(batch_size=BATCH, resolution_mode="sampled")
+    search = SearchSettings(batch_size=BATCH, resolution_mode="sampled", trials=0)
     searcher = Searcher(space, images, [Budget(cost, sum(found) / 2)], search, machine)
     searcher.state.noise.manual_seed(1)
     searching = images_per_second(searcher.train_weights(agreement))

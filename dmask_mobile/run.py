@@ -93,16 +93,26 @@ class CandidateRecord(Record):
     accuracy: float = Field(ge=0, le=1)
 
 
+class TrialRecord(Record):
+    """A child that the search trained shortly by itself: its cross-entropy and accuracy on the gates' images."""
+
+    child_digest: str
+    choice: Choice
+    costs: tuple[float, ...]
+    loss: float
+    accuracy: float = Field(ge=0, le=1)
+
+
 class SearchResultRecord(FileRecord):
     """``search/result.json``: the decisions of the gates, and how the child was derived from them.
 
     ``expected`` and ``costs`` are in the order of the run's budgets. ``derivation``: ``exact`` (no child within the
     budget has a higher score), ``bounded`` (none has a score above ``score + gap``) or ``ranked`` (the best of
-    ``candidates`` with the supernet's weights).
+    ``candidates`` with the supernet's weights). ``trials`` are new in version 4.
     """
 
     file_format: ClassVar[str] = "dmask-search-result"
-    file_version: ClassVar[int] = 3
+    file_version: ClassVar[int] = 4
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"lower_bound_relaxed": "floor_dropped"}
 
@@ -117,12 +127,14 @@ class SearchResultRecord(FileRecord):
     lower_bound_relaxed: bool
     derivation: Literal["exact", "bounded", "ranked"]
     candidates: tuple[CandidateRecord, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def misfit(self, space: SearchSpace) -> str | None:
         """The reason why this cannot be the result of a search in ``space``; None if it can."""
         options = {decision.name: len(decision.options) for decision in space.decisions}
-        for choice in (self.choice, *(candidate.choice for candidate in self.candidates)):
+        choices = self.choice, *(c.choice for c in self.candidates), *(t.choice for t in self.trials)
+        for choice in choices:
             if len(choice.indices) != len(options):
                 return f"a choice has {len(choice.indices)} decisions, but the space has {len(options)}"
             for (name, count), index in zip(options.items(), choice.indices, strict=True):
@@ -145,6 +157,7 @@ class RunFolder:
         self.child_path = path / "child.json"
         self.tables_path = path / "search" / "tables"
         self.search_checkpoint = path / "search" / "checkpoint.pt"
+        self.trials_path = self.search_checkpoint.parent / "trials"
         self.metrics_path = path / "search" / "metrics.jsonl"
         self.tensorboard_path = path / "search" / "tensorboard"
         self.search_result = path / "search" / "result.json"

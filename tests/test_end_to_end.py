@@ -47,7 +47,7 @@ def test_chain_step_by_step(data: str, classes: int, tmp_path: Path) -> None:
     reach = low.stderr.split("can reach:")[1].split(" ms;")[0].split(" to ")
     budget = sum(map(float, reach)) / 2
     found = step("search", "demo", "--data", data, "--budget", f"latency={budget}ms", "--table", "table.jsonl",
-                 "--allow-drift", "-o", run, "--epochs", 2, "--batch-size", 32)  # fmt: skip
+                 "--allow-drift", "-o", run, "--epochs", 2, "--batch-size", 32, "--trials", 2)  # fmt: skip
     assert found["costs"][0] <= budget
     assert step("train", run, "--epochs", 3)["accuracy"] > 1.5 / classes
     assert [a["model_format"] for a in step("export", run)] == ["onnx", "coreml"]

@@ -13,7 +13,7 @@ from dmask_mobile.cost_names import cost_model
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import load_space
 
-DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 16, 12
+DEMO_SEARCH_EPOCHS, DEMO_TRAIN_EPOCHS = 8, 12
 
 
 def demo(folder: AnyPath, *, seed: int = 0, progress: Progress = silent) -> Run:

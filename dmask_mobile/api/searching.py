@@ -38,7 +38,7 @@ def search(
     *,
     tables: AnyPaths = (),
     costs: CostModel | Sequence[CostModel] = (),
-    samples: int = 24,
+    samples: int | None = None,
     allow_drift: bool = False,
     emulated: bool = False,
     precision: Precision | None = None,
@@ -64,7 +64,8 @@ def search(
         tables: the latency tables that latency budgets need.
         costs: custom cost models that budgets may name.
         samples: the number of children that are drawn within the budgets; the one with the lowest loss with its weights
-            from the supernet is selected. With 1, the best one by the gates is selected.
+            from the supernet is selected. With 1, the best one by the gates is selected. None: 1 if the search has made
+            trials, otherwise 24.
         allow_drift: search even if the device has become more than 10% slower or faster than its table says, or is not
             available.
         emulated: search even if a table was measured on an emulator, whose times are meaningless.
@@ -136,7 +137,7 @@ def estimate_search(
 
     >>> estimate = dm.estimate_search("demo", "folder:photos", {"macs": 1.5e6})
     >>> [step.kind for step in estimate.steps], estimate.seconds > 0
-    (['weight steps', 'gate steps'], True)
+    (['weight steps', 'gate steps', 'trial steps'], True)
 
     The arguments are those of `search`.
     """
@@ -234,6 +235,7 @@ def _remove_search(folder: RunFolder) -> None:
     for path in (folder.search_result, folder.child_path, folder.metrics_path):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder.search_checkpoint)
+    shutil.rmtree(folder.trials_path, ignore_errors=True)
     shutil.rmtree(folder.tensorboard_path, ignore_errors=True)
 
 

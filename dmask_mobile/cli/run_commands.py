@@ -80,9 +80,11 @@ def search(
     ] = "single_path",
     loss: Annotated[LossName, typer.Option(help="The loss of the gates; only 'budget' reaches the budget.")] = "budget",
     samples: Annotated[
-        int,
-        typer.Option(min=1, help="Draw this many children within the budgets; select the best with supernet weights."),
-    ] = 24,
+        int | None,
+        typer.Option(
+            min=1, help="Draw this many children; select the best with supernet weights. Default: 1 after trials, else 24."
+        ),
+    ] = None,
     resolution_mode: Annotated[
         ResolutionMode, typer.Option(help="Run one resolution a step, or all of them in every step.")
     ] = "sampled",
@@ -93,13 +95,19 @@ def search(
     precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
     emulated: TakeEmulated = False,
-    epochs: Annotated[int, typer.Option(min=1)] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the supernet's weights.")] = 16,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.75,
     weight_learning_rate: Annotated[
         float, typer.Option(help="The initial learning rate of the supernet's weights.")
     ] = 0.1,
-    evaluations: Annotated[int, typer.Option(min=1, help="Children whose losses the gates learn from.")] = 300,
+    evaluations: Annotated[int, typer.Option(min=1, help="Children that are evaluated with supernet weights.")] = 100,
+    trials: Annotated[
+        int, typer.Option(min=0, help="Children that are trained shortly from scratch; the gates learn from them.")
+    ] = 5,
+    trial_epochs: Annotated[
+        int | None, typer.Option(min=1, help="The epochs of each trial. Default: a fifth of --epochs.")
+    ] = None,
     gate_learning_rate: Annotated[float, typer.Option(help="The learning rate of soft gates (dmasking).")] = 0.05,
     flip: Flip = None,
     skip_bad: SkipBad = None,
@@ -134,6 +142,8 @@ def search(
         warmup=warmup,
         weight_learning_rate=weight_learning_rate,
         evaluations=evaluations,
+        trials=trials,
+        trial_epochs=trial_epochs,
         gate_learning_rate=gate_learning_rate,
         schedule=Schedule(last_temperature=last_temperature),
         seed=seed,

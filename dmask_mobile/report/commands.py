@@ -15,11 +15,11 @@ from dmask_mobile.run import RunFolder, RunRecord
 
 # Settings that are options of a command, and their default values.
 SEARCH_OPTIONS: dict[str, object] = {
-    "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 24,
-    "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 300, "gate_learning_rate": 0.05,
-    "seed": 0,
+    "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 16,
+    "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 100, "trials": 5,
+    "trial_epochs": None, "gate_learning_rate": 0.05, "seed": 0,
 }  # fmt: skip
-SAMPLES = 24
+SAMPLES = 24  # of a search without trials
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
 RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe that have their own option
 
@@ -99,12 +99,13 @@ def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0
         words += ["--table", str(path)]
     if record.precision is not None:
         words += ["--precision", record.precision]
-    if num_candidates != SAMPLES:
-        words += ["--samples", str(max(1, num_candidates))]
     settings = record.search_settings or {}
-    words += _options(
-        {"method": "dmasking", **settings} if settings else {}, SEARCH_OPTIONS
-    )  # runs without a method were made when this was the only one
+    if settings:  # older runs do not name the method, when this was the only one, or trials, when there were none
+        settings = {"method": "dmasking", "trials": 0, **settings}
+    has_trials = settings.get("method") == "single_path" and settings["trials"] > 0
+    if num_candidates != (0 if has_trials else SAMPLES):
+        words += ["--samples", str(max(1, num_candidates))]
+    words += _options(settings, SEARCH_OPTIONS)
     notes = [] if space else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
     return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dmask_mobile.records.estimate import Estimate
 from dmask_mobile.search.search import Searcher
+from dmask_mobile.search.single_path import SinglePath
+from dmask_mobile.search.trials import trial_trainer
 from dmask_mobile.training.checks import Agreement
 from dmask_mobile.training.estimate import estimate_of, timed
 
 
 def estimate_searching(searcher: Searcher) -> Estimate:
-    """The duration and memory of the whole search, extrapolated from two weight steps and two gate steps."""
+    """The duration and memory of the whole search, extrapolated from two steps of each kind."""
     agreement = Agreement(searcher.machine, lambda: None)
     searcher.called.train()
     steps = [
@@ -21,4 +23,8 @@ def estimate_searching(searcher: Searcher) -> Estimate:
             strict=True,
         )
     ]
+    if isinstance(searcher.gate_training, SinglePath) and searcher.settings.trials:
+        trainer = trial_trainer(searcher.parts, searcher.gate_training)
+        count = searcher.settings.trials * searcher.settings.epochs_of_a_trial * trainer.steps
+        steps.append(timed("trial steps", count, trainer.train_epoch(agreement)))
     return estimate_of(steps, searcher.machine)

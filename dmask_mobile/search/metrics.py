@@ -21,11 +21,14 @@ class SearchMetrics:
     Args:
         budgets: the budgets of the search.
         costs: for each budget, the expected cost that the gates learn from.
+        can_collapse: whether gates that skip all blocks indicate a problem. With soft gates they do; losses of single
+            children may show that a shallow child is the best.
     """
 
-    def __init__(self, budgets: Sequence[Budget], costs: Sequence[ExpectedCost]) -> None:
+    def __init__(self, budgets: Sequence[Budget], costs: Sequence[ExpectedCost], can_collapse: bool) -> None:
         self.budgets = budgets
         self.costs = costs
+        self.can_collapse = can_collapse
 
     @torch.no_grad()
     def expected(self, logits: GateLogits) -> tuple[float, ...]:
@@ -49,16 +52,20 @@ class SearchMetrics:
             "entropy": mean_entropy(state.logits),
             "entropies": dict(zip(undecided, entropies.tolist(), strict=False)),
             "probabilities": {d.name: gate.tolist() for d, gate in zip(decisions, probabilities, strict=True)},
-            "warnings": list(warnings_about(state)),
+            "warnings": list(self.warnings(state)),
         }
 
     def note(self, state: SearchState) -> str:
         """A short form of the same, for progress messages."""
         expected = self.expected(state.logits)
         ratios = [value / budget.limit for value, budget in zip(expected, self.budgets, strict=True)]
-        warning = "".join(f"; warning: {text}" for text in warnings_about(state))
+        warning = "".join(f"; warning: {text}" for text in self.warnings(state))
         entropy = mean_entropy(state.logits)
         return f"expected/budget {', '.join(f'{r:.3f}' for r in ratios)}, entropy {entropy:.2f}{warning}"
+
+    def warnings(self, state: SearchState) -> tuple[str, ...]:
+        """Problems with the gates that do not stop the search."""
+        return _warnings_of_collapse(state) if self.can_collapse else ()
 
 
 @torch.no_grad()
@@ -68,8 +75,8 @@ def mean_entropy(logits: GateLogits) -> float:
 
 
 @torch.no_grad()
-def warnings_about(state: SearchState) -> tuple[str, ...]:
-    """Problems with the gates that do not stop the search."""
+def _warnings_of_collapse(state: SearchState) -> tuple[str, ...]:
+    """A warning if all blocks are skipped that can be skipped."""
     decisions = state.supernet.space.decisions
     skips = [p[1] for d, p in zip(decisions, state.logits.probabilities(), strict=True) if d.kind == "skip"]
     if skips and min(skips) >= COLLAPSED:

@@ -6,17 +6,17 @@ import torch
 
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.run import CandidateRecord, SearchResultRecord
+from dmask_mobile.run import CandidateRecord, SearchResultRecord, TrialRecord
 from dmask_mobile.search.budgets import derive_within
 from dmask_mobile.search.derive import log_scores, score_of
 from dmask_mobile.search.rank import draw_within, rank
 from dmask_mobile.search.search import Searcher, SearchResult
 
-SAMPLES = 24
+SAMPLES = 24  # of a search without trials
 
 
 def choose_child(
-    searcher: Searcher, found: SearchResult, samples: int = SAMPLES, progress: Progress = silent
+    searcher: Searcher, found: SearchResult, samples: int | None = None, progress: Progress = silent
 ) -> SearchResultRecord:
     """The child that the search selects, and how it was chosen.
 
@@ -25,7 +25,8 @@ def choose_child(
         found: the result of the search.
         samples: the number of children that are drawn within the budgets, including the best one by the gates. The
             child with the lowest loss on the gates' images, with its weights from the supernet, is selected. With 1,
-            the best one by the gates is selected.
+            the best one by the gates is selected. None: 1 if the search has made trials, which are more accurate than
+            the supernet; otherwise 24.
         progress: is called after each ranked child.
 
     Raises:
@@ -39,6 +40,8 @@ def choose_child(
         return tuple(budget.cost.cost(choice) for budget in budgets)
 
     choice, candidates = derived.choice, []
+    if samples is None:
+        samples = 1 if found.trials else SAMPLES
     if samples > 1:
         drawn = draw_within(budgets, found.logits, samples, torch.Generator().manual_seed(searcher.settings.seed))
         candidates = rank(drawn, found.supernet, probabilities, searcher.for_gates, searcher.data, progress)
@@ -64,6 +67,16 @@ def choose_child(
                 accuracy=c.accuracy,
             )
             for c in candidates
+        ),
+        trials=tuple(
+            TrialRecord(
+                child_digest=space.child(t.choice).digest(),
+                choice=t.choice,
+                costs=costs(t.choice),
+                loss=t.loss,
+                accuracy=t.accuracy,
+            )
+            for t in found.trials
         ),
         warnings=found.warnings,
     )

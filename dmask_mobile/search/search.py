@@ -22,13 +22,15 @@ from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search import checkpoint as checkpoints
 from dmask_mobile.search.budgets import Budget, check_budgets, checked_budgets
 from dmask_mobile.search.log import SearchLog
+from dmask_mobile.search.loss_model import Trial
 from dmask_mobile.search.losses import BudgetLoss, FbnetLoss, GateLoss, LinearLoss
-from dmask_mobile.search.metrics import SearchMetrics, mean_entropy, warnings_about
+from dmask_mobile.search.metrics import SearchMetrics, mean_entropy
 from dmask_mobile.search.parts import GateTraining, SearchParts
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.single_path import SinglePath
 from dmask_mobile.search.soft_gates import SoftGates
 from dmask_mobile.search.state import Position, StepRecord, new_state
+from dmask_mobile.search.trials import make_trials
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import content_digest
@@ -37,19 +39,21 @@ from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
 
 RISING = 0.05  # of the steps
+TRIALS = "trials"  # the folder beside the checkpoint where trials keep theirs
 LOWEST_RATE = 0.01  # of the first learning rate
 
 
 class SearchResult(NamedTuple):
     """The result of a search: shared weights, decided logits, expected costs and mean normalized entropy.
 
-    ``warnings`` describe problems that did not stop the search.
+    ``trials``: the children that were trained shortly. ``warnings`` describe problems that did not stop the search.
     """
 
     supernet: MaskedSupernet
     logits: GateLogits
     expected: tuple[float, ...]
     entropy: float
+    trials: tuple[Trial, ...]
     warnings: tuple[str, ...]
 
 
@@ -95,7 +99,7 @@ class Searcher:
             check_batch(images, settings.batch_size, self.reading)
         costs = [_as_gates_see_it(budget.cost, settings) for budget in self.budgets]
         self.loss = gate_loss(costs, [budget.limit for budget in self.budgets], settings)
-        self.metrics = SearchMetrics(self.budgets, costs)
+        self.metrics = SearchMetrics(self.budgets, costs, can_collapse=settings.method == "dmasking")
         self.state = new_state(self.supernet, self.loss, settings, self.machine)
         self.logits = self.state.logits
         self.called, self.stepped = self.machine.prepared(self.supernet, self.state.weight_optimizer)
@@ -150,7 +154,7 @@ class Searcher:
         with log as metrics, stop_signals() as stopped_by:
             agreement = Agreement(machine, stopped_by)
             while state.epoch < epochs:
-                for agreed in self._train_epoch(agreement):
+                for agreed in self._train_epoch(agreement, checkpoint.parent / TRIALS, progress):
                     if agreed.signal is not None or agreed.keep:
                         check_weights(self.supernet, "search", state.epoch)
                         keep()
@@ -164,7 +168,9 @@ class Searcher:
                     metrics.write(state.history)
                 progress("search", state.epoch, epochs, self.metrics.note(state))
         expected, entropy = self.metrics.expected(self.logits), mean_entropy(self.logits)
-        return SearchResult(self.supernet, self.logits, expected, entropy, warnings_about(state))
+        return SearchResult(
+            self.supernet, self.logits, expected, entropy, tuple(state.trials), self.metrics.warnings(state)
+        )
 
     def num_steps(self) -> tuple[int, int]:
         """The numbers of weight steps and gate steps in the whole search."""
@@ -184,13 +190,22 @@ class Searcher:
         """The number of epochs, and the number of steps in each."""
         return Position(self.settings.epochs, self.parts.num_weight_steps, self.gate_training.num_steps)
 
-    def _train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
-        """Runs the remaining steps of the current epoch and yields the result of each."""
+    def _train_epoch(self, agreement: Agreement, folder: Path, progress: Progress) -> Iterator[Agreed]:
+        """Runs the remaining steps of the current epoch, in the last one also the trials; yields the result of each."""
         self.called.train()
         yield from self.train_weights(agreement)
         if self.parts.gate_epoch >= 0:
             yield from self.train_gates(agreement)
+            if self.state.epoch + 1 == self.settings.epochs:
+                yield from self._make_trials(agreement, folder, progress)
             self.gate_training.finish_epoch()
+
+    def _make_trials(self, agreement: Agreement, folder: Path, progress: Progress) -> Iterator[Agreed]:
+        """The trials that are left; a checkpoint is due before the first one and after each."""
+        if isinstance(self.gate_training, SinglePath):
+            yield agreement(0.0, 0.0, 1.0)._replace(keep=True)
+            for trial in make_trials(self.parts, self.gate_training, folder, progress):
+                yield agreement(trial.loss, trial.accuracy, 1.0)._replace(keep=True)
 
     def _finish_epoch(self) -> None:
         state = self.state

@@ -19,16 +19,17 @@ class SearchSettings(Record):
     """Length and learning rates of a search; the schedules stretch with ``epochs``.
 
     ``method``: ``single_path`` trains one child a step, with a cost near the budgets. Its gates learn from
-    ``evaluations`` evaluated children, each on ``evaluation_images`` images (`search.single_path`). ``dmasking`` is the
-    method of FBNetV2, with soft gates in every step. Only ``dmasking`` offers other losses than ``budget`` and a
-    ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` runs all of them (FBNetV2, section 3.1).
-    ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the temperatures also apply only to ``dmasking``.
-    ``expectation``: how multiply-adds and parameters enter the loss of the gates: as the exact expected cost, or by the
-    paper's effective shapes (section 3.3). Derivation is exact in both cases.
+    ``evaluations`` evaluated children, each on ``evaluation_images`` images (`search.single_path`), and from ``trials``
+    children that are trained from scratch for ``trial_epochs`` each (`search.trials`; None: a fifth of ``epochs``).
+    ``dmasking`` is the method of FBNetV2, with soft gates in every step. Only ``dmasking`` offers other losses than
+    ``budget`` and a ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` runs all of them (FBNetV2,
+    section 3.1). ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the temperatures also apply only to
+    ``dmasking``. ``expectation``: how multiply-adds and parameters enter the loss of the gates: as the exact expected
+    cost, or by the paper's effective shapes (section 3.3). Derivation is exact in both cases.
     """
 
     method: SearchMethod = "single_path"
-    epochs: Epochs = 24
+    epochs: Epochs = 16
     warmup: float = Field(default=0.75, ge=0, lt=1, description="share of the epochs before the gates learn")
     gate_share: float = Field(default=0.2, gt=0, lt=1, description="share of the images that the gates learn from")
     batch_size: BatchSize = 64
@@ -38,8 +39,12 @@ class SearchSettings(Record):
     min_gate_steps: PositiveInt = Field(
         default=400, le=10_000_000, description="the minimum number of gate steps in the whole search"
     )
-    evaluations: int = Field(default=300, ge=1, le=1_000_000, description="children whose loss the gates learn from")
+    evaluations: int = Field(
+        default=100, ge=1, le=1_000_000, description="children whose loss in the supernet the gates learn from"
+    )
     evaluation_images: BatchSize = 256
+    trials: int = Field(default=5, ge=0, le=10_000, description="children that are trained shortly by themselves")
+    trial_epochs: Epochs | None = None
     resolution_mode: ResolutionMode = "sampled"
     expectation: Expectation = "exact"
     schedule: Schedule = Schedule()
@@ -52,6 +57,11 @@ class SearchSettings(Record):
     def warmup_epochs(self) -> int:
         """The number of epochs before the gates learn."""
         return math.floor(self.warmup * self.epochs)
+
+    @property
+    def epochs_of_a_trial(self) -> int:
+        """The epochs that a child is trained for in a trial."""
+        return self.trial_epochs or max(1, round(self.epochs / 5))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

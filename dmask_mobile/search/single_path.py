@@ -3,10 +3,11 @@
 Each weight step trains one child near the budgets, drawn as if no gate had decided anything (`near_budget`; without
 budgets: Guo et al., "Single Path One-Shot NAS", ECCV 2020). So the shared weights do not adapt to the preferences of
 the gates, and a step is as fast as a training step of one child. Towards the end, children are drawn and evaluated on
-the gates' images, several children on the same images. A linear model of their losses (`loss_model`) estimates the
-effect of each option. The gates become the Gibbs distribution of that model: better options are more likely, and the
-expected costs are at the budgets. The gates are then sharpened until they are decided. This replaces the gradient
-through soft gates, which describes a mixture of children and not any single child.
+the gates' images, several children on the same images. In the last epoch a few children are trained shortly from
+scratch (`trials`). A linear model of both kinds of losses (`loss_model`) estimates the effect of each option. The gates
+become the Gibbs distribution of that model: better options are more likely, and the expected costs are at the budgets.
+The gates are then sharpened until they are decided. This replaces the gradient through soft gates, which describes a
+mixture of children and not any single child.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.loss_model import Evaluation, LossModel
+from dmask_mobile.search.loss_model import LEAST_SPREAD, Evaluation, LossModel, Trial
 from dmask_mobile.search.near_budget import centre_on_budgets, decide, draw_near
 from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.supernet.gates import GateLogits
@@ -26,7 +27,6 @@ from dmask_mobile.training.checks import Agreed
 
 CHILDREN_A_GROUP = 8  # children that see the same images
 NATS_A_SPREAD = 2.0  # the gain in log-probability of an option that lowers the loss by one spread
-LEAST_SPREAD = 1e-6  # of predicted losses
 
 
 class SinglePath:
@@ -50,7 +50,7 @@ class SinglePath:
         Batch norms use the statistics of the group's images, as in training, so no recalibration is needed.
         """
         parts = self.parts
-        proposals = self._learned(parts.state.evaluations[: parts.gate_epoch * self.num_steps])
+        proposals = self.learned(parts.state.evaluations[: parts.gate_epoch * self.num_steps])
         done = len(parts.state.gate_steps)
         groups = itertools.groupby(range(done, self.num_steps), lambda step: step // CHILDREN_A_GROUP)
         loaded = parts.gate_batches(parts.settings.evaluation_images, done // CHILDREN_A_GROUP)
@@ -64,9 +64,9 @@ class SinglePath:
                 yield agreed
 
     def finish_epoch(self) -> None:
-        """Fits the gates to all evaluations so far, from the start: a decision based on fewer would be hard to undo."""
+        """Fits the gates to everything so far, from the start: a decision based on less would be hard to undo."""
         parts = self.parts
-        learned = self._learned(parts.state.evaluations)
+        learned = self.learned(parts.state.evaluations, parts.state.trials)
         decide(learned, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
         parts.state.logits.load_state_dict(learned.state_dict())
 
@@ -74,12 +74,12 @@ class SinglePath:
         """Empty: there is no temperature, and the budgets are met without controllers."""
         return {}
 
-    def _learned(self, evaluations: Sequence[Evaluation]) -> GateLogits:
+    def learned(self, evaluations: Sequence[Evaluation], trials: Sequence[Trial] = ()) -> GateLogits:
         """The prior with better options made more likely; its costs are at the budgets, and it is far from decided."""
         logits = GateLogits(self.parts.supernet.space)
         logits.load_state_dict(self.prior.state_dict())
         if evaluations:
-            model = LossModel(self.parts.supernet.space, evaluations)
+            model = LossModel(self.parts.supernet.space, evaluations, trials)
             with torch.no_grad():
                 for row, effects in zip(logits.logits, model.effects, strict=True):
                     row[: len(effects)] -= NATS_A_SPREAD / max(model.spread, LEAST_SPREAD) * torch.from_numpy(effects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from dmask_mobile.errors import shown
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.search.loss_model import Evaluation
+from dmask_mobile.search.loss_model import Evaluation, Trial
 from dmask_mobile.search.losses import GateLoss
 from dmask_mobile.search.sampled_resolution import SampledResolution
 from dmask_mobile.search.settings import SearchSettings
@@ -62,6 +63,7 @@ KEYS = frozenset(
         "scaler",
         "norms",
         "evaluations",
+        "trials",
     )
 )  # of a checkpoint
 
@@ -71,7 +73,8 @@ class SearchState:
     """Weights, logits, their optimizers, the random state and the position of a search.
 
     ``weight_steps`` and ``gate_steps`` are those of the current epoch. ``history`` contains one entry for each finished
-    epoch (a line of ``metrics.jsonl``). ``evaluations``: the losses of drawn children (method ``single_path``).
+    epoch (a line of ``metrics.jsonl``). ``evaluations`` and ``trials``: the losses of drawn children (method
+    ``single_path``).
     """
 
     supernet: MaskedSupernet
@@ -87,6 +90,7 @@ class SearchState:
     gate_steps: list[StepRecord] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a checkpoint: tensors, numbers, strings, lists and dicts. Every process must call this."""
@@ -103,6 +107,7 @@ class SearchState:
             "history": self.history,
             "scaler": self.machine.scaler_state(),
             "evaluations": [[e.group, e.loss, *e.choice.indices] for e in self.evaluations],
+            "trials": [[t.loss, t.accuracy, *t.choice.indices] for t in self.trials],
             "norms": rows_of_norms([self.supernet], self.machine) if self.weight_steps else None,
         }
 
@@ -136,7 +141,9 @@ class SearchState:
         epoch = whole_number(state["epoch"], last.epochs, "epoch")
         weight_steps, gate_steps = _steps(state["steps"], last, ended=epoch == last.epochs)
         history = _history(state["history"], epoch)
-        evaluations = _evaluations(state["evaluations"], self.supernet.space)
+        space = self.supernet.space
+        evaluations = [_evaluation(row, choice) for row, choice in _rows(state["evaluations"], "evaluation", space)]
+        trials = [_trial(row, choice) for row, choice in _rows(state["trials"], "trial", space)]
         baseline = None if state["baseline"] is None else finite_number(state["baseline"], "baseline")
         restore_module(self.supernet, state["supernet"], "supernet")
         restore_module(self.logits, state["logits"], "logits")
@@ -149,7 +156,7 @@ class SearchState:
             restore_rows(norms_of([self.supernet]), state["norms"], self.machine.share, "norms")
         self.resolution.baseline = baseline
         self.epoch, self.weight_steps, self.gate_steps, self.history = epoch, weight_steps, gate_steps, history
-        self.evaluations = evaluations
+        self.evaluations, self.trials = evaluations, trials
 
 
 def new_state(supernet: MaskedSupernet, loss: GateLoss, settings: SearchSettings, machine: Machine) -> SearchState:
@@ -188,25 +195,30 @@ def _steps(found: object, last: Position, ended: bool) -> tuple[list[StepRecord]
     return parts[0], parts[1]
 
 
-def _evaluations(found: object, space: SearchSpace) -> list[Evaluation]:
-    """The losses of the drawn children."""
+def _rows(found: object, what: str, space: SearchSpace) -> Iterator[tuple[list[object], Choice]]:
+    """Two values and the choice of each row of a list."""
     if not isinstance(found, list):
-        raise ValueError(f"evaluations must be a list, got {type(found).__name__}")
+        raise ValueError(f"the {what}s must be a list, got {type(found).__name__}")
     sizes = [len(decision.options) for decision in space.decisions]
-    evaluations = []
     for row in found:
         if not isinstance(row, list) or len(row) != 2 + len(sizes):
-            raise ValueError(f"an evaluation must be a group, a loss and {len(sizes)} options, got {shown(repr(row))}")
-        group, loss, *indices = row
-        options = tuple(whole_number(i, size - 1, "an option") for i, size in zip(indices, sizes, strict=True))
-        evaluations.append(
-            Evaluation(
-                whole_number(group, MAX_GROUP, "the group of an evaluation"),
-                finite_number(loss, "the loss of an evaluation"),
-                Choice(indices=options),
-            )
-        )
-    return evaluations
+            raise ValueError(f"{what}: a row must be two numbers and {len(sizes)} options, got {shown(repr(row))}")
+        options = tuple(whole_number(i, size - 1, "an option") for i, size in zip(row[2:], sizes, strict=True))
+        yield row[:2], Choice(indices=options)
+
+
+def _evaluation(row: list[object], choice: Choice) -> Evaluation:
+    group, loss = row
+    return Evaluation(
+        whole_number(group, MAX_GROUP, "the group of an evaluation"),
+        finite_number(loss, "the loss of an evaluation"),
+        choice,
+    )
+
+
+def _trial(row: list[object], choice: Choice) -> Trial:
+    loss, accuracy = row
+    return Trial(finite_number(loss, "the loss of a trial"), finite_number(accuracy, "an accuracy"), choice)
 
 
 def _history(found: object, epoch: int) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def test_a_search_of_two_tables_keeps_both(tables: list[Path], tmp_path: Path) -
     for name, place in limits.items():
         low, high = costs[name].reachable()
         budgets[name] = low + place * (high - low)
-    settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=512)
+    settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=512, trials=1)
     run = tmp_path / "run"
     result = api.search(
         SPACE, "glyphs", budgets, run, tables=tables, settings=settings, samples=2, allow_drift=True

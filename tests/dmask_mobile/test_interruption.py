@@ -27,7 +27,7 @@ from tests.processes import DMASK, HANG_SECONDS, run_command, wait_until
 
 pytestmark = pytest.mark.slow  # trainings, twice each
 
-SETTINGS = SearchSettings(epochs=3, batch_size=64, min_gate_steps=10)
+SETTINGS = SearchSettings(epochs=3, batch_size=64, min_gate_steps=10, trials=0)
 
 
 def searcher() -> Searcher:

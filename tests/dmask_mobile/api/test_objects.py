@@ -109,7 +109,7 @@ def test_a_table_is_a_path_and_loads_by_its_name(tmp_path: Path) -> None:
 def test_the_chain_with_objects(tmp_path: Path) -> None:
     """A space from a file, and a source that has arguments, which no words could name."""
     SPACE.write(tmp_path / "space.json")
-    settings = dm.SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=32)
+    settings = dm.SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=32, trials=1)
     budgets = {"macs": sum(dm.cost_model("macs").on(SPACE.with_classes(3)).reachable()) / 2}
     source = Source()
     run = dm.search(tmp_path / "space.json", source, budgets, tmp_path / "run", settings=settings)

@@ -29,7 +29,7 @@ from tests.processes import DMASK, HANG_SECONDS, dmask, wait_until
 
 MACS = Macs().on(SPACE)
 BUDGET = round(sum(MACS.reachable()) / 2)
-SETTINGS = SearchSettings(epochs=2, warmup=0.5, min_gate_steps=2, batch_size=64)
+SETTINGS = SearchSettings(epochs=2, warmup=0.5, min_gate_steps=2, batch_size=64, trials=1)
 TRAINING = TrainSettings(epochs=1, batch_size=64)
 
 
@@ -192,7 +192,7 @@ def test_a_dry_run_writes_nothing(run: Path, data: str, tmp_path: Path) -> None:
     searching = api.estimate_search(SPACE, data, {"macs": BUDGET}, settings=SETTINGS)
     assert files() == before
     assert [step.kind for step in training.steps] == ["training", "validation"]
-    assert [step.kind for step in searching.steps] == ["weight steps", "gate steps"]
+    assert [step.kind for step in searching.steps] == ["weight steps", "gate steps", "trial steps"]
     assert min(training.seconds, searching.seconds) > 0
 
 
@@ -245,6 +245,8 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_at_resume_and_by_the_slice(run: 
         ({"loss": {"multipliers": [], "entropy_multiplier": 0.0}}, r"loss: multipliers must be a list of 1"),
         ({"gate_optimizer": None}, r"gate_optimizer must be a mapping, got NoneType"),
         ({"history": []}, r"history must have one entry for each of 2 epochs"),
+        ({"trials": [[1.0, 0.5, 0]]}, r"trial: a row must be two numbers and \d+ options, got \[1\.0, 0\.5, 0\]"),
+        ({"evaluations": 3}, r"the evaluations must be a list, got int"),
         ({"more": 1}, r"it has the unknown key 'more'"),
     ],
 )

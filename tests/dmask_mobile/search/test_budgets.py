@@ -48,7 +48,7 @@ def test_a_peak_that_leaves_nothing_within_the_other_budget() -> None:
 def test_a_search_keeps_all_budgets_and_lands_on_the_tightest(other_place: float, tmp_path: Path) -> None:
     """With a loose second budget the first is met exactly, with a tight one both are kept."""
     budgets = [Budget(MACS, between(*MACS.reachable(), 0.5)), Budget(PARAMS, between(*PARAMS.reachable(), other_place))]
-    settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
+    settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500, trials=2)
     found = Searcher(SPACE, few_images(), budgets, settings).run(tmp_path / "s.pt")
     shares = [expected / budget.limit for expected, budget in zip(found.expected, budgets, strict=True)]
     assert max(shares) == pytest.approx(1, abs=0.03)
@@ -58,7 +58,7 @@ def test_a_search_keeps_all_budgets_and_lands_on_the_tightest(other_place: float
 @pytest.mark.slow
 def test_a_search_within_a_peak(tmp_path: Path) -> None:
     budget = Budget(PEAK, between(*PEAK.reachable(), 0.4))
-    settings = SearchSettings(epochs=4, batch_size=64, min_gate_steps=300)
+    settings = SearchSettings(epochs=4, batch_size=64, min_gate_steps=300, trials=2)
     search = Searcher(SPACE, few_images(), [Budget(MACS, between(*MACS.reachable(), 0.5)), budget], settings)
     found = search.run(tmp_path / "s.pt")
     assert found.expected[1] <= 1.03 * budget.limit

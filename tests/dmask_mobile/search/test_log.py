@@ -82,7 +82,7 @@ def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
 
 
 def test_collapse_to_all_skip_is_warned_of(tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=512)
+    settings = SearchSettings(method="dmasking", epochs=1, warmup=0.0, min_gate_steps=1, batch_size=512)
     search = Searcher(SPACE, few_images(128), [Budget(COST, COST.reachable().low * 1.2)], settings)
     with torch.no_grad():
         for index, decision in enumerate(SPACE.decisions):

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
-import torch
 
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.loss_model import Evaluation, LossModel
-from dmask_mobile.supernet.gates import GateLogits, one_hot_gates
+from dmask_mobile.search.loss_model import (
+    NOISE,
+    OWN,
+    SHARED,
+    SUPERNET,
+    Evaluation,
+    LossModel,
+    Trial,
+    from_trials,
+)
 from tests.dmask_mobile.small import SPACE
 
 SKIP = next(index for index, decision in enumerate(SPACE.decisions) if decision.kind == "skip")
@@ -38,17 +46,52 @@ def test_it_finds_the_effects_whatever_the_images_of_a_group_are(evaluations: li
     assert differences == pytest.approx(expected, abs=0.02)
 
 
-def test_the_expectation_at_one_hot_gates_is_that_of_the_child(evaluations: list[Evaluation]) -> None:
-    model = LossModel(SPACE, evaluations[:80])
-    for evaluation in evaluations[:20]:
-        gates = one_hot_gates(SPACE, evaluation.choice)
-        assert float(model.expected(gates)) == pytest.approx(model.of(evaluation.choice), abs=1e-9)
+def trials_of(seed: int, count: int) -> list[Trial]:
+    generator = random.Random(seed)
+    return [Trial(loss_of(choice), 0.5, choice) for choice in (SPACE.sample(generator) for _ in range(count))]
 
 
-def test_the_expectation_under_gates_is_the_mean_over_draws(evaluations: list[Evaluation]) -> None:
-    model, logits = LossModel(SPACE, evaluations), GateLogits(SPACE)
-    generator = torch.Generator().manual_seed(0)
-    torch.nn.init.normal_(logits.logits, generator=generator)
-    drawn = [model.of(logits.draw(generator)) for _ in range(4000)]
-    mean = sum(drawn) / len(drawn)
-    assert float(model.expected(logits.probabilities()).detach()) == pytest.approx(mean, abs=0.01)
+def test_a_few_trials_find_what_the_supernet_does_not_show(evaluations: list[Evaluation]) -> None:
+    blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
+    unseen = [evaluation.choice for evaluation in evaluations[400:500]]
+    truth = [loss_of(choice) for choice in unseen]
+    for seed in range(5):
+        model = LossModel(SPACE, blind, trials_of(seed, 10))
+        assert np.corrcoef([model.of(choice) for choice in unseen], truth)[0, 1] > 0.5
+
+
+def test_trials_outweigh_a_supernet_that_contradicts_them(evaluations: list[Evaluation]) -> None:
+    wrong = [evaluation._replace(loss=-evaluation.loss) for evaluation in evaluations[:400]]
+    model = LossModel(SPACE, wrong, trials_of(0, 30))
+    unseen = [evaluation.choice for evaluation in evaluations[400:500]]
+    assert np.corrcoef([model.of(choice) for choice in unseen], [loss_of(choice) for choice in unseen])[0, 1] > 0.5
+
+
+def test_effects_are_the_posterior_mean(evaluations: list[Evaluation]) -> None:
+    """The same as the least squares of all observations, each divided by its standard deviation."""
+    generator = np.random.default_rng(0)
+    features_KF, losses_K = generator.integers(0, 2, (6, 5)).astype(float), generator.normal(3, 0.2, 6)
+    directions_DF, spreads_D = generator.normal(size=(2, 5)), np.array([0.5, 2.0])
+    unit_DF = directions_DF / spreads_D[:, None]
+    # Effects are SUPERNET * unit[0] + OWN * own + SHARED * unit.T @ shared, where own and shared are standard normal.
+    parts_FP = np.concatenate([OWN * np.eye(5), SHARED * unit_DF.T], axis=1)
+    centred_KF = features_KF - features_KF.mean(0)
+    target_K = (losses_K - losses_K.mean()) / losses_K.std() - centred_KF @ (SUPERNET * unit_DF[0])
+    rows = np.concatenate([centred_KF @ parts_FP / NOISE, np.eye(7)])
+    parts_P = np.linalg.lstsq(rows, np.concatenate([target_K / NOISE, np.zeros(7)]))[0]
+    expected = losses_K.std() * (SUPERNET * unit_DF[0] + parts_FP @ parts_P)
+    found = from_trials(features_KF, losses_K, directions_DF, spreads_D)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_trials_say_nothing(count: int, evaluations: list[Evaluation]) -> None:
+    with_trials = LossModel(SPACE, evaluations[:80], trials_of(0, count))
+    without = LossModel(SPACE, evaluations[:80])
+    assert all(np.array_equal(a, b) for a, b in zip(with_trials.effects, without.effects, strict=True))
+
+
+def test_trials_that_are_alike_leave_no_effect(evaluations: list[Evaluation]) -> None:
+    alike = [trial._replace(loss=1.5) for trial in trials_of(0, 6)]
+    effects = np.concatenate(LossModel(SPACE, evaluations[:80], alike).effects)
+    assert np.abs(effects).max() < 1e-4

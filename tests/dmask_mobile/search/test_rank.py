@@ -92,7 +92,7 @@ def test_the_loss_of_a_candidate_is_that_of_its_slice_in_training_mode() -> None
 
 
 def test_the_result_says_how_the_child_was_chosen(tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=128)
+    settings = SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=128, trials=0)
     search = Searcher(SPACE, few_images(512), BUDGETS[:1], settings)
     found = search.run(tmp_path / "c.pt")
     best = choose_child(search, found, samples=1)

@@ -21,7 +21,7 @@ from tests.dmask_mobile.small import SPACE, few_images
 
 COST = Macs().on(SPACE)
 LOW, HIGH = COST.reachable()
-SETTINGS = SearchSettings(epochs=4, batch_size=64, min_gate_steps=6)
+SETTINGS = SearchSettings(epochs=4, batch_size=64, min_gate_steps=6, trials=1)
 
 
 def searcher(settings: SearchSettings = SETTINGS, place: float = 0.5) -> Searcher:
@@ -57,7 +57,7 @@ def test_interrupted_search_ends_with_the_same_logits_bit_for_bit(tmp_path: Path
     "place", [0.5, pytest.param(0.25, marks=pytest.mark.slow), pytest.param(0.75, marks=pytest.mark.slow)]
 )
 def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float, tmp_path: Path) -> None:
-    settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500)
+    settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500, trials=2)
     search = searcher(settings, place)
     budget = search.budgets[0].limit
     found = search.run(tmp_path / "s.pt")
@@ -70,10 +70,12 @@ def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float
 def test_a_search_by_effective_shapes_sees_the_papers_cost(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 1, "warmup": 0.0, "expectation": "effective_shapes"})
     search = searcher(settings)
-    found = search.run(tmp_path / "s.pt")
-    probabilities = found.logits.probabilities()
-    assert found.expected[0] == EffectiveShapes(SPACE, "macs").expected(probabilities).item()
-    assert found.expected[0] != COST.expected(probabilities).item()
+    found, undecided = search.run(tmp_path / "s.pt"), GateLogits(SPACE)
+    paper = EffectiveShapes(SPACE, "macs")
+    assert found.expected[0] == paper.expected(found.logits.probabilities()).item()
+    (expected,) = search.metrics.expected(undecided)
+    assert expected == paper.expected(undecided.probabilities()).item()
+    assert expected != COST.expected(undecided.probabilities()).item()
 
 
 @pytest.mark.parametrize(("factor", "where"), [(0.5, "below"), (2.0, "above")])
@@ -93,7 +95,7 @@ def test_changed_settings_are_refused_and_leave_the_run_as_it_was(tmp_path: Path
             raise InterruptedSearchError
 
     budget = {"macs": LOW + 0.5 * (HIGH - LOW)}
-    settings = SearchSettings(epochs=2, warmup=0.5, min_gate_steps=1, batch_size=512)
+    settings = SearchSettings(epochs=2, warmup=0.5, min_gate_steps=1, batch_size=512, trials=1)
     with pytest.raises(InterruptedSearchError):
         api.search(SPACE, "glyphs", budget, tmp_path, settings=settings, progress=stop)
     before = (tmp_path / "run.json").read_bytes()

@@ -30,7 +30,7 @@ from dmask_mobile.training.train import TrainSettings, train_child
 from tests.dmask_mobile.search.test_budgets import MACS
 from tests.dmask_mobile.small import SPACE
 
-SEARCH = SearchSettings(epochs=2, batch_size=24, warmup=0.5, min_gate_steps=6, evaluations=20, seed=3)
+SEARCH = SearchSettings(epochs=2, batch_size=24, warmup=0.5, min_gate_steps=6, evaluations=20, trials=1, seed=3)
 TRAINING = TrainSettings(epochs=2, batch_size=24, learning_rate=0.05, accumulate=2, drop_path=0.2)
 
 

@@ -1,0 +1,98 @@
+"""Short trainings of single children from scratch, which tell a search what shared weights cannot.
+
+A supernet that is trained about as long as one child hardly tells wide children from narrow ones, or deep ones from
+shallow ones. A tenth of a child's own training does (docs/search_quality.md). Half of the trials go to children that
+are drawn as weight steps draw them, the other half to what the model of losses proposes after each of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dmask_mobile.data.images import ImageData, normalized
+from dmask_mobile.nets.build import ChildNetwork, build
+from dmask_mobile.progress import Progress
+from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.loss_model import Trial
+from dmask_mobile.search.near_budget import draw_near
+from dmask_mobile.search.parts import SearchParts
+from dmask_mobile.search.single_path import SinglePath
+from dmask_mobile.training.evaluation import chunks_of
+from dmask_mobile.training.machine import Machine
+from dmask_mobile.training.train import Trainer, TrainSettings, train_child
+
+WARM_UP = 0.3  # of a short training
+
+
+def make_trials(parts: SearchParts, gates: SinglePath, folder: Path, progress: Progress) -> Iterator[Trial]:
+    """The trials that are left, one after the other; the state has all that were made.
+
+    Args:
+        parts: the search; the images for its weights train children, and those for its gates judge them.
+        gates: what proposes children.
+        folder: for checkpoints of trainings, from which an interrupted one goes on; it is removed at the end.
+        progress: told of the steps of each training.
+
+    Raises:
+        StoppedError: after a signal, with the training under way kept.
+        DmaskError: for a loss that is not finite.
+    """
+    settings, state, machine = parts.settings, parts.state, parts.machine
+    while len(state.trials) < settings.trials:
+        number = len(state.trials)
+        generator = torch.Generator().manual_seed((settings.seed + 1) * 100_003 + number)
+        drawn_from = gates.prior if number < settings.trials / 2 else gates.learned(state.evaluations, state.trials)
+        choice = draw_near(drawn_from, parts.budgets, generator)
+        trial = train_shortly(parts, choice, number, folder / f"{number}.pt", progress)
+        state.trials.append(trial)
+        progress("trial", number + 1, settings.trials, f"loss {trial.loss:.3f}, accuracy {trial.accuracy:.1%}")
+        yield trial
+    if machine.is_main:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def train_shortly(parts: SearchParts, choice: Choice, number: int, checkpoint: Path, progress: Progress) -> Trial:
+    """One child, trained by the default recipe in small batches, and judged on the gates' images."""
+    child = parts.supernet.space.child(choice)
+    network, data, recipe = _prepared(parts, child, number)
+    train_child(network, data, recipe, checkpoint, progress, child_digest=child.digest(), machine=parts.machine)
+    loss, accuracy = loss_and_accuracy(network, data, parts.machine)
+    return Trial(loss, accuracy, choice)
+
+
+def trial_trainer(parts: SearchParts, gates: SinglePath) -> Trainer:
+    """The training of a first trial, to see how long it takes."""
+    choice = draw_near(gates.prior, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
+    return Trainer(*_prepared(parts, parts.supernet.space.child(choice), 0), parts.machine)
+
+
+def _prepared(parts: SearchParts, child: ChildSpec, number: int) -> tuple[ChildNetwork, ImageData, TrainSettings]:
+    """A child with random weights, its images, and how it is trained in trial ``number``."""
+    settings = parts.settings
+    epochs, seed = settings.epochs_of_a_trial, settings.seed + number
+    recipe = TrainSettings(epochs=epochs, batch_size=settings.batch_size, warmup_epochs=WARM_UP * epochs, seed=seed)
+    data = replace(parts.data, train=parts.for_weights, val=parts.for_gates).at(child.resolution)
+    return build(child, torch.Generator().manual_seed(seed)), data, recipe
+
+
+@torch.no_grad()
+def loss_and_accuracy(network: nn.Module, data: ImageData, machine: Machine) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy on the validation images; every process judges a part of them."""
+    network.eval()
+    total = torch.zeros(2, dtype=torch.float64)
+    chunks = chunks_of(data.val, data)[machine.share.rank :: machine.share.processes]
+    with machine.full_precision(network):
+        for pixels, labels in data.val.batches(chunks):
+            scores, labels = network(normalized(pixels.to(machine.device), data)), labels.to(machine.device)
+            total[0] += float(F.cross_entropy(scores, labels, reduction="sum"))
+            total[1] += float((scores.argmax(1) == labels).sum())
+    loss, accuracy = (machine.total(total) / len(data.val)).tolist()
+    return loss, accuracy
