@@ -82,7 +82,8 @@ def search(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Draw this many children; select the best with supernet weights. Default: 1 after trials, else 24."
+            min=1,
+            help="Draw this many children; select the best with supernet weights. Default: 1 after trials, else 24.",
         ),
     ] = None,
     resolution_mode: Annotated[
