@@ -57,9 +57,7 @@ class LossModel:
 
     def __init__(self, space: SearchSpace, evaluations: Sequence[Evaluation], trials: Sequence[Trial] = ()) -> None:
         self._space = space
-        self._skips = {
-            d: s.skip for s in space.slots for d in (s.expansion, s.kernel, s.squeeze_excite) if d and s.skip
-        }
+        self._skips = {d: slot.skip for slot in space.slots for d in slot.inner if slot.skip is not None}
         self._sizes = [len(decision.options) for decision in space.decisions]
         features_MF = self._all_features([evaluation.choice for evaluation in evaluations])
         effects_F = _from_evaluations(features_MF, evaluations)
