@@ -18,3 +18,14 @@ def quantity(value: float | None, unit: str) -> str:
     if unit == "dB":
         return f"{value:.1f} dB"
     return f"{value:.2g} {unit}" if unit else f"{value:.7g}"
+
+
+class Times(float):
+    """A budget as a multiple of what a space's widest child costs.
+
+    >>> Times(0.5)
+    Times(0.5)
+    """
+
+    def __repr__(self) -> str:
+        return f"Times({float(self):g})"

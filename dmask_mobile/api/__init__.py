@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from dmask_mobile.api.describing import write_card
     from dmask_mobile.api.devices import examine_installation, list_devices
     from dmask_mobile.api.exporting import ExportSettings, export, skipped_exports, start_run
+    from dmask_mobile.api.importing import ImportedSpace, import_space
     from dmask_mobile.api.reporting import plot_search, report, status
     from dmask_mobile.api.runs import Run
-    from dmask_mobile.api.searching import estimate_search, search
+    from dmask_mobile.api.searching import default_settings, estimate_search, search
     from dmask_mobile.api.sweeping import sweep
     from dmask_mobile.api.tables import check_device, evaluate_table, load_table, profile, profile_missing
     from dmask_mobile.api.testing import measure_accuracy
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dmask_mobile.cost_names import all_costs, cost_model, load_cost
     from dmask_mobile.data.source import DataSource
     from dmask_mobile.errors import DmaskError
+    from dmask_mobile.quantities import Times
     from dmask_mobile.records.data import DataOptions
     from dmask_mobile.records.space import SearchSpace, load_space
     from dmask_mobile.search.settings import SearchSettings
@@ -43,22 +45,26 @@ __all__ = [
     "DeviceOptions",
     "DmaskError",
     "ExportSettings",
+    "ImportedSpace",
     "Machine",
     "ProfileSettings",
     "Run",
     "SearchSettings",
     "SearchSpace",
+    "Times",
     "TrainSettings",
     "VerifySettings",
     "all_costs",
     "check_device",
     "cost_model",
+    "default_settings",
     "demo",
     "estimate_search",
     "estimate_train",
     "evaluate_table",
     "examine_installation",
     "export",
+    "import_space",
     "list_devices",
     "load_cost",
     "load_space",
@@ -84,22 +90,26 @@ MODULES = {
     "DeviceOptions": "latency_tables.devices.options",
     "DmaskError": "dmask_mobile.errors",
     "ExportSettings": "dmask_mobile.api.exporting",
+    "ImportedSpace": "dmask_mobile.api.importing",
     "Machine": "dmask_mobile.training.machine",
     "ProfileSettings": "latency_tables.profiling.settings",
     "Run": "dmask_mobile.api.runs",
     "SearchSettings": "dmask_mobile.search.settings",
     "SearchSpace": "dmask_mobile.records.space",
+    "Times": "dmask_mobile.quantities",
     "TrainSettings": "dmask_mobile.training.train",
     "VerifySettings": "dmask_mobile.api.verifying",
     "all_costs": "dmask_mobile.cost_names",
     "check_device": "dmask_mobile.api.tables",
     "cost_model": "dmask_mobile.cost_names",
+    "default_settings": "dmask_mobile.api.searching",
     "demo": "dmask_mobile.api.chain",
     "estimate_search": "dmask_mobile.api.searching",
     "estimate_train": "dmask_mobile.api.training",
     "evaluate_table": "dmask_mobile.api.tables",
     "examine_installation": "dmask_mobile.api.devices",
     "export": "dmask_mobile.api.exporting",
+    "import_space": "dmask_mobile.api.importing",
     "list_devices": "dmask_mobile.api.devices",
     "load_cost": "dmask_mobile.cost_names",
     "load_space": "dmask_mobile.records.space",

@@ -73,9 +73,8 @@ def data_of(
     from dmask_mobile.data.registry import name_of
 
     source = _source(record, data)
-    images = load_data(source, decoded_at(record, child), record.data_options.with_said(options), progress).at(
-        child.resolution
-    )
+    images = load_data(source, decoded_at(record, child), record.data_options.with_said(options), progress)
+    images = (images.normalized_by(record.space.input) if record.space else images).at(child.resolution)
     if data is None and record.data_digest not in (None, images.digest):
         raise DmaskError(
             f"data '{name_of(source)}' has changed since the run was made",

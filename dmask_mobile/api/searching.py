@@ -10,17 +10,20 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, AnySpace, as_path, as_space, as_tuple, check_limits
+from dmask_mobile.api.importing import imported_weights
 from dmask_mobile.api.run_data import check_beginning, locks_run, new_record
 from dmask_mobile.api.runs import Run
 from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.quantities import Times
 from dmask_mobile.records.data import DataOptions
 
 if TYPE_CHECKING:
-    from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.costs.model import CostModel, SpaceCost
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.estimate import Estimate
+    from dmask_mobile.records.space import SearchSpace
     from dmask_mobile.run import RunFolder, RunRecord
     from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
@@ -59,7 +62,8 @@ def search(
     Args:
         space: the space, the name of a shipped space, or a file; its number of classes becomes that of the data.
         data: any argument of `dmask_mobile.data.registry.open_source`, which may be a custom source.
-        budgets: the names of costs (see `cost_model`) and the limit of each, in ms, macs, params or bytes.
+        budgets: the names of costs (see `cost_model`) and the limit of each, in ms, macs, params or bytes, or as
+            `Times` the cost of the space's widest child.
         run: the run folder.
         tables: the latency tables that latency budgets need.
         costs: custom cost models that budgets may name.
@@ -70,7 +74,7 @@ def search(
             available.
         emulated: search even if a table was measured on an emulator, whose times are meaningless.
         precision: the precision of the later export; tables must have it, and ``weight_bytes`` is computed for it.
-        settings: length and learning rates of the search.
+        settings: length and learning rates of the search; the default is `default_settings`.
         restart: remove an earlier search in this folder, finished or not, after all arguments have been checked.
         previous: resume from the checkpoint before the last.
         data_options: memory, workers and mirroring.
@@ -181,20 +185,25 @@ def _prepared_search(
     from dmask_mobile.run import BudgetRecord
     from dmask_mobile.search.budgets import Budget, check_budgets
     from dmask_mobile.search.search import Searcher
-    from dmask_mobile.search.settings import SearchSettings
 
     check_limits(budgets)
-    space = as_space(space)
-    settings = settings or SearchSettings()
+    given, space = space, as_space(space)
+    settings = settings or default_settings(space)
+    weights = imported_weights(given, space)
     models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take a long time
     machine.wait()
-    images = load_data(data, space.resolution, data_options or DataOptions(), progress)
+    images = load_data(data, space.resolution, data_options or DataOptions(), progress).normalized_by(space.input)
+    if weights and space.classes != images.classes:
+        logger.warning(
+            "the data has %d classes, the given network %d: it gets a new classifier", images.classes, space.classes
+        )
     space = space.with_classes(images.classes)
     held = []
     for name, limit in budgets.items():
         model = models[name]
         with custom_code(name, "on") if model in costs else nullcontext():
-            held.append(Budget(model.on(space), limit))
+            cost = model.on(space)
+            held.append(Budget(cost, _in_units(limit, cost)))
     check_budgets(held)
     custom = {cost.name for cost in costs}
     record = new_record(images, data_options or DataOptions()).model_copy(
@@ -208,7 +217,36 @@ def _prepared_search(
             "search_settings": settings.model_dump(mode="json"),
         }
     )
-    return Searcher(space, images, held, settings, machine), record
+    return Searcher(space, images, held, settings, machine, weights), record
+
+
+def default_settings(space: SearchSpace) -> SearchSettings:
+    """The settings of a search: shorter and gentler where it starts from the weights of a given network.
+
+    >>> dm.default_settings(dm.load_space("demo")).epochs
+    16
+    """
+    from dmask_mobile.search.settings import SearchSettings
+
+    if space.weights is None:
+        return SearchSettings()
+    return SearchSettings(epochs=8, warmup=0.5, weight_learning_rate=0.02, trials=0)
+
+
+def _in_units(limit: float, cost: SpaceCost) -> float:
+    """A limit in the cost's unit.
+
+    Raises:
+        DmaskError: when it is more than what the widest child costs.
+    """
+    if not isinstance(limit, Times):
+        return limit
+    if limit > 1:
+        raise DmaskError(
+            f"budget {cost.name}={limit:g}x is more than the widest network of '{cost.space.name}' takes",
+            "give a share of it, for example 0.5x",
+        )
+    return limit * cost.cost(cost.space.largest())
 
 
 def _check_free(folder: RunFolder, restart: bool) -> None:

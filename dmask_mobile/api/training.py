@@ -149,8 +149,12 @@ def _network_and_teacher(
 
     network = build(folder.child(), torch.Generator().manual_seed(settings.seed))
     if settings.init == "supernet":
-        supernet = _trained_supernet(folder)
-        network.load_state_dict(extract_subnet(supernet, folder.result().choice).state_dict())
+        supernet, choice = _trained_supernet(folder), folder.result().choice
+        if supernet.space.weights is None:
+            inherited = extract_subnet(supernet, choice)
+        else:  # few epochs follow: the norms of the original and of a narrower child differ
+            inherited = recalibrated_subnet(supernet, choice, images.train, images)
+        network.load_state_dict(inherited.state_dict())
     distillation = settings.distillation
     if distillation is None:
         return network, None

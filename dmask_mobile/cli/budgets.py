@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable
 
 from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.quantities import Times
 
 COUNT_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 BYTE_UNITS = COUNT_UNITS | {"KiB": 1024.0, "MiB": 1024.0**2}
 LATENCY_UNITS = {"ms": 1.0}
+TIMES = "x"
 NUMBER_AND_UNIT = re.compile(r"([-+0-9.eE]*[0-9.]|[-+]?(?:nan|inf|infinity))\s*([^\W\d_]*)", re.IGNORECASE)
 
 
@@ -44,17 +46,24 @@ def parse_budget_values(texts: Iterable[str]) -> dict[str, tuple[float, ...]]:
         if name in budgets:
             raise DmaskError(f"'{shown(name)}' is given twice", f"give all its values at once: {shown(name)}=A,B,C")
         budgets[name] = tuple(parse_budget(f"{name}={value}")[1] for value in values.split(","))
+        if any(isinstance(limit, Times) for limit in budgets[name]):
+            raise DmaskError(
+                f"a sweep takes budgets in their unit, got '{shown(text)}'", "see 'dmask space count' for the range"
+            )
     return budgets
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=VALUE`` with a unit: ms for latency; none, K, M or G for counts and bytes; KiB and MiB for bytes.
+    """``NAME=VALUE`` with a unit: ms for latency; none, K, M or G for counts and bytes; KiB and MiB for bytes; x for a
+    multiple of what the space's widest child costs.
 
     Raises:
         DmaskError: for any other text.
 
     >>> parse_budget("macs=1.5M")
     ('macs', 1500000.0)
+    >>> parse_budget("latency=0.5x")
+    ('latency', Times(0.5))
     """
     name, _, value = text.partition("=")
     parts = NUMBER_AND_UNIT.fullmatch(value.strip())
@@ -63,6 +72,8 @@ def parse_budget(text: str) -> tuple[str, float]:
         raise DmaskError(
             f"a budget is NAME=VALUE with a positive value, got '{shown(text)}'", "for example latency=0.08ms"
         )
+    if parts[2] == TIMES:
+        return name, Times(number)
     units = _units_of(name)
     if parts[2] not in units:
         known = ", ".join(filter(None, units))

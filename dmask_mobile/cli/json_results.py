@@ -51,6 +51,18 @@ class Findings(TypedDict):
     findings: list[DoctorFinding]
 
 
+class ImportFacts(TypedDict):
+    """Of ``space from``, beside `SpaceFacts`.
+
+    ``path``: the space's file; ``weights``: that of its weights; ``difference``: the largest one from the original's
+    outputs, as a share of their range.
+    """
+
+    path: str
+    weights: str | None
+    difference: float
+
+
 class WrittenReport(TypedDict):
     """Printed by ``report``. ``report``: the path of the page."""
 

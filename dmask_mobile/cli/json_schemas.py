@@ -67,6 +67,7 @@ def parts_of_results() -> dict[str, list[tuple[Any, ...]]]:
         "table merge": [(TableHead, own.TableFacts)],
         "table diff": [(own.TableChanges,)],
         "table import": [(own.ImportedTable,)],
+        "space from": [(SearchSpace, own.SpaceFacts, own.ImportFacts)],
         "space show": [(SearchSpace, own.SpaceFacts)],
         "space count": [(CountedSpace,)],
     }

@@ -96,16 +96,29 @@ def search(
     precision: ChildPrecision = None,
     allow_drift: AllowDrift = False,
     emulated: TakeEmulated = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the supernet's weights.")] = 16,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the supernet's weights. Default: 16; 8 from trained weights.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    warmup: Annotated[float, typer.Option(help="The share of the epochs before the gates learn.")] = 0.75,
+    warmup: Annotated[
+        float | None,
+        typer.Option(help="The share of the epochs before the gates learn. Default: 0.75; 0.5 from trained weights."),
+    ] = None,
     weight_learning_rate: Annotated[
-        float, typer.Option(help="The initial learning rate of the supernet's weights.")
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            help="The initial learning rate of the supernet's weights. Default: 0.1; 0.02 from trained weights."
+        ),
+    ] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="Children that are evaluated with supernet weights.")] = 100,
     trials: Annotated[
-        int, typer.Option(min=0, help="Children that are trained shortly from scratch; the gates learn from them.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Children that are trained shortly from scratch; the gates learn from them. Default: 5; 0 from trained"
+            " weights.",
+        ),
+    ] = None,
     trial_epochs: Annotated[
         int | None, typer.Option(min=1, help="The epochs of each trial. Default: a fifth of --epochs.")
     ] = None,
@@ -133,29 +146,30 @@ def search(
     from dmask_mobile.search.settings import SearchSettings
     from dmask_mobile.training.machine import Machine
 
+    budgets = parse_budgets(budget)
+    given = {"epochs": epochs, "warmup": warmup, "weight_learning_rate": weight_learning_rate, "trials": trials}
     settings = SearchSettings(
-        method=method,
-        loss=loss,
-        resolution_mode=resolution_mode,
-        expectation=expectation,
-        epochs=epochs,
-        batch_size=batch_size,
-        warmup=warmup,
-        weight_learning_rate=weight_learning_rate,
-        evaluations=evaluations,
-        trials=trials,
-        trial_epochs=trial_epochs,
-        gate_learning_rate=gate_learning_rate,
-        schedule=Schedule(last_temperature=last_temperature),
-        seed=seed,
+        **{
+            **api.default_settings(api.load_space(space)).model_dump(),
+            **{name: value for name, value in given.items() if value is not None},
+            "method": method,
+            "loss": loss,
+            "resolution_mode": resolution_mode,
+            "expectation": expectation,
+            "batch_size": batch_size,
+            "evaluations": evaluations,
+            "trial_epochs": trial_epochs,
+            "gate_learning_rate": gate_learning_rate,
+            "schedule": Schedule(last_temperature=last_temperature),
+            "seed": seed,
+        }
     )
-    found, budgets = api.load_space(space), parse_budgets(budget)
     costs = [api.load_cost(cost)] if cost else []
     machine, read = Machine(mixed_precision, compiled=compiled), data_options(flip, skip_bad, memory, workers)
     if dry_run:
         with ShownProgress() as progress:
             estimate = api.estimate_search(
-                found,
+                space,
                 data,
                 budgets,
                 tables=table or [],
@@ -169,7 +183,7 @@ def search(
         return
     with ShownProgress() as progress:
         run = api.search(
-            found,
+            space,
             data,
             budgets,
             output,

@@ -23,6 +23,7 @@ from dmask_mobile.data.augmentation import ByImage
 from dmask_mobile.data.decoding import as_seen, is_fault_of_machine, reason_of, square
 from dmask_mobile.data.source import Examples
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.space_options import InputOptions
 from dmask_mobile.supernet.resolution import subsample
 
 CHANNELS = 3
@@ -236,6 +237,12 @@ class ImageData:
     def at(self, resolution: int) -> ImageData:
         """The same images, but networks get their subsample at ``resolution`` pixels."""
         return replace(self, resolution=resolution)
+
+    def normalized_by(self, image: InputOptions) -> ImageData:
+        """The same images with the normalization of a space's input, where that has one of its own."""
+        if image.mean is None or image.std is None:
+            return self
+        return replace(self, mean=image.mean, std=image.std)
 
     @property
     def decoded_at(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.costs.model import ExpectedCost, SpaceCost
@@ -65,6 +66,14 @@ class Searcher:
     every batch. accelerate averages the gradients of the supernet's weights. The gradients of the gates are averaged
     separately, because ``torch.autograd.grad`` does not work through accelerate's wrapper.
 
+    Args:
+        space: the space.
+        data: its images.
+        budgets: what the child may cost.
+        settings: length and rates.
+        machine: device and processes.
+        weights: of the widest child, by the names of the supernet: what the search starts from.
+
     Raises:
         DmaskError: for a budget that cannot be reached, before anything is trained.
     """
@@ -76,6 +85,7 @@ class Searcher:
         budgets: Sequence[Budget],
         settings: SearchSettings,
         machine: Machine | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         check_budgets(budgets)
         self.machine = machine or Machine()
@@ -91,6 +101,7 @@ class Searcher:
         self.budgets = checked_budgets(budgets)
         generator = torch.Generator().manual_seed(settings.seed)
         self.supernet = MaskedSupernet(space, generator)
+        start_from(self.supernet, weights or {})
         self.supernet.to(device=self.machine.device)
         self.supernet.to(memory_format=torch.channels_last)
         self.for_weights, self.for_gates = split_for_search(data.train, settings.gate_share, generator)
@@ -245,6 +256,13 @@ class Searcher:
         for agreed in self.gate_training.steps():
             self.state.gate_steps.append(StepRecord(agreed.loss, agreed.accuracy))
             yield agreed
+
+
+def start_from(supernet: MaskedSupernet, weights: Mapping[str, Tensor]) -> None:
+    """Loads the weights of the widest child, without its classifier where that has other classes."""
+    own = supernet.state_dict()
+    fitting = {name: value for name, value in weights.items() if own[name].shape == value.shape}
+    supernet.load_state_dict(own | fitting)
 
 
 def _check_split(for_weights: ImageSet, for_gates: ImageSet, share: float) -> None:

@@ -1,0 +1,134 @@
+"""From a user's own trained network to a smaller one with its weights: space, search, fine-tuning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import dmask_mobile as dm
+from dmask_mobile.cli.outcome import exit_status_of_command
+from dmask_mobile.nets.build import ChildNetwork
+from dmask_mobile.run import RunFolder
+from dmask_mobile.search.search import start_from
+from dmask_mobile.supernet.supernet import MaskedSupernet
+from dmask_mobile.training.checkpoint import load_weights
+from tests.dmask_mobile.small import few_images
+
+OURS = """
+from torch import nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.ops import Conv2dNormActivation
+
+
+def net(classes=3):
+    blocks = [InvertedResidual(16, 16, 2, 4), InvertedResidual(16, 16, 1, 4)]
+    last = [Conv2dNormActivation(16, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes)]
+    model = nn.Sequential(Conv2dNormActivation(3, 16, stride=2), *blocks, *last)
+    model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    return model
+
+
+def of_five():
+    return net(5)
+"""
+SHORT = dm.SearchSettings(
+    epochs=2, warmup=0.5, evaluations=16, evaluation_images=16, trials=0, weight_learning_rate=0.01
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images of three classes, and the spaces around two networks."""
+    folder = tmp_path_factory.mktemp("own")
+    images = few_images(120).train
+    for number, (image, label) in enumerate(zip(images.pixels(), (images.labels % 3).tolist(), strict=True)):
+        (folder / "photos" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "photos" / str(label) / f"{number}.png")
+    (folder / "ours.py").write_text(OURS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.delitem(sys.modules, "ours", raising=False)
+        dm.import_space("ours:net", folder / "net.yaml", importance="taylor", data=f"folder:{folder / 'photos'}")
+        dm.import_space("ours:of_five", folder / "five.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> dm.Run:
+    data = f"folder:{folder / 'photos'}"
+    return dm.search(folder / "net.yaml", data, {"macs": dm.Times(0.5)}, folder / "run", settings=SHORT)
+
+
+def test_a_search_starts_from_the_weights(folder: Path) -> None:
+    space = dm.load_space(folder / "net.yaml")
+    widest = space.child(space.largest())
+    network = ChildNetwork(widest)
+    load_weights(folder / "net.safetensors", network, widest.digest())
+    for classes in (3, 4):
+        supernet = MaskedSupernet(space.with_classes(classes))
+        start_from(supernet, network.state_dict())
+        same = {
+            name: torch.equal(value, network.state_dict()[name])
+            for name, value in supernet.state_dict().items()
+            if value.shape == network.state_dict()[name].shape
+        }
+        assert all(same.values())
+        assert len(same) == len(network.state_dict()) - 2 * (classes != 3)
+
+
+def test_half_of_what_the_network_takes(run: dm.Run, folder: Path) -> None:
+    space = dm.load_space(folder / "net.yaml")
+    macs = dm.cost_model("macs")
+    whole = macs.estimate(space.child(space.largest())).value
+    (budget,) = run.budgets
+    assert budget.limit == 0.5 * whole
+    assert macs.estimate(run.child).value <= 0.5 * whole
+    assert RunFolder(folder / "run").record().preprocessing.mean == (0.4, 0.5, 0.6)
+
+
+def test_the_child_is_fine_tuned_from_its_part_of_the_weights(run: dm.Run) -> None:
+    settings = dm.TrainSettings.of("finetune", {}, epochs=1, batch_size=32, init="supernet", seed=0)
+    assert dm.train(run, settings=settings) == run.accuracy
+    assert run.network() is not None
+
+
+def test_other_classes_get_a_new_classifier(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, short = f"folder:{folder / 'photos'}", SHORT.model_copy(update={"epochs": 1, "warmup": 0.0})
+    found = dm.search(folder / "five.yaml", data, {"macs": dm.Times(0.7)}, folder / "five", settings=short, samples=1)
+    assert "the data has 3 classes, the given network 5: it gets a new classifier" in caplog.text
+    assert found.child.classes == 3
+
+
+def test_the_command_line_takes_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", str(folder / "net.yaml"), "--data", f"folder:{folder / 'photos'}", "-o", str(folder / "cli")]
+    assert exit_status_of_command([*words, "--budget", "macs=1.2x"]) == 2
+    assert "budget macs=1.2x is more than the widest network" in " ".join(capsys.readouterr().err.split())
+    assert exit_status_of_command([*words, "--budget", "macs=0.5x", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": {"file": "gone.safetensors", "sha256": "0" * 64}}, r"no file '.*gone\.safetensors', which holds"),
+        (
+            {"weights": {"file": "net.safetensors", "sha256": "0" * 64}},
+            r"is not the file that '.*' names by its checks",
+        ),
+        ({"stem": {"widths": [8], "activation": "relu"}}, r"belong to child .*keep the last option of every list"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_space(change: dict[str, object], message: str, folder: Path) -> None:
+    content = yaml.safe_load((folder / "net.yaml").read_text()) | change
+    (folder / "edited.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(dm.DmaskError, match=message):
+        dm.search(folder / "edited.yaml", f"folder:{folder / 'photos'}", {"macs": 1e5}, folder / "none")
+
+
+def test_a_space_object_does_not_say_where_its_weights_lie(folder: Path) -> None:
+    with pytest.raises(dm.DmaskError, match="the weights of 'net' lie beside its file"):
+        dm.search(dm.load_space(folder / "net.yaml"), "glyphs", {"macs": 1e5}, folder / "none")
