@@ -1,1 +1,1 @@
-"""From a trained child to phone formats, and the verification of the exported models."""
+"""Exports a trained child to formats for phones, and verifies the exported models."""

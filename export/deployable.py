@@ -1,4 +1,4 @@
-"""The network as it is deployed: raw pixels to class scores, normalization included."""
+"""The deployed network: from raw pixels to class scores, including normalization."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from dmask_mobile.records.artifact import Output, Preprocessing
 
 
 class Deployable(nn.Module):
-    """Exact per-channel normalization, the network, and softmax where probabilities are wanted; in evaluation mode.
+    """Exact per-channel normalization, the network, and a softmax if probabilities are requested; in evaluation mode.
 
-    Takes float32 images in the layout and range that ``preprocessing`` says, (N, C, R, R) or (N, R, R, C), and gives
-    (N, classes).
+    It maps float32 images in the layout and range of ``preprocessing``, (N, C, R, R) or (N, R, R, C), to (N, classes).
 
     Args:
         network: maps normalized images (N, C, R, R) to logits (N, classes).
-        preprocessing: what its input is, and how its graph normalizes it.
+        preprocessing: the layout and range of its input, and the normalization in its graph.
         output: logits or probabilities.
     """
 
@@ -43,18 +42,18 @@ class Deployable(nn.Module):
         return scores_NK.softmax(1) if self.output == "probabilities" else scores_NK
 
     def as_input(self, images_NCRR: Tensor) -> Tensor:
-        """What the model takes for images in 0..1."""
+        """The model's input for images in 0..1."""
         return as_input(images_NCRR, self.preprocessing)
 
 
 def as_input(images_NCRR: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """What a model of this preprocessing takes for images in 0..1."""
+    """The input of a model with this preprocessing for images in 0..1."""
     images = images_NCRR * preprocessing.input_range[1]
     return images.permute(0, 2, 3, 1).contiguous() if preprocessing.layout == "NHWC" else images
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
-    """A copy whose convolutions have taken in the batch norms after them: converters then have half the work."""
+    """A copy with batch norms folded into the convolutions before them, which halves the work of converters."""
     folded = copy.deepcopy(model).requires_grad_(False)
     for part in folded.modules():
         if isinstance(part, ConvNorm) and isinstance(part.norm, nn.BatchNorm2d):
@@ -64,7 +63,7 @@ def fold_norms(model: nn.Module) -> nn.Module:
 
 
 class InHalf(nn.Module):
-    """The model with weights and operations in float16; a cast at its input and one at its output."""
+    """The model with weights and operations in float16, with one cast at its input and one at its output."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

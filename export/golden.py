@@ -1,7 +1,8 @@
-"""A golden pair for each exported model: an input and what the model gives for it, for the unit test of an app.
+"""A golden pair for each exported model: an input and the model's output for it, for the unit test of an app.
 
-In ``exports/golden/``: ``photo.png``, a made-up photograph; for each model ``LABEL.input``, the input that training's
-rule makes of the photograph (raw float32, little-endian), and ``LABEL.json``, the record with the expected output.
+The files are in ``exports/golden/``: ``photo.png``, a synthetic photograph; for each model ``LABEL.input``, the input
+made from the photograph by the rule of training (raw float32, little-endian), and ``LABEL.json``, the record with the
+expected output.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from export.formats.protocols import ExportedModel
 FOLDER, PHOTO = "golden", "photo.png"
 MAX_PHOTO_BYTES = 64 * 2**20
 INPUT_TOLERANCE = 0.02
-"""Mean difference of an app's own input from the golden one, of the input's range: another filter has about half."""
+"""The mean difference of an app's input from the golden one, of the range; another filter causes half of it."""
 OUTPUT_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.1}
-"""Of the golden output's range: processors add up in different orders, and round int8 in different places."""
+"""As a share of the output's range: processors add up in different orders and round int8 at different steps."""
 
 
 class GoldenRecord(FileRecord):
-    """What an exported model gives for one input.
+    """The output of an exported model for one input.
 
-    ``artifact``: the model's file name, ``artifact_sha256`` its content; ``photo``: None for a network that does not
-    take RGB; ``input``: a file of ``input_shape`` float32 numbers; ``output``: expected for it, each within
-    ``output_tolerance``; ``label``: the class of the highest score; ``input_tolerance``: the mean absolute difference
-    that an app's own input for ``photo`` may have from ``input``.
+    ``artifact``: the file name of the model; ``artifact_sha256``: the SHA-256 of the file. ``photo``: None for a
+    network whose input is not RGB. ``input``: a file of ``input_shape`` float32 numbers. ``output``: the expected
+    output; each value may differ by ``output_tolerance``. ``label``: the class with the highest score.
+    ``input_tolerance``: the mean absolute difference from ``input`` that an app's own input for ``photo`` may have.
     """
 
     file_format: ClassVar[str] = "dmask-golden"
@@ -59,10 +60,11 @@ class GoldenRecord(FileRecord):
 
 
 class GoldenFinding(NamedTuple):
-    """How far an artifact is from its golden pair.
+    """The result of a comparison of an artifact with its golden pair.
 
-    ``error``: the largest difference of an output, None where nothing could be compared; ``allowed``: the most of it;
-    ``problem``: why nothing could be compared, or what else is wrong with the pair; empty where nothing is.
+    ``error``: the largest difference of an output, None if nothing could be compared. ``allowed``: the limit of this
+    difference. ``problem``: why nothing could be compared, or what else is wrong with the pair; empty if there is no
+    problem.
     """
 
     error: float | None
@@ -71,12 +73,12 @@ class GoldenFinding(NamedTuple):
 
 
 def write_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> None:
-    """Writes the artifact's golden pair into ``golden/`` in the folder of exports.
+    """Writes the artifact's golden pair to ``golden/`` in the folder of exports.
 
     Args:
         artifact: the record of the model.
         model: the file, opened.
-        folder: of exports.
+        folder: the folder of exports.
     """
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
@@ -105,15 +107,15 @@ def write_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> None
 
 
 def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> GoldenFinding:
-    """Holds an artifact against its golden pair, and the pair's input against its photograph.
+    """Compares an artifact with its golden pair, and the input of the pair with its photograph.
 
     Args:
         artifact: the record of the model.
         model: the file, opened.
-        folder: of exports, which holds ``golden/``.
+        folder: the folder of exports, which contains ``golden/``.
 
     Raises:
-        DmaskError: when a file of the pair is damaged.
+        DmaskError: if a file of the pair is damaged.
     """
     path = folder / FOLDER / f"{golden_stem(artifact)}.json"
     if not path.exists():
@@ -126,8 +128,8 @@ def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Gold
         (scores,) = model.run(image).values()
         found, expected = scores.flatten(), torch.tensor(record.output)
         if found.shape != expected.shape:
-            raise ValueError(f"it gives {len(found)} scores, the golden output has {len(expected)}")
-    except Exception as error:  # each runtime raises its own
+            raise ValueError(f"it returns {len(found)} scores, but the golden output has {len(expected)}")
+    except Exception as error:  # each runtime has its own exceptions
         reason = " ".join(str(error).split())
         return GoldenFinding(None, record.output_tolerance, f"the model does not run on its golden input: {reason}")
     largest = (found - expected).abs().max().nan_to_num(math.inf).item()
@@ -135,7 +137,7 @@ def check_golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Gold
 
 
 def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, place: Path) -> str:
-    """What is wrong with a golden pair in itself; empty where nothing is."""
+    """The problem of a golden pair itself; empty if there is none."""
     best = max(range(len(record.output)), key=record.output.__getitem__)
     if record.label != artifact.class_names[best]:
         return "the golden label is not the class of the highest score"
@@ -143,12 +145,12 @@ def _problem_of_pair(record: GoldenRecord, artifact: Artifact, image: Tensor, pl
         if record.photo is None or torch.equal(image, _input_of_photo(artifact, place / record.photo)):
             return ""
     except (OSError, BadImageError) as error:
-        return f"'{record.photo}' does not open: {error}"
-    return f"the golden input is not what the preprocessing makes of '{record.photo}'"
+        return f"'{record.photo}' cannot be opened: {error}"
+    return f"the golden input is not the result of the preprocessing of '{record.photo}'"
 
 
 def golden_stem(artifact: Artifact) -> str:
-    """The name of an artifact's golden files, without their endings."""
+    """The name of an artifact's golden files, without their suffixes."""
     return artifact.label.replace(" ", "-")
 
 
@@ -157,14 +159,14 @@ def _source_resolution(artifact: Artifact) -> int:
 
 
 def _input_of_photo(artifact: Artifact, path: Path) -> Tensor:
-    """What training's rule makes of a photograph, as the artifact takes it (1, ...)."""
+    """The artifact's input (1, ...) made from a photograph by the rule of training."""
     square = torch.from_numpy(read_square(read_bytes(path, MAX_PHOTO_BYTES), _source_resolution(artifact)))
     image = subsample(square[None], artifact.child.resolution).float() / 255
     return as_input(image, artifact.preprocessing)
 
 
 def _input_without_photo(artifact: Artifact) -> Tensor:
-    """Levels of 0..255 that run through a network's input, where it is no RGB image (1, ...)."""
+    """An input (1, ...) with the levels 0..255 in sequence, for a network whose input is not RGB."""
     shape = artifact.child.input_shape
     levels = torch.arange(prod(shape)).reshape(shape) * 37 % 256
     return as_input(levels.float() / 255, artifact.preprocessing)
@@ -174,7 +176,7 @@ def _read_input(record: GoldenRecord, path: Path) -> Tensor:
     """The golden input.
 
     Raises:
-        DmaskError: when its file has another size than the record says.
+        DmaskError: if the size of its file differs from the record.
     """
     content = read_bytes(path, 4 * MAX_TENSOR_VALUES)
     if len(content) != 4 * prod(record.input_shape):
@@ -185,10 +187,10 @@ def _read_input(record: GoldenRecord, path: Path) -> Tensor:
 
 
 def made_up_photo(resolution: int) -> Image.Image:
-    """A picture of 4:3 that shows every mistake on the way from a photograph to an input.
+    """A 4:3 picture that reveals every mistake in the preprocessing of a photograph.
 
-    Its shorter side is one and a half times ``resolution``, so that it is scaled down, and no pixel is like another
-    under a stretch, a mirror image, a quarter turn or a change of channels.
+    Its shorter side is one and a half times ``resolution``, so that it must be scaled down. It changes under
+    stretching, mirroring, rotation by 90 degrees and swapping of channels.
     """
     height = max(48, resolution * 3 // 2)
     width = height * 4 // 3

@@ -17,7 +17,7 @@ from export.golden import golden_stem
 
 
 class Sample(NamedTuple):
-    """The format that a platform's sample loads, its template, and that of its unit test."""
+    """The format that a platform's sample loads, its template, and the template of its unit test."""
 
     model_format: str
     template: str
@@ -31,13 +31,13 @@ SAMPLES: dict[str, Sample] = {
 
 
 def check_sample(platform: str, formats: Sequence[str], channels: int = 3) -> None:
-    """Checks that the sample's format is exported, of a network that takes RGB.
+    """Checks that the sample's format is exported and that the network's input is RGB.
 
     Raises:
-        DmaskError: when it is not, and for an unknown platform.
+        DmaskError: if not, or for an unknown platform.
     """
     if channels != 3:
-        raise DmaskError(f"samples classify RGB images, the child takes {channels} channels", "leave --sample out")
+        raise DmaskError(f"samples classify RGB images, but the child takes {channels} channels", "leave out --sample")
     if platform not in SAMPLES:
         raise DmaskError(f"no sample for '{platform}'", f"choose from {', '.join(SAMPLES)}")
     wanted = SAMPLES[platform].model_format
@@ -46,9 +46,9 @@ def check_sample(platform: str, formats: Sequence[str], channels: int = 3) -> No
 
 
 def write_sample(platform: str, artifacts: Sequence[Artifact], folder: Path) -> Path:
-    """Writes the sample for the first artifact of the platform's format into ``folder``; returns its path.
+    """Writes the sample for the first artifact of the platform's format to ``folder``; returns its path.
 
-    Beside it goes the unit test that holds the app against the artifact's golden pair (`export.golden`).
+    It also writes the unit test that compares the app with the artifact's golden pair (`export.golden`).
     """
     sample = SAMPLES[platform]
     artifact = next(artifact for artifact in artifacts if artifact.model_format == sample.model_format)
@@ -75,8 +75,8 @@ def write_sample(platform: str, artifacts: Sequence[Artifact], folder: Path) -> 
 
 
 def _literal(platform: str, text: str) -> str:
-    """``text`` as a string literal of the platform's language, in ASCII: text is never code."""
-    if platform == "android":  # JSON's escapes are Kotlin's, but for $, which would begin an expression
+    """``text`` as an ASCII string literal of the platform's language, so that text is never code."""
+    if platform == "android":  # Kotlin has JSON's escapes, except for $, which would begin an expression
         return json.dumps(text).replace("$", "\\$")
     plain = string.ascii_letters + string.digits + " -_."
     return '"' + "".join(c if c in plain else f"\\u{{{ord(c):x}}}" for c in text) + '"'

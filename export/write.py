@@ -1,4 +1,4 @@
-"""Writes a child in one format and says what was written."""
+"""Writes a child in one format, with a record of the artifact."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from export.golden import write_golden
 
 MIN_CALIBRATION_IMAGES = 16
 SPACE_FOR_CONVERSION = 4
-"""Times the network's weights, of free disk space: converters keep copies."""
+"""The required free disk space, as a multiple of the network's weights; converters write copies."""
 
 
 class Wanted(NamedTuple):
-    """The pairs of format and precision that can be exported; ``skipped``: why others cannot, a line each."""
+    """The pairs of format and precision that can be exported; ``skipped``: a line for each pair that cannot."""
 
     pairs: tuple[tuple[str, Precision], ...]
     skipped: tuple[str, ...]
 
 
 def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
-    """What to export in these formats and precisions, each pair once.
+    """The exports for these formats and precisions, each pair once.
 
-    A pair that a format does not have is skipped where others are left.
+    A pair that the format does not support is skipped if other pairs remain.
 
     Raises:
-        DmaskError: for a format that is unknown or not installed, an unknown precision, and where no pair is left.
+        DmaskError: for a format that is unknown or not installed, an unknown precision, or if no pair remains.
     """
     if not formats or not precisions:
         raise DmaskError("nothing to export", "name at least one format and one precision")
@@ -57,10 +57,10 @@ def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
 
 
 def check_request(description: ModelDescription) -> None:
-    """Checks what is known of one model before data is read and anything is converted.
+    """Checks everything that is known about a model before data is read or anything is converted.
 
     Raises:
-        DmaskError: for what its format does not have: the precision, the layout, an open batch.
+        DmaskError: for a precision, a layout or an open batch that its format does not support.
     """
     name = description.model_format
     plan_exports([name], [description.precision])
@@ -68,38 +68,39 @@ def check_request(description: ModelDescription) -> None:
     if description.preprocessing.layout not in found.layouts:
         raise DmaskError(
             f"format {name} takes its input as {' or '.join(found.layouts)}, not {description.preprocessing.layout}",
-            "leave --layout out, or export that format by itself",
+            "leave out --layout, or export that format separately",
         )
     if description.batch is None and not found.dynamic_batch:
-        raise DmaskError(f"format {name} has a fixed batch of 1", "leave --dynamic-batch out")
+        raise DmaskError(f"format {name} has a fixed batch of 1", "leave out --dynamic-batch")
 
 
 def check_calibration(precision: Precision, calibration: Tensor | None) -> None:
-    """Checks that there are images to calibrate int8 on.
+    """Checks that there are enough images for the calibration of int8.
 
     Raises:
-        DmaskError: when there are too few.
+        DmaskError: if there are too few.
     """
     if precision == "int8" and (calibration is None or len(calibration) < MIN_CALIBRATION_IMAGES):
         given = 0 if calibration is None else len(calibration)
         raise DmaskError(
-            f"int8 is calibrated on at least {MIN_CALIBRATION_IMAGES} real images, got {given}", "give --data"
+            f"the calibration of int8 needs at least {MIN_CALIBRATION_IMAGES} real images, got {given}", "give --data"
         )
 
 
 def export_child(
     network: nn.Module, description: ModelDescription, folder: Path, calibration: Tensor | None = None
 ) -> Artifact:
-    """Writes the model and its `Artifact` record into ``folder``; returns the record.
+    """Writes the model and its `Artifact` record to ``folder``; returns the record.
 
     Args:
         network: the child, trained.
-        description: format, precision, input and output, and what travels with the model.
-        folder: where to.
+        description: format, precision, input and output, and the metadata of the model.
+        folder: the folder to write to.
         calibration: images (M, C, R, R) in 0..1 for int8.
 
     Raises:
-        DmaskError: as `check_request` and `check_calibration`, when the converter fails, and when the disk is full.
+        DmaskError: in the same cases as `check_request` and `check_calibration`, if the converter fails, or if the disk
+            is full.
     """
     check_request(description)
     check_calibration(description.precision, calibration)
@@ -115,20 +116,20 @@ def export_child(
         artifact = artifact_of(path, description, time.monotonic() - start)
         write_golden(artifact, found.open(path), folder)
         artifact.write(folder / f"{description.model_format}{variant}.artifact.json")
-    except Exception as error:  # converters raise whatever their parts raise
+    except Exception as error:  # converters may raise any exception
         needed = SPACE_FOR_CONVERSION * sum(weight.nbytes for weight in network.state_dict().values())
         full = full_disk_of(error) or try_to_write(needed, (folder, Path(tempfile.gettempdir())))
         if full is not None:
             raise DmaskError(
                 f"{description.model_format} {description.precision} cannot be written: {full}",
-                "free some space in the run's folder and in the system's temporary one; earlier exports are kept",
+                "free some space in the run's folder and the system's temporary folder; earlier exports are kept",
             ) from error
         if isinstance(error, OSError | DmaskError):  # these explain themselves
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise DmaskError(
-            f"{description.model_format} {description.precision} does not convert: {reason}",
-            "see the whole error with dmask --debug export ...; the other formats do not depend on it",
+            f"{description.model_format} {description.precision} cannot be converted: {reason}",
+            "'dmask --debug export ...' shows the whole error; other formats are not affected",
         ) from error
     return artifact
 

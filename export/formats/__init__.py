@@ -1,1 +1,1 @@
-"""The formats that children are exported to."""
+"""The formats to which children are exported."""

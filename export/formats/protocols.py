@@ -1,4 +1,4 @@
-"""The two Protocols of an export format: what writes it, and what it looks like opened for verification."""
+"""The two Protocols of an export format: its writer, and a model opened for verification."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Counts(NamedTuple):
 
 
 class EndNames(NamedTuple):
-    """The names by which an app gives a model its inputs and asks for its outputs."""
+    """The names that an app uses for the inputs and outputs of a model."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
 EXPECTED_NAMES = EndNames(("input",), ("output",))
-"""Those of every model of ours, where its format has names."""
+"""The names in every model exported by dmask-mobile, if its format has names."""
 
 
 class ExportRequest(NamedTuple):
-    """What to export.
+    """A request to export a model.
 
-    ``calibration``: images as the model takes them, (M, ...) float32, for int8; None for the other precisions.
+    ``calibration``: input images of the model, (M, ...) float32, for int8; None for other precisions.
     """
 
     model: Deployable
@@ -43,31 +43,32 @@ class ExportRequest(NamedTuple):
 
 
 class ExportedModel(Protocol):
-    """An artifact opened for verification; everything it says is read from the file."""
+    """An artifact opened for verification; all its answers are read from the file."""
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
-        """Each output, by name, for images as the model takes them, (M, ...) float32.
+        """Each output by name for input images (M, ...), float32.
 
-        A model of ours has one output, called ``output`` where its format has names.
+        A model exported by dmask-mobile has one output, named ``output`` if its format has names.
         """
         ...
 
     def names(self) -> EndNames | None:
-        """The names of inputs and outputs; `EXPECTED_NAMES` for a model of ours, None where the format has none."""
+        """The names of inputs and outputs; normally `EXPECTED_NAMES`, None if the format has no names."""
         ...
 
     def unused_bytes(self) -> int:
-        """Bytes that belong to no part of the model: after the end of a file, unknown fields, other files. Ours: 0."""
+        """The bytes that belong to no part of the model: after its end, in unknown fields, in other files. Normally
+        0."""
         ...
 
     def counts(self) -> Counts | None:
-        """Multiply-adds and weights, counted on the file's own graph; None where the format hides them."""
+        """Multiply-adds and weights, counted from the graph in the file; None if the format hides the graph."""
         ...
 
     def stray_operations(self) -> dict[str, int]:
-        """Transposes and casts by their names in the format, without those that the request made necessary.
+        """The numbers of transposes and casts by name, without those that the settings of the export require.
 
-        Necessary are the casts to and from a lower precision at inputs and outputs, say, or of stored weights.
+        Required are, for example, casts to and from a lower precision at inputs and outputs, or of stored weights.
         """
         ...
 
@@ -76,15 +77,15 @@ class ExportedModel(Protocol):
         ...
 
     def intermediates(self, image: Tensor) -> Iterator[Tensor] | None:
-        """The tensors inside the graph for one image (1, ...), in the order of execution; None where hidden."""
+        """The tensors inside the graph for one image (1, ...), in the order of execution; None if they are hidden."""
         ...
 
 
 class Format(Protocol):
     """One export format.
 
-    ``suffix``: of its files; ``package``: what must be installed, by its import name; ``extra``: the name of our extra
-    that brings it (empty: it always comes along).
+    ``suffix``: the suffix of its files. ``package``: the import name of the package that it needs. ``extra``: the name
+    of our extra that installs this package (empty if it is always installed).
     """
 
     suffix: str
@@ -93,7 +94,7 @@ class Format(Protocol):
 
     @property
     def refused(self) -> Mapping[Precision, str]:
-        """The precisions that the format does not have, and why."""
+        """The precisions that the format does not support, and the reasons."""
         ...
 
     def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
@@ -112,14 +113,14 @@ class Format(Protocol):
 
     @property
     def crashes_on_damage(self) -> bool:
-        """Whether a damaged file can take the whole process with it when it is opened."""
+        """Whether opening a damaged file can crash the whole process."""
         ...
 
     def write(self, request: ExportRequest, path: Path) -> None:
-        """Converts the model to ``path``, with its description in the format's own metadata.
+        """Converts the model and writes it to ``path``, with its description in the format's own metadata.
 
         Raises:
-            Exception: whatever the converter raises; nothing is left at ``path`` then.
+            Exception: any exception of the converter; then nothing is left at ``path``.
         """
         ...
 
@@ -127,6 +128,6 @@ class Format(Protocol):
         """The artifact at ``path``.
 
         Raises:
-            DmaskError: when it does not load.
+            DmaskError: if it cannot be loaded.
         """
         ...

@@ -1,4 +1,4 @@
-"""The export formats by name, and which of them a file is."""
+"""The export formats by name, and the format of a file."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ QUIET: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "litert_torch": quiet_litert,
     "executorch": quiet_executorch,
 }
-"""Packages whose import says what concerns nobody."""
+"""Packages that print irrelevant messages when they are imported."""
 
 
 def format_named(name: str) -> Format:
-    """The format ``name``, its package installed.
+    """The format ``name``, after a check that its package is installed.
 
     Raises:
-        DmaskError: for an unknown name, and for one whose package is not installed.
+        DmaskError: for an unknown name, or a format whose package is not installed.
     """
     if name not in FORMATS:
         raise DmaskError(f"no export format '{name}'", f"choose from {', '.join(FORMATS)}")
@@ -58,10 +58,10 @@ def format_named(name: str) -> Format:
 
 
 def format_of(path: Path) -> Format:
-    """The format of an exported file, by its ending.
+    """The format of an exported file, by its suffix.
 
     Raises:
-        DmaskError: when there is no such file, or it has no format's ending.
+        DmaskError: if there is no such file, or its suffix belongs to no format.
     """
     if not path.exists():
         raise DmaskError(f"no file '{path}'", "give a run folder or an exported model")

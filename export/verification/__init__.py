@@ -1,1 +1,1 @@
-"""Whether an exported file is what was predicted."""
+"""Checks whether an exported file meets its predictions."""

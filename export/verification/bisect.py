@@ -1,4 +1,4 @@
-"""Which block of a failing artifact is the first to go wrong."""
+"""Finds the first wrong block of a failing artifact."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from export.verification.numerics import relative_error
 def first_bad_block(model: ExportedModel, reference: Deployable, image: Tensor, limit: float) -> str:
     """A sentence that names the first block whose output differs by more than ``limit`` of its range.
 
-    Every block's output in PyTorch is looked for among the tensors inside the artifact: of those with its shape, after
-    the one where the block before was found, the nearest counts.
+    The PyTorch output of every block is searched among the tensors inside the artifact. Of the tensors with the same
+    shape after the tensor of the previous block, the nearest is used.
 
     Args:
         model: the artifact.
         reference: the network in PyTorch, as deployed.
-        image: one image (1, ...) as the model takes it.
+        image: one input image (1, ...) of the model.
         limit: the largest difference as a share of the range of the block's output.
     """
     tensors = model.intermediates(image)
     if tensors is None:
-        return "the format does not show what is inside; bisect another format of the same child"
+        return "the format does not show its intermediate results; bisect another format of the same child"
     inside = [tensor.float() for tensor in tensors]
     place = 0
     for number, expected in enumerate(_block_outputs(reference, image)):
@@ -43,7 +43,7 @@ def first_bad_block(model: ExportedModel, reference: Deployable, image: Tensor, 
             kind = type(_blocks(reference)[number]).__name__
             return f"first block beyond {limit:g} of its range: block {number} ({kind}), {found[best]:.2g}"
         place = best
-    return f"no block's output is beyond {limit:g} of its range: look after the last block"
+    return f"no block's output is beyond {limit:g} of its range; the problem is after the last block"
 
 
 def _blocks(reference: Deployable) -> nn.ModuleList:

@@ -1,4 +1,4 @@
-"""fvcore's counts: a second opinion on PyTorch's side of a verification."""
+"""Counts by fvcore, an independent check of the PyTorch network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from export.formats.protocols import Counts
 
 
 def count_fvcore(module: nn.Module, input_shape: tuple[int, ...]) -> Counts:
-    """Multiply-adds and weights by operator: fvcore's total would add norms and pooling."""
+    """Multiply-adds and weights, counted by operator because fvcore's total includes norms and pooling."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fvcore uses torch.jit throughout, which torch now calls deprecated
+        warnings.simplefilter("ignore")  # fvcore uses torch.jit, which torch reports as deprecated
         from fvcore.nn import FlopCountAnalysis, parameter_count
 
         analysis = FlopCountAnalysis(module.eval(), torch.zeros(input_shape)).unsupported_ops_warnings(False)

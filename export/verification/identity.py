@@ -1,4 +1,4 @@
-"""Whether a model's file, its metadata, its record and its run describe one and the same model."""
+"""Checks whether a model's file, metadata, record and run describe the same model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OTHER_FILE = "the file is not the one that was exported (its SHA-256 differs)"
 def check_identity(
     artifact: Artifact, path: Path, model: ExportedModel, reference: Reference | str, other_file: bool
 ) -> Check:
-    """The line that counts the contradictions between file, metadata, record and run.
+    """The line with the number of contradictions between file, metadata, record and run.
 
     Args:
         artifact: the record.
         path: its file.
         model: the file, opened.
-        reference: the run's network, or why there is none.
-        other_file: whether the file's SHA-256 is not the recorded one.
+        reference: the run's network, or the reason why there is none.
+        other_file: whether the file's SHA-256 differs from the recorded one.
     """
     metadata = model.metadata()
     inside = ModelDescription.from_metadata(metadata, artifact.path)
@@ -42,7 +42,7 @@ def _of_the_file(artifact: Artifact, path: Path, model: ExportedModel) -> dict[s
     size, unused, names = size_of_path(path), model.unused_bytes(), model.names()
     found = "" if names is None else f"{', '.join(names.inputs) or 'none'} and {', '.join(names.outputs) or 'none'}"
     return {
-        f"it has {size:,} bytes, its record says {artifact.size_bytes:,}": size != artifact.size_bytes,
+        f"it has {size:,} bytes, but its record says {artifact.size_bytes:,}": size != artifact.size_bytes,
         f"{unused:,} of its bytes belong to no part of the model": unused != 0,
         f"its input and output must be named input and output, found {found}": names not in (None, EXPECTED_NAMES),
     }
@@ -51,7 +51,7 @@ def _of_the_file(artifact: Artifact, path: Path, model: ExportedModel) -> dict[s
 def _of_the_metadata(artifact: Artifact, metadata: dict[str, str], inside: ModelDescription) -> dict[str, bool]:
     described = artifact.description()
     return {
-        "the metadata's child is not the one that its digest names": inside.child.digest() != inside.child_digest,
+        "the metadata's child does not have the digest in the metadata": inside.child.digest() != inside.child_digest,
         "the metadata names another child": inside.child_digest != artifact.child_digest,
         **{
             f"the metadata has another {field.replace('_', ' ')}": getattr(inside, field) != getattr(described, field)
@@ -61,7 +61,7 @@ def _of_the_metadata(artifact: Artifact, metadata: dict[str, str], inside: Model
         **{
             f"the metadata's '{key}' was edited": metadata.get(key) != value
             for key, value in inside.to_metadata().items()
-            if key != "dmask.description"  # of which the others are parts; an older one lacks fields of today
+            if key != "dmask.description"  # it contains the others; an older description lacks newer fields
         },
     }
 
@@ -69,11 +69,11 @@ def _of_the_metadata(artifact: Artifact, metadata: dict[str, str], inside: Model
 def _of_the_run(inside: ModelDescription, reference: Reference) -> dict[str, bool]:
     normalization = ("mean", "std", "source_resolution")
     return {
-        "it holds another child than this run's": inside.child.digest() != reference.child_digest,
-        "it was made from other weights than this run's": inside.weights_digest != reference.weights_digest,
+        "it contains another child than this run": inside.child.digest() != reference.child_digest,
+        "it was made from other weights than those of this run": inside.weights_digest != reference.weights_digest,
         "it has other class names than this run": inside.class_names != reference.class_names,
         "it names another accuracy than this run": inside.accuracy != reference.recorded_accuracy,
-        "its normalization is not that of this run": any(
+        "its normalization differs from that of this run": any(
             getattr(inside.preprocessing, field) != getattr(reference.preprocessing, field) for field in normalization
         ),
     }

@@ -1,6 +1,6 @@
-"""Models that may come from anybody are opened in a process of their own, within a time limit.
+"""Opens untrusted models in a separate process with a time limit.
 
-A graph can loop for ever, and a runtime can crash on a file: either then costs the lines of that model alone.
+A graph can loop forever, and a runtime can crash on a file. In both cases only the lines of that model are lost.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from dmask_mobile.records.artifact import ModelFormat
 from export.formats.protocols import Counts, EndNames, ExportedModel
 
 TIME_LIMIT_SECONDS = 600.0
-"""For each thing that is asked of a model: to be opened, to run a few images, to be counted."""
+"""The time limit of each request to a model: to open it, to run a few images, to count it."""
 START = "from export.verification.isolation import main; main()"
 
 
 class UnresponsiveError(DmaskError):
-    """The process that holds a model was ended by the time limit, or by a crash."""
+    """The process with the model was ended by the time limit or a crash."""
 
 
 class ModelProcess:
-    """A process that opens models, one at a time; it starts with the first and again after it was ended.
+    """A process that opens models, one at a time; it starts with the first model, and again after it has ended.
 
     Args:
-        limit_s: the longest that one answer may take, in seconds.
+        limit_s: the time limit of one answer, in seconds.
     """
 
     def __init__(self, limit_s: float = TIME_LIMIT_SECONDS) -> None:
@@ -50,8 +50,8 @@ class ModelProcess:
         """The model at ``path``, opened in the process.
 
         Raises:
-            DmaskError: when it does not load.
-            UnresponsiveError: when opening it takes too long, or the process dies.
+            DmaskError: if it cannot be loaded.
+            UnresponsiveError: if opening it takes too long, or the process dies.
         """
         return IsolatedModel(self, model_format, path)
 
@@ -59,8 +59,8 @@ class ModelProcess:
         """The answer to one request.
 
         Raises:
-            UnresponsiveError: when there is none within the time limit, or the process dies.
-            DmaskError: what the model's reader raises; another exception of it as RuntimeError.
+            UnresponsiveError: if there is none within the time limit, or the process dies.
+            DmaskError: if the model's reader raises it; other exceptions of the reader become RuntimeError.
         """
         if self._pipe is None:
             self._start()
@@ -71,7 +71,7 @@ class ModelProcess:
                 self.close()
                 raise UnresponsiveError(
                     f"'{path}': no answer within {self.limit_s:g} s ({what}); it was stopped",
-                    "allow more with --time-limit SECONDS, if the model is that slow",
+                    "if the model is that slow, raise the limit with --time-limit SECONDS",
                 )
             answer, error = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 - of our own process
         except (EOFError, OSError):
@@ -85,20 +85,20 @@ class ModelProcess:
         return answer
 
     def close(self) -> int:
-        """Ends the process; returns its exit status."""
+        """Ends the process and returns its exit status."""
         process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
         if process is None or pipe is None:
             return 0
         pipe.close()
         try:
-            return process.wait(1)  # one that has crashed has a status of its own
+            return process.wait(1)  # a crashed process has its own status
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
 
     def _start(self) -> None:
         self._pipe, theirs = Pipe()
-        # A session of its own: Ctrl-C must reach the parent alone.
+        # A separate session, so that Ctrl-C reaches only the parent.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", START, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -112,7 +112,7 @@ class ModelProcess:
 
 @contextmanager
 def model_process(limit_s: float) -> Iterator[ModelProcess]:
-    """A `ModelProcess` that ends with the block."""
+    """A `ModelProcess` that ends with the ``with`` block."""
     process = ModelProcess(limit_s)
     try:
         yield process
@@ -121,9 +121,9 @@ def model_process(limit_s: float) -> Iterator[ModelProcess]:
 
 
 class IsolatedModel:
-    """`ExportedModel` for a file that another process holds.
+    """`ExportedModel` for a file that is opened in another process.
 
-    Once the process was ended, every further question raises the same error.
+    After the process has ended, every further request raises the same error.
     """
 
     def __init__(self, process: ModelProcess, model_format: ModelFormat, path: Path) -> None:
@@ -194,13 +194,13 @@ def main() -> None:
         error: Exception | None = None
         try:
             if what == "open":
-                model = None  # two large ones need not be in memory at once
+                model = None  # avoids two large models in memory
                 model = _open(*given)
             else:
                 answer = _answer(model, what, given)
         except DmaskError as raised:
             error = DmaskError(raised.problem, raised.fix)
-        except Exception as raised:  # runtimes raise each their own, which may not be known on the other side
+        except Exception as raised:  # runtimes have their own exceptions, which may not exist in the other process
             error = RuntimeError(f"{type(raised).__name__}: {raised}")
         pipe.send_bytes(pickle.dumps((answer, error)))
 
@@ -219,7 +219,7 @@ def _answer(model: ExportedModel | None, what: str, given: list[Any]) -> Any:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process with its parent, even while a model runs."""
+    """Ends this process when its parent ends, even while a model runs."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

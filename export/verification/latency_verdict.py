@@ -1,7 +1,7 @@
 """The verdict on an artifact's latency: predicted by a table, measured, and the allowed difference.
 
-Allowed deviations are constants. The uncertainty of a measurement never widens them: where it could change a verdict,
-the verdict is 'not verified'.
+Allowed deviations are constants. The uncertainty of a measurement never widens them: if it could change a verdict, the
+verdict is 'not verified'.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision
 from dmask_mobile.records.verification import BUDGET_SUFFIX, BUDGET_TOLERANCE, Check, Verdict, line_of
 
 LATENCY_TOLERANCE = 0.10
-"""How far a measurement may be from the table's prediction, either way."""
+"""How far a measurement may be from the table's prediction, in both directions."""
 UNSTABLE_NOISE = 0.10
 MAX_DRIFT, MAX_ALLOWED_DRIFT = 0.10, 0.25  # the second with --allow-drift
 MIN_RUNS = 10
-"""So many runs must be behind an external measurement whose deviation is not known."""
+"""The minimum number of runs of an external measurement with unknown deviation."""
 ROUNDING = 1e-9
-"""Two sums of the same floats in another order differ by less, as a share."""
+"""Two sums of the same floats in a different order have a smaller relative difference."""
 
 
 class MeasuredLatency(NamedTuple):
-    """Typical milliseconds, their relative noise, and the device's relative drift since the table was made.
+    """Typical milliseconds, their relative noise, and the relative drift of the device since the table was made.
 
-    ``noise``: None where nothing says how far single runs vary; ``source``: where the figure came from, when it was
-    not measured here and now; ``runs``: how many are behind it, None where that is not known.
+    ``noise``: None if the variation of single runs is unknown. ``source``: the origin of the figure, if it was not
+    measured now. ``runs``: the number of runs, None if unknown.
     """
 
     ms: float
@@ -43,16 +43,16 @@ class LatencyProbe(Protocol):
     """Measures on a table's device."""
 
     def measure(self, path: Path) -> MeasuredLatency:
-        """The artifact's latency now."""
+        """The current latency of the artifact."""
         ...
 
 
 class PredictedLatency(NamedTuple):
     """A table's prediction of the child's latency in one format and precision.
 
-    ``name``: what its line is called; ``budgets``: the budgets in ms that the search set for it, by their names;
-    ``probe``: what measures, or why nothing can; ``delegate``: what the table's runtime computed on, None where that is
-    not known.
+    ``name``: the name of its line. ``budgets``: the search's budgets for it in ms, by name. ``probe``: a function that
+    measures, or the reason why nothing can be measured. ``delegate``: the backend of the table's runtime, None if
+    unknown.
     """
 
     name: str
@@ -67,7 +67,7 @@ class PredictedLatency(NamedTuple):
 class LatencyRules(NamedTuple):
     """How to judge latencies.
 
-    ``allow_drift``: also where the device has drifted by 10% to 25%, and without counting drift as uncertainty;
+    ``allow_drift``: judge even if the device has drifted by 10% to 25%, and do not count drift as uncertainty.
     ``budget_tolerance``: the share by which a measurement may exceed a budget.
     """
 
@@ -81,12 +81,12 @@ DEFAULT_RULES = LatencyRules()
 def predictions_for(artifact: Artifact, predictions: Sequence[PredictedLatency]) -> list[PredictedLatency]:
     """The predictions of an artifact's latency.
 
-    Those of its format and precision; where there are none, those of its format in other precisions, which cannot be
-    judged; where no table is of its format, the prediction in its own metadata.
+    These are the predictions for its format and precision. If there are none, they are the predictions for its format
+    in other precisions, which cannot be judged. If no table has its format, it is the prediction in its own metadata.
     """
     of_format = [prediction for prediction in predictions if prediction.model_format == artifact.model_format]
     if not of_format and artifact.latency is not None:
-        missing = f"no table of {artifact.latency.device} at hand; give --table, or --measured FILE"
+        missing = f"no table of {artifact.latency.device} was found; give --table or --measured FILE"
         precision = artifact.latency.precision
         return [PredictedLatency("latency", artifact.model_format, precision, artifact.latency, {}, missing)]
     return [prediction for prediction in of_format if prediction.precision == artifact.precision] or of_format
@@ -104,8 +104,8 @@ def judge_latencies(
     Args:
         artifact: the artifact.
         path: its file.
-        predictions: those of all tables.
-        external: measurements made elsewhere, by format.
+        predictions: the predictions of all tables.
+        external: measurements that were made elsewhere, by format.
         rules: what is allowed.
     """
     label, measured = artifact.label, external.get(artifact.model_format)
@@ -127,17 +127,17 @@ def judge_latencies(
 def judge_latency(
     label: str, prediction: PredictedLatency, measured: MeasuredLatency | str, rules: LatencyRules = DEFAULT_RULES
 ) -> Iterator[Check]:
-    """The verdict on a latency, and one on each budget that it must keep.
+    """The verdict on a latency, and a verdict on each budget for it.
 
-    A measurement may be 10% from the prediction, and above a budget by ``rules.budget_tolerance``; the prediction
-    itself must be within the budget. The combined uncertainty of a measurement, ``sqrt(noise^2 + drift^2)``, must not
-    reach over a limit: else the verdict is 'not verified'. So it is when noise or drift exceed 10% (drift 25% with
-    ``rules.allow_drift``), whatever was measured.
+    A measurement may differ from the prediction by 10%, and may exceed a budget by ``rules.budget_tolerance``; the
+    prediction itself must be within the budget. If a limit lies within the combined uncertainty of a measurement,
+    ``sqrt(noise^2 + drift^2)``, the verdict is 'not verified'. The verdict is also 'not verified' if noise or drift
+    exceed 10% (drift: 25% with ``rules.allow_drift``), independent of the measured value.
 
     Args:
         label: the artifact's name in reports.
-        prediction: what a table predicts.
-        measured: the measurement, or why there is none.
+        prediction: the prediction of a table.
+        measured: the measurement, or the reason why there is none.
         rules: what is allowed.
     """
     ms, predicted_ms = (None if isinstance(measured, str) else measured.ms), prediction.predicted.ms
@@ -157,7 +157,7 @@ def _judge_budget(
     if ms is not None and ms > limit:
         place = "within" if ms <= limit * (1 + tolerance) else "beyond"
         note = f"over by {_percent(ms / limit - 1)}, {place} the tolerance of {_percent(tolerance)}; {note}"
-    if predicted_ms > limit * (1 + ROUNDING):  # whatever is measured
+    if predicted_ms > limit * (1 + ROUNDING):  # independent of the measurement
         verdict, note = "failed", f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
     allowed = f"at most +{_percent(tolerance)}"
     return line_of(label, name + BUDGET_SUFFIX, "ms", limit, ms, allowed, verdict, note)
@@ -166,18 +166,21 @@ def _judge_budget(
 def _judge_between(
     measured: MeasuredLatency | str, low: float, high: float, rules: LatencyRules
 ) -> tuple[Verdict, str]:
-    """Whether a measurement is certainly between two limits in ms, and a note."""
+    """Whether a measurement is between two limits in ms with certainty, and a note."""
     if isinstance(measured, str):
         return "not verified", measured
     varies = "not known" if measured.noise is None else f"{measured.noise:.1%}"
     note = measured.source or f"noise {varies}, drift {measured.drift:+.1%}"
     max_drift = MAX_ALLOWED_DRIFT if rules.allow_drift else MAX_DRIFT
-    known = measured.noise is not None and measured.runs != 1  # one run has no deviation
+    known = measured.noise is not None and measured.runs != 1  # a single run has no deviation
     if not known and (measured.runs is None or measured.runs < MIN_RUNS):
         runs = "an unknown number of runs" if measured.runs is None else f"{measured.runs} run(s)"
-        return "not verified", f"{note}; {runs} and no deviation: give one with a deviation or at least {MIN_RUNS} runs"
+        return (
+            "not verified",
+            f"{note}; {runs} and no deviation: give a measurement with a deviation or at least {MIN_RUNS} runs",
+        )
     if measured.noise is None:
-        note = f"{note}; {measured.runs} runs, their deviation is not known"
+        note = f"{note}; {measured.runs} runs with unknown deviation"
     noise = measured.noise or 0.0
     if not (noise <= UNSTABLE_NOISE and abs(measured.drift) <= max_drift):
         return "not verified", f"unstable: {note}; close other programs and verify again, or profile again"
@@ -194,7 +197,7 @@ def _judge_between(
 def _measure(
     artifact: Artifact, path: Path, prediction: PredictedLatency, external: MeasuredLatency | None
 ) -> MeasuredLatency | str:
-    """The measurement, or why there is none."""
+    """The measurement, or the reason why there is none."""
     if external is not None:
         return external
     if isinstance(prediction.probe, str):
@@ -203,10 +206,10 @@ def _measure(
         return "the batch is open; export it again without --dynamic-batch to measure it"
     try:
         return prediction.probe.measure(path)
-    except DmaskError as error:  # a phone that was unplugged must not cost what was verified before
+    except DmaskError as error:  # if a phone was disconnected, earlier results must not be lost
         return f"it could not be measured: {error}"
 
 
 def _percent(share: float) -> str:
-    """A share as people write it: 4%, 0.3%."""
+    """A share as text in percent: 4%, 0.3%."""
     return f"{share:.0%}" if share >= 0.0095 else f"{share:.2%}"

@@ -1,4 +1,4 @@
-"""How far an artifact's outputs are from PyTorch's, and how far they may be."""
+"""The differences between the outputs of an artifact and of PyTorch, and their limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dmask_mobile.records.base import Record
 
 
 class Limits(Record):
-    """What a verification allows.
+    """The limits of a verification.
 
     ``max_error`` and ``mean_error`` are absolute differences as shares of the reference's range; ``min_snr_db`` is
     ``10 log10(sum reference^2 / sum difference^2)``.
@@ -50,25 +50,25 @@ def limits_of(precision: Precision, overrides: Mapping[str, float]) -> Limits:
     """The limits of a precision with some of them replaced.
 
     Raises:
-        DmaskError: for a name that is no limit.
+        DmaskError: for a name that is not a limit.
         ValidationError: for a value outside a limit's range.
     """
     unknown = set(overrides) - set(Limits.model_fields)
     if unknown:
-        raise DmaskError(f"no limit '{sorted(unknown)[0]}'", f"there are {', '.join(Limits.model_fields)}")
+        raise DmaskError(f"no limit '{sorted(unknown)[0]}'", f"choose from {', '.join(Limits.model_fields)}")
     return Limits.model_validate({**LIMITS[precision].model_dump(), **overrides})
 
 
 COSINE_QUANTILE = 0.05
-"""Of a trained int8 child, good: 0.998 here, 0.992 at the least image, which falls to 0.6 where all else is fine. With
-one weight scale doubled, all activations clipped to half, one zero point off by 128, or weights of one scale with
-outliers, SNR (below 15 dB) or this (below 0.9) fail, and mostly both."""
+"""The quantile over images. A correct int8 child has 0.998 here. Its worst image has 0.992, but the worst image of other
+correct children may have 0.6. With one weight scale doubled, all activations clipped to half, one zero point off by 128,
+or weights of one scale with outliers, the SNR (below 15 dB) or this cosine (below 0.9) fails, and mostly both do."""
 
 
 class Numerics(NamedTuple):
     """Differences between two sets of class scores (images, classes), named as in `Limits`.
 
-    ``accuracy`` and ``reference_accuracy``: None without labels; ``worst_image``: the one with the largest error.
+    ``accuracy`` and ``reference_accuracy``: None without labels. ``worst_image``: the image with the largest error.
     """
 
     max_error: float
@@ -82,12 +82,13 @@ class Numerics(NamedTuple):
 
 
 def compare(reference_NK: Tensor, found_NK: Tensor, labels_N: Tensor | None) -> Numerics:
-    """The differences; a NaN or an infinity makes errors infinite, and is never the top class.
+    """The differences. NaN and infinity make errors infinite and are never the top class.
 
-    ``cosine`` is the 5th percentile over the images: one odd image of a small output has nearly any angle.
+    ``cosine`` is the 5th percentile over the images, because a single image with small outputs can have nearly any
+    angle.
 
     Raises:
-        DmaskError: when there is nothing to compare or the shapes differ.
+        DmaskError: if there is nothing to compare or the shapes differ.
     """
     if reference_NK.shape != found_NK.shape:
         raise DmaskError(

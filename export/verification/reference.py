@@ -1,4 +1,4 @@
-"""What artifacts are compared with: the run's network in PyTorch on images."""
+"""The reference for artifacts: the run's network in PyTorch, with images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dmask_mobile.records.verification import Check, Verdict, line_of
 from export.deployable import Deployable
 
 ACCURACY_TOLERANCE = 0.005
-"""How far the accuracy of the stored weights may be from the recorded one, on all images of a split."""
+"""How far the accuracy of the stored weights may differ from the recorded one, on all images of a split."""
 SAMPLING_SPREADS = 4
-"""So many standard deviations more where the images are a sample of the split."""
+"""The number of standard deviations that is added if the images are a sample of the split."""
 IMAGES_OF = {"test": "test images", "val": "validation images"}
 
 
@@ -35,11 +35,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Reference:
-    """The run's network in PyTorch, and images (N, C, R, R) in 0..1, those for validation where the run has data.
+    """The run's PyTorch network and images (N, C, R, R) in 0..1, which are validation images if the run has data.
 
-    ``weights_digest``: of the network's weights, as artifacts name them; ``preprocessing``: the run's normalization;
-    ``labels`` (N,): None for images without; ``recorded_accuracy``: what ``run.json`` says, None where it says nothing;
-    ``test``: what accuracies are compared on, None where the data has no test split: then ``images`` serve.
+    ``weights_digest``: the digest of the network's weights, as in artifacts. ``preprocessing``: the run's
+    normalization. ``labels`` (N,): None for images without labels. ``recorded_accuracy``: the accuracy in ``run.json``,
+    None if it has none. ``test``: the images for accuracies; None if the data has no test split, then ``images`` are
+    used.
     """
 
     network: ChildNetwork
@@ -54,12 +55,12 @@ class Reference:
 
     @cached_property
     def logits(self) -> Tensor:
-        """What the network gives for the images (N, classes), normalized as the run says, not as an artifact does."""
+        """The network's output for the images (N, classes), with the normalization of the run, not of an artifact."""
         return self._logits_of(self.images)
 
     @cached_property
     def test_logits(self) -> Tensor:
-        """The same for the images of the test split, where there is one."""
+        """The same for the images of the test split, if there is one."""
         return torch.empty(0) if self.test is None else self._logits_of(self.test.images)
 
     @torch.no_grad()
@@ -69,16 +70,16 @@ class Reference:
         return torch.cat([model(image[None]) for image in images])
 
     def scores(self, output: Output) -> Tensor:
-        """What an artifact should give for the images (N, classes)."""
+        """The expected output of an artifact for the images (N, classes)."""
         return self.logits.softmax(1) if output == "probabilities" else self.logits
 
     def test_scores(self, output: Output) -> Tensor:
-        """What an artifact should give for the images of the test split (N, classes)."""
+        """The expected output of an artifact for the images of the test split (N, classes)."""
         return self.test_logits.softmax(1) if output == "probabilities" else self.test_logits
 
     @property
     def split(self) -> Split | None:
-        """The split that accuracies are compared on; None for images without labels."""
+        """The split on which accuracies are compared; None for images without labels."""
         if self.test is not None:
             return "test"
         return None if self.labels is None else "val"
@@ -87,13 +88,12 @@ class Reference:
 def check_accuracy(reference: Reference, population: int, other_images: bool) -> Check | None:
     """The line that compares the accuracy of the stored weights with the one in ``run.json``; None without one.
 
-    A damaged weight, or weights of another training, show here: every other line compares with these weights.
+    This line reveals damaged weights or weights of another training; every other line compares with these weights.
 
     Args:
         reference: network, images and the recorded accuracy.
-        population: how many validation images there are.
-        other_images: whether they are others than those that the recorded accuracy was measured on; then a difference
-            shows nothing.
+        population: the number of all validation images.
+        other_images: whether the images differ from those of the recorded accuracy; then a difference means nothing.
     """
     recorded, labels = reference.recorded_accuracy, reference.labels
     if recorded is None:
@@ -106,11 +106,11 @@ def check_accuracy(reference: Reference, population: int, other_images: bool) ->
 
 
 def check_test_accuracy(reference: Reference, recorded: float) -> Check | None:
-    """The line that compares the accuracy of the stored weights with that in ``test.json``; None without a test split.
+    """The line that compares the accuracy of the stored weights with ``test.json``; None without a test split.
 
     Args:
         reference: network and images of the test split.
-        recorded: what ``test.json`` says of these weights.
+        recorded: the accuracy of these weights in ``test.json``.
     """
     if reference.test is None:
         return None
@@ -121,26 +121,28 @@ def check_test_accuracy(reference: Reference, recorded: float) -> Check | None:
 def _accuracy_line(
     split: Split, recorded: float, measured: float, count: int, population: int, other_images: bool
 ) -> Check:
-    """Allowed are 0.5 points, and four standard deviations of the accuracy on so many images of the split, drawn
-    without putting back: ``sqrt(p (1 - p) / n * (1 - n / population))``.
+    """The line about the accuracy of the weights on one split.
+
+    Allowed are 0.5 points plus four standard deviations of the accuracy on this number of images, drawn without
+    replacement: ``sqrt(p (1 - p) / n * (1 - n / population))``.
     """
     variance = recorded * (1 - recorded) / count * (1 - count / population)
     tolerance = ACCURACY_TOLERANCE + SAMPLING_SPREADS * math.sqrt(variance)
     note = f"{count} of {population} {IMAGES_OF[split]}"
     kept = abs(measured - recorded) <= tolerance
     if not kept and other_images:
-        note = f"{note}, which are not those of run.json"
+        note = f"{note}, which differ from those of run.json"
     elif not kept:
-        note = f"{note}; the weights are not those that were trained: train again, or restore them and export again"
+        note = f"{note}; the weights are not the trained ones: train again, or restore them and export again"
     verdict: Verdict = "passed" if kept else "not verified" if other_images else "failed"
     name = f"accuracy of the weights ({split})"
     return line_of("run", name, "share", recorded, measured, f"{tolerance:.2%}", verdict, note)
 
 
 def random_images(child: ChildSpec, count: int) -> Tensor:
-    """Images (N, C, R, R) in 0..1 for a network without a data set: coarse and fine noise, the same ones every time.
+    """Images (N, C, R, R) in 0..1 for a network without a data set: coarse and fine noise, the same every time.
 
-    Numbers need no labels. Plain noise would look the same to a network everywhere and in every image.
+    Numerics need no labels. Plain noise would look the same to a network in every place and every image.
     """
     generator = torch.Generator().manual_seed(0)
     _, channels, size, _ = child.input_shape

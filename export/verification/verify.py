@@ -1,4 +1,4 @@
-"""Verification: each prediction about an artifact against what is found, with what is allowed between them."""
+"""Verification: compares each prediction about an artifact with the measured value, within an allowed difference."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from export.verification.reference import IMAGES_OF, Reference
 
 MIN_IMAGES = 256
 BATCH = 16
-"""Images at a time: a network for 224 px has several MB of activations an image in each layer."""
+"""Images in one batch; a network for 224 px has several MB of activations for each image and layer."""
 MIN_ERROR: dict[Precision, float] = {"fp16": 2e-5, "int8": 3e-3}
-"""Of the outputs' range: fp32 is within 1.4e-5 in every format, fp16 never within 3e-4, int8 never within 0.01."""
+"""Of the outputs' range. In every format, errors of fp32 are below 1.4e-5, of fp16 above 3e-4, of int8 above 0.01."""
 SIZE_SHARE = 0.05
 SIZE_EXTRA_BYTES: dict[Precision, int] = {"fp32": 65_536, "fp16": 65_536, "int8": 196_608}
-"""For the graph's own description and metadata; int8 describes the scales of every tensor."""
+"""Bytes for the description of the graph and for metadata; int8 includes the scales of every tensor."""
 
 Outputs = dict[str, Tensor]
 
@@ -60,11 +60,11 @@ def open_here(model_format: ModelFormat, path: Path) -> ExportedModel:
 
 
 class VerifyOptions(NamedTuple):
-    """How to verify.
+    """The options of a verification.
 
-    ``limits``: those of `export.verification.numerics.Limits` that replace the precision's own; ``bisect``: name the
-    first block that is wrong when the numbers are; ``predictions`` and ``external``: see `judge_latencies`;
-    ``open_model``: opens a file, in this process or another (see `export.verification.isolation`).
+    ``limits``: limits (`export.verification.numerics.Limits`) that replace those of the precision. ``bisect``: find the
+    first wrong block if numerics fail. ``predictions`` and ``external``: see `judge_latencies`. ``open_model``: opens a
+    file in this or another process (see `export.verification.isolation`).
     """
 
     limits: Mapping[str, float] = {}
@@ -82,12 +82,12 @@ def verify_artifact(
 
     Args:
         artifact: its record.
-        folder: where its file lies.
-        reference: what to hold it against, or why there is nothing.
+        folder: the folder of its file.
+        reference: the reference to compare with, or the reason why there is none.
         options: limits, latencies and so on.
 
     Raises:
-        DmaskError: when the file is missing or does not load, and for fewer than 256 images.
+        DmaskError: if the file is missing or cannot be loaded, or for fewer than 256 images.
     """
     options = options or VerifyOptions()
     path = folder / artifact.path
@@ -95,7 +95,7 @@ def verify_artifact(
         raise DmaskError(f"artifact '{path}' is missing", "export it again: dmask export RUN --format ...")
     if not isinstance(reference, str) and len(reference.images) < MIN_IMAGES:
         raise DmaskError(
-            f"{len(reference.images)} validation images, at least {MIN_IMAGES} are needed", "give other --data"
+            f"{len(reference.images)} validation images; at least {MIN_IMAGES} are needed", "give other --data"
         )
     found = format_named(artifact.model_format)
     other_file = hash_path(path) != artifact.sha256
@@ -110,7 +110,7 @@ def verify_artifact(
         yield from _golden(artifact, model, folder)
         yield from _counts(artifact, model)
         yield _strays(artifact, model)
-    except UnresponsiveError as error:  # nor is it given to a device
+    except UnresponsiveError as error:  # it is not sent to a device either
         yield line_of(artifact.label, "answers", "", None, None, "-", "failed", str(error))
         return
     yield _size(artifact, path)
@@ -120,7 +120,7 @@ def verify_artifact(
 def _numerics(
     artifact: Artifact, model: ExportedModel, reference: Reference | str, options: VerifyOptions
 ) -> Iterator[Check]:
-    """What the artifact gives for the validation images, against PyTorch; on a Mac also what Core ML itself gives."""
+    """The artifact's outputs for the validation images compared with PyTorch; on a Mac also those of Core ML itself."""
     if isinstance(reference, str):
         yield line_of(artifact.label, "numerics", "", None, None, "-", "not verified", reference)
         return
@@ -134,8 +134,8 @@ def _numerics(
             computed.append((" (Core ML)", _outputs(model.predict, images, held_out)))
     except UnresponsiveError:
         raise
-    except Exception as error:  # runtimes raise each their own, for images of another size, say
-        reason = f"it does not run on images of {tuple(images.shape[1:])}: {' '.join(str(error).split())[:300]}"
+    except Exception as error:  # runtimes have their own exceptions, for example for images of another size
+        reason = f"it does not run with images of {tuple(images.shape[1:])}: {' '.join(str(error).split())[:300]}"
         yield line_of(artifact.label, "outputs", "", 1, None, "0", "failed", reason)
         return
     failing: dict[str, Tensor] | None = None
@@ -152,13 +152,13 @@ def _numerics(
 
 
 def _in_batches(run: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]:
-    """The outputs for all images, a few at a time, so that feature maps need little memory."""
+    """The outputs for all images, computed in small batches so that feature maps need little memory."""
     parts = [run(part) for part in torch.split(images, BATCH)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _worst_image(outputs: dict[str, Tensor], scores_NK: Tensor) -> int:
-    """The image with the largest error; the first where outputs cannot be compared."""
+    """The image with the largest error; the first image if outputs cannot be compared."""
     found = list(outputs.values())
     if len(found) != 1 or found[0].shape != scores_NK.shape:
         return 0
@@ -168,7 +168,7 @@ def _worst_image(outputs: dict[str, Tensor], scores_NK: Tensor) -> int:
 def _outputs(
     run: Callable[[Tensor], Outputs | None], images: Tensor, held_out: Tensor | None
 ) -> tuple[Outputs | None, Outputs | None]:
-    """The outputs for the images, and for those of the test split where there is one."""
+    """The outputs for the images, and for the images of the test split if there is one."""
     return run(images), None if held_out is None else run(held_out)
 
 
@@ -176,7 +176,7 @@ def _compared(
     artifact: Artifact, outputs: Outputs, of_test: Outputs | None, reference: Reference, limits: Limits
 ) -> Iterator[Check]:
     if len(outputs) != 1:
-        note = f"the network has one output, the artifact {len(outputs)}: {', '.join(outputs) or 'none'}"
+        note = f"the network has one output, but the artifact has {len(outputs)}: {', '.join(outputs) or 'none'}"
         yield line_of(artifact.label, "outputs", "", 1, len(outputs), "0", "failed", note)
         return
     (scores,) = outputs.values()
@@ -201,10 +201,10 @@ def _compared(
 
     yield at_most("max error", found.max_error, limits.max_error)
     yield at_most("mean error", found.mean_error, limits.mean_error)
-    if artifact.precision != "fp32":  # else a converter that did nothing would pass for a quantizer
+    if artifact.precision != "fp32":  # otherwise a converter that does nothing would pass as a quantizer
         least = MIN_ERROR[artifact.precision]
         shows = found.max_error >= least
-        reason = note if shows else f"as close to PyTorch as a higher precision: it is not {artifact.precision}"
+        reason = note if shows else f"as close to PyTorch as a higher precision, so it is not {artifact.precision}"
         yield line("precision shows", "of range", None, found.max_error, f"at least {least:g}", shows, reason)
     low = f"{COSINE_QUANTILE:.0%} of {note} are lower"
     kept = found.cosine >= limits.min_cosine
@@ -218,7 +218,7 @@ def _compared(
 
 
 def _accuracy(artifact: Artifact, found: Numerics, reference: Reference, limits: Limits) -> Check:
-    """The line on the artifact's accuracy, which says on which split."""
+    """The line about the artifact's accuracy; it names the split."""
     limit, split = limits.max_accuracy_drop, reference.split
     if found.accuracy is None or found.reference_accuracy is None or split is None:
         note = "the images have no labels"
@@ -226,7 +226,7 @@ def _accuracy(artifact: Artifact, found: Numerics, reference: Reference, limits:
     count, total = len(reference.images), ""
     if reference.test is not None:
         count, total = len(reference.test.labels), f" of {reference.test.population}"
-    if count < MIN_IMAGES:  # of few test images one may differ, as of 256
+    if count < MIN_IMAGES:  # of few test images, one may differ, as for 256 images
         limit = max(limit, 1 / count)
     verdict = judge(found.reference_accuracy, found.accuracy, limit)
     return line_of(
@@ -242,7 +242,7 @@ def _accuracy(artifact: Artifact, found: Numerics, reference: Reference, limits:
 
 
 def _golden(artifact: Artifact, model: ExportedModel, folder: Path) -> Iterator[Check]:
-    """The line on the golden pair that apps test with; none where the folder has no such pairs."""
+    """The line about the golden pair for tests of apps; none if the folder has no golden pairs."""
     if not (folder / GOLDEN_FOLDER).is_dir():
         return
     found = check_golden(artifact, model, folder)

@@ -79,11 +79,13 @@ def test_what_is_wrong_with_a_pair_is_told(tmp_path: Path) -> None:
 
     record.write_text(original)
     edit(record, output=output[1:])
-    assert "it gives 5 scores, the golden output has 4" in finding(artifact, tmp_path).problem
+    assert "it returns 5 scores, but the golden output has 4" in finding(artifact, tmp_path).problem
 
     record.write_text(original)
     Image.new("RGB", (64, 48)).save(golden / "photo.png")
-    assert finding(artifact, tmp_path).problem == "the golden input is not what the preprocessing makes of 'photo.png'"
+    assert (
+        finding(artifact, tmp_path).problem == "the golden input is not the result of the preprocessing of 'photo.png'"
+    )
 
     record.unlink()
     assert "no golden pair 'golden/onnx.json'" in finding(artifact, tmp_path).problem

@@ -1,11 +1,11 @@
 """Evaluates the program of a Core ML package on any machine.
 
-Core ML predicts on macOS only. Here a package's program is interpreted with torch, operation by operation, after the
-definitions of MIL's operations (coremltools' documentation). That checks everything that was written: weights,
-attributes, wiring, number formats. It does not check Apple's kernels.
+Core ML runs only on macOS. This module interprets the program of a package with torch, operation by operation, by the
+definitions of MIL's operations (coremltools' documentation). This checks everything in the file: weights, attributes,
+connections, number formats. It does not check Apple's kernels.
 
-Float16: every operation takes float16 numbers, computes in float32 and rounds its result to float16. Sums inside a
-convolution or a mean are thus float32 ("accumulate in float32"), whatever an Apple chip does with them.
+Float16: every operation takes float16 numbers, computes in float32 and rounds its result to float16. So sums inside a
+convolution or a mean are accumulated in float32; Apple's chips may do this differently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dmask_mobile.errors import DmaskError
 
-VALUES_AT_ONCE = 2**18  # of input images; an intermediate result of an inverted residual holds about ten times as many
+VALUES_AT_ONCE = 2**18  # of input images; an intermediate result of an inverted residual has about ten times as many
 
 Values = dict[str, Any]
 
@@ -49,7 +49,7 @@ def _dequantized(v: Values) -> Tensor:
 
 OPERATIONS: dict[str, Callable[[Values], Tensor]] = {
     "add": lambda v: v["x"] + v["y"],
-    "cast": lambda v: v["x"],  # its result is rounded to the type that it declares, as all results are
+    "cast": lambda v: v["x"],  # like all results, it is rounded to its declared type
     "constexpr_affine_dequantize": _dequantized,
     "conv": _conv,
     "linear": lambda v: F.linear(v["x"], v["weight"], v.get("bias")),
@@ -68,10 +68,10 @@ class CoreMLProgram:
     """A function of a Core ML program with one input of images, ready to be evaluated.
 
     Args:
-        function: as coremltools reads it from a package.
+        function: the function as read from a package by coremltools.
 
     Raises:
-        ValueError: for several inputs, and for a batch that is neither 1 nor open.
+        ValueError: for several inputs, or a batch that is neither 1 nor open.
     """
 
     def __init__(self, function: Any) -> None:
@@ -87,11 +87,11 @@ class CoreMLProgram:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Each output by name for images (M, ...).
 
-        A program whose batch is 1 sees one image, with all shapes as they are written in it; `torch.func.vmap` does
-        many at once.
+        A program with batch 1 is evaluated for one image, with all shapes as in the program; `torch.func.vmap`
+        evaluates many images at once.
 
         Raises:
-            DmaskError: for images of another shape, and an operation or a number format that is unknown here.
+            DmaskError: for images of another shape, or an operation or number format that is not supported here.
         """
         if tuple(images.shape[1:]) != tuple(self.input.shape[1:]):
             raise DmaskError(
@@ -121,7 +121,7 @@ class CoreMLProgram:
 
     @cached_property
     def _constants(self) -> dict[int, Any]:
-        """By identity: coremltools names the constants that it adds while reading, perhaps as others are named."""
+        """The constants by identity: coremltools adds constants while reading, and their names may not be unique."""
         values: dict[int, Any] = {}
         for operation in self.function.operations:
             if operation.op_type == "const":
@@ -132,7 +132,7 @@ class CoreMLProgram:
 
 
 def _evaluate(operation: Any, values: dict[int, Any]) -> Tensor:
-    """The result of one operation, in float32 whose values the declared type can hold."""
+    """The result of one operation in float32, rounded to values of the declared type."""
     if operation.op_type not in OPERATIONS:
         raise DmaskError(
             f"Core ML operation '{operation.op_type}' is not supported by the evaluator, which supports"

@@ -1,4 +1,4 @@
-"""The files of a Core ML package, read without coremltools, whose own reader adds a manifest where one is missing."""
+"""Reads the files of a Core ML package without coremltools, whose reader adds a manifest if it is missing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dmask_mobile.files import parse_json, read_bytes, read_text
 from export.formats.limits import MAX_MODEL_BYTES, MAX_TEXT_BYTES
 
 MANIFEST = "Manifest.json"
-ALIGNMENT = 64  # bytes, of the parts of a file of weights
-BLOB_HEADER, BLOB_SENTINEL = struct.Struct("<IIQQ"), 0xDEADBEEF  # sentinel, type, size and place of the data
+ALIGNMENT = 64  # bytes; of the parts of a weights file
+BLOB_HEADER, BLOB_SENTINEL = struct.Struct("<IIQQ"), 0xDEADBEEF  # sentinel, type, size and position of the data
 
 
 class Package(NamedTuple):
-    """What a package holds.
+    """The content of a package.
 
-    ``specification``: the content of its model file; ``weights``: the folder of its weights; ``unused_bytes``: of files
-    that the manifest does not name, and after the last weights.
+    ``specification``: the content of its model file. ``weights``: the folder of its weights. ``unused_bytes``: bytes of
+    files that the manifest does not name, and bytes after the last weights.
     """
 
     specification: bytes
@@ -31,8 +31,8 @@ def read_package(path: Path) -> Package:
     """The parts of a package.
 
     Raises:
-        OSError: when a file is missing.
-        ValueError: for a damaged manifest, and for one that names a file outside the package.
+        OSError: if a file is missing.
+        ValueError: for a damaged manifest, or one that names a file outside the package.
     """
     manifest = parse_json(read_text(path / MANIFEST, MAX_TEXT_BYTES))
     items = {name: _inside(path, item["path"]) for name, item in manifest["itemInfoEntries"].items()}
@@ -57,7 +57,7 @@ def _inside(path: Path, item: Any) -> Path:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a folder of the package; a link could lead out of it."""
+    """The files in a folder of the package; links are refused, because they could lead out of it."""
     for file in sorted(folder.rglob("*")):
         if file.is_symlink():
             raise ValueError(f"'{file.name}' in it is a symbolic link")
@@ -66,19 +66,19 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _end_of_blobs(content: bytes) -> int:
-    """Where the last tensor in a file of weights ends (coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp).
+    """The end of the last tensor in a weights file (coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp).
 
     Raises:
-        ValueError: when the file does not hold as many tensors as it says.
+        ValueError: if the file does not contain as many tensors as it states.
     """
     end = ALIGNMENT
     for number in range(int.from_bytes(content[:4], "little")):
         place = -(-end // ALIGNMENT) * ALIGNMENT
         header = content[place : place + BLOB_HEADER.size]
         if len(header) < BLOB_HEADER.size or BLOB_HEADER.unpack(header)[0] != BLOB_SENTINEL:
-            raise ValueError(f"tensor {number} in its file of weights is missing")
+            raise ValueError(f"tensor {number} in its weights file is missing")
         _, _, size, start = BLOB_HEADER.unpack(header)
         end = start + size
         if not place < start <= end <= len(content):
-            raise ValueError(f"tensor {number} in its file of weights lies outside the file")
+            raise ValueError(f"tensor {number} in its weights file is outside the file")
     return end

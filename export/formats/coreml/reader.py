@@ -1,4 +1,4 @@
-"""A Core ML package opened for verification: evaluated from its own file, counted on its own program."""
+"""A Core ML package opened for verification: it is evaluated from its file, and counted from its program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from export.formats.protocols import Counts, EndNames
 
 @contextlib.contextmanager
 def quiet_coremltools() -> Iterator[Any]:
-    """coremltools, without its notices that torch is newer than its tests and that this is not a Mac."""
+    """coremltools without its messages that torch is newer than tested and that this is not a Mac."""
     loggers = [logging.getLogger("coremltools"), logging.getLogger("coremltools.converters")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -43,7 +43,7 @@ class CoreMLModel:
     """`ExportedModel` for Core ML.
 
     Raises:
-        DmaskError: when the package does not load.
+        DmaskError: if the package cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,21 +56,22 @@ class CoreMLModel:
             known.DiscardUnknownFields()
             self._unused_bytes = package.unused_bytes + len(package.specification) - known.ByteSize()
             self._program = CoreMLProgram(function)
-        except Exception as error:  # coremltools raises whatever its readers raise
-            raise DmaskError(f"'{path}' does not load as a Core ML package: {error}", "export it again") from error
+        except Exception as error:  # coremltools may raise any exception
+            raise DmaskError(f"'{path}' cannot be loaded as a Core ML package: {error}", "export it again") from error
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
-        """Each output by name, by the evaluator, also on a Mac; see `ExportedModel`.
+        """Each output by name, computed by the evaluator, even on a Mac; see `ExportedModel`.
 
         Raises:
-            DmaskError: for an operation that the evaluator does not know.
+            DmaskError: for an operation that the evaluator does not support.
         """
         return self._program(images)
 
     def predict(self, images: Tensor) -> dict[str, Tensor] | None:
-        """Each output by name as Core ML itself predicts; None off a Mac, where it does not run.
+        """Each output by name, computed by Core ML itself; None on other systems than macOS.
 
-        On the CPU, which alone computes in float32; a program in float16 runs where Core ML wants it to.
+        Float32 runs on the CPU, because only the CPU computes in float32. For a float16 program, Core ML chooses the
+        processor.
         """
         if sys.platform != "darwin":
             return None
@@ -82,7 +83,7 @@ class CoreMLModel:
         return {name: torch.cat([torch.from_numpy(row[name]) for row in rows]) for name in rows[0]}
 
     def names(self) -> EndNames:
-        """The description's inputs and outputs, and those of the program where they differ."""
+        """The inputs and outputs in the description, and those in the program if they differ."""
         description, function = self._description, self._program.function
         ends = (
             ([feature.name for feature in description.input], [self._program.input.name]),
@@ -91,11 +92,11 @@ class CoreMLModel:
         return EndNames(*(tuple(dict.fromkeys([*described, *found])) for described, found in ends))
 
     def unused_bytes(self) -> int:
-        """Of other files in the package, after the last weights, and of fields that a specification does not have."""
+        """Bytes of other files in the package, bytes after the last weights, and bytes of unknown fields."""
         return int(self._unused_bytes)
 
     def counts(self) -> Counts:
-        """Multiply-adds and weights of the program's convolutions and linear layers, by its own shapes.
+        """Multiply-adds and weights of the program's convolutions and linear layers, from the shapes in the program.
 
         Raises:
             DmaskError: for an operation whose multiply-adds are not known.
@@ -108,13 +109,15 @@ class CoreMLModel:
                     "export it again",
                 )
             if operation.op_type in ("conv", "linear"):
-                size = prod(operation.inputs["weight"].shape)  # of int8 too: what its constexpr operation gives
+                size = prod(
+                    operation.inputs["weight"].shape
+                )  # also for int8: the shape of the result of its constexpr operation
                 params += size
                 macs += size * (prod(operation.outputs[0].shape[2:]) if operation.op_type == "conv" else 1)
         return Counts(macs, params)
 
     def stray_operations(self) -> dict[str, int]:
-        """Transposes; casts but one of the input to float16 and one of each output from it."""
+        """Transposes, and all casts except those of inputs to float16 and of outputs from float16."""
         found = {"transpose": 0, "cast": 0}
         ends = {id(self._program.input), *map(id, self._program.function.outputs)}
         for operation in self._program.function.operations:
@@ -136,7 +139,7 @@ class CoreMLModel:
 
 
 def _read(package: Package) -> tuple[Any, Any]:
-    """The package's specification, and the main function of its program, all weights read."""
+    """The package's specification, and the main function of its program with all weights."""
     with quiet_coremltools() as coremltools:
         from coremltools.converters.mil.frontend.milproto.load import load
 

@@ -1,4 +1,4 @@
-"""Core ML (ML program) by coremltools' TorchScript path."""
+"""Writes Core ML (ML program), converted from TorchScript by coremltools."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dmask_mobile.temporary import folder_beside
 from export.formats.coreml.reader import CoreMLModel, quiet_coremltools
 from export.formats.protocols import ExportedModel, ExportRequest
 
-LARGEST_BATCH = 1024  # where the batch is open: an ML program must have a bound
+LARGEST_BATCH = 1024  # for an open batch, because an ML program needs a bound
 
 
 class CoreML:
     """`Format` for Core ML: an ML program for iOS 16 and later, float32 at its input and output.
 
     fp16: weights and computation in float16. int8: every weight of convolutions and linear layers in int8, symmetric,
-    one scale for each output channel; activations stay float32 (coremltools can quantize those on macOS only, for
-    iOS 17: it has to run the model on the calibration images).
+    one scale for each output channel; activations stay float32. (coremltools can quantize activations only on macOS,
+    for iOS 17, because it must run the model on calibration images.)
     """
 
     suffix = ".mlpackage"
@@ -42,7 +42,7 @@ class CoreML:
         return WeightBytes(precision).estimate(child).value
 
     def write(self, request: ExportRequest, path: Path) -> None:
-        """Converts the model and puts the finished package at ``path``; see `Format`."""
+        """Converts the model and writes the package to ``path`` in one step; see `Format`."""
         with quiet_coremltools():
             description = request.description
             model = to_coreml(
@@ -68,7 +68,7 @@ def to_coreml(
         return coremltools.convert(
             torch.jit.trace(module.eval(), torch.zeros(*input_shape)),  # type: ignore[no-untyped-call]
             convert_to="mlprogram",
-            # float32 must be asked for: the default for iOS 16 and later makes float16 inputs and outputs
+            # float32 must be set explicitly: by default, iOS 16 and later get float16 inputs and outputs
             inputs=[
                 coremltools.TensorType("input", shape=coremltools.Shape((batch, *input_shape[1:])), dtype=np.float32)
             ],
@@ -80,7 +80,7 @@ def to_coreml(
 
 
 def _passes(precision: Precision) -> Any:
-    """coremltools' default passes over the program, less one, and for int8 the pass that quantizes weights."""
+    """coremltools' default passes without one of them, and for int8 the pass that quantizes weights."""
     import coremltools
     from coremltools.optimize import coreml
 
@@ -89,8 +89,8 @@ def _passes(precision: Precision) -> Any:
     # Without it a child of the demo space is 3.1e-7 of its logits' range from PyTorch, with it 2.3e-6.
     passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
     if precision == "int8":
-        # coreml.linear_quantize_weights is this pass too, but it then converts again, with the pass removed above.
-        # The default leaves tensors of up to 2048 numbers in float: in a small child, that is most of them.
+        # coreml.linear_quantize_weights also runs this pass, but then converts again with the pass removed above.
+        # By default, tensors of up to 2048 numbers stay in float, which is most of them in a small child.
         weights = coreml.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
         passes.append_pass("compression::linear_quantize_weights")
         passes.set_options(
@@ -101,7 +101,7 @@ def _passes(precision: Precision) -> Any:
 
 
 def _describe(model: Any, description: ModelDescription) -> None:
-    """Puts the description into the fields that Xcode shows, and into the user-defined metadata."""
+    """Writes the description to the fields that Xcode shows, and to the user-defined metadata."""
     child, preprocessing = description.child, description.preprocessing
     low, high = preprocessing.input_range
     batch = "N" if description.batch is None else str(description.batch)

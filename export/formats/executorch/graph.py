@@ -1,4 +1,4 @@
-"""The graph that ExecuTorch's XNNPACK delegate has in a .pte file, read by the schema that comes with ExecuTorch."""
+"""The graph of ExecuTorch's XNNPACK delegate in a .pte file, read by the schema that is part of ExecuTorch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class XnnGraph:
     """One delegate's graph.
 
     Raises:
-        ValueError: for bytes that are none.
-        subprocess.CalledProcessError: when they do not fit the schema.
+        ValueError: for bytes that are not such a graph.
+        subprocess.CalledProcessError: if they do not fit the schema.
     """
 
     def __init__(self, payload: bytes) -> None:
@@ -43,7 +43,7 @@ class XnnGraph:
         return Counts(macs, params)
 
     def stray_operations(self) -> dict[str, int]:
-        """Transposes but one to NHWC and one back; repeated conversions; float layers where others are int8."""
+        """Transposes except one to NHWC and one back; repeated conversions; float layers if other layers are int8."""
         transposes = [node["perm"] for kind, node in self._nodes() if kind == "XNNStaticTranspose"]
         conversions = [node for kind, node in self._nodes() if kind == "XNNConvert"]
         converted = {node["output_id"] for node in conversions}
@@ -65,12 +65,12 @@ class XnnGraph:
 
     def _tensor(self, number: int) -> dict[str, Any]:
         value = self._content["xvalues"][number]["xvalue_union"]
-        tensor: dict[str, Any] = value.get("tensor_value", value)  # a quantized one is a tensor and its scales
+        tensor: dict[str, Any] = value.get("tensor_value", value)  # a quantized value has a tensor and its scales
         return tensor
 
 
 def _read(payload: bytes) -> dict[str, Any]:
-    """The graph as JSON, by the flatc program that comes with ExecuTorch."""
+    """The graph as JSON, made by the flatc program that is part of ExecuTorch."""
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
 
     header = XNNHeader.from_bytes(payload[: XNNHeader.EXPECTED_LENGTH])
@@ -83,6 +83,6 @@ def _read(payload: bytes) -> dict[str, Any]:
         binary.write_bytes(payload[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
         options = ["--json", "--strict-json", "--defaults-json", "--raw-binary", "-o", str(folder)]
         subprocess.run([str(flatc), *options, str(schema), "--", str(binary)], check=True, capture_output=True)
-        # flatc writes the bounds of an open clamp as inf, Python reads Infinity
+        # flatc writes the bounds of an open clamp as inf, but Python reads Infinity
         content: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text.read_text(encoding="utf-8")))
     return content

@@ -1,4 +1,4 @@
-"""A .pte file opened for verification: run by ExecuTorch's runtime, counted on its delegate's own graph."""
+"""A .pte file opened for verification: it runs in ExecuTorch's runtime and is counted from its delegate's graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAST = "dim_order_ops::_to_dim_order_copy"
 
 @contextlib.contextmanager
 def quiet_executorch() -> Iterator[None]:
-    """ExecuTorch without its warnings, logs and C++ notices; importing its partitioner also sets up the root logger."""
+    """ExecuTorch without its warnings, logs and C++ messages; its partitioner also configures the root logger."""
     root, disabled = logging.getLogger(), logging.root.manager.disable
     handlers, level = root.handlers[:], root.level
     logging.disable(logging.CRITICAL)
@@ -41,7 +41,7 @@ def quiet_executorch() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Nothing on file descriptor 2: the runtime's C++ writes there."""
+    """A context that discards output to file descriptor 2, where the runtime's C++ code writes."""
     saved = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -55,10 +55,10 @@ def _quiet_stderr() -> Iterator[None]:
 class ExecuTorchModel:
     """`ExportedModel` for ExecuTorch.
 
-    The file is read in Python first, where a damaged one is an exception: the C++ runtime may crash on it.
+    The file is first read in Python, where a damaged file raises an exception; the C++ runtime may crash on it.
 
     Raises:
-        DmaskError: when the file does not load.
+        DmaskError: if the file cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,10 +72,12 @@ class ExecuTorchModel:
                 check_tensor_sizes(value.val.sizes for value in self._plan.values if hasattr(value.val, "sizes"))
                 self._graphs = [XnnGraph(payload) for payload in _payloads(program, self._plan)]
                 self._strings = dict(_constant_strings(program))
-                self._program = _load(content)  # holds the bytes that its methods read
+                self._program = _load(content)  # keeps the bytes that its methods read
                 self._forward = self._program.load_method("forward")
-        except Exception as error:  # flatbuffers, ExecuTorch and flatc each raise their own
-            raise DmaskError(f"'{path}' does not load as an ExecuTorch program: {error}", "export it again") from error
+        except Exception as error:  # flatbuffers, ExecuTorch and flatc each have their own exceptions
+            raise DmaskError(
+                f"'{path}' cannot be loaded as an ExecuTorch program: {error}", "export it again"
+            ) from error
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """The output, one image after the other; see `ExportedModel`."""
@@ -83,7 +85,7 @@ class ExecuTorchModel:
         return {"output": torch.cat(rows)}
 
     def names(self) -> None:
-        """None: a method's inputs and outputs have places, not names."""
+        """None: the inputs and outputs of a method have positions, not names."""
         return
 
     def unused_bytes(self) -> int:
@@ -91,10 +93,10 @@ class ExecuTorchModel:
         return self._unused_bytes
 
     def counts(self) -> Counts:
-        """Multiply-adds and weights of the delegate's convolutions and linear layers, by its own shapes.
+        """Multiply-adds and weights of the delegate's convolutions and linear layers, from the shapes in the graph.
 
         Raises:
-            DmaskError: when operations run outside the delegate whose multiply-adds are not known.
+            DmaskError: if operations with unknown multiply-adds run outside the delegate.
         """
         outside = {name for name, _ in self._kernel_calls()} - {CAST}
         if outside:
@@ -106,10 +108,11 @@ class ExecuTorchModel:
         return Counts(sum(count.macs for count in counts), sum(count.params for count in counts))
 
     def stray_operations(self) -> dict[str, int]:
-        """Operations outside the delegate, transposes and conversions in it, and layers that int8 left in float.
+        """Operations outside the delegate, its transposes and conversions, and layers that stayed in float with int8.
 
-        Necessary are fp16's casts of the program's input and output, a transpose to NHWC of the input and one back
-        before the linear layer, and int8's conversions around an operation that XNNPACK has in float only.
+        Necessary operations do not count: fp16's casts of the program's input and output, a transpose of the input to
+        NHWC and one back before the linear layer, and int8's conversions around an operation that XNNPACK supports only
+        in float.
         """
         ends = {*self._plan.inputs, *self._plan.outputs}
         found = Counter(name for name, values in self._kernel_calls() if name != CAST or not ends & set(values))
@@ -126,7 +129,7 @@ class ExecuTorchModel:
         return
 
     def _kernel_calls(self) -> Iterator[tuple[str, list[int]]]:
-        """Operations outside the delegate, with their values."""
+        """The operations outside the delegate, with their values."""
         for chain in self._plan.chains:
             for instruction in chain.instructions:
                 call = instruction.instr_args
@@ -135,32 +138,32 @@ class ExecuTorchModel:
 
 
 def _promised_bytes(content: bytes) -> int:
-    """How long the file is by its header (executorch/schema/extended_header.h).
+    """The length of the file according to its header (executorch/schema/extended_header.h).
 
     Raises:
-        ValueError: for a file that is no program, or has lost its end.
+        ValueError: for a file that is not a program or is truncated.
     """
     if content[4:8] != b"ET12" or content[8:12] != b"eh00":
-        raise ValueError("it does not begin as one")
+        raise ValueError("it does not begin like one")
     program_size, segments_at, segments_size = (int.from_bytes(content[at : at + 8], "little") for at in (16, 24, 32))
     promised = max(program_size, segments_at + segments_size)
     if len(content) < promised:
-        raise ValueError(f"its header promises {promised} bytes, found {len(content)}")
+        raise ValueError(f"its header states {promised} bytes, found {len(content)}")
     return promised
 
 
 def _read_program(content: bytes) -> Any:
-    """The program as ExecuTorch's own records; it has no public reader for them."""
+    """The program as ExecuTorch's own records, for which ExecuTorch has no public reader."""
     from executorch.exir._serialize import _deserialize_pte_binary
 
     return _deserialize_pte_binary(content).program
 
 
 def _payloads(program: Any, plan: Any) -> Iterator[bytes]:
-    """What each delegate of the plan was given.
+    """The data of each delegate of the plan.
 
     Raises:
-        ValueError: for another delegate than XNNPACK's.
+        ValueError: for a delegate other than XNNPACK.
     """
     for delegate in plan.delegates:
         if delegate.id != "XnnpackBackend":
@@ -169,7 +172,7 @@ def _payloads(program: Any, plan: Any) -> Iterator[bytes]:
 
 
 def _constant_strings(program: Any) -> Iterator[tuple[str, str]]:
-    """The methods that only return a string, with that string."""
+    """The methods that only return a string, each with its string."""
     for plan in program.execution_plan:
         values = [plan.values[number].val for number in plan.outputs]
         if not plan.inputs and len(values) == 1 and type(values[0]).__name__ == "String":

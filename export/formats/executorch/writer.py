@@ -1,4 +1,4 @@
-"""ExecuTorch (.pte) for its XNNPACK delegate; int8 by torchao's quantizer for exported programs (PT2E)."""
+"""Writes ExecuTorch (.pte) for its XNNPACK delegate; int8 by torchao's quantizer for exported programs (PT2E)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from export.formats.protocols import ExportedModel, ExportRequest
 
 
 class ExecuTorch:
-    """`Format` for ExecuTorch, the whole graph in one XNNPACK delegate, float32 at its input and output.
+    """`Format` for ExecuTorch: the whole graph in one XNNPACK delegate, with float32 input and output.
 
     The description's strings are constant methods: ``program.load_method("dmask.class_names").execute([])``.
 
-    fp16: computation is in float16 between two casts; XNNPACK's serializer keeps the weights of convolutions in
-    float32 (``force_fp32`` in its op_conv2d.py, executorch 1.5.1), so that the file does not shrink. int8 is static:
-    weights with one scale for each output channel, activations by histograms over the calibration images; XNNPACK has
-    no int8 hswish and sigmoid, which stay in float32.
+    fp16: computation is in float16 between two casts. XNNPACK's serializer keeps the weights of convolutions in float32
+    (``force_fp32`` in its op_conv2d.py, executorch 1.5.1), so the file does not become smaller. int8 is static: weights
+    with one scale for each output channel, activations by histograms over the calibration images. XNNPACK has no int8
+    hswish and sigmoid, so these stay in float32.
 
-    Only NCHW: XNNPACK is NHWC inside, but ExecuTorch transposes around an NHWC image's own permutation, twice. No open
-    batch: a program has an upper bound for it, and reshaping to (N, C) leaves the delegate.
+    Only NCHW is supported: XNNPACK computes in NHWC, but for an NHWC input ExecuTorch adds two transposes. An open
+    batch is not supported: a program needs an upper bound for it, and the reshape to (N, C) runs outside the delegate.
     """
 
     suffix = ".pte"
@@ -42,7 +42,7 @@ class ExecuTorch:
     crashes_on_damage = True
 
     def weight_bytes(self, child: ChildSpec, precision: Precision) -> float:
-        """Bytes of the child's weights; in fp16 the linear layer alone is stored in float16. See `Format`."""
+        """Bytes of the child's weights; in fp16 only the linear layer is stored in float16. See `Format`."""
         if precision != "fp16":
             return WeightBytes(precision).estimate(child).value
         single, half, head = WeightBytes("fp32"), WeightBytes("fp16"), child.located_blocks()[-1]
@@ -74,9 +74,9 @@ def to_executorch(
     calibration: Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The ExecuTorch program of ``module`` in evaluation mode, float32 at its ends.
+    """The ExecuTorch program of ``module`` in evaluation mode, with float32 input and output.
 
-    ``calibration``: inputs (M, C, H, W) that int8 wants; ``metadata``: strings that become constant methods.
+    ``calibration``: inputs (M, C, H, W) for int8; ``metadata``: strings that become constant methods.
     """
     module, example = _folded(module), torch.zeros(*input_shape)
     with quiet_executorch():
@@ -91,10 +91,10 @@ def to_executorch(
 def _folded(model: nn.Module) -> nn.Module:
     """A copy of the model without batch norms and hard sigmoids.
 
-    Batch norms are folded into the convolutions before them, hard sigmoids too but for their clamp:
-    ``hsigmoid(W x + b) = clamp(W/6 x + b/6 + 1/2, 0, 1)``. XNNPACK would do the first by itself, but half the nodes
-    take half the time to lower (20.6 s -> 9.9 s for fbnetv2_f1). A hard sigmoid as such becomes three operations with
-    two transposes around them; a clamp is part of XNNPACK's convolution.
+    Batch norms are folded into the convolutions before them, and also hard sigmoids, except for their clamp:
+    ``hsigmoid(W x + b) = clamp(W/6 x + b/6 + 1/2, 0, 1)``. XNNPACK would fold batch norms itself, but lowering takes
+    half the time with half the nodes (20.6 s -> 9.9 s for fbnetv2_f1). A hard sigmoid would become three operations
+    with two transposes around them, but a clamp is part of XNNPACK's convolution.
     """
     model = fold_norms(model)
     for part in list(model.modules()):
@@ -114,7 +114,7 @@ def _to_int8(module: nn.Module, example: Tensor, images: Tensor) -> nn.Module:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    # Batch norms are gone; to look for them takes 2.2 s however small the network is.
+    # Batch norms are already folded; searching for them takes 2.2 s even for a small network.
     quantizer.SUPPORTED_PATTERNS = [pattern for pattern in quantizer.SUPPORTED_PATTERNS if "bn" not in pattern.name]
     prepared = prepare_pt2e(torch.export.export(module, (example,)).module(), quantizer)
     with torch.no_grad():

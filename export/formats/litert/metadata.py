@@ -1,9 +1,9 @@
-"""TensorFlow Lite's metadata in a LiteRT file: for Android's tools, for people, and for reading our description back.
+"""TensorFlow Lite's metadata in a LiteRT file, for Android's tools, for people, and for our own reader.
 
-A flatbuffer ``TFLITE_METADATA`` (tflite-support's metadata_schema.fbs 1.0.0) says what the input and the output are;
-``labels.txt`` is a zip archive's entry after the end of the model, as MediaPipe and Android Studio expect it. Our own
-strings are JSON in the model's metadata entry ``dmask``. No installed package brings the schema's Python classes, so
-that the few tables are written by hand, each field by its number in the schema.
+A flatbuffer ``TFLITE_METADATA`` (tflite-support's metadata_schema.fbs 1.0.0) describes the input and the output.
+``labels.txt`` is an entry of a zip archive after the end of the model, as MediaPipe and Android Studio expect. Our own
+strings are JSON in the model's metadata entry ``dmask``. No installed package contains Python classes for the schema,
+so the few tables are written by hand, with each field by its number in the schema.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ STANDARD_ENTRY, OWN_ENTRY, LABELS_FILE = "TFLITE_METADATA", "dmask", "labels.txt
 DIMENSIONS = {"N": "batch", "C": "channel", "H": "height", "W": "width"}
 # ModelMetadata's strings, by field number.
 MODEL_STRINGS = {0: "name", 1: "description", 4: "author", 5: "license"}
-# Members of unions and enumerations, and where ours differ from them: numbers of the schema.
+# Members of unions and enumerations, by their numbers in the schema.
 IMAGE_PROPERTIES, FEATURE_PROPERTIES, NORMALIZATION, RGB, TENSOR_AXIS_LABELS = 2, 1, 1, 1, 2
 
 Table = dict[int, Any]  # field number -> string, number (one byte), table, list of tables or strings, float array
 
 
 def described(content: bytes, description: ModelDescription) -> bytes:
-    """The LiteRT file with metadata and labels, tensors ``input`` and ``output``, and short names inside."""
+    """The LiteRT file with metadata and labels, tensors named ``input`` and ``output``, and short names inside."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -47,9 +47,9 @@ def described(content: bytes, description: ModelDescription) -> bytes:
 
 
 def packed(model: Any, labels: bytes) -> bytes:
-    """The file of the flatbuffer's `ModelT` and of the labels in an archive after it.
+    """The file with the flatbuffer of `ModelT`, followed by an archive with the labels.
 
-    All data is aligned to 16 bytes, as the format's schema says and its Python writer forgets.
+    All data is aligned to 16 bytes, which the format's schema requires but its Python writer does not do.
     """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
@@ -73,15 +73,15 @@ def packed(model: Any, labels: bytes) -> bytes:
 
 
 def read_metadata(content: bytes, model: Any) -> dict[str, str]:
-    """Our strings, those of ``TFLITE_METADATA`` as ``tflite.NAME``, and the labels as ``labels.txt``.
+    """Our strings, the strings of ``TFLITE_METADATA`` as ``tflite.NAME``, and the labels as ``labels.txt``.
 
     Args:
         content: the whole file.
-        model: its flatbuffer's `ModelT`.
+        model: the `ModelT` of its flatbuffer.
 
     Raises:
-        ValueError: when an entry or the labels are missing or damaged.
-        zipfile.BadZipFile: when there is no zip archive after the model.
+        ValueError: if an entry or the labels are missing or damaged.
+        zipfile.BadZipFile: if there is no zip archive after the model.
     """
     entries = {entry.name: model.buffers[entry.buffer].data for entry in model.metadata or []}
     missing = {STANDARD_ENTRY.encode(), OWN_ENTRY.encode()} - set(entries)
@@ -95,9 +95,9 @@ def read_metadata(content: bytes, model: Any) -> dict[str, str]:
 
 
 def _rename(model: Any) -> None:
-    """Names the two ends, in the graph and in its signature; inside, module paths lose Python's packages.
+    """Names the input and the output in the graph and its signature, and shortens the other names.
 
-    They are half of a small file otherwise: each tensor has the qualified class names of all modules around it.
+    Otherwise names take half of a small file, because each contains the qualified class names of all enclosing modules.
     """
     (graph,), (signature,) = model.subgraphs, model.signatureDefs
     for tensor in graph.tensors:
@@ -122,7 +122,7 @@ def _standard_metadata(description: ModelDescription) -> bytes:
         1: f"image, RGB, float32, {low:g} to {high:g}; the graph normalizes it",
         2: [DIMENSIONS[axis] for axis in description.preprocessing.layout],
         3: {0: IMAGE_PROPERTIES, 1: {0: RGB}},
-        # What an app does to pixels of 0..255 before it gives them to the model: nothing, or a division by 255.
+        # What an app must do to pixels of 0..255 before it passes them to the model: nothing, or divide by 255.
         4: [{0: NORMALIZATION, 1: normalization}],
         5: {0: np.array([high], np.float32), 1: np.array([low], np.float32)},
     }
@@ -148,7 +148,7 @@ def _standard_metadata(description: ModelDescription) -> bytes:
 
 
 def _write(builder: Any, value: Any) -> Any:
-    """The offset of a table, a list, a float array or a string that it appends to the flatbuffer."""
+    """Appends a table, a list, a float array or a string to the flatbuffer and returns its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):
@@ -170,7 +170,7 @@ def _write(builder: Any, value: Any) -> Any:
 
 
 def _strings(content: bytes, fields: dict[int, str]) -> dict[str, str]:
-    """The root table's strings, by the names of their fields."""
+    """The strings of the root table by the names of their fields."""
     from flatbuffers import encode, packer
     from flatbuffers.table import Table as Reader
 

@@ -1,4 +1,4 @@
-"""A LiteRT file opened for verification: run by LiteRT's interpreter, counted on its own flatbuffer."""
+"""A LiteRT file opened for verification: it runs in LiteRT's interpreter and is counted from its flatbuffer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from export.formats.litert.metadata import LABELS_FILE, packed, read_metadata
 from export.formats.protocols import Counts, EndNames
 
 COUNTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-UNCOUNTED = ("BATCH_MATMUL", "CONV_3D", "CONV_3D_TRANSPOSE", "CUSTOM", "TRANSPOSE_CONV")  # multiply, by other rules
+UNCOUNTED = (
+    "BATCH_MATMUL",
+    "CONV_3D",
+    "CONV_3D_TRANSPOSE",
+    "CUSTOM",
+    "TRANSPOSE_CONV",
+)  # these multiply, but by other rules
 CASTS = ("CAST", "QUANTIZE", "DEQUANTIZE")
 
 
 @contextlib.contextmanager
 def quiet_litert() -> Iterator[None]:
-    """LiteRT's packages without their progress, log lines and warnings; C++ writes some to the process's stderr."""
+    """A context without progress, logs and warnings of LiteRT; its C++ code writes some to the process's stderr."""
     disabled, stderr = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.CRITICAL)
     with open(os.devnull, "w") as nothing:
@@ -52,7 +58,7 @@ class LiteRTModel:
     """`ExportedModel` for LiteRT.
 
     Raises:
-        DmaskError: when the file does not load.
+        DmaskError: if the file cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,8 +70,8 @@ class LiteRTModel:
             check_tensor_sizes(tensor.shape for tensor in self._graph.tensors if tensor.shape is not None)
             self._metadata = read_metadata(self._content, self._model)
             self._interpreter = self._new_interpreter()
-        except Exception as error:  # flatbuffers, numpy, zipfile and the interpreter raise each their own
-            raise DmaskError(f"'{path}' does not load as a LiteRT model: {error}", "export it again") from error
+        except Exception as error:  # flatbuffers, numpy, zipfile and the interpreter each have their own exceptions
+            raise DmaskError(f"'{path}' cannot be loaded as a LiteRT model: {error}", "export it again") from error
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """Each output by name, one image after the other, on one thread with XNNPACK; see `ExportedModel`."""
@@ -79,7 +85,7 @@ class LiteRTModel:
         }
 
     def names(self) -> EndNames:
-        """The names of the two ends, in the graph and, where they differ, in the signature too."""
+        """The names of input and output in the graph, and those in the signature if they differ."""
         (signature,) = self._model.signatureDefs
         graph, parts = self._graph, []
         for places, named in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
@@ -88,7 +94,7 @@ class LiteRTModel:
         return EndNames(*parts)
 
     def unused_bytes(self) -> int:
-        """Bytes in which the file differs from the model packed again, and the archive of labels after it."""
+        """The number of bytes that differ from the model and its archive of labels when they are packed again."""
         with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
             labels = archive.read(LABELS_FILE)
         return abs(len(self._content) - len(packed(self._model, labels)))
@@ -97,7 +103,7 @@ class LiteRTModel:
         """Multiply-adds and weights from the shapes of the file's tensors.
 
         Raises:
-            DmaskError: for a product whose weight is not in the file, and one that is none of `COUNTED`.
+            DmaskError: for a product whose weight is not in the file, or a product that is not in `COUNTED`.
         """
         stored = self._stored()
         macs = params = 0
@@ -114,7 +120,7 @@ class LiteRTModel:
         return Counts(macs, params)
 
     def stray_operations(self) -> dict[str, int]:
-        """Transposes but one of an NCHW input (LiteRT computes in NHWC); casts but of the ends and stored weights."""
+        """Transposes, except one of an NCHW input (LiteRT computes in NHWC); casts, except of the ends and weights."""
         found = dict.fromkeys(("TRANSPOSE", *CASTS), 0)
         stored, outputs, given = self._stored(), set(self._graph.outputs), self._graph.inputs[0]
         for name, operation in self._operations():
@@ -127,7 +133,7 @@ class LiteRTModel:
         return found
 
     def metadata(self) -> dict[str, str]:
-        """Our strings, those of TensorFlow Lite's metadata as ``tflite.NAME``, and ``labels.txt``."""
+        """Our strings, the strings of TensorFlow Lite's metadata as ``tflite.NAME``, and ``labels.txt``."""
         return dict(self._metadata)
 
     def intermediates(self, image: Tensor) -> Iterator[Tensor]:
@@ -142,16 +148,16 @@ class LiteRTModel:
                 yield (value - zero) * scale if scale else value
 
     def _new_interpreter(self, **options: Any) -> Any:
-        with quiet_litert():  # it says on stderr that it uses XNNPACK
+        with quiet_litert():  # it reports on stderr that it uses XNNPACK
             from ai_edge_litert.interpreter import Interpreter
 
             interpreter = Interpreter(model_content=self._content, num_threads=1, **options)
             interpreter.allocate_tensors()
-            interpreter.invoke()  # some faults show only here
+            interpreter.invoke()  # some faults appear only here
         return interpreter
 
     def _operations(self) -> Iterator[tuple[str, Any]]:
-        """The operations with their names, in the order of execution."""
+        """The operations and their names, in the order of execution."""
         from ai_edge_litert.tools import flatbuffer_utils
 
         for operation in self._graph.operators:
@@ -162,7 +168,8 @@ class LiteRTModel:
         return shape
 
     def _stored(self) -> set[int]:
-        """The tensors whose values are in the file, also as float32 again after having been stored as float16."""
+        """The tensors whose values are in the file, including float32 tensors that are converted from stored
+        float16."""
         stored = {index for index, tensor in enumerate(self._graph.tensors) if tensor.buffer}
         return stored | {
             operation.outputs[0]
@@ -171,16 +178,16 @@ class LiteRTModel:
         }
 
     def _input_channels(self) -> int:
-        """What the first convolution takes."""
+        """The number of input channels of the first convolution."""
         weights = [self._shape(op.inputs[1]) for name, op in self._operations() if name == "CONV_2D"]
         return weights[0][-1] if weights else self._shape(self._graph.inputs[0])[-1]
 
 
 def _read(content: bytes) -> Any:
-    """The flatbuffer as a `ModelT`; every vector in it is inside the file.
+    """The flatbuffer as a `ModelT`, after a check that every vector is inside the file.
 
     Raises:
-        Exception: when one does not. The interpreter would read beyond the file's end instead.
+        Exception: if one is not. The interpreter would read beyond the end of the file instead.
     """
     if content[4:8] != b"TFL3":
         raise ValueError("it lacks the identifier TFL3")

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) by litert_torch; fp16 and int8 by ai_edge_quantizer."""
+"""Writes LiteRT (TensorFlow Lite) by litert_torch; fp16 and int8 by ai_edge_quantizer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from export.formats.litert.metadata import described
 from export.formats.litert.reader import LiteRTModel, quiet_litert
 from export.formats.protocols import ExportedModel, ExportRequest
 
-ALL = ".*"  # the quantizer chooses operations by regular expressions too
+ALL = ".*"  # the quantizer selects operations by regular expressions
 
 
 class LiteRT:
-    """`Format` for LiteRT, float32 at its input and output.
+    """`Format` for LiteRT, with float32 input and output.
 
-    fp16: weights are stored in float16, computation is in float32. int8 is static: weights with one scale for each
-    output channel, activations by their extremes over the calibration images, twice that inside squeeze-excite.
+    fp16: weights are stored in float16, and computation is in float32. int8 is static: weights have one scale for each
+    output channel, and activations use their extremes over the calibration images, or twice this range inside
+    squeeze-excite.
     """
 
     suffix = ".tflite"
@@ -61,9 +62,9 @@ def to_litert(
     precision: Precision = "fp32",
     calibration: Tensor | None = None,
 ) -> bytes:
-    """The LiteRT model of ``module`` in evaluation mode, float32 at its ends, not described.
+    """The LiteRT model of ``module`` in evaluation mode, with float32 input and output and without metadata.
 
-    ``calibration``: inputs (M, C, H, W) that int8 wants.
+    ``calibration``: inputs (M, C, H, W) for int8.
     """
     with quiet_litert():
         content = _converted(module, input_shape)
@@ -78,7 +79,7 @@ def to_litert(
 def _converted(module: nn.Module, input_shape: Sequence[int]) -> bytes:
     import litert_torch
 
-    # The converter folds norms too, but traces them operation by operation first: FBNetV2-F1 takes it 15.7 s with them
+    # The converter also folds norms, but first traces them operation by operation: FBNetV2-F1 takes 15.7 s with norms
     # and 10.1 s without (warm, one thread).
     converted: bytes = litert_torch.convert(fold_norms(module), (torch.zeros(*input_shape),)).model_content()
     return converted
@@ -106,8 +107,8 @@ def _to_int8(content: bytes, images: Tensor) -> bytes:
     recipe.add_static_config(ALL, TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):  # these stay float32
         recipe.add_quantization_config(ALL, end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    # The quantizer's own rule averages each image's extremes, and cuts off what many images exceed. Of a trained
-    # child of mobilenet_small 74% of the top classes stayed with it; 95% stay with the extremes of all images.
+    # The quantizer's own rule averages the extremes of single images, so values of many images are clipped. With it, a
+    # trained child of mobilenet_small kept 74% of its top-1 classes; with the extremes of all images it keeps 95%.
     calibrator = Calibrator(content, num_threads=1, qsv_update_func=min_max_update)
     calibrator.calibrate({"serving_default": [{"args_0": image[None].numpy()} for image in images]}, recipe)
     ranges = calibrator.get_model_qsvs()
@@ -117,12 +118,13 @@ def _to_int8(content: bytes, images: Tensor) -> bytes:
 
 
 def _squeezed(content: bytes) -> Iterator[str]:
-    """The names of tensors of one pixel, but those of gates, which have their bounds by nature.
+    """The names of tensors of one pixel, except those of gates, whose range is bounded anyway.
 
-    A channel's mean that lies outside what the calibration images gave is cut off, and scales a whole channel wrongly.
-    With ranges twice as wide the largest error of a trained demo child fell from 0.21 to 0.06 of its logits' range,
-    the least cosine of an image rose from 0.42 to 0.95 (256 calibration images, 3564 others). Those of two other
-    networks hardly changed: errors 0.096 to 0.097 and 0.073 to 0.081, cosines 0.94 to 0.93 and 0.99 both.
+    A channel mean outside the range of the calibration images is clipped, and then a whole channel is scaled wrongly.
+    With ranges twice as wide, the largest error of a trained demo child fell from 0.21 to 0.06 of its logits' range,
+    and the lowest cosine of an image rose from 0.42 to 0.95 (256 calibration images, 3564 other images). Two other
+    networks hardly changed: errors from 0.096 to 0.097 and from 0.073 to 0.081, cosines from 0.94 to 0.93 and 0.99 in
+    both cases.
     """
     from ai_edge_litert.schema_py_generated import ActivationFunctionType
     from ai_edge_litert.tools import flatbuffer_utils

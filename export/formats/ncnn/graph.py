@@ -1,6 +1,6 @@
-"""An ncnn model as its files say it, read without ncnn: the layers, their shapes and what they have stored.
+"""Reads the files of an ncnn model without ncnn: the layers, their shapes and their stored weights.
 
-After the formats' description: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure and
+The formats are described in https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure and
 https://github.com/Tencent/ncnn/wiki/operators.
 """
 
@@ -14,11 +14,11 @@ from typing import NamedTuple
 Shape = tuple[int, ...]  # (C, H, W), or (N,) for a vector; ncnn has no batch
 
 MAGIC = "7767517"
-FP32_TAG, FP16_TAG = 0, 0x01306B47  # before each weight: how it is stored
+FP32_TAG, FP16_TAG = 0, 0x01306B47  # before each weight; states how the weight is stored
 
 
 class Layer(NamedTuple):
-    """One line of a param file; ``params`` by their numbers, each layer type has its own."""
+    """One line of a param file; ``params``: parameters by number, whose meaning depends on the layer type."""
 
     kind: str
     name: str
@@ -27,12 +27,12 @@ class Layer(NamedTuple):
     params: dict[int, str]
 
     def param(self, number: int, default: int = 0) -> int:
-        """A parameter that is a whole number."""
+        """A parameter that is an integer."""
         return int(self.params.get(number, default))
 
     @property
     def num_weights(self) -> int:
-        """Weights of a convolution or an inner product, 0 for others."""
+        """The number of weights of a convolution or an inner product; 0 for other layers."""
         return self.param(WEIGHT_COUNTS[self.kind]) if self.kind in WEIGHT_COUNTS else 0
 
 
@@ -42,7 +42,7 @@ def _conv_shape(layer: Layer, inputs: list[Shape]) -> Shape:
     top, right, kernel_h = p(14, left), p(15, left), p(11, kernel_w)
     bottom = p(16, top)
     if min(left, right, top, bottom) < 0:
-        raise ValueError(f"{layer.kind} '{layer.name}' pads by a rule, not by numbers")
+        raise ValueError(f"{layer.kind} '{layer.name}' has padding by a rule, not by numbers")
     _check_weights(layer, p(0) * channels * kernel_h * kernel_w // p(7, 1))
     tall = height + top + bottom - p(12, dilation_w) * (kernel_h - 1) - 1
     wide = width + left + right - dilation_w * (kernel_w - 1) - 1
@@ -77,7 +77,7 @@ def _permute_shape(layer: Layer, inputs: list[Shape]) -> Shape:
 
 
 def _given_shape(layer: Layer, inputs: list[Shape]) -> Shape:
-    """Of Input and MemoryData, which say w, h and c."""
+    """The shape of Input and MemoryData, which state w, h and c."""
     return tuple(layer.param(number) for number in (2, 1, 0) if layer.param(number))
 
 
@@ -103,7 +103,7 @@ SHAPES: dict[str, Callable[[Layer, list[Shape]], Shape]] = {
     "Softmax": _same_shape,
     "Split": _same_shape,
 }
-# The numbers of the parameters that say how many weights a layer has, and whether it has a bias.
+# The numbers of two parameters: how many weights a layer has, and whether it has a bias.
 WEIGHT_COUNTS = {"Convolution": 6, "ConvolutionDepthWise": 6, "InnerProduct": 2}
 BIAS_FLAGS = {"Convolution": 5, "ConvolutionDepthWise": 5, "InnerProduct": 1}
 
@@ -112,11 +112,11 @@ def read_layers(text: str) -> tuple[Layer, ...]:
     """The layers of a param file.
 
     Raises:
-        ValueError: when it is none, when a part of it is missing, and for a layer type that is unknown here.
+        ValueError: if it is not a param file, a part of it is missing, or a layer type is not supported here.
     """
     magic, counts, *lines = text.splitlines()
     if magic != MAGIC:
-        raise ValueError(f"a param file begins with {MAGIC}, this one with {magic[:20]!r}")
+        raise ValueError(f"a param file must begin with {MAGIC}, this one begins with {magic[:20]!r}")
     layers = tuple(_read_layer(line) for line in lines)
     promised = tuple(int(count) for count in counts.split())
     found = len(layers), sum(len(layer.outputs) for layer in layers)
@@ -129,7 +129,7 @@ def _read_layer(line: str) -> Layer:
     kind, name, num_inputs, num_outputs, *fields = line.split()
     first, last = int(num_inputs), int(num_inputs) + int(num_outputs)
     if kind not in SHAPES:
-        raise ValueError(f"its layer type '{kind}' is unknown; known are {', '.join(SHAPES)}")
+        raise ValueError(f"its layer type '{kind}' is unknown; known types are {', '.join(SHAPES)}")
     params = dict(field.split("=", 1) for field in fields[last:])
     return Layer(kind, name, tuple(fields[:first]), tuple(fields[first:last]), {int(k): v for k, v in params.items()})
 
@@ -138,8 +138,8 @@ def infer_shapes(layers: tuple[Layer, ...]) -> dict[str, Shape]:
     """The shape of each blob.
 
     Raises:
-        ValueError: when a layer's parameters do not fit its input.
-        KeyError: when an input is no earlier layer's output.
+        ValueError: if a layer's parameters do not fit its input.
+        KeyError: if an input is not the output of an earlier layer.
     """
     shapes: dict[str, Shape] = {}
     for layer in layers:
@@ -149,10 +149,10 @@ def infer_shapes(layers: tuple[Layer, ...]) -> dict[str, Shape]:
 
 
 def stored_bytes(layers: tuple[Layer, ...], weights: bytes) -> int:
-    """The size in bytes that the layers promise for the bin file, given how its tags say that weights are stored.
+    """The size in bytes that the bin file must have, from the layers and the storage tags in the file.
 
     Raises:
-        ValueError: for a tag that is neither fp32's nor fp16's.
+        ValueError: for a tag that is neither that of fp32 nor that of fp16.
     """
     offset = 0
     for layer in layers:
@@ -161,7 +161,7 @@ def stored_bytes(layers: tuple[Layer, ...], weights: bytes) -> int:
         elif layer.num_weights:
             tag = int.from_bytes(weights[offset : offset + 4], "little")
             if tag not in (FP32_TAG, FP16_TAG):
-                raise ValueError(f"the weights of '{layer.name}' are stored in an unknown way, {tag:#x}")
+                raise ValueError(f"the weights of '{layer.name}' have an unknown storage tag {tag:#x}")
             size = 4 * layer.num_weights if tag == FP32_TAG else (2 * layer.num_weights + 3) // 4 * 4
             offset += 4 + size + 4 * layer.param(0) * layer.param(BIAS_FLAGS[layer.kind])
     return offset

@@ -1,4 +1,4 @@
-"""An ncnn model opened for verification: run by ncnn, counted on its own param file."""
+"""An ncnn model opened for verification: it runs in ncnn and is counted from its param file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from export.formats.limits import MAX_MODEL_BYTES, MAX_TEXT_BYTES, check_tensor_
 from export.formats.ncnn.graph import infer_shapes, read_layers, stored_bytes
 from export.formats.protocols import Counts, EndNames
 
-OFF = (  # for float32 arithmetic wherever the verification runs
+OFF = (  # for float32 arithmetic on every machine
     "use_vulkan_compute",
     "use_fp16_packed",
     "use_fp16_storage",
@@ -33,10 +33,10 @@ FILES = ("model.param", "model.bin", "labels.txt", "description.json")
 class NcnnModel:
     """`ExportedModel` for ncnn, on one thread.
 
-    ncnn trusts its files: it takes a param file that ends too early. So the files are checked before ncnn sees them.
+    ncnn does not check its files: it accepts a truncated param file. So the files are checked before ncnn reads them.
 
     Raises:
-        DmaskError: when the folder does not load.
+        DmaskError: if the folder cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,11 +53,11 @@ class NcnnModel:
             self._metadata = _strings(parse_json(read_text(path / "description.json", MAX_TEXT_BYTES)))
             labels = read_text(path / "labels.txt", MAX_TEXT_BYTES)
             if labels != "".join(f"{name}\n" for name in parse_json(self._metadata["dmask.class_names"])):
-                raise ValueError("labels.txt does not hold the class names of description.json")
+                raise ValueError("labels.txt does not contain the class names of description.json")
             self._metadata["labels.txt"] = labels
             self._net = _load(path)
         except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError) as error:
-            raise DmaskError(f"'{path}' does not load as an ncnn model: {error}", "export it again") from error
+            raise DmaskError(f"'{path}' cannot be loaded as an ncnn model: {error}", "export it again") from error
         self._path = path
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -69,11 +69,11 @@ class NcnnModel:
 
         if tuple(image_CHW.shape) != self._shapes["input"]:
             raise DmaskError(
-                f"'{self._path}' takes images of shape {self._shapes['input']}, got {tuple(image_CHW.shape)}",
+                f"'{self._path}' needs images of shape {self._shapes['input']}, got {tuple(image_CHW.shape)}",
                 "scale the images to the model's resolution",
             )
         extractor = self._net.create_extractor()
-        contiguous_CHW = image_CHW.contiguous()  # a Mat does not keep it alive
+        contiguous_CHW = image_CHW.contiguous()  # a Mat does not keep a reference to it
         extractor.input("input", ncnn.Mat(contiguous_CHW.numpy()).clone())
         return extractor
 
@@ -84,31 +84,31 @@ class NcnnModel:
         return torch.from_numpy(np.array(blob))
 
     def names(self) -> EndNames:
-        """The blobs of Input layers, and those that no layer takes."""
+        """The blobs of Input layers, and the blobs that no layer uses."""
         taken = {name for layer in self._layers for name in layer.inputs}
         inputs = (name for layer in self._layers if layer.kind == "Input" for name in layer.outputs)
         outputs = (name for layer in self._layers for name in layer.outputs if name not in taken)
         return EndNames(tuple(inputs), tuple(outputs))
 
     def unused_bytes(self) -> int:
-        """Of files that the format does not have; those that it has are checked when they are read."""
+        """The bytes of files that are not part of the format; the others are checked when they are read."""
         return sum(
             p.lstat().st_size for p in self._path.rglob("*") if p.relative_to(self._path).as_posix() not in FILES
         )
 
     def counts(self) -> Counts:
-        """Multiply-adds and weights of convolutions and inner products, by the reader's own shapes."""
+        """Multiply-adds and weights of convolutions and inner products, from shapes that the reader infers."""
         params = [layer.num_weights for layer in self._layers]
         pixels = [prod(self._shapes[layer.outputs[0]][1:]) for layer in self._layers]
         return Counts(sum(size * number for size, number in zip(params, pixels, strict=True)), sum(params))
 
     def stray_operations(self) -> dict[str, int]:
-        """Layers that only move or cast data; no order makes one necessary."""
+        """Layers that only move or cast data; none of these is ever necessary."""
         kinds = [layer.kind for layer in self._layers]
         return {kind: kinds.count(kind) for kind in ("Permute", "Cast", "Packing")}
 
     def metadata(self) -> dict[str, str]:
-        """The content of ``description.json``, and that of ``labels.txt``."""
+        """The content of ``description.json`` and of ``labels.txt``."""
         return dict(self._metadata)
 
     def intermediates(self, image: Tensor) -> Iterator[Tensor]:
@@ -130,11 +130,11 @@ def _load(path: Path) -> Any:
 
     net = ncnn.Net()
     net.opt.num_threads = 1
-    net.opt.lightmode = False  # keeps blobs, which `intermediates` asks for
+    net.opt.lightmode = False  # keeps blobs, which `intermediates` needs
     for option in OFF:
         setattr(net.opt, option, False)
     for kind, load in (("param", net.load_param), ("bin", net.load_model)):
         status = load(str(path / f"model.{kind}"))
         if status:
-            raise ValueError(f"ncnn ends reading model.{kind} with status {status}")
+            raise ValueError(f"ncnn could not read model.{kind}: status {status}")
     return net

@@ -1,4 +1,4 @@
-"""ncnn (param and bin, fp32 or fp16 weights) by pnnx, its own converter for PyTorch."""
+"""Writes ncnn (param and bin, fp32 or fp16 weights) by pnnx, ncnn's own converter for PyTorch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from export.formats.protocols import ExportedModel, ExportRequest
 class Ncnn:
     """`Format` for ncnn: a folder of ``model.param``, ``model.bin``, ``labels.txt`` and ``description.json``.
 
-    ncnn has no metadata of its own, and no batch: an image is (C, H, W). fp16: weights are stored in float16;
-    whether computation is in float16 too, the device's options say.
+    ncnn has no metadata and no batch: an image is (C, H, W). fp16: weights are stored in float16; options on the device
+    decide whether computation is also in float16.
     """
 
     suffix = ".ncnn"
     package = "ncnn"
     extra = "ncnn"
     refused: ClassVar[Mapping[Precision, str]] = {
-        "int8": "ncnn's quantization tools, ncnn2table and ncnn2int8, are C++ programs that no Python package holds"
+        "int8": "ncnn's quantization tools, ncnn2table and ncnn2int8, are C++ programs that no Python package contains"
     }
     layouts = ("NCHW",)
     dynamic_batch = False
@@ -46,10 +46,10 @@ class Ncnn:
         return WeightBytes(precision).estimate(child).value
 
     def write(self, request: ExportRequest, path: Path) -> None:
-        """Converts the model and puts the folder in its place in one step; see `Format`.
+        """Converts the model and writes the folder in one step; see `Format`.
 
         Raises:
-            RuntimeError: when pnnx fails, with the end of its log.
+            RuntimeError: if pnnx fails, with the end of its log.
         """
         with folder_beside(path) as fresh:
             to_ncnn(request.model, request.description.input_shape, fresh, fp16=request.description.precision == "fp16")
@@ -63,10 +63,10 @@ class Ncnn:
 
 
 def to_ncnn(module: nn.Module, input_shape: Sequence[int], folder: Path, *, fp16: bool = False) -> None:
-    """Leaves the ncnn model of ``module``, ``model.param`` and ``model.bin``, in ``folder``: ``input`` -> ``output``.
+    """Writes the ncnn model of ``module`` to ``model.param`` and ``model.bin`` in ``folder``: ``input`` -> ``output``.
 
     Raises:
-        RuntimeError: when pnnx fails, with the end of its log.
+        RuntimeError: if pnnx fails, with the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix=".pnnx.", dir=folder) as temporary:
         work = Path(temporary)
@@ -77,17 +77,17 @@ def to_ncnn(module: nn.Module, input_shape: Sequence[int], folder: Path, *, fp16
 
 
 def _run_pnnx(model: nn.Module, input_shape: Sequence[int], *, fp16: bool, folder: Path) -> None:
-    """Leaves ``model.ncnn.param`` and ``model.ncnn.bin`` in ``folder``, among pnnx's other files.
+    """Writes ``model.ncnn.param`` and ``model.ncnn.bin`` to ``folder``, next to pnnx's other files.
 
-    The program is run directly: ``pnnx.export`` works in the current folder, imports the Python file that it
-    generates, and does not look at the exit status.
+    The program is run directly, because ``pnnx.export`` works in the current folder, imports the Python file that it
+    generates, and ignores the exit status.
     """
     import pnnx
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; pnnx reads it best
+        warnings.simplefilter("ignore")  # torch reports TorchScript as deprecated, but pnnx supports it best
         traced = torch.jit.trace(_without_second_pool(model), torch.zeros(*input_shape), check_trace=False)  # type: ignore[no-untyped-call]
-        # Not traced.save(path): PyTorch ends the whole process where the disk is full.
+        # Not traced.save(path): PyTorch ends the whole process if the disk is full.
         (folder / "model.pt").write_bytes(traced.save_to_buffer())
     shape = ",".join(str(size) for size in input_shape)
     done = subprocess.run(
@@ -103,10 +103,10 @@ def _run_pnnx(model: nn.Module, input_shape: Sequence[int], *, fp16: bool, folde
 
 
 def _without_second_pool(model: nn.Module) -> nn.Module:
-    """A copy of the model whose head does not pool again what `PooledInvertedResidual` made one pixel.
+    """A copy of the model whose head does not pool the single pixel of `PooledInvertedResidual` again.
 
-    ncnn holds that pixel as a vector, so pnnx 20261020 puts a Reshape before the second pool whose shape is an
-    expression; ncnn knows those since April 2025 only (https://github.com/Tencent/ncnn/pull/5918).
+    ncnn stores that pixel as a vector, so pnnx 20261020 adds a Reshape before the second pooling, with an expression as
+    its shape. ncnn supports these only since April 2025 (https://github.com/Tencent/ncnn/pull/5918).
     """
     model = copy.deepcopy(model)
     for network in list(model.modules()):
@@ -118,7 +118,7 @@ def _without_second_pool(model: nn.Module) -> nn.Module:
 
 
 def _named(param: str, input_shape: Sequence[int]) -> str:
-    """pnnx's param with the blobs ``in0`` and ``out0`` called ``input`` and ``output``, and the input's shape given."""
+    """pnnx's param file with ``in0`` and ``out0`` renamed to ``input`` and ``output``, and with the input's shape."""
     _, channels, height, width = input_shape
     names = {"in0": "input", "out0": "output"}
     lines = []

@@ -1,4 +1,4 @@
-"""An ONNX file opened for verification: run by ONNX Runtime, counted on its own graph."""
+"""An ONNX file opened for verification: it runs in ONNX Runtime and is counted from its graph."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from export.formats.limits import MAX_MODEL_BYTES, check_tensor_sizes
 from export.formats.protocols import Counts, EndNames
 
 COUNTED = ("Conv", "Gemm", "MatMul")
-PASSED_ON = ("Identity", "Cast", "DequantizeLinear")  # what may lie between a stored weight and its use
+PASSED_ON = ("Identity", "Cast", "DequantizeLinear")  # operations allowed between a stored weight and its use
 
 
 class OnnxModel:
     """`ExportedModel` for ONNX.
 
     Raises:
-        DmaskError: when the file does not load.
+        DmaskError: if the file cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,8 +35,8 @@ class OnnxModel:
             self._shaped = onnx.shape_inference.infer_shapes(self._model, strict_mode=True, data_prop=True)
             check_tensor_sizes(_shapes(self._shaped.graph).values())
             self._session = _session(self._model)
-        except Exception as error:  # both libraries raise their own C++ errors
-            raise DmaskError(f"'{path}' does not load as an ONNX model: {error}", "export it again") from error
+        except Exception as error:  # both libraries have their own C++ errors
+            raise DmaskError(f"'{path}' cannot be loaded as an ONNX model: {error}", "export it again") from error
         self._path = path
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
@@ -61,11 +61,11 @@ class OnnxModel:
         )
 
     def unused_bytes(self) -> int:
-        """Bytes that are no field of an ONNX model, or a field that appears twice."""
+        """The bytes that belong to no field of an ONNX model, or to a repeated field."""
         return self._unused_bytes
 
     def counts(self) -> Counts:
-        """Multiply-adds and weights from shapes that onnx infers.
+        """Multiply-adds and weights, from shapes that onnx infers.
 
         Raises:
             DmaskError: for a matrix product whose weight is not in the file.
@@ -89,7 +89,7 @@ class OnnxModel:
         return Counts(macs, params)
 
     def stray_operations(self) -> dict[str, int]:
-        """Transposes but that of an NHWC input; casts but of the input, the output and stored weights."""
+        """Transposes, except that of an NHWC input; casts, except of the input, the output and stored weights."""
         graph = self._model.graph
         stored = _stored_shapes(graph)
         ends = {graph.input[0].name, *(output.name for output in graph.output)}
@@ -125,7 +125,7 @@ def _known_bytes(model: onnx.ModelProto) -> int:
 
 
 def _check_no_external_data(graph: onnx.GraphProto) -> None:
-    """Checks that all tensors are in the file itself: a path in it could name any file.
+    """Checks that all tensors are in the file itself, because a path in it could name any file.
 
     Raises:
         ValueError: for a tensor in another file.
@@ -154,15 +154,15 @@ def _session(model: onnx.ModelProto):  # type: ignore[no-untyped-def]  # onnxrun
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # idle pools of several open models would spin beside the one that runs
-    # The fallback to another provider, of which there is none, prints to standard output.
+    options.intra_op_num_threads = 1  # idle thread pools of other open models would slow down the one that runs
+    # The fallback to another provider prints to standard output, and there is no other provider.
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=False
     )
 
 
 def _stored_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """The shapes of stored tensors, also under the names that they get on the way to their use."""
+    """The shapes of stored tensors, also by the names of their copies and conversions."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type in PASSED_ON and node.input[0] in shapes:

@@ -1,8 +1,8 @@
-"""ONNX by PyTorch's TorchScript exporter; int8 by onnxruntime's quantizer.
+"""Writes ONNX by PyTorch's TorchScript exporter; int8 by onnxruntime's quantizer.
 
-Why that exporter: it takes about 0.03 s a block, where the dynamo exporter takes seconds, and a latency table needs
-hundreds of blocks. The same path makes the table's blocks and the deployed network, so that the table measures what
-is shipped. Batch norms are folded into the convolutions before them.
+This exporter is used because it takes about 0.03 s for a block. The dynamo exporter takes seconds, and a latency table
+needs hundreds of blocks. Blocks for tables and deployed networks are exported in the same way, so that tables measure
+what is deployed. Batch norms are folded into the convolutions before them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPSET = 17
 class Onnx:
     """`Format` for ONNX.
 
-    int8 is static: QDQ, symmetric 7-bit weights per channel, activations calibrated by their extremes.
+    int8 is static: QDQ format, symmetric 7-bit weights per channel, activations calibrated by their extremes.
     """
 
     suffix = ".onnx"
@@ -81,7 +81,7 @@ def to_onnx(
 ) -> bytes:
     """The serialized ONNX model (opset 17) of ``module`` in evaluation mode: ``input`` -> ``output``, both float32.
 
-    ``calibration``: inputs (M, C, H, W) that int8 wants.
+    ``calibration``: inputs (M, C, H, W) for int8.
     """
     content = _exported(InHalf(module) if precision == "fp16" else module, input_shape, dynamic_batch)
     if precision != "int8":
@@ -93,7 +93,7 @@ def to_onnx(
 def _exported(module: nn.Module, input_shape: Sequence[int], dynamic_batch: bool) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # the exporter's own age; see above
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # about the exporter itself; see above
         torch.onnx.export(
             module.eval(),
             (torch.zeros(*input_shape),),
@@ -108,7 +108,7 @@ def _exported(module: nn.Module, input_shape: Sequence[int], dynamic_batch: bool
 
 
 def _customary(description: ModelDescription) -> dict[str, str]:
-    """The keys by which ONNX's image models describe their input (ONNX metadata properties, Windows ML)."""
+    """The usual keys for the input of ONNX image models (ONNX metadata properties, Windows ML)."""
     pixels = description.preprocessing.input_range == PIXEL_RANGE
     return {
         "Image.BitmapPixelFormat": "Rgb8",
@@ -120,9 +120,9 @@ def _customary(description: ModelDescription) -> dict[str, str]:
 
 
 def _with_used_domains(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the operator sets that no node of it uses.
+    """The model without operator sets that no node uses.
 
-    onnxruntime's quantizer adds all that its own version knows, and older ones then refuse the file.
+    onnxruntime's quantizer adds all operator sets of its version, and older versions then refuse the file.
     """
     used = {node.domain for node in model.graph.node}
     kept = [opset for opset in model.opset_import if opset.domain in used]
@@ -132,13 +132,13 @@ def _with_used_domains(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Calibration:
-    """onnxruntime's `CalibrationDataReader` over images; one by one, as the model's batch is."""
+    """onnxruntime's `CalibrationDataReader` for images, one at a time because the model has batch 1."""
 
     def __init__(self, images: Tensor) -> None:
         self.rows: Iterator[Tensor] = iter(images)
 
     def get_next(self) -> dict[str, object] | None:
-        """The next input, None after the last."""
+        """The next input; None after the last."""
         image = next(self.rows, None)
         return None if image is None else {"input": image[None].numpy()}
 
@@ -152,7 +152,7 @@ def _to_int8(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # the quantizer advises on the root logger
+    root.setLevel(logging.ERROR)  # the quantizer writes advice to the root logger
     try:
         with temporary_folder() as folder:
             prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
@@ -163,7 +163,7 @@ def _to_int8(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
                 Reader(images),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                # x86 without VNNI adds pairs of 8-bit products in 16 bits, which overflow; 7-bit weights do not.
+                # x86 without VNNI adds pairs of 8-bit products in 16 bits, which can overflow; 7-bit weights cannot.
                 # Top-1 agreement of a trained child: 98.8%; 92.5% with signed activations instead.
                 activation_type=QuantType.QUInt8,
                 reduce_range=True,

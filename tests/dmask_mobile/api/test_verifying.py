@@ -133,7 +133,7 @@ def test_a_file_of_another_run_is_not_this_runs(run: Path, data: str, tmp_path: 
     verification = api.verify([other / "exports" / "model.onnx"], run=run, data=data)
     identity = lines(verification, "onnx")["identity"]
     assert identity.verdict == "failed"
-    assert "it was made from other weights than this run's" in identity.note
+    assert "it was made from other weights than those of this run" in identity.note
 
 
 def test_a_network_without_a_data_set_is_verified_on_random_images(run: Path) -> None:

@@ -149,7 +149,9 @@ def test_what_a_format_lacks_is_said_before_anything_is_converted(
 @pytest.mark.parametrize("images", [None, torch.zeros(15, 3, 16, 16)])
 def test_int8_needs_images(images: torch.Tensor | None) -> None:
     count = 0 if images is None else 15
-    with pytest.raises(DmaskError, match=f"calibrated on at least 16 real images, got {count}; give --data"):
+    with pytest.raises(
+        DmaskError, match=f"calibration of int8 needs at least 16 real images, got {count}; give --data"
+    ):
         check_calibration("int8", images)
     check_calibration("fp16", images)
 

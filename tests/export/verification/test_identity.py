@@ -53,7 +53,7 @@ def verdict_of(artifact: Artifact, folder: Path) -> str:
     try:
         return identity_of(artifact, folder).verdict
     except DmaskError as error:
-        return "does not load" if "does not load as" in error.problem else error.problem
+        return "cannot be loaded" if "cannot be loaded as" in error.problem else error.problem
 
 
 def files_of(path: Path) -> list[Path]:
@@ -67,7 +67,7 @@ def test_a_wrong_recorded_size_or_hash_is_caught(format_name: str, export_once: 
     larger = artifact.model_copy(update={"size_bytes": artifact.size_bytes + 1})
     check = identity_of(larger, tmp_path)
     assert check.verdict == "failed"
-    assert check.note == f"it has {artifact.size_bytes:,} bytes, its record says {artifact.size_bytes + 1:,}"
+    assert check.note == f"it has {artifact.size_bytes:,} bytes, but its record says {artifact.size_bytes + 1:,}"
     check = identity_of(artifact.model_copy(update={"sha256": "0" * 64}), tmp_path)
     assert check.verdict == "failed"
     assert check.note.startswith("the file is not the one that was exported (its SHA-256 differs)")
@@ -83,7 +83,7 @@ def test_appended_bytes_are_caught_whatever_the_record_says(
         content = file.read_bytes()
         file.write_bytes(content + b"appended")
         for record in (artifact, recorded_anew(artifact, tmp_path)):
-            assert verdict_of(record, tmp_path) in ("failed", "does not load"), file
+            assert verdict_of(record, tmp_path) in ("failed", "cannot be loaded"), file
         file.write_bytes(content)
     assert identity_of(artifact, tmp_path).verdict == "passed"
 

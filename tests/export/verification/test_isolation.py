@@ -71,7 +71,7 @@ def test_a_model_elsewhere_answers_as_one_here(process: ModelProcess, tmp_path: 
 
 def test_errors_of_a_reader_arrive_as_they_are(process: ModelProcess, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(DmaskError, match="does not load as an ONNX model"):
+    with pytest.raises(DmaskError, match="cannot be loaded as an ONNX model"):
         process.open("onnx", tmp_path / "model.onnx")
     path = tmp_path / exported("onnx", tmp_path / "good").path
     model = process.open("onnx", tmp_path / "good" / path.name)

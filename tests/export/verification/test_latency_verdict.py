@@ -134,7 +134,7 @@ def test_two_budgets_of_one_latency_have_a_line_each() -> None:
         (None, "not verified", "an unknown number of runs and no deviation: give one with a deviation or at least 10"),
         (1, "not verified", "1 run(s) and no deviation"),
         (9, "not verified", "9 run(s) and no deviation"),
-        (10, "passed", "10 runs, their deviation is not known"),
+        (10, "passed", "10 runs with unknown deviation"),
     ],
 )
 def test_an_unknown_deviation_is_not_a_deviation_of_zero(runs: int | None, verdict: str, note: str) -> None:

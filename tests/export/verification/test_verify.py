@@ -58,7 +58,7 @@ def test_a_good_artifact_passes_every_check(format_name: str, tmp_path: Path) ->
 def test_another_runs_weights_are_caught(format_name: str, tmp_path: Path) -> None:
     checks = checks_of(exported(format_name, tmp_path, seed=7), tmp_path)
     assert {"identity", "max error", "SNR"} <= failed(checks)
-    assert checks["identity"].note == "it was made from other weights than this run's"
+    assert checks["identity"].note == "it was made from other weights than those of this run"
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_an_output_too_many_or_too_few_is_caught(names: list[str], tmp_path: Pat
     checks = checks_of(artifact, tmp_path)
     assert {"identity", "outputs"} <= failed(checks)
     found = f"{len(names)}: {', '.join(names) or 'none'}"
-    assert checks["outputs"].note == f"the network has one output, the artifact {found}"
+    assert checks["outputs"].note == f"the network has one output, but the artifact has {found}"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_edited_description_is_caught(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "note"),
     [
-        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "its normalization is not that of this run"),
+        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "its normalization differs from that of this run"),
         ({"class_names": list("edcba")}, "it has other class names than this run"),
     ],
 )
@@ -230,8 +230,8 @@ def test_a_file_that_does_not_run_on_the_images_fails(tmp_path: Path) -> None:
     other = SPACE.child(SPACE.largest()).model_copy(update={"resolution": 32})
     checks = {c.quantity: c for c in verify_artifact(exported("onnx", tmp_path, other), tmp_path, reference())}
     assert {"identity", "outputs"} <= failed(checks)
-    assert "it does not run on images of (3, 16, 16)" in checks["outputs"].note
-    assert "it holds another child than this run's" in checks["identity"].note
+    assert "it does not run with images of (3, 16, 16)" in checks["outputs"].note
+    assert "it contains another child than this run" in checks["identity"].note
 
 
 def test_a_missing_artifact_is_an_error(tmp_path: Path) -> None:
@@ -249,12 +249,12 @@ def test_a_truncated_artifact_is_an_error(format_name: str, tmp_path: Path) -> N
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     if FORMATS[artifact.model_format].crashes_on_damage:
         assert failed(checks_of(artifact, tmp_path)) == {"identity"}
-    with pytest.raises(DmaskError, match="does not load as"):
+    with pytest.raises(DmaskError, match="cannot be loaded as"):
         checks_of(artifact.model_copy(update={"sha256": hash_path(path)}), tmp_path)
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match="255 validation images, at least 256"):
+    with pytest.raises(DmaskError, match="255 validation images; at least 256"):
         list(verify_artifact(exported("onnx", tmp_path), tmp_path, reference(images=255)))
 
 
@@ -270,7 +270,7 @@ def test_limits_can_be_replaced(tmp_path: Path) -> None:
     checks = checks_of(artifact, tmp_path, VerifyOptions(limits={"max_error": 1e-7}))
     assert failed(checks) == {"max error"}
     assert checks["max error"].allowed == "1e-07"
-    with pytest.raises(DmaskError, match="no limit 'size'; there are max_error"):
+    with pytest.raises(DmaskError, match="no limit 'size'; choose from max_error"):
         checks_of(artifact, tmp_path, VerifyOptions(limits={"size": 1}))
 
 

@@ -201,7 +201,9 @@ def test_damaged_packages_do_not_load(damage: str, precision: str, written: Writ
     path = tmp_path / "net.mlpackage"
     shutil.copytree(written(precision=precision)[1], path)
     DAMAGES[damage](path)
-    with pytest.raises(DmaskError, match=r"'.*net\.mlpackage' does not load as a Core ML package: .*; export it again"):
+    with pytest.raises(
+        DmaskError, match=r"'.*net\.mlpackage' cannot be loaded as a Core ML package: .*; export it again"
+    ):
         CoreML().open(path)
 
 
@@ -268,7 +270,9 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
             return x + y
 
     path = convert(Sum(), tmp_path / "sum.mlpackage", inputs=2)
-    with pytest.raises(DmaskError, match="does not load as a Core ML package: a program must have one input, found 2"):
+    with pytest.raises(
+        DmaskError, match="cannot be loaded as a Core ML package: a program must have one input, found 2"
+    ):
         CoreMLModel(path)
 
 

@@ -235,7 +235,7 @@ def test_truncated_file(share: float, written: Written, tmp_path: Path) -> None:
     content = written()[1].read_bytes()
     path = tmp_path / "net.pte"
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DmaskError, match=r"net.pte' does not load as an ExecuTorch program: .*; export it again"):
+    with pytest.raises(DmaskError, match=r"net.pte' cannot be loaded as an ExecuTorch program: .*; export it again"):
         ExecuTorch().open(path)
 
 
@@ -243,7 +243,7 @@ def test_truncated_file(share: float, written: Written, tmp_path: Path) -> None:
 def test_foreign_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "net.pte"
     path.write_bytes(content)
-    with pytest.raises(DmaskError, match="does not load as an ExecuTorch program: it does not begin as one"):
+    with pytest.raises(DmaskError, match="cannot be loaded as an ExecuTorch program: it does not begin as one"):
         ExecuTorch().open(path)
 
 
@@ -252,10 +252,10 @@ def test_damaged_inside(written: Written, tmp_path: Path) -> None:
     content = written()[1].read_bytes()
     path = tmp_path / "net.pte"
     path.write_bytes(content[:64] + b"\xff" * (len(content) - 64))
-    with pytest.raises(DmaskError, match="does not load as an ExecuTorch program"):
+    with pytest.raises(DmaskError, match="cannot be loaded as an ExecuTorch program"):
         ExecuTorch().open(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match=r"does not load as an ExecuTorch program: .*No such file"):
+    with pytest.raises(DmaskError, match=r"cannot be loaded as an ExecuTorch program: .*No such file"):
         ExecuTorch().open(tmp_path / "net.pte")

@@ -318,12 +318,12 @@ def zip_of(name: str, before: bytes = b"") -> bytes:
 def test_damaged_files_do_not_load(damage: str, written: Written, tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
     path.write_bytes(DAMAGES[damage](written()[1].read_bytes()))
-    with pytest.raises(DmaskError, match=r"'.*net\.tflite' does not load as a LiteRT model: .*; export it again"):
+    with pytest.raises(DmaskError, match=r"'.*net\.tflite' cannot be loaded as a LiteRT model: .*; export it again"):
         LiteRT().open(path)
 
 
 def test_a_missing_file_does_not_load(tmp_path: Path) -> None:
-    with pytest.raises(DmaskError, match=r"net\.tflite' does not load as a LiteRT model: .*No such file"):
+    with pytest.raises(DmaskError, match=r"net\.tflite' cannot be loaded as a LiteRT model: .*No such file"):
         LiteRT().open(tmp_path / "net.tflite")
 
 
