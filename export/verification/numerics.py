@@ -60,9 +60,10 @@ def limits_of(precision: Precision, overrides: Mapping[str, float]) -> Limits:
 
 
 COSINE_QUANTILE = 0.05
-"""The quantile over images. A correct int8 child has 0.998 here. Its worst image has 0.992, but the worst image of other
-correct children may have 0.6. With one weight scale doubled, all activations clipped to half, one zero point off by 128,
-or weights of one scale with outliers, the SNR (below 15 dB) or this cosine (below 0.9) fails, and mostly both do."""
+"""The quantile over images. A correct int8 child has 0.998 here. Its worst image has 0.992, but the worst image of
+other correct children may have 0.6. With one weight scale doubled, all activations clipped to half, one zero point off
+by 128, or weights of one scale with outliers, the SNR (below 15 dB) or this cosine (below 0.9) fails, and mostly both
+do."""
 
 
 class Numerics(NamedTuple):
