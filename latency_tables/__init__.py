@@ -1,1 +1,1 @@
-"""Measured latency tables of devices, and what they predict."""
+"""Measured latency tables of devices, and predictions from them."""

@@ -1,4 +1,4 @@
-"""Failures of this machine, whichever model is at work: no disk space, no memory, no file handles, killed processes."""
+"""Failures of this machine that do not depend on the model: no disk space, memory or file handles, killed processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.temporary import try_to_write
 
-TRIED_BYTES = 2**20  # as large as the model of a block
+TRIED_BYTES = 2**20  # about the size of the model of a block
 ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -23,12 +23,12 @@ ERRNOS = (
 )
 SIGNS = (
     *map(os.strerror, ERRNOS),
-    "No usable temporary directory",  # what Python's tempfile makes of a full disk
+    "No usable temporary directory",  # the message of Python's tempfile for a full disk
     "MemoryError",
     "std::bad_alloc",
     "Failed to allocate memory",
     "can't allocate memory",
-    # As tables name the end of a process that somebody else, or a system without memory, has killed:
+    # The text in tables for a process that was killed by somebody else or by a system without memory:
     "crashed (SIGKILL)",
     "crashed (SIGTERM)",
     "crashed (SIGHUP)",
@@ -37,14 +37,15 @@ SIGNS = (
 
 
 def tells_of_shortage(reason: str) -> bool:
-    """Whether a failure's reason, as tables keep it, says that the machine was at fault and not the model."""
+    """Whether the reason of a failure in a table shows that the machine was at fault and not the model."""
     return any(sign in reason for sign in SIGNS)
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the machine is at fault for ``error``, itself or by what it was raised from; converters wrap errors.
+    """Whether the machine is at fault for ``error`` or for an error that caused it, because converters wrap errors.
 
-    Libraries in C++ often say no more than that a file could not be written: so the temporary folder is tried as well.
+    Libraries in C++ often report only that a file could not be written, so this also tries to write to the temporary
+    folder.
     """
     link: BaseException | None = error
     while link is not None:
@@ -62,8 +63,8 @@ def _can_write() -> bool:
 
 
 def shortage(reason: str) -> DmaskError:
-    """The error for work that such a failure ends."""
+    """The error for work that must end because of such a failure."""
     return DmaskError(
         f"this machine cannot continue: {reason}",
-        "free disk space, memory or file handles; everything up to now is kept, and the same command continues",
+        "free disk space, memory or file handles; earlier results are kept, and the same command continues",
     )

@@ -1,4 +1,4 @@
-"""Names our own code: what a changed one would make otherwise must not be taken from a cache."""
+"""Digests of our own code, for cache keys: results of changed code must not be taken from a cache."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @functools.cache
 def source_digest(*patterns: str) -> str:
-    """The digest of the files that ``patterns`` match, relative to where our packages lie.
+    """The digest of the files that match ``patterns``, relative to the folder of our packages.
 
     Raises:
-        FileNotFoundError: for a pattern that matches nothing: moved files would make every cache stale without a word.
+        FileNotFoundError: for a pattern that matches nothing, because moved files would silently make caches stale.
     """
     root = Path(__file__).parents[1]
     files = []

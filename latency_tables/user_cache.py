@@ -10,13 +10,13 @@ from dmask_mobile.errors import DmaskError
 
 
 def user_cache() -> Path:
-    """The folder, on Linux ``~/.cache/dmask-mobile``; it may not be there yet."""
+    """The folder of the cache, on Linux ``~/.cache/dmask-mobile``; it may not exist yet."""
     return platformdirs.user_cache_path("dmask-mobile")
 
 
 def unwritable(folder: Path, error: OSError) -> DmaskError:
-    """The error for a folder in it that cannot be written to."""
+    """The error for a folder in the cache that cannot be written to."""
     return DmaskError(
         f"'{folder}' cannot be written to: {error.strerror}",
-        "make it writable, or let XDG_CACHE_HOME name a folder that is",
+        "make it writable, or set XDG_CACHE_HOME to a writable folder",
     )

@@ -1,8 +1,8 @@
-"""Models of blocks and networks: converted once, kept on disk, by several processes where a runtime is slow at it.
+"""Converts blocks and networks to models; slow conversions run in several processes and are cached on disk.
 
-LiteRT and ExecuTorch take seconds for a block, whatever its size. Processes of their own convert for such a runtime:
-they use all cores, can be ended at any time, and may crash or run out of memory alone. What was converted is kept by a
-digest of all that it depends on, so that more rounds, another device or a second start convert nothing again.
+LiteRT and ExecuTorch take seconds for a block of any size. For such a runtime, separate processes convert: they use all
+cores, can be ended at any time, and a crash or a lack of memory affects only them. Converted models are cached by a
+digest of everything that they depend on, so that more rounds, another device or a second start convert nothing again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from latency_tables.table.rows import Subject
 from latency_tables.user_cache import unwritable, user_cache
 
 CACHE_BYTES = 2 * 2**30
-# What makes models: a changed one must not find what another has made.
+# The code that makes models: if it changes, models from the old code must not be used.
 MAKES_MODELS = (
     "latency_tables/conversion/*.py",
     "latency_tables/runtimes/*.py",
@@ -47,17 +47,17 @@ MAKES_MODELS = (
 
 
 class ConversionError(DmaskError):
-    """A model that cannot be made; others can."""
+    """A model that cannot be converted; other models can."""
 
 
 class Converter:
     """Converts subjects for one runtime and precision; use `converter_for`.
 
     Args:
-        runtime: whose format.
-        precision: of the models.
-        folder: of the cache.
-        workers: convert where that is slow.
+        runtime: the runtime, which determines the format.
+        precision: the precision of the models.
+        folder: the folder of the cache.
+        workers: the processes for slow conversions.
     """
 
     def __init__(self, runtime: Runtime, precision: Precision, folder: Path, workers: Workers) -> None:
@@ -76,16 +76,16 @@ class Converter:
         progress: Progress = silent,
         may_start: Callable[[Subject], bool] = lambda subject: True,
     ) -> None:
-        """Puts models into the cache, where conversion is slow; `model` says why one cannot be converted.
+        """Converts models into the cache, if conversion is slow; `model` raises the error of a failed conversion.
 
         Args:
-            subjects: what to convert.
-            progress: told after each one.
-            may_start: asked before each one; as soon as it says no, the rest is left out.
+            subjects: the blocks and networks to convert.
+            progress: is called after each one.
+            may_start: is called before each one; as soon as it returns False, the rest is left out.
 
         Raises:
-            DmaskError: when the machine is at fault, or the cache cannot be written to.
-            StoppedError: when a signal came.
+            DmaskError: if the machine is at fault, or the cache cannot be written to.
+            StoppedError: if a signal was received.
         """
         missing = [subject for subject in dict.fromkeys(subjects) if not self.is_ready(subject)]
         with self._lock:
@@ -93,25 +93,25 @@ class Converter:
                 progress("convert", done, len(missing))
 
     def start(self, count: int) -> None:
-        """Lets the processes that ``count`` models need start beside other work, where conversion is slow."""
+        """Starts the processes for ``count`` models in the background, if conversion is slow."""
         if self.slow:
             self.workers.start(count)
 
     def is_ready(self, subject: Subject) -> bool:
-        """Whether `model` answers without a slow conversion."""
+        """Whether `model` returns without a slow conversion."""
         return not self.slow or subject in self._failures or self._path(subject).exists()
 
     def expected_seconds(self, subject: Subject) -> float:
-        """How long a slow conversion will take, by those so far; 0 where there were none."""
+        """The expected seconds of a slow conversion, from earlier ones; 0 if there were none."""
         return statistics.median(self._seconds[type(subject)] or [0.0])
 
     def model(self, subject: Subject) -> bytes:
-        """The model of ``subject``, from the cache where it is there.
+        """The model of ``subject``, from the cache if it is there.
 
         Raises:
-            ConversionError: when it cannot be converted.
-            DmaskError: when the machine is at fault, or the cache cannot be written to.
-            StoppedError: when a signal came during a slow conversion.
+            ConversionError: if it cannot be converted.
+            DmaskError: if the machine is at fault, or the cache cannot be written to.
+            StoppedError: if a signal was received during a slow conversion.
         """
         with self._lock:  # converters redirect the process's outputs
             if not self.slow:
@@ -128,14 +128,14 @@ class Converter:
     def _convert_here(self, subject: Subject) -> bytes:
         try:
             return convert_subject(subject, self.runtime, self.precision)
-        except Exception as error:  # whatever a converter raises
+        except Exception as error:  # a converter may raise any exception
             reason = f"{type(error).__name__}: {error}"
             raise (shortage(reason) if is_shortage(error) else ConversionError(reason)) from error
 
     def _convert(
         self, subjects: Sequence[Subject], may_start: Callable[[Subject], bool] = lambda subject: True
     ) -> Iterator[Subject]:
-        """Each subject once it is in the cache, or known to fail."""
+        """Yields each subject when it is in the cache or its conversion has failed."""
         with closing(self.workers.convert(subjects, may_start)) as converted:
             for subject, answer, seconds in converted:
                 if answer.shortage:
@@ -156,7 +156,7 @@ class Converter:
 
     @functools.cached_property
     def _versions(self) -> list[str]:
-        """Of what converts."""
+        """The versions of the packages that convert."""
         return [torch.__version__, *map(metadata.version, self.runtime.converters)]
 
     def _path(self, subject: Subject) -> Path:
@@ -172,10 +172,10 @@ class Converter:
 
 @contextmanager
 def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = None) -> Iterator[Converter]:
-    """A converter with its cache, in ``folder`` or where this user's caches are; its processes end with the block.
+    """A converter with its cache in ``folder`` or the user's cache; its processes end with the ``with`` block.
 
     Raises:
-        DmaskError: when the cache cannot be written to.
+        DmaskError: if the cache cannot be written to.
     """
     folder = folder or cache_folder()
     with (
@@ -183,7 +183,7 @@ def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = 
         closing(Workers(runtime.name, precision, temporary)) as workers,
     ):
         converter = Converter(runtime, precision, folder, workers)
-        if converter.slow:  # what converts at once keeps nothing
+        if converter.slow:  # fast conversions are not cached
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_stale_temporaries(folder)
@@ -194,19 +194,19 @@ def converter_for(runtime: Runtime, precision: Precision, folder: Path | None = 
 
 
 def cache_folder() -> Path:
-    """Where this user's converted models are kept."""
+    """The folder of this user's converted models."""
     return user_cache() / "models"
 
 
 def kept_models(folder: Path) -> Iterator[tuple[os.stat_result, Path]]:
-    """The files of a cache; without those that another profile removes or renames meanwhile."""
+    """The files of a cache, without files that another profile removes or renames at the same time."""
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
             yield path.stat(), path
 
 
 def remove_oldest(folder: Path, most_bytes: int) -> None:
-    """Removes the files that were written first until the others take at most ``most_bytes``."""
+    """Removes the oldest files until the others take at most ``most_bytes``."""
     files = sorted(kept_models(folder), key=lambda found: found[0].st_mtime)
     total = sum(status.st_size for status, _ in files)
     for status, path in files:

@@ -1,4 +1,4 @@
-"""One block or network as a model of a runtime, and how it travels to a worker."""
+"""Converts one block or network to a model of a runtime, and encodes it for a worker process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def convert_subject(subject: Subject, runtime: Runtime, precision: Precision) ->
         return runtime.convert(Deployable(build(subject), halves), subject.input_shape, precision)
     block, in_size = subject
     module, shape = build_block(block).eval(), (1, block.in_width, in_size, in_size)
-    if not runtime.nhwc_inside or block.kind == "head":  # which ends with one number a channel
+    if not runtime.nhwc_inside or block.kind == "head":  # a head has no feature map at its output
         return runtime.convert(module, shape, precision)
     is_stem = block.kind == "conv" and block.kernel > 1
     inside = Inside(module, takes_image=is_stem).eval()
@@ -31,9 +31,10 @@ def convert_subject(subject: Subject, runtime: Runtime, precision: Precision) ->
 
 
 class Inside(nn.Module):
-    """A block as it is inside a network that computes in NHWC: its maps come and go as (N, H, W, C).
+    """A block as it is inside a network that computes in NHWC: its input and output are (N, H, W, C).
 
-    Else a block measured alone would pay for two transposes that no network has: of a small one, a quarter of its time.
+    Otherwise a block that is measured alone would include two transposes that no network has, which is a quarter of the
+    time of a small block.
     """
 
     def __init__(self, block: nn.Module, takes_image: bool) -> None:

@@ -1,4 +1,4 @@
-"""A process that converts models, driven by JSON lines; with several of them all cores convert."""
+"""A process that converts models, controlled by JSON lines; several of them use all cores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START = "from latency_tables.conversion.worker import main; main()"
 
 
 class Answer(NamedTuple):
-    """A model, or why there is none: a ``failure`` of its conversion, or a ``shortage`` of the machine."""
+    """A model, or the reason why there is none: a ``failure`` of its conversion, or a ``shortage`` of the machine."""
 
     model: bytes = b""
     failure: str = ""
@@ -30,20 +30,20 @@ class Answer(NamedTuple):
 
 
 class KilledError(Exception):
-    """A process that was killed from outside while it converted."""
+    """The process was killed from outside during a conversion."""
 
 
 class ConverterProcess:
-    """Started at once; ready a few seconds later. One model at a time.
+    """A process that converts one model at a time. It is started immediately and is ready a few seconds later.
 
     Args:
         runtime: the name of the runtime.
         precision: of the models.
-        folder: where the converter keeps its temporary files.
+        folder: the folder for the converter's temporary files.
     """
 
     def __init__(self, runtime: str, precision: str, folder: Path) -> None:
-        # A session of its own: Ctrl-C must reach the parent alone.
+        # A separate session, so that Ctrl-C reaches only the parent.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", START, runtime, precision],
             stdin=subprocess.PIPE,
@@ -55,28 +55,28 @@ class ConverterProcess:
         self.started = time.monotonic()
 
     def start(self, subject: Any) -> None:
-        """Gives it a subject in JSON."""
+        """Sends a subject in JSON to the process."""
         assert self._process.stdin is not None
         self.started = time.monotonic()
-        with suppress(BrokenPipeError):  # `answer` says how it ended
+        with suppress(BrokenPipeError):  # `answer` reports how it ended
             self._process.stdin.write(json.dumps(subject).encode() + b"\n")
             self._process.stdin.flush()
 
     def fileno(self) -> int:
-        """What becomes readable when there is an answer."""
+        """The file descriptor that becomes readable when there is an answer."""
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
     @property
     def seconds(self) -> float:
-        """Since it was given a subject."""
+        """The seconds since the last subject was sent."""
         return time.monotonic() - self.started
 
     def answer(self) -> Answer:
-        """What it makes of the subject.
+        """The answer of the process for the subject.
 
         Raises:
-            KilledError: when it was killed from outside.
+            KilledError: if it was killed from outside.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -95,7 +95,7 @@ class ConverterProcess:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Ends the process, and the programs that it has started."""
+        """Ends the process and the programs that it has started."""
         if self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -120,17 +120,17 @@ def _converted(line: str) -> Answer:
         from latency_tables.conversion.subjects import SUBJECT, convert_subject
         from latency_tables.runtimes.registry import runtime_named
 
-        torch.set_num_threads(1)  # there are as many processes as cores
+        torch.set_num_threads(1)  # there is one process for each core
         runtime, precision = runtime_named(sys.argv[1]), sys.argv[2]
         return Answer(convert_subject(SUBJECT.validate_json(line), runtime, precision))  # type: ignore[arg-type]
-    except Exception as error:  # whatever a converter raises, the next model must still be converted
+    except Exception as error:  # a converter may raise any exception, and the next model must still be converted
         reason = f"{type(error).__name__}: {error}"
         return Answer(shortage=reason) if is_shortage(error) else Answer(failure=reason)
 
 
 def _end_with_stdin() -> None:
-    """Ends this process and the programs that it has started as soon as the parent is gone, also while it converts."""
+    """Ends this process and the programs that it has started when the parent has ended, even during a conversion."""
     requests = select.poll()
-    requests.register(0, 0)  # asks for no event, which leaves the hang-up
+    requests.register(0, 0)  # no event is requested, so that only a hang-up is reported
     requests.poll()
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Several processes that convert models at the same time."""
+"""Several processes that convert models in parallel."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from latency_tables.shortage import shortage
 from latency_tables.table.rows import Subject
 
 MAX_PROCESSES = 4  # each takes up to 1.5 GB
-MIN_FOR_SEVERAL = 6  # models: starting a process takes as long as converting about so many
+MIN_FOR_SEVERAL = 6  # models; starting a process takes as long as converting about this many
 MAX_SECONDS = 300.0  # for one model
-LOOK_SECONDS = 0.1  # between two looks at signals
-MAX_KILLS = 2  # of processes at one model
+LOOK_SECONDS = 0.1  # between two checks for signals
+MAX_KILLS = 2  # of processes by one model
 
 
 class Workers:
-    """Processes that convert; started when they are needed, ended by `close`.
+    """Processes that convert models; they start when they are needed and are ended by `close`.
 
     Args:
         runtime: the name of the runtime.
         precision: of the models.
-        folder: where converters keep their temporary files.
+        folder: the folder for temporary files of converters.
     """
 
     def __init__(self, runtime: str, precision: str, folder: Path) -> None:
@@ -45,18 +45,18 @@ class Workers:
     def convert(
         self, subjects: Iterable[Subject], may_start: Callable[[Subject], bool] = lambda subject: True
     ) -> Generator[tuple[Subject, Answer, float]]:
-        """Each subject with its answer and how many seconds that took, in the order in which they are ready.
+        """Yields each subject with its answer and the seconds that this took, in the order of completion.
 
-        A process that was killed from outside was probably killed by a system without memory: its model is converted
-        again, with one process less.
+        If a process was killed from outside, the system probably had too little memory. Its model is converted again,
+        with one process less.
 
         Args:
-            subjects: what to convert.
-            may_start: asked before each one; as soon as it says no, nothing more is started.
+            subjects: the blocks and networks to convert.
+            may_start: is called before each one; as soon as it returns False, nothing more is started.
 
         Raises:
-            DmaskError: when a model's process was killed twice from outside.
-            StoppedError: when a signal came; what is under way is dropped.
+            DmaskError: if the process of a model was killed twice from outside.
+            StoppedError: if a signal was received; running conversions are dropped.
         """
         waiting, busy, kills = deque(subjects), dict[ConverterProcess, Subject](), Counter[Subject]()
         try:
@@ -84,7 +84,7 @@ class Workers:
         busy: dict[ConverterProcess, Subject],
         may_start: Callable[[Subject], bool],
     ) -> bool:
-        """Gives idle processes work; whether any process has some."""
+        """Gives work to idle processes; returns whether any process has work."""
         most = max(self._most(len(waiting) + len(busy)), len(self._processes))
         while waiting and len(busy) < min(self.limit, most):
             if not may_start(waiting[0]):
@@ -96,11 +96,11 @@ class Workers:
         return bool(busy)
 
     def _most(self, count: int) -> int:
-        """How many processes pay for ``count`` models."""
+        """The useful number of processes for ``count`` models."""
         return self.limit if count >= MIN_FOR_SEVERAL else min(1, count)
 
     def _ready(self, busy: dict[ConverterProcess, Subject]) -> list[ConverterProcess]:
-        """Those that have an answer, have ended or have taken too long; often none."""
+        """The processes that have an answer, have ended or have taken too long; often none."""
         with selectors.DefaultSelector() as selector:
             for process in busy:
                 selector.register(process, selectors.EVENT_READ)
@@ -109,7 +109,7 @@ class Workers:
         return [process for process in busy if process in readable or process.seconds > MAX_SECONDS]
 
     def _answer(self, process: ConverterProcess, kills: Counter[Subject], subject: Subject) -> Answer | None:
-        """The answer of a process for its subject; None when it was killed, for the first time with this subject."""
+        """The answer of a process for its subject; None if it was killed for the first time with this subject."""
         if process.seconds > MAX_SECONDS:
             self._end(process)
             return Answer(failure=f"the converter takes longer than {MAX_SECONDS:.0f} s")

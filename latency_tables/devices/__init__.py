@@ -1,1 +1,1 @@
-"""Devices that run models, one file each, behind one Protocol."""
+"""Devices that run models: one file for each, all with the same Protocol."""

@@ -1,4 +1,4 @@
-"""A phone over adb."""
+"""A phone that is reached by adb."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ PROPERTIES = (
 )
 CLOCKS = """for core in /sys/devices/system/cpu/cpu[0-9]*; do
 echo "$core online=$(cat $core/online 2>/dev/null) $(cat $core/cpufreq/cpuinfo_max_freq 2>/dev/null)"; done"""
-SMALL = (1, 3, 32, 32)  # the shape of what a program runs at the start, to see whether it can measure
+SMALL = (1, 3, 32, 32)  # the input shape of the model that a program runs first, to check whether it can measure
 
 
 class Core(NamedTuple):
-    """A core of a phone: its highest clock, 0 if unknown, and whether it is switched off."""
+    """A core of a phone: its highest clock (0 if unknown), and whether it is switched off."""
 
     clock_khz: int
     offline: bool = False
 
 
 class AdbDevice:
-    """`Device` for an Android phone: a native program runs the models there, or the agent where it has a Python.
+    """`Device` for an Android phone: a native program runs the models, or the agent if the phone has a Python.
 
     Args:
-        options: how it is reached.
-        patience: seconds to wait at most for a hot phone to become cool.
-        sleep: waits for some seconds.
-        pauses: seconds to wait before each time that a lost connection is tried again.
+        options: how the phone is reached.
+        patience: the longest time in seconds to wait until a hot phone is cool.
+        sleep: a function that waits for some seconds.
+        pauses: the seconds to wait before each new attempt after a lost connection.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class AdbDevice:
             return info._replace(runtime_version=info_of(session, runtime, info.device).runtime_version)
 
     def survey(self, patience: float) -> tuple[DeviceInfo, str, dict[str, Any] | None]:
-        """What the phone is, why its thermal status is not known (empty where it is), and what an agent says of the
-        runtimes there; None where no Python runs it.
+        """The description of the phone, the reason why its thermal status is unknown (empty if it is known), and the
+        agent's answer about runtimes; None if there is no Python.
 
         Raises:
-            DmaskError: when the phone cannot be used, or is in use by another measurement.
+            DmaskError: if the phone cannot be used, or is in use by another measurement.
         """
         adb = self._adb()
         with alone(adb.serial):
@@ -102,7 +102,7 @@ class AdbDevice:
 
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[Session]:
-        """A session on the phone, which is kept awake and at a fixed speed meanwhile; see `Device`."""
+        """A session on the phone, which is kept awake and at a fixed speed during the session; see `Device`."""
         native = self._native(runtime)
         adb = self._adb()
         with prepared(adb) as folder:
@@ -114,7 +114,9 @@ class AdbDevice:
                 yield WatchedSession(session, thermometer)
                 return
             with self._agent(adb, runtime, threads, delegate, folder) as agent:
-                info_of(agent, runtime, adb.serial)  # before a model is blamed for what the phone refuses
+                info_of(
+                    agent, runtime, adb.serial
+                )  # checked first, so that problems of the phone are not recorded as failures of models
                 yield WatchedSession(agent, thermometer)
 
     def _adb(self) -> Adb:
@@ -132,7 +134,7 @@ class AdbDevice:
         self, adb: Adb, runtime: Runtime, threads: int, delegate: str, folder: str
     ) -> AbstractContextManager[AgentSession]:
         python = shlex.split(self.options.python) or ["python3"]
-        # Android has no /tmp. `taskset` puts the agent on its cores, as it does with native programs.
+        # Android has no /tmp. `taskset` pins the agent to its cores, as for native programs.
         words = ["env", f"TMPDIR={folder}", *on_cores(self._cores(adb, threads))]
         words += agent_command(python, runtime, threads, delegate, cores=None)
 
@@ -140,16 +142,18 @@ class AdbDevice:
             trouble = adb.trouble()
             if trouble is not None:
                 return trouble.problem
-            if status == -signal.SIGKILL:  # adb lists a phone that has left a Wi-Fi for long: only an answer tells
+            if (
+                status == -signal.SIGKILL
+            ):  # adb still lists a phone long after it has left a Wi-Fi; only an answer shows that it is there
                 adb.shell("true")
-            # An agent ends with 0 when its stdin does; adb, when the phone left in the middle.
+            # An agent ends with 0 when its stdin ends; adb also ends with 0 if the phone was disconnected.
             broken = status == 0 or any(line.startswith(("error: ", "adb: ")) for line in stderr.splitlines())
             return f"the connection to phone '{adb.serial}' broke" if broken else None
 
         return closing(AgentSession(adb.shell_command(words), link, pauses=self.pauses, asks_twice=bool(self.pauses)))
 
     def _cores(self, adb: Adb, threads: int) -> tuple[int, ...]:
-        """The cores that were asked for, or the fastest ones."""
+        """The requested cores, or the fastest ones."""
         cores = _cores_of(adb)
         strange = [core for core in self.options.cores if core not in cores]
         if strange:
@@ -166,12 +170,12 @@ class AdbDevice:
 
 
 def on_cores(cores: Sequence[int]) -> list[str]:
-    """The words that start a program on these cores."""
+    """The beginning of a command that starts a program on these cores."""
     return ["taskset", f"{sum(1 << core for core in set(cores)):x}"]
 
 
 def _info(adb: Adb) -> DeviceInfo:
-    """A description of the phone, without its runtimes."""
+    """The description of the phone, without its runtimes."""
     script = "; ".join(f"getprop {name}" for name in PROPERTIES)
     said = adb.shell("sh", "-c", script)
     if said.status:
@@ -191,7 +195,7 @@ def _info(adb: Adb) -> DeviceInfo:
 
 
 def _cores_of(adb: Adb) -> dict[int, Core]:
-    """The cores by their numbers; one that tells nothing of its clock, as those do that are off, has none."""
+    """The cores by number; the clock is 0 for a core that does not report it, for example because it is off."""
     told = adb.shell("sh", "-c", CLOCKS).stdout
     found = re.findall(r"/cpu(\d+) online=(\S*) ?(.*?)\s*$", told, re.M)
     return {

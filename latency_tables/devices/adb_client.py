@@ -1,4 +1,4 @@
-"""Android's ``adb`` program: which phones are attached, their shell, and files sent to them."""
+"""Calls Android's ``adb`` program: lists the attached phones, runs shell commands and copies files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dmask_mobile.errors import DmaskError
 from latency_tables.devices.device import DeviceLostError
 from latency_tables.devices.retry import retried
 
-SECONDS = 30.0  # for what takes a moment
-PUSH_SECONDS_PER_MB = 5.0  # far slower than USB 2
-MAX_SAID_BYTES = 16 * 2**20  # of a command's output; a program that writes without an end must not fill the memory
+SECONDS = 30.0  # the time limit of short commands
+PUSH_SECONDS_PER_MB = 5.0  # the limit; USB 2 is much faster
+MAX_SAID_BYTES = 16 * 2**20  # of a command's output, so that a program with endless output does not fill the memory
 ENDED = re.compile(r"\n@dmask-ended ([0-9]+)\n\Z")
 GOES_ON = "what was measured is kept, and the same command continues"
 T = TypeVar("T")
@@ -46,11 +46,11 @@ ADVICE = {
     "unknown": ("is in a state that adb does not know", "adb kill-server, then plug it in again"),
     "no device": ("is gone (no device)", "plug it in again"),
 }
-"""What is wrong with a phone in a state other than ``device``, and what to do; the empty state: it is gone."""
+"""The problem of a phone in each state other than ``device``, and what to do; the empty state means absent."""
 
 
 class Phone(NamedTuple):
-    """An attached phone: ``state`` is ``device`` when it can be used; ``reason``: what adb says of another state."""
+    """An attached phone; ``state`` is ``device`` if it can be used; ``reason``: adb's text about another state."""
 
     serial: str
     state: str
@@ -59,46 +59,46 @@ class Phone(NamedTuple):
 
     @property
     def wireless(self) -> bool:
-        """Whether it is reached over a network: by an address, or by its name there."""
+        """Whether it is reached over a network, by an address or a network name."""
         return re.search(r":\d+$|\._adb", self.serial) is not None
 
 
 class Output(NamedTuple):
-    """What a command in a phone's shell left."""
+    """The result of a command in a phone's shell."""
 
     status: int
     stdout: str
     stderr: str
 
     def exception(self) -> str:
-        """The sentence of a Java exception in what it said; empty when there is none."""
+        """The message of a Java exception in the output; empty if there is none."""
         found = EXCEPTION.search(f"{self.stderr}\n{self.stdout}")
         return found[1].strip() if found and FRAME.search(self.stdout + self.stderr) else ""
 
     def tail(self, lines: int = 3) -> str:
-        """The end of what it said, for messages; the sentence of a Java exception without its frames."""
+        """The end of the output for messages; for a Java exception, its message without stack frames."""
         said = [line.strip() for line in f"{self.stdout}\n{self.stderr}".splitlines() if line.strip()]
         return self.exception() or " | ".join(said[-lines:]) or "it printed nothing"
 
 
 class UnwillingError(DeviceLostError):
-    """The phone is there but refuses a request: trying again does not help."""
+    """The phone is attached but refuses a request; trying again does not help."""
 
 
 class SlowError(UnwillingError):
-    """A command that has not ended in its time, or says too much; ``stdout`` is what it said until then."""
+    """A command that exceeded its time or its output limit; ``stdout``: its output so far."""
 
     def __init__(self, serial: str, words: Sequence[str], seconds: float, stdout: str) -> None:
         self.how = f"after {seconds:g} s" if len(stdout) <= MAX_SAID_BYTES else f"after {MAX_SAID_BYTES:,} bytes"
-        super().__init__(f"phone '{serial}': no end of '{words[0]}' {self.how}", GOES_ON)
+        super().__init__(f"phone '{serial}': '{words[0]}' did not end {self.how}", GOES_ON)
         self.stdout = stdout
 
 
 def attached_phones() -> tuple[Phone, ...]:
-    """The phones that adb knows.
+    """The phones that adb lists.
 
     Raises:
-        DmaskError: when adb is not installed or does not work.
+        DmaskError: if adb is not installed or does not work.
     """
     try:
         done = _run(["adb", "devices", "-l"], SECONDS)
@@ -110,7 +110,7 @@ def attached_phones() -> tuple[Phone, ...]:
 
 
 def parse_devices(text: str) -> tuple[Phone, ...]:
-    """The phones in the output of ``adb devices -l``: names may hold spaces, lines may end in CR LF."""
+    """The phones in the output of ``adb devices -l``; names may contain spaces, and lines may end in CR LF."""
     lines = iter(line.rstrip() for line in text.splitlines())
     for line in lines:
         if line == "List of devices attached":
@@ -137,15 +137,15 @@ def _model(rest: str) -> str:
 
 
 def serial_number(adb: Adb) -> str:
-    """The phone's own serial number, however it is connected; empty if it has none, or a placeholder."""
+    """The phone's own serial number, independent of its connection; empty if it has none or a placeholder."""
     told = adb.shell("getprop", "ro.serialno").stdout.strip()
     return "" if told.lower() in ("", "unknown", "0123456789abcdef") else told
 
 
 def distinct_phones(phones: Sequence[Phone]) -> tuple[Phone, ...]:
-    """One entry for each phone: one that is reached by USB and over a network is kept by USB alone.
+    """One entry for each phone; if a phone is connected by USB and by network, the USB entry is kept.
 
-    Asks those that are ready for their serial numbers, where there are several and one of them is wireless.
+    If there are several phones and one is wireless, the ready phones are asked for their serial numbers.
     """
     ready = [phone for phone in phones if phone.state == "device"]
     if len(ready) < 2 or not any(phone.wireless for phone in ready):
@@ -155,7 +155,7 @@ def distinct_phones(phones: Sequence[Phone]) -> tuple[Phone, ...]:
     for phone in sorted(ready, key=lambda phone: phone.wireless):
         try:
             number = serial_number(Adb(phone.serial))
-        except DmaskError:  # it is said elsewhere what is wrong with it
+        except DmaskError:  # its problem is reported elsewhere
             number = ""
         key = (number or phone.serial, phone.model if number else "")
         if number and phone.wireless and key in kept:
@@ -165,10 +165,10 @@ def distinct_phones(phones: Sequence[Phone]) -> tuple[Phone, ...]:
 
 
 def chosen_phone(serial: str = "") -> Phone:
-    """The phone ``serial``, or else the only one, ready for use.
+    """The phone ``serial``, or the only phone, after a check that it is ready for use.
 
     Raises:
-        DmaskError: when there is no such phone, when several are there and none is named, and when it is not ready.
+        DmaskError: if there is no such phone, several phones are attached and none is named, or it is not ready.
     """
     phones = attached_phones()
     if not phones:
@@ -189,7 +189,7 @@ def chosen_phone(serial: str = "") -> Phone:
 
 
 def trouble_of(phone: Phone) -> DeviceLostError | None:
-    """Why a phone cannot be used, with what to do; None when it can."""
+    """The reason why a phone cannot be used, with what to do; None if it can be used."""
     if phone.state == "device":
         return None
     problem, fix = ADVICE.get(phone.state, (f"is in state '{phone.state}'", "start Android on it"))
@@ -198,11 +198,11 @@ def trouble_of(phone: Phone) -> DeviceLostError | None:
 
 
 class Adb:
-    """The shell and the files of one phone.
+    """Access to the shell and the files of one phone.
 
     Args:
-        serial: its name for adb.
-        pauses: seconds to wait before each time that something is tried again while the phone is not there.
+        serial: the name of the phone in adb.
+        pauses: the seconds to wait before each new attempt while the phone is absent.
     """
 
     def __init__(self, serial: str, pauses: Sequence[float] = ()) -> None:
@@ -210,15 +210,15 @@ class Adb:
         self.pauses = pauses
 
     def shell_command(self, words: Sequence[str]) -> list[str]:
-        """What runs a command in the phone's shell, its stdin, stdout and stderr those of this command."""
+        """A command that runs ``words`` in the phone's shell and passes on stdin, stdout and stderr."""
         return ["adb", "-s", self.serial, "shell", "-T", shlex.join(words)]
 
     def shell(self, *words: str, seconds: float = SECONDS) -> Output:
-        """Runs a command in the phone's shell, which may be run twice; every word arrives there as it is.
+        """Runs a command in the phone's shell. It may run twice; every word arrives unchanged.
 
         Raises:
-            SlowError: when it has not ended within ``seconds``.
-            DeviceLostError: when the phone is not there, or leaves meanwhile.
+            SlowError: if it has not ended within ``seconds``.
+            DeviceLostError: if the phone is absent or is disconnected meanwhile.
         """
         return self._again(lambda: self._shell(words, seconds))
 
@@ -226,13 +226,13 @@ class Adb:
         """Copies a file to the phone, with its permissions.
 
         Raises:
-            UnwillingError: when the phone does not take it.
-            DeviceLostError: when the phone is not there, or leaves meanwhile.
+            UnwillingError: if the phone refuses it.
+            DeviceLostError: if the phone is absent or is disconnected meanwhile.
         """
         self._again(lambda: self._push(path, remote))
 
     def trouble(self) -> DeviceLostError | None:
-        """Why the phone cannot be used now, with what to do; None when it can."""
+        """The reason why the phone cannot be used now, with what to do; None if it can be used."""
         try:
             here = [phone for phone in attached_phones() if phone.serial == self.serial]
         except DmaskError as error:
@@ -241,12 +241,13 @@ class Adb:
         return DeviceLostError(trouble.problem, f"{trouble.fix}; {GOES_ON}") if trouble else None
 
     def _again(self, action: Callable[[], T]) -> T:
-        """What ``action`` gives, again and again while the phone is not there."""
+        """The result of ``action``, which is tried again while the phone is absent."""
         return retried(action, self.pauses, DeviceLostError, unless=UnwillingError)
 
     def _shell(self, words: Sequence[str], seconds: float) -> Output:
         command = self.shell_command(words)
-        # When a phone is unplugged in the middle, adb ends with status 0 and half of the output: only this line tells.
+        # If a phone is disconnected, adb ends with status 0 and incomplete output; only this line shows that it is
+        # complete.
         command[-1] += r"; printf '\n@dmask-ended %d\n' $?"
         try:
             done = _run(command, seconds)
@@ -272,14 +273,14 @@ class Adb:
             raise self._lost(done)
 
     def _lost(self, done: subprocess.CompletedProcess[bytes]) -> DeviceLostError:
-        """The error for a connection that has ended."""
+        """The error for a broken connection."""
         broken = f"the connection to phone '{self.serial}' broke: {_last_line(done)}"
         return self.trouble() or DeviceLostError(broken, GOES_ON)
 
 
 def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
     try:
-        # A session of its own: Ctrl-C in the terminal must not look like a phone that left.
+        # A separate session, so that Ctrl-C in the terminal does not look like a disconnected phone.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -292,16 +293,16 @@ def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[
         try:
             stdout, stderr = _said(process, seconds)
             return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
-        except BaseException:  # Ctrl-C as well
+        except BaseException:  # including Ctrl-C
             process.kill()
             raise
 
 
 def _said(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
-    """What a process writes until it closes its outputs.
+    """The output of a process until it closes its streams.
 
     Raises:
-        TimeoutExpired: when it has not done so within ``seconds``, and when it writes more than any command does.
+        TimeoutExpired: if it has not done so within ``seconds``, or writes too much.
     """
     assert process.stdout is not None
     assert process.stderr is not None

@@ -1,7 +1,7 @@
-"""Supervision of the process that runs the agent: started, given bytes, asked with a time limit, ended.
+"""Supervises the process that runs the agent: starts it, sends bytes, waits for answers with a time limit, ends it.
 
-It reports what happened to the process, a silence or a death; `latency_tables.devices.agent_session` says what that
-means for the request that was under way.
+It reports silence or the end of the process; `latency_tables.devices.agent_session` decides what this means for the
+current request.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from latency_tables.devices.device import DeviceTroubleError
 from latency_tables.processes import end_process
 
 CLOSING_SECONDS = 10.0
-LOOK_SECONDS = 1.0  # between looks at how much the process has written to stderr
+LOOK_SECONDS = 1.0  # between two checks of the size of the process's stderr
 STDERR_TAIL_BYTES = 2000
-MAX_STDERR_BYTES = 2**20  # a runtime that warns at every run must not fill the disk
-MAX_ANSWER_BYTES = 256 * 2**20  # a model's output as text; the largest one of a segmentation network has 60 MB
+MAX_STDERR_BYTES = 2**20  # so that a runtime that warns at every run does not fill the disk
+MAX_ANSWER_BYTES = 256 * 2**20  # a model's output as text; the largest output of a segmentation network has 60 MB
 MARK = agent.MARK.encode()
 
 
 class SilenceError(Exception):
-    """The process gave no answer, which its message says how; it was killed."""
+    """The process gave no valid answer, as the message explains, and was killed."""
 
 
 class DeathError(Exception):
-    """The process ended: ``status`` as `subprocess` reports it, ``stderr``: the end of its error output."""
+    """The process ended; ``status`` as in `subprocess`; ``stderr``: the end of its error output."""
 
     def __init__(self, status: int, stderr: str) -> None:
         super().__init__(f"status {status}")
@@ -42,12 +42,12 @@ class DeathError(Exception):
 
 
 class AgentProcess:
-    """One process at a time: where one has died, the next exchange starts another one.
+    """One process at a time; after it has ended, the next exchange starts a new one.
 
     Args:
-        command: what starts it.
-        source: the first bytes that each new process is given.
-        environment: of the process; None: that of this process.
+        command: the command that starts it.
+        source: the first bytes that are sent to each new process.
+        environment: the environment of the process; None for that of this process.
     """
 
     def __init__(self, command: Sequence[str], source: bytes, environment: Mapping[str, str] | None = None) -> None:
@@ -59,21 +59,21 @@ class AgentProcess:
 
     @property
     def pid(self) -> int | None:
-        """The number of the living process; None when there is none."""
+        """The id of the running process; None if there is none."""
         return None if self._process is None else self._process.pid
 
     def exchange(self, content: bytes, patience: float, limit: float) -> bytes:
         """The answer to a line.
 
         Args:
-            content: the line.
-            patience: seconds within which the process must take more of it.
-            limit: seconds within which the process must answer.
+            content: the line to send.
+            patience: the seconds within which the process must read more of it.
+            limit: the seconds within which the process must answer.
 
         Raises:
-            SilenceError: when it does not in that time, or answers without an end.
-            DeathError: when the process ends.
-            DmaskError: when the command does not start.
+            SilenceError: if it does not answer in time, or its answer does not end.
+            DeathError: if the process ends.
+            DmaskError: if the command cannot be started.
         """
         if self._process is None:
             self._start(patience)
@@ -94,7 +94,7 @@ class AgentProcess:
             end_process(process)
 
     def close(self) -> None:
-        """Ends the process in order: its stdin ends, and it has some seconds."""
+        """Ends the process properly: closes its stdin and waits for some seconds."""
         if self._process is not None:
             assert self._process.stdin is not None
             with suppress(BrokenPipeError):
@@ -106,7 +106,7 @@ class AgentProcess:
 
     def _start(self, patience: float) -> None:
         self._clear_stderr()
-        # A session of its own: Ctrl-C must reach this process alone, which finishes the sample under way.
+        # A separate session: Ctrl-C must reach only this process, which finishes the current sample.
         try:
             self._process = subprocess.Popen(
                 self.command,
@@ -121,10 +121,10 @@ class AgentProcess:
             problem = f"'{self.command[0]}' does not start: {error.strerror}"
             if errno.errorcode.get(error.errno or 0) in agent.TROUBLES:
                 raise DeviceTroubleError(problem, "close other programs of this machine") from error
-            raise DmaskError(problem, "give --python a Python with the runtime") from error
+            raise DmaskError(problem, "set --python to a Python with the runtime") from error
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        with suppress(BrokenPipeError):  # the exchange finds out that it died
+        with suppress(BrokenPipeError):  # the exchange detects that it has ended
             self._send(self.source, patience)
 
     def _send(self, content: bytes, patience: float) -> None:
@@ -139,7 +139,7 @@ class AgentProcess:
                 left = left[os.write(stdin, left) :]
 
     def _answer(self, seconds: float) -> bytes:
-        """The next answer; nothing when the process died."""
+        """The next answer; empty if the process ended."""
         assert self._process is not None
         assert self._process.stdout is not None
         end, text = time.monotonic() + seconds, bytearray()
@@ -147,7 +147,7 @@ class AgentProcess:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while len(text) <= MAX_ANSWER_BYTES:
                 left = end - time.monotonic()
-                if left <= 0:  # also where it writes without a newline all the time
+                if left <= 0:  # also if it keeps writing without a newline
                     raise self._silence(f"no answer for {seconds:.0f} s")
                 if not selector.select(min(left, LOOK_SECONDS)):
                     self._bound_stderr()
@@ -156,7 +156,7 @@ class AgentProcess:
                 if not chunk:
                     return b""
                 text += chunk
-                # A login script may have written other lines, and the beginning of this one.
+                # A login script may have written other lines and the beginning of this line.
                 begin = text.find(MARK)
                 del text[: begin if begin >= 0 else -len(MARK)]
                 if begin >= 0 and b"\n" in chunk and (newline := text.find(b"\n")) >= 0:
@@ -181,5 +181,5 @@ class AgentProcess:
             self._clear_stderr()
 
     def _clear_stderr(self) -> None:
-        self._stderr.seek(0)  # the process inherits the place as well
+        self._stderr.seek(0)  # the process inherits the file position
         self._stderr.truncate()

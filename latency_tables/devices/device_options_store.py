@@ -1,7 +1,8 @@
-"""How this user reaches the devices of tables.
+"""Stores how this user reaches the devices of tables.
 
-A table names its device and no more: it may come from anybody, and these options say what is run, here and elsewhere.
-So they are kept with the user's state, by the digest of the table's head, which copies of the table share.
+A table only names its device, because it may be untrusted, and these options determine which programs run here and on
+devices. So they are stored with the user's state, by the digest of the table's head, which is the same for copies of
+the table.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from latency_tables.table.rows import TableHead
 
 
 def save_device_options(head: TableHead, options: DeviceOptions) -> None:
-    """Keeps how the device of a table is reached."""
+    """Stores how the device of a table is reached."""
     options.write(_path(head))
 
 
 def load_device_options(head: TableHead, source: str, at: str | None = None) -> DeviceOptions:
-    """How the device of a table is reached; ``at`` says where it is now, if not where it was then.
+    """How the device of a table is reached; ``at``: how it is reached now, if this has changed.
 
     Raises:
-        DmaskError: when this user has not measured into the table, and it is not of this machine's own Python.
+        DmaskError: if this user has not measured into the table, and it was not measured with this machine's Python.
     """
     path = _path(head)
     if path.exists():
@@ -33,7 +34,7 @@ def load_device_options(head: TableHead, source: str, at: str | None = None) -> 
         return known if at is None else known.model_copy(update={"at": at})
     if at is None and head.reached_at != "local":
         raise DmaskError(
-            f"{source} was measured on '{head.reached_at}', and you have not measured into this table on that device",
+            f"{source} was measured on '{head.reached_at}', but you have not measured into this table on that device",
             "if you trust that device, profile it with the options of the table: dmask profile SPACE --device"
             f" {shlex.quote(head.reached_at)} -o TABLE",
         )

@@ -6,7 +6,7 @@ import re
 
 from latency_tables.devices.adb_client import Adb
 
-# Properties that only emulators set, and what they set them to.
+# Properties that only emulators set, and their values.
 FLAGS = {
     "ro.kernel.qemu": "1",
     "ro.boot.qemu": "1",
@@ -31,7 +31,7 @@ FLAGS = {
     "ro.bluestacks.version": "",
     "ro.anbox.version": "",
 }
-# Properties whose values name the hardware.
+# Properties that name the hardware.
 NAMES = (
     "ro.hardware",
     "ro.boot.hardware",
@@ -56,7 +56,7 @@ EMULATORS = re.compile(
 
 
 def is_emulated(adb: Adb) -> bool:
-    """Whether the phone's properties, or its name for adb, are those of an emulator."""
+    """Whether the phone's properties or its name in adb are those of an emulator."""
     if re.match(r"emulator-\d+$", adb.serial):
         return True
     names = (*FLAGS, *NAMES)

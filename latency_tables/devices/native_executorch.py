@@ -1,4 +1,5 @@
-"""The log of ExecuTorch's ``executor_runner``; source: ``examples/portable/executor_runner/executor_runner.cpp``."""
+"""Parses the log of ExecuTorch's ``executor_runner``; source:
+``examples/portable/executor_runner/executor_runner.cpp``."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ import statistics
 from latency_tables.devices.native_log import END, NUMBER, Timing, check_one_run, whole_number
 
 TOTAL = rf"Model executed successfully (\d+) time\(s\) in {NUMBER} ms\."
-COLD = 1.5  # times the median: a first run that took longer was cold
+COLD = 1.5  # times the median; a first run that takes longer was cold
 
 
 def parse_executor_runner(text: str, asked: str | None = None) -> Timing | None:
-    """The median of the iterations, which one cold run does not change; the average if they are not printed.
+    """The median of the iterations, which a single cold run does not change; the average if they are not printed.
 
-    None for anything but a whole log. The oldest versions tell no time at all. ``asked``: the delegate, which no log
-    tells: models are delegated when they are exported.
+    None for anything but a complete log; the oldest versions print no time. ``asked``: the delegate, which the log does
+    not contain, because models are delegated when they are exported.
 
     Raises:
         UnfitLogError: for several runs.

@@ -1,8 +1,8 @@
-"""The log of LiteRT's ``benchmark_model``: TensorFlow 1.x, TensorFlow 2.x and LiteRT 1.x, LiteRT 2.x.
+"""Parses the log of LiteRT's ``benchmark_model``: TensorFlow 1.x, TensorFlow 2.x and LiteRT 1.x, LiteRT 2.x.
 
 Sources: ``lite/tools/benchmark/benchmark_model.cc`` and ``benchmark_tflite_model.cc`` of TensorFlow,
-``litert/tools/benchmark_litert_model.h`` of LiteRT. Every run writes the statistics of the warm-up, then those of the
-timed runs (``count=...``), then its result; operator profiling adds statistics of its own.
+``litert/tools/benchmark_litert_model.h`` of LiteRT. Every run prints the statistics of the warm-up, then those of the
+timed runs (``count=...``), then its result. Operator profiling adds further statistics.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ REFERENCE = r"NNAPI accelerators? ?(?:available|name)?: \[nnapi-reference\]"  # 
 
 
 class Statistics(NamedTuple):
-    """Microseconds of the runs that a line reports."""
+    """The microseconds of the runs in one line."""
 
     runs: int
     average: float
@@ -62,12 +62,12 @@ class Statistics(NamedTuple):
 
 
 def parse_benchmark_model(text: str, asked: str | None = None) -> Timing | None:
-    """The average of the timed runs; None for anything but a whole log.
+    """The average of the timed runs; None for anything but a complete log.
 
-    ``asked``: the delegate that was asked for, where that is known without the log.
+    ``asked``: the requested delegate, if it is known without the log.
 
     Raises:
-        UnfitLogError: for several runs, and when a delegate that was asked for did not run the whole model.
+        UnfitLogError: for several runs, or if the requested delegate did not run the whole model.
     """
     results = [[float(ms) for ms in re.findall(f"{result}{END}", text)] for result in RESULTS]
     found = [values[-1] * scale for values, scale in zip(results, (1e-3, 1e-3, 1.0), strict=True) if values]
@@ -76,7 +76,9 @@ def parse_benchmark_model(text: str, asked: str | None = None) -> Timing | None:
     check_one_run([*RESULTS, r"(?:^|: )STARTING!"], text)
     lines = whole_lines(text)
     if max(found) - min(found) > ROUNDING_MS:
-        raise UnfitLogError("the log holds two results", first_line(RESULTS[2], lines) or "", "give the log of one run")
+        raise UnfitLogError(
+            "the log contains two results", first_line(RESULTS[2], lines) or "", "give the log of one run"
+        )
     statistics = _statistics(lines, found[0])
     return Timing(
         ms=found[0] if statistics is None else statistics.average / 1e3,
@@ -89,7 +91,7 @@ def parse_benchmark_model(text: str, asked: str | None = None) -> Timing | None:
 
 
 def _statistics(lines: list[str], ms: float) -> Statistics | None:
-    """The line of statistics that belongs to the result: those of warm-up and profiler have other averages."""
+    """The line of statistics that belongs to the result; those of warm-up and profiler have other averages."""
     for found in reversed([found for found in map(STATISTICS.match, lines) if found]):
         runs, same, average, deviation = int(found["count"]), found["same"], found[3], found[4]
         told = Statistics(runs, float(same or average), None if runs == 1 else float(deviation or 0))
@@ -99,10 +101,10 @@ def _statistics(lines: list[str], ms: float) -> Statistics | None:
 
 
 def _delegate(lines: list[str], asked: list[str]) -> str | None:
-    """What the whole model ran on, if that is what was asked for.
+    """The backend of the whole model, if it is the requested one.
 
     Raises:
-        UnfitLogError: when that is not what was asked for.
+        UnfitLogError: if it is not the requested one.
     """
     if asked == ["cpu"]:
         return "cpu"
@@ -123,14 +125,14 @@ def _delegate(lines: list[str], asked: list[str]) -> str | None:
 
 
 def _is_about(asked: list[str], line: str) -> bool:
-    """Whether a line names none of the other hardware: LiteRT 2.x tells which accelerators there are, asked or not."""
+    """Whether a line names no other hardware; LiteRT 2.x always lists the available accelerators."""
     words = line.lower().replace("dispatch", "npu")
     named = {name for name in HARDWARE if name in words}
     return not named or bool(named & set(asked))
 
 
 def _asked(lines: list[str]) -> list[str]:
-    """The delegates of other hardware than the CPU that were asked for, in the order of the log."""
+    """The requested delegates for other hardware than the CPU, in the order of the log."""
     words = [word.lower() for line in lines for found in ASKED.findall(line) for word in found if word]
     external = [
         "external" for line in lines if re.search(r"External delegate path ?: ?\[.+\]|--external_delegate_path=.", line)
@@ -139,10 +141,10 @@ def _asked(lines: list[str]) -> list[str]:
 
 
 def _check_taken(asked: str, lines: list[str]) -> None:
-    """Checks that a delegate took every node.
+    """Checks that a delegate ran every node.
 
     Raises:
-        UnfitLogError: quotes the line that says how many it took, or which other delegate did.
+        UnfitLogError: quoting the line with the number of its nodes, or with another delegate.
     """
     other = _without_cpu(lines)
     if none := first_line(r"model graph will not be executed|is not (?:fully )?accelerated", other):
@@ -159,5 +161,5 @@ def _check_taken(asked: str, lines: list[str]) -> None:
 
 
 def _without_cpu(lines: list[str]) -> list[str]:
-    """The lines that do not tell of XNNPACK, which takes on the CPU what another delegate has left."""
+    """The lines that are not about XNNPACK, which runs the rest of another delegate's nodes on the CPU."""
     return [line for line in lines if "xnnpack" not in line.lower()]

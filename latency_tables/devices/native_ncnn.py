@@ -1,6 +1,6 @@
-"""The log of ncnn's ``benchncnn``; sources: ``benchmark/benchncnn.cpp`` and ``src/gpu.cpp``.
+"""Parses the log of ncnn's ``benchncnn``; sources: ``benchmark/benchncnn.cpp`` and ``src/gpu.cpp``.
 
-It goes on after every error: what it could not load takes no time.
+The program continues after every error, and a model that could not be loaded takes no time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ VULKAN = r"vulkan|\bvk[A-Z]|\bgpu\b"
 def parse_benchncnn(text: str, asked: str | None = None) -> Timing | None:
     """The average of its one network, without a deviation. None for anything but a complete log.
 
-    ``asked``: cpu, or gpu for the Vulkan device 0, where that is known without the log.
+    ``asked``: cpu, or gpu for the Vulkan device 0, if it is known without the log.
 
     Raises:
-        UnfitLogError: for several networks or runs, for what ncnn could not find or load, and for a GPU that was asked
-            for and not used.
+        UnfitLogError: for several networks or runs, for a model that ncnn could not find or load, or for a requested
+            GPU that was not used.
     """
     found = re.findall(f"{RESULT}{END}", text)
     if not found:
@@ -59,24 +59,24 @@ def parse_benchncnn(text: str, asked: str | None = None) -> Timing | None:
 
 
 def _device(text: str) -> int | None:
-    """The Vulkan device that was asked for; negative: none."""
+    """The requested Vulkan device; negative for none."""
     found = re.search(r"gpu_device = (-?\d+)", text)
     return int(found[1]) if found else None
 
 
 def _of_device(number: int, lines: list[str]) -> list[str]:
-    """The lines about one Vulkan device, which begin with its number and name, and those about none."""
+    """The lines about one Vulkan device, which begin with its number and name, and the lines about no device."""
     return [line for line in lines if not re.match(r"\s*\[\d+ ", line) or re.match(rf"\s*\[{number} ", line)]
 
 
 def _check_vulkan(number: int, lines: list[str]) -> None:
-    """Checks that ncnn opened the Vulkan device that was asked for: it writes the device's queues.
+    """Checks that ncnn opened the requested Vulkan device; it then prints the device's queues.
 
     Raises:
-        UnfitLogError: when it did not.
+        UnfitLogError: if it did not.
     """
     if none := first_line(r"no vulkan device|invalid gpu|vkCreate\w+ failed", lines):
-        raise UnfitLogError("a GPU was asked for and none was used", none)
+        raise UnfitLogError("a GPU was requested, but none was used", none)
     if not any(re.match(rf"\s*\[{number} .*\]\s+queueC=", line) for line in lines):
         raise UnfitLogError(
             f"a GPU was asked for, and no line '[{number} NAME]  queueC=' shows that Vulkan was used",

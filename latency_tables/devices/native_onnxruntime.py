@@ -1,4 +1,4 @@
-"""The log of ONNX Runtime's ``onnxruntime_perf_test``, old and new; source: ``onnxruntime/test/perftest``."""
+"""Parses the log of ONNX Runtime's ``onnxruntime_perf_test``, old and new; source: ``onnxruntime/test/perftest``."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SUPPORTED = re.compile(r"number of nodes in the graph: (\d+),? number of nodes s
 
 
 def parse_onnxruntime_perf_test(text: str, asked: str | None = None) -> Timing | None:
-    """The median if it is printed, else the average; no version prints a deviation. None for an incomplete log.
+    """The median if it is printed, otherwise the average; no version prints a deviation. None for an incomplete log.
 
-    ``asked``: the execution provider that was asked for, where that is known without the log.
+    ``asked``: the requested execution provider, if it is known without the log.
 
     Raises:
-        UnfitLogError: for several runs, and when a provider that was asked for did not take the whole model.
+        UnfitLogError: for several runs, or if the requested provider did not run the whole model.
     """
     median_s, average_ms = number(MEDIAN, text), number(AVERAGE, text)
     if median_s is None and average_ms is None:
@@ -56,17 +56,17 @@ def parse_onnxruntime_perf_test(text: str, asked: str | None = None) -> Timing |
 
 
 def _provider(text: str) -> str | None:
-    """The execution provider that the command or the log names."""
+    """The execution provider in the command or the log."""
     found = re.search(rf"{COMMAND} -e ?(\w+)", text) or re.search(r"\busing (\w+?)ExecutionProvider", text)
     found = found or re.search(r"All nodes placed on \[(\w+?)ExecutionProvider\]", text)
     return found[1].lower() if found else None
 
 
 def _check_assigned(provider: str | None, lines: list[str]) -> None:
-    """Checks that the provider took every node; what XNNPACK leaves runs on the CPU as well.
+    """Checks that the provider ran every node; the rest of XNNPACK's nodes also run on the CPU.
 
     Raises:
-        UnfitLogError: quotes the line that says otherwise.
+        UnfitLogError: quoting the line that shows otherwise.
     """
     if line := first_line(NOT_USED, lines):
         raise UnfitLogError("the execution provider was not used", line)

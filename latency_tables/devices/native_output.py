@@ -1,7 +1,7 @@
-"""Latencies that were measured elsewhere: what the runtimes' own benchmark programs print, and a record of ours.
+"""Latencies that were measured elsewhere: output of the runtimes' benchmark programs, or a record in our format.
 
-The record is for figures that no program prints (Xcode's performance report for Core ML: its exported file is not
-documented, so its median is written into such a record by hand).
+The record is for figures that no program prints, such as Xcode's performance report for Core ML. Its exported file is
+not documented, so its median must be written into such a record by hand.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ PARSERS: dict[str, tuple[ModelFormat, Callable[..., Timing | None]]] = {
     "executor_runner": ("executorch", parse_executor_runner),
     "benchncnn": ("ncnn", parse_benchncnn),
 }
-"""For each program the format of its models, and what reads its log: None for anything else than its whole log."""
+"""For each program, the format of its models and the parser of its log, which returns None for an incomplete log."""
 
 
 class Measurement(FileRecord):
-    """A latency that was measured elsewhere. None: nothing says.
+    """A latency that was measured elsewhere. None means unknown.
 
-    ``source``: device, tool and version, in words; ``deviation_ms``: standard deviation; ``program``: what printed it;
-    ``runs``: how many were timed; ``threads``, ``delegate`` and ``precision``: what the model ran with.
+    ``source``: device, tool and version as text. ``deviation_ms``: the standard deviation. ``program``: the program
+    that printed it. ``runs``: the number of timed runs. ``threads``, ``delegate`` and ``precision``: the settings of
+    the run.
     """
 
     file_format: ClassVar[str] = "dmask-measurement"
@@ -56,7 +57,7 @@ class Measurement(FileRecord):
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Self:
-        """See `FileRecord`; version 1 wrote 0 for a deviation that was not known."""
+        """See `FileRecord`; version 1 had 0 for an unknown deviation."""
         if isinstance(content, dict) and content.get("version") == 1 and content.get("deviation_ms") == 0:
             content = {key: value for key, value in content.items() if key != "deviation_ms"}
         return super().from_dict(content, source)
@@ -64,27 +65,27 @@ class Measurement(FileRecord):
     def check_fits(
         self, *, threads: int | None = None, delegate: str | None = None, precision: Precision | None = None
     ) -> None:
-        """Checks that it was measured as a table was; what one of them does not say is not compared.
+        """Checks that it has the settings of a table; unknown settings are not compared.
 
         Raises:
-            DmaskError: names the key that differs, and both values.
+            DmaskError: naming the setting that differs, and both values.
         """
         wanted: dict[str, Any] = {"threads": threads, "delegate": delegate, "precision": precision}
         for key, value in wanted.items():
             ours = getattr(self, key)
             if None not in (ours, value) and ours != value:
                 raise DmaskError(
-                    f"the measurement '{self.source}' does not fit: its {key} is {ours!r}, the table's is {value!r}",
+                    f"measurement '{self.source}' does not fit: its {key} is {ours!r}, but the table's is {value!r}",
                     f"measure with the table's {key}, or verify with a table of that {key}",
                 )
 
 
 def read_measurement(path: Path) -> Measurement:
-    """The latency in a file: a `Measurement`, or what one of the programs printed.
+    """The latency in a file: a `Measurement`, or the output of one of the programs.
 
     Raises:
-        DmaskError: when it holds neither, or a latency of 0; when a log is of several runs or programs, or does not
-            show that the model ran on what was asked for.
+        DmaskError: if the file contains neither, or a latency of 0; if a log contains several runs or programs, or does
+            not show that the model ran on the requested backend.
     """
     try:
         text = log_text(read_bytes(path, MAX_LOG_BYTES))
@@ -97,7 +98,7 @@ def read_measurement(path: Path) -> Measurement:
     except UnfitLogError as error:
         raise DmaskError(f"'{path}': {error.problem}", error.fix) from error
     if len(timings) > 1:
-        raise DmaskError(f"'{path}' holds runs of {' and '.join(timings)}", "give the log of one run")
+        raise DmaskError(f"'{path}' contains runs of {' and '.join(timings)}", "give the log of one run")
     for program, timing in timings.items():
         return _measurement(path, program, timing)
     example = {"format": "dmask-measurement", "version": Measurement.file_version, "model_format": "coreml", "ms": 1.5}
@@ -109,7 +110,7 @@ def read_measurement(path: Path) -> Measurement:
 
 def _measurement(path: Path, program: str, timing: Timing) -> Measurement:
     if not timing.ms > 0:
-        raise DmaskError(f"'{path}': {program} says {timing.ms:g} ms", "measure again, with more runs")
+        raise DmaskError(f"'{path}': {program} printed {timing.ms:g} ms", "measure again, with more runs")
     runs = "" if timing.runs is None else f" of {timing.runs} runs"
     return Measurement(
         model_format=PARSERS[program][0],

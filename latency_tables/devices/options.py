@@ -1,4 +1,4 @@
-"""How a device is reached."""
+"""`DeviceOptions`: how a device is reached."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from dmask_mobile.records.base import FileRecord
 
 
 class DeviceOptions(FileRecord):
-    """How a device is reached, and what on it runs models.
+    """How a device is reached, and which program on it runs models.
 
-    ``at``: ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``python``: the command there that is a Python with the
-    runtime (default: this Python, elsewhere ``python3``); ``runner``: the path here of a native benchmark program for
-    a phone, ``runner_flags``: passed on to it; ``cores``: those to stay on (default: the last ones, as many as threads;
-    on a phone the fastest); ``emulated``: the device is an emulator, its times are meaningless.
+    ``at``: ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``python``: the command that starts a Python with the runtime
+    there (default: this Python; ``python3`` on other machines). ``runner``: the path on this machine of a native
+    benchmark program for a phone; ``runner_flags``: flags that are passed to it. ``cores``: the cores to use (default:
+    the last ones, as many as threads; on a phone the fastest). ``emulated``: the device is an emulator, whose times are
+    meaningless.
     """
 
     file_format: ClassVar[str] = "dmask-device"
@@ -31,5 +32,5 @@ class DeviceOptions(FileRecord):
     @field_validator("python")
     @classmethod
     def _check_words(cls, python: str) -> str:
-        shlex.split(python)  # raises ValueError for a quotation that does not end
+        shlex.split(python)  # raises ValueError for an unclosed quotation mark
         return python

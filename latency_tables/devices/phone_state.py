@@ -1,4 +1,4 @@
-"""A phone made ready for measuring, and as it was afterwards; its temperature and battery."""
+"""Prepares a phone for measurements and restores it afterwards; reads its temperature and battery."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ TEMPORARY = "/data/local/tmp"  # the only place that the shell may write to and 
 FOLDER = f"{TEMPORARY}/dmask-mobile"
 FORMER = f"{FOLDER}.stay_on"
 STAY_ON = "stay_on_while_plugged_in"
-# The former setting stays on the phone until it is restored: the next session makes good for one that was cut off.
+# The former setting is stored on the phone until it is restored, so the next session can restore it after an
+# interruption.
 PREPARE = f"""[ -s {FORMER} ] || settings get global {STAY_ON} >{FORMER} || exit
 rm -rf {FOLDER} && mkdir {FOLDER} && svc power stayon usb"""
 RESTORE = f"""rm -rf {FOLDER}
@@ -28,25 +29,26 @@ RESTORE = f"""rm -rf {FOLDER}
 former=$(cat {FORMER})
 if [ "$former" = null ]; then settings delete global {STAY_ON}
 else settings put global {STAY_ON} "$former"; fi && rm {FORMER}"""
-FIXED_PERFORMANCE = ("cmd", "power", "set-fixed-performance-mode-enabled")  # a phone before Android 11 knows it not
+FIXED_PERFORMANCE = ("cmd", "power", "set-fixed-performance-mode-enabled")  # not supported before Android 11
 
 COOLING_SECONDS = 600.0
-SURVEY_SECONDS = 10.0  # what 'dmask devices' takes of a phone: so long it is waited for
-POSSIBLE_CELSIUS = (-60.0, 150.0)  # others, INT_MIN say, stand for no sensor
-LOOK_SECONDS = 5.0  # between looks at the thermal status: each one disturbs the phone
+SURVEY_SECONDS = 10.0  # the time that 'dmask devices' needs for a phone; others wait this long
+POSSIBLE_CELSIUS = (-60.0, 150.0)  # other values, such as INT_MIN, mean that there is no sensor
+LOOK_SECONDS = 5.0  # between two reads of the thermal status, because each read disturbs the phone
 
 
 class BusyError(DmaskError):
-    """A phone that another session measures on."""
+    """The phone is in use by another session."""
 
 
 @contextmanager
 def prepared(adb: Adb) -> Iterator[str]:
-    """A phone that stays awake at a fixed speed, and a folder on it; both are gone when the block ends.
+    """Keeps the phone awake at a fixed speed and makes a folder on it; both are undone at the end of the ``with``
+    block.
 
     Raises:
-        DmaskError: when it is in use by another session, and when its settings cannot be changed.
-        DeviceLostError: when it leaves.
+        DmaskError: if it is in use by another session, or its settings cannot be changed.
+        DeviceLostError: if it is disconnected.
     """
     with alone(adb.serial, SURVEY_SECONDS), _alone_by_any_way(adb):
         try:
@@ -54,7 +56,7 @@ def prepared(adb: Adb) -> Iterator[str]:
             adb.shell(*FIXED_PERFORMANCE, "true")
             yield FOLDER
         except BaseException:
-            with suppress(DmaskError):  # the error under way says more; a phone that is gone is not waited for again
+            with suppress(DmaskError):  # the original error says more, and a disconnected phone is not waited for again
                 _restore(Adb(adb.serial))
             raise
         _restore(adb)
@@ -62,7 +64,7 @@ def prepared(adb: Adb) -> Iterator[str]:
 
 @contextmanager
 def _alone_by_any_way(adb: Adb) -> Iterator[None]:
-    """Also keeps sessions away that reach the same phone by another way, USB and Wi-Fi say."""
+    """Also excludes sessions that reach the same phone in another way, for example by USB and Wi-Fi."""
     serialno = serial_number(adb)
     if serialno in ("", adb.serial):
         yield
@@ -78,7 +80,7 @@ def _restore(adb: Adb) -> None:
 
 def _change(adb: Adb, script: str) -> None:
     done = adb.shell("sh", "-c", script)
-    if done.status or done.exception():  # `svc` and `settings` of some phones end with 0 after an exception
+    if done.status or done.exception():  # on some phones, `svc` and `settings` end with 0 after an exception
         raise DmaskError(
             f"the settings of phone '{adb.serial}' cannot be changed: {done.tail()}",
             "look for 'USB debugging (Security settings)' in its developer options; the former value of "
@@ -88,11 +90,11 @@ def _change(adb: Adb, script: str) -> None:
 
 @contextmanager
 def alone(serial: str, seconds: float = 0.0) -> Iterator[None]:
-    """Keeps other sessions of this user from the phone: both would measure the other as well.
+    """Excludes other sessions of this user from the phone, because they would disturb each other.
 
     Raises:
-        BusyError: when another one has it, also after ``seconds``.
-        DmaskError: when the user's cache, which holds the lock, cannot be written to.
+        BusyError: if another session still uses it after ``seconds``.
+        DmaskError: if the user's cache, which contains the lock, cannot be written to.
     """
     folder = user_cache()
     lock = FileLock(folder / f"phone-{hashlib.sha256(serial.encode()).hexdigest()[:12]}.lock", timeout=seconds)
@@ -114,9 +116,9 @@ class Thermometer:
 
     Args:
         adb: the phone.
-        patience: seconds to wait at most for a hot phone to become cool.
-        sleep: waits for some seconds.
-        clock: tells seconds.
+        patience: the longest time in seconds to wait until a hot phone is cool.
+        sleep: a function that waits for some seconds.
+        clock: a function that returns seconds.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class Thermometer:
         self.clock = clock
         self._status: int | None = None
         self._looked_at = float("-inf")
-        self._patient = True  # a phone that stays hot would else cost the patience before every sample
+        self._patient = True  # otherwise a phone that stays hot would cause the full wait before every sample
 
     @property
     def status(self) -> int | None:
@@ -147,7 +149,8 @@ class Thermometer:
         return bool(self.status)
 
     def wait_until_cool(self) -> None:
-        """Returns when the phone is cool, or when patience is over: then it waits no more until it has been cool."""
+        """Waits until the phone is cool or patience is over; in the latter case it waits again only after it was
+        cool."""
         for _ in range(int(self.patience / LOOK_SECONDS) if self._patient else 0):
             if not self.hot:
                 break
@@ -157,11 +160,11 @@ class Thermometer:
         self._patient = not self.hot
 
     def conditions(self) -> Conditions:
-        """The state of the phone now."""
+        """The current state of the phone."""
         return Conditions(self.status, *battery(self.adb.shell("dumpsys", "battery").stdout))
 
     def unknown(self) -> str:
-        """Why the thermal status is not known, in words; empty where it is."""
+        """The reason why the thermal status is unknown, as text; empty if it is known."""
         return thermal(self.adb.shell("dumpsys", "thermalservice").stdout)[1]
 
     def _look(self) -> None:
@@ -170,10 +173,10 @@ class Thermometer:
 
 
 def thermal(text: str) -> tuple[int | None, str]:
-    """The thermal status in the output of ``dumpsys thermalservice``; or None, and why it is not known.
+    """The thermal status in the output of ``dumpsys thermalservice``; or None, and the reason why it is unknown.
 
-    Android derives it from the sensors of the skin alone (``ThermalManagerService``, type 3): a device without one says
-    0 for ever. So does a service whose sensors are not ready.
+    Android derives it only from the skin sensors (``ThermalManagerService``, type 3). A device without a skin sensor
+    always reports 0, and so does a service whose sensors are not ready.
     """
     found = re.search(r"^\s*Thermal Status: (\d+)\s*$", text, re.M)
     if found is None:
@@ -189,7 +192,7 @@ def thermal(text: str) -> tuple[int | None, str]:
 
 
 def battery(text: str) -> tuple[float | None, float | None]:
-    """Percent and degrees Celsius of the battery in the output of ``dumpsys battery``; None where it is not known."""
+    """Percent and degrees Celsius of the battery in the output of ``dumpsys battery``; None if unknown."""
     if re.search(r"^\s*present: false|UPDATES STOPPED", text, re.M):
         return None, None
     level, scale = _number(r"^\s*level: (\d+)", text), _number(r"^\s*scale: (\d+)", text)
@@ -208,7 +211,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 
 class WatchedSession:
-    """`Session` on a phone: it waits until the phone is cool, and marks what was measured while it was not."""
+    """`Session` on a phone that waits until the phone is cool, and marks samples that were measured on a hot phone."""
 
     def __init__(self, session: Session, thermometer: Thermometer) -> None:
         self.session = session

@@ -1,4 +1,4 @@
-"""Devices by how they are reached."""
+"""Makes devices from their options."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ DEVICES: dict[str, Callable[[DeviceOptions], Device]] = {"local": LocalDevice, "
 
 
 def device_at(options: DeviceOptions) -> Device:
-    """The device that ``options`` name.
+    """The device for ``options``.
 
     Raises:
-        DmaskError: for anything but ``local``, ``ssh:HOST`` and ``adb[:SERIAL]``, and for an option that it lacks.
+        DmaskError: for anything but ``local``, ``ssh:HOST`` and ``adb[:SERIAL]``, or for an option that the device
+            lacks.
     """
     kind, colon, name = options.at.partition(":")
     if kind not in DEVICES or (kind == "local" and colon) or (kind == "ssh" and not name) or (colon and not name):
         raise DmaskError(f"no device '{options.at}'", "give local, ssh:HOST, adb or adb:SERIAL")
     if options.runner and kind != "adb":
-        raise DmaskError(f"a native runner is for phones, got --runner for '{options.at}'", "leave it out")
+        raise DmaskError(f"a native runner is only for phones, got --runner for '{options.at}'", "leave it out")
     return DEVICES[kind](options)

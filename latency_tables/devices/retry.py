@@ -1,4 +1,4 @@
-"""Trying again while a device is not there."""
+"""Repeats an action while a device is absent."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def retried(
     on: type[Exception],
     unless: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> T:
-    """What ``action`` gives, after as many pauses as it takes.
+    """The result of ``action``, which is repeated after pauses until it succeeds.
 
     Args:
-        action: what is tried.
-        pauses: seconds to wait before each time that it is tried again.
-        on: the error after which it is tried again; raised when there are no pauses left.
-        unless: kinds of it after which it is not.
+        action: the function to call.
+        pauses: the seconds to wait before each new attempt.
+        on: the error after which it is tried again; it is raised when no pauses are left.
+        unless: subclasses of the error after which it is not tried again.
     """
     for pause in pauses:
         try:
@@ -32,6 +32,6 @@ def retried(
         except unless:
             raise
         except on as error:
-            logger.warning("%s; it is tried again after %g s", error, pause)
+            logger.warning("%s; trying again after %g s", error, pause)
             time.sleep(pause)
     return action()

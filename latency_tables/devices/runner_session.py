@@ -1,4 +1,4 @@
-"""A session over a runtime's own benchmark program on a phone: one process for each measurement."""
+"""A session that uses a runtime's own benchmark program on a phone, with one process for each measurement."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from latency_tables.devices.trouble import killed_twice, lacking_in
 from latency_tables.processes import killed_by
 
 PATIENCE_SECONDS = 180.0
-DOES_NOT_START = (126, 127)  # a shell's words for "cannot be run" and "not found"
+DOES_NOT_START = (126, 127)  # a shell's statuses for "cannot be run" and "not found"
 NEXT = "the session continues with the next model"
 
 
 class _Loaded(NamedTuple):
-    """A model on the phone: its file, its input's shape if known, milliseconds of its first run."""
+    """A model on the phone: its file, the shape of its input if known, and the milliseconds of its first run."""
 
     file: str
     shape: tuple[int, ...]
@@ -34,19 +34,19 @@ class _Loaded(NamedTuple):
 
 
 class RunnerSession:
-    """`Session` on a phone by a native program.
+    """`Session` on a phone that runs a native program.
 
     Args:
         adb: the phone.
         native: the program.
-        folder: on the phone, for the program and the models.
-        prefix: words that start the program on its cores.
-        threads: their number.
-        delegate: what it runs on.
-        patience: seconds after which a program that has not ended hangs.
+        folder: the folder on the phone for the program and the models.
+        prefix: the beginning of the command that starts the program on its cores.
+        threads: the number of threads.
+        delegate: the backend.
+        patience: the seconds after which a program counts as hanging.
 
     Raises:
-        DmaskError: when the phone cannot run the program.
+        DmaskError: if the phone cannot run the program.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RunnerSession:
         self._bring()
 
     def load(self, key: str, model: bytes) -> None:
-        """Copies a model to the phone and runs it a few times, to see whether and how fast it does; see `Session`."""
+        """Copies a model to the phone and runs it a few times, to check that it runs and how fast; see `Session`."""
         content, shape = _param_of(model) if self.native.runner.model_format == "ncnn" else (model, ())
         loaded = _Loaded(f"{next(self._numbers)}{self.native.runner.suffix}", shape)
         with temporary_folder() as folder:
@@ -100,11 +100,11 @@ class RunnerSession:
             self.adb.shell("rm", "-f", f"{self.folder}/{loaded.file}")
 
     def conditions(self) -> None:
-        """None: the phone is watched from outside; see `Session`."""
+        """None: another object watches the phone; see `Session`."""
         return
 
     def _bring(self) -> None:
-        """Copies the program to the phone and starts it once, so that it fails now and not at every model."""
+        """Copies the program to the phone and starts it once, so that it fails now and not for every model."""
         self.adb.push(self.native.path, f"{self.folder}/{self.native.name}")
         for library in self.native.libraries:
             self.adb.push(library, f"{self.folder}/{library.name}")
@@ -122,15 +122,15 @@ class RunnerSession:
             )
 
     def try_out(self, model: bytes) -> None:
-        """Runs a small model, so that a program whose output cannot be read fails now and not at every model.
+        """Runs a small model, so that a program with unreadable output fails now and not for every model.
 
         Raises:
-            DmaskError: when it fails.
+            DmaskError: if it fails.
         """
         try:
             self.load("trial", model)
         except MeasuringError as error:
-            problem = f"'{self.native.path}' does not measure a small model on '{self.delegate}': {error.problem}"
+            problem = f"'{self.native.path}' cannot measure a small model on '{self.delegate}': {error.problem}"
             raise DmaskError(problem, self.native.runner.where) from error
         self.unload("trial")
 
@@ -156,15 +156,15 @@ class RunnerSession:
         return timing
 
     def _run(self, arguments: Sequence[str]) -> Output:
-        """What the program said, to the log as well."""
+        """The output of the program, including the system log."""
         words = ["exec", "env", f"LD_LIBRARY_PATH={self.folder}", *self._start, *arguments]
-        # The shell becomes the program, so that its number is the program's.
+        # The shell is replaced by the program, so that its process id is that of the program.
         script = f"echo $$; cd {shlex.quote(self.folder)} && {shlex.join(words)}"
         try:
             output = self.adb.shell("sh", "-c", script, seconds=self.patience)
         except SlowError as error:
             pid = error.stdout.partition("\n")[0]
-            if not pid:  # it has not even begun: the phone was away
+            if not pid:  # it was not even started, because the phone was absent
                 raise
             self.adb.shell("kill", "-9", pid)
             raise MeasuringError(f"{self.native.name} has not ended {error.how}: it hangs", "it was killed") from None
@@ -176,11 +176,11 @@ class RunnerSession:
 
 
 def _param_of(model: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """The structure in an ncnn model and its input's shape (C, H, W): the program makes up the weights."""
+    """The param file of an ncnn model and the shape of its input (C, H, W); the program uses its own weights."""
     try:
         content = zipfile.ZipFile(io.BytesIO(model)).read("model.param")
     except (zipfile.BadZipFile, KeyError) as error:
-        raise MeasuringError(f"no ncnn model: {error}", NEXT) from error
+        raise MeasuringError(f"not an ncnn model: {error}", NEXT) from error
     found = re.search(r"^Input .* 0=(\d+) 1=(\d+) 2=(\d+)$", content.decode(errors="replace"), re.M)
     if found is None:
         raise MeasuringError("model.param does not contain the shape of its input", NEXT)
@@ -189,11 +189,11 @@ def _param_of(model: bytes) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _whole_lines(text: str) -> str:
-    """Without a last line that was cut off: it may end in the middle of a number."""
+    """The text without an incomplete last line, which may end in the middle of a number."""
     return text[: text.rfind("\n") + 1]
 
 
 def _cause(status: int) -> str:
-    """A shell's exit status in words."""
+    """The exit status of a shell as text."""
     names = {number.value: number.name for number in signal.Signals}
     return names.get(status - 128, f"status {status}")

@@ -1,4 +1,4 @@
-"""The runtimes' own benchmark programs, which phones run where they have no Python."""
+"""The runtimes' own benchmark programs, for phones without a Python."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from latency_tables.devices.native_onnxruntime import parse_onnxruntime_perf_tes
 from latency_tables.runtimes.runtime import Runtime
 
 MIN_RUNS, MAX_RUNS = 20, 2000
-MAX_SECONDS = 60.0  # no more runs are begun after so long, where a program has such a limit
+MAX_SECONDS = 60.0  # no more runs are started after this time, if the program has such a limit
 
 
 class RunRequest(NamedTuple):
-    """What a program is to do. ``model``: a path on the phone; ``shape``: of the input, (C, H, W), for ncnn alone."""
+    """A request to a program. ``model``: a path on the phone; ``shape``: of the input (C, H, W), only for ncnn."""
 
     model: str
     threads: int
@@ -35,12 +35,12 @@ class RunRequest(NamedTuple):
 
 
 class Runner(NamedTuple):
-    """One program: what it runs, how it is called and how its output is read.
+    """One program: the models that it runs, its arguments and the parser of its output.
 
-    ``pins_itself``: to cores of its choice; ``trial``: arguments that make it end at once; ``log_tag``: it writes to
-    Android's log under this name; ``where``: to get it from; ``halves``: delegates on which it computes in fp16 what an
-    fp32 model holds, each with the flags that switch that off; ``parse``: takes the delegate that was asked for as
-    well, and refuses the log of a run on another one.
+    ``pins_itself``: it chooses its cores itself. ``trial``: arguments with which it ends at once. ``log_tag``: the name
+    under which it writes to Android's log. ``where``: where to get it. ``halves``: delegates on which it computes fp32
+    models in fp16, each with the flags that switch this off. ``parse``: also takes the requested delegate, and refuses
+    the log of a run on another one.
     """
 
     runtime: str
@@ -84,7 +84,7 @@ def _executor_runner(request: RunRequest) -> list[str]:
 
 
 def _benchncnn(request: RunRequest) -> list[str]:
-    """Loops, threads, powersave, GPU, cooling down (a pause of 10 s: the thermal status is watched instead)."""
+    """Arguments: loops, threads, powersave, GPU, cooling down (off, because the thermal status is watched instead)."""
     channels, height, width = request.shape
     positions = [str(request.runs), str(request.threads), "2", *request.delegate, "0"]
     return [*positions, f"param={request.model}", f"shape=[{width},{height},{channels}]", *request.flags]
@@ -116,7 +116,7 @@ RUNNERS: dict[str, Runner] = {
         log_tag="",
         where="build it with ONNX Runtime for Android: https://onnxruntime.ai/docs/build/android.html",
     ),
-    # On Android its words go to the system's log, and in a release build there are none without that option.
+    # On Android its output goes to the system log, and a release build has no output without that option.
     "executor_runner": Runner(
         runtime="executorch",
         model_format="executorch",
@@ -130,7 +130,7 @@ RUNNERS: dict[str, Runner] = {
         where="build it for Android with EXECUTORCH_BUILD_XNNPACK and EXECUTORCH_ENABLE_LOGGING: "
         "https://docs.pytorch.org/executorch/stable/using-executorch-building-from-source.html",
     ),
-    # It sets its own cores, whatever `taskset` said (2: the big ones), and tells times to 0.01 ms.
+    # It chooses its own cores, independent of `taskset` (2: the big cores), and prints times with 0.01 ms.
     "benchncnn": Runner(
         runtime="ncnn",
         model_format="ncnn",
@@ -141,14 +141,14 @@ RUNNERS: dict[str, Runner] = {
         pins_itself=True,
         trial=["1", "1", "2", "-1", "0", "param=none"],
         log_tag="",
-        where="build one that knows 'param=' with ncnn for Android: https://github.com/Tencent/ncnn",
+        where="build a version that supports 'param=' with ncnn for Android: https://github.com/Tencent/ncnn",
         halves={"cpu": (), "gpu": ()},
     ),
 }
 
 
 class NativeRunner(NamedTuple):
-    """A program on this machine that is meant for a phone, and the user's flags for it."""
+    """A program for a phone that is stored on this machine, and the user's flags for it."""
 
     name: str
     path: Path
@@ -156,37 +156,37 @@ class NativeRunner(NamedTuple):
 
     @property
     def runner(self) -> Runner:
-        """How it is used."""
+        """The description of how the program is used."""
         return RUNNERS[self.name]
 
     @property
     def libraries(self) -> list[Path]:
-        """Shared libraries in the same folder: it may need them on the phone."""
+        """Shared libraries in the same folder, which it may need on the phone."""
         return sorted(self.path.parent.glob("*.so"))
 
     def version(self) -> str:
-        """Its name, the digest of its content and its flags: they replace the runtime's version in a table."""
+        """Its name, the digest of its content and its flags, which replace the runtime's version in a table."""
         content = hashlib.sha256(self.path.read_bytes())
         for library in self.libraries:
             content.update(library.read_bytes())
         return " ".join([f"{self.name} {content.hexdigest()[:12]}", *map(shlex.quote, self.flags)])
 
     def check_precision(self, precision: Precision, delegate: str) -> None:
-        """Checks that what it computes in on ``delegate`` is what the table says.
+        """Checks that it computes on ``delegate`` in the precision of the table.
 
         Raises:
-            DmaskError: when it is not.
+            DmaskError: if it does not.
         """
         halves, todo = self.runner.halves, "give --precision fp16"
         if precision == "fp32" and delegate in halves and not set(halves[delegate]) & set(self.flags):
             todo += "".join(f" or --runner-flag={flag}" for flag in halves[delegate][:1])
-            raise DmaskError(f"{self.name} computes in fp16 on '{delegate}' where it can, also for fp32 models", todo)
+            raise DmaskError(f"{self.name} computes in fp16 on '{delegate}' if it can, even for fp32 models", todo)
 
     def delegate_flags(self, delegate: str) -> Sequence[str]:
-        """What makes it run on ``delegate``.
+        """The flags that make it run on ``delegate``.
 
         Raises:
-            DmaskError: when it cannot.
+            DmaskError: if it cannot.
         """
         if delegate not in self.runner.delegates:
             known = ", ".join(self.runner.delegates)
@@ -195,11 +195,11 @@ class NativeRunner(NamedTuple):
 
 
 def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRunner:
-    """The program at ``path``, which is known by its file name.
+    """The program at ``path``, which is recognized by its file name.
 
     Raises:
-        DmaskError: when there is no such file, when it is none of the known programs, and when it runs other models
-            than ``runtime`` makes.
+        DmaskError: if there is no such file, it is not one of the known programs, or it runs other models than those of
+            ``runtime``.
     """
     program = Path(path)
     if not program.is_file():
@@ -213,7 +213,7 @@ def native_runner(path: str, flags: Sequence[str], runtime: Runtime) -> NativeRu
     if runner.model_format != runtime.model_format:
         wanted = next((name for name in RUNNERS if RUNNERS[name].runtime == runtime.name), "another runner")
         raise DmaskError(
-            f"{names[0]} runs {runner.model_format} models, {runtime.name} makes {runtime.model_format}",
+            f"{names[0]} runs {runner.model_format} models, but {runtime.name} makes {runtime.model_format} models",
             f"use {wanted} or --runtime {runner.runtime}",
         )
     return NativeRunner(names[0], program, tuple(flags))

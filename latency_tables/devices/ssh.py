@@ -1,4 +1,4 @@
-"""A machine reached by ssh: a single-board computer, a Linux phone, a Mac."""
+"""A machine that is reached by ssh: a single-board computer, a Linux phone, a Mac."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latency_tables.devices.options import DeviceOptions
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.runtime import Runtime
 
-# No questions, which nobody may be there to answer; no forwarded ports; what has been silent for 15 s is lost.
+# No questions, because nobody may be there to answer; no forwarded ports; a connection silent for 15 s is lost.
 OPTIONS = (
     "BatchMode=yes",
     "ClearAllForwardings=yes",
@@ -25,7 +25,7 @@ OPTIONS = (
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
 )
-HOST = re.compile(r"(ssh://)?([\w.+-]+@)?[\w.:%\[\]-]+")  # also an IPv6 address, a port
+HOST = re.compile(r"(ssh://)?([\w.+-]+@)?[\w.:%\[\]-]+")  # including IPv6 addresses and ports
 CONNECTION_FAILED = 255
 NO_SUCH_PROGRAM = (126, 127)
 REMEDIES = {
@@ -38,24 +38,24 @@ REMEDIES = {
 
 
 class SshDevice:
-    """`Device` by the OpenSSH client: the user's configuration, keys and jump hosts count.
+    """`Device` that uses the OpenSSH client with the user's configuration, keys and jump hosts.
 
-    Nothing is installed there: the agent and the models come through the connection, and go with it.
+    Nothing is installed there: the agent and the models are sent through the connection and removed at its end.
 
     Args:
-        options: the host, and the Python there.
-        pauses: seconds to wait before each time that a lost connection is tried again.
+        options: the host and the Python there.
+        pauses: the seconds to wait before each new attempt after a lost connection.
     """
 
     def __init__(self, options: DeviceOptions, pauses: Sequence[float] = PAUSES_SECONDS) -> None:
         self.options = options
         self.pauses = pauses
         self.host = options.at.removeprefix("ssh:")
-        if not HOST.fullmatch(self.host) or re.search("(^|@|//)-", self.host):  # ssh would take '-x' for an option
-            raise DmaskError(f"no host name: {self.host!r}", "give --device ssh:HOST or ssh:USER@HOST")
+        if not HOST.fullmatch(self.host) or re.search("(^|@|//)-", self.host):  # ssh would interpret '-x' as an option
+            raise DmaskError(f"not a host name: {self.host!r}", "give --device ssh:HOST or ssh:USER@HOST")
 
     def describe(self, runtime: Runtime) -> DeviceInfo:
-        """What its agent says; see `Device`."""
+        """The agent's description; see `Device`."""
         with self._session(runtime, 1, runtime.delegates[0], self._check_contact) as session:
             return info_of(session, runtime, self.host)
 
@@ -63,7 +63,7 @@ class SshDevice:
         """The agent's description of the machine and of every runtime there; see `latency_tables.devices.agent.survey`.
 
         Raises:
-            DmaskError: when there is no contact, or no Python that answers within ``patience`` seconds.
+            DmaskError: if there is no connection, or no Python that answers within ``patience`` seconds.
         """
         with self._session(OnnxRuntime(), 1, "cpu", self._check_contact) as session:
             session.patience = patience
@@ -71,13 +71,15 @@ class SshDevice:
 
     @contextmanager
     def open(self, runtime: Runtime, threads: int, delegate: str) -> Iterator[AgentSession]:
-        """The agent at the other end; see `Device`.
+        """A session with the agent on the other machine; see `Device`.
 
         Raises:
-            DmaskError: when it cannot run as it is told to.
+            DmaskError: if it cannot run with these settings.
         """
         with self._session(runtime, threads, delegate, self._lost) as session:
-            info_of(session, runtime, self.host)  # before a model is blamed for what the machine refuses
+            info_of(
+                session, runtime, self.host
+            )  # checked first, so that problems of the machine are not recorded as failures of models
             yield session
 
     def _session(
@@ -88,13 +90,14 @@ class SshDevice:
             raise DmaskError("no ssh client on this machine", "install OpenSSH's: apt install openssh-client")
         python = shlex.split(self.options.python) or ["python3"]
         agent = shlex.join(agent_command(python, runtime, threads, delegate, self.options.cores))
-        # ssh ends with 255 for a lost connection and for a program killed by a signal; this shell gives those 128 + n.
+        # ssh ends with 255 for a lost connection and for a program killed by a signal; this shell returns 128 + n for
+        # signals.
         there = shlex.join(["sh", "-c", f"{agent}; exit $?"])
         options = [word for option in OPTIONS for word in ("-o", option)]
         return closing(AgentSession([ssh, "-T", *options, "--", self.host, there], link, pauses=self.pauses))
 
     def _lost(self, status: int, stderr: str) -> str | None:
-        """Why the connection was lost, None when it was not; a ``link`` of `AgentSession`."""
+        """The reason why the connection was lost, None if it was not; a ``link`` of `AgentSession`."""
         if status != CONNECTION_FAILED:
             return None
         lines = stderr.strip().splitlines() or ["ssh gives no reason"]
@@ -102,7 +105,7 @@ class SshDevice:
         return f"no connection to {self.host}: {(told or lines)[-1].strip()}"
 
     def _check_contact(self, status: int, stderr: str) -> None:
-        """Raises the reason why a first contact fails, which is not tried again; a ``link`` of `AgentSession`."""
+        """Raises the reason why the first connection fails, which is not tried again; a ``link`` of `AgentSession`."""
         lost = self._lost(status, stderr)
         if lost is not None:
             remedy = next((todo for words, todo in REMEDIES.items() if words in lost), "try 'ssh {host} true'")
@@ -110,5 +113,5 @@ class SshDevice:
         if status in NO_SUCH_PROGRAM:
             python = self.options.python or "python3"
             raise DmaskError(
-                f"no Python '{python}' on {self.host}", "give --python its path there: --python venv/bin/python"
+                f"no Python '{python}' on {self.host}", "set --python to its path there: --python venv/bin/python"
             )

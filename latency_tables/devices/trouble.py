@@ -1,4 +1,4 @@
-"""What is the device's trouble and no model's fault: killed processes, a full disk, no memory."""
+"""Problems of the device that no model causes: killed processes, a full disk, no memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ AGAIN = "what was measured is kept, and the same command continues"
 
 
 def killed_twice(name: str) -> DeviceTroubleError:
-    """The error for a process that was killed by ``name``, and again when it was started again."""
+    """The error for a process that was killed by ``name``, and killed again after a new start."""
     return DeviceTroubleError(
         f"the process that runs the models was killed twice from outside ({name}), for example by a system without"
         " free memory",
@@ -18,13 +18,13 @@ def killed_twice(name: str) -> DeviceTroubleError:
 
 
 def lacking_in(said: str, cause: str = "") -> DeviceTroubleError | None:
-    """The error for what a device is short of; None when neither ``cause`` nor what a program ``said`` tells of it.
+    """The error for a shortage on a device; None if neither ``cause`` nor the output ``said`` shows one.
 
-    ``cause``: as an agent gives it.
+    ``cause``: the cause in the answer of an agent.
     """
     lines = [line.strip() for line in said.splitlines() if agent.trouble_in(line)]  # type: ignore[no-untyped-call]
     name = cause or (agent.trouble_in(lines[-1]) if lines else "")  # type: ignore[no-untyped-call]
     if name not in agent.TROUBLES:
         return None
     problem = f"the device has no {agent.TROUBLES[name]} left: {(lines or [said])[-1]}"
-    return DeviceTroubleError(problem, f"make room there; {AGAIN}")
+    return DeviceTroubleError(problem, f"free some space there; {AGAIN}")

@@ -1,1 +1,1 @@
-"""What devices and runtimes there are, and whether they work."""
+"""Finds devices and runtimes, and checks whether they work."""

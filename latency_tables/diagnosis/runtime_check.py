@@ -1,4 +1,4 @@
-"""A small block, converted and run: whether a runtime works on a device, from PyTorch to the numbers that come out."""
+"""Checks whether a runtime works on a device: a small block is converted and run, and its output is compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ START = "from latency_tables.diagnosis.runtime_check import main; main()"
 
 
 class TrialModel(NamedTuple):
-    """The block in a runtime's format, and what PyTorch makes of the agent's input."""
+    """The block in a runtime's format, and PyTorch's output for the agent's input."""
 
     content: bytes
     output: list[float]
@@ -44,10 +44,10 @@ class Trial(NamedTuple):
 
 
 def trial_model(runtime: Runtime, seconds: float = CONVERT_SECONDS) -> TrialModel:
-    """The model for ``runtime``, made by a process of its own: a converter may crash or hang.
+    """The model for ``runtime``, converted in a separate process because a converter may crash or hang.
 
     Raises:
-        DmaskError: when the converter fails, with its last words.
+        DmaskError: if the converter fails, with the last line of its output.
     """
     command = [sys.executable, "-P", "-c", START, runtime.name]
     with subprocess.Popen(
@@ -59,9 +59,9 @@ def trial_model(runtime: Runtime, seconds: float = CONVERT_SECONDS) -> TrialMode
     ) as process:
         try:
             stdout, stderr = process.communicate(timeout=seconds)
-        except BaseException as error:  # Ctrl-C as well
+        except BaseException as error:  # including Ctrl-C
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with the programs that it has started
+                os.killpg(process.pid, signal.SIGKILL)  # including the programs that it has started
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DmaskError(f"{runtime.name}'s converter has not ended after {seconds:g} s") from None
             raise
@@ -75,23 +75,23 @@ def trial_model(runtime: Runtime, seconds: float = CONVERT_SECONDS) -> TrialMode
 
 
 def tried(device: LocalDevice | SshDevice, runtime: Runtime, model: TrialModel) -> Trial:
-    """How the model does on ``device``.
+    """The result of the model on ``device``.
 
     Raises:
-        MeasuringError: when the runtime fails there, or computes something else than PyTorch.
-        DmaskError: when the device cannot be reached.
+        MeasuringError: if the runtime fails there, or its output differs from PyTorch's.
+        DmaskError: if the device cannot be reached.
     """
     with device.open(runtime, 1, "cpu") as session:
         session.load("trial", model.content)
         samples, output = session.sample("trial", SAMPLE_SECONDS), session.output("trial")
     error, limit = difference(output, model.output), LIMITS["fp32"].max_error
     if not error <= limit:
-        raise MeasuringError(f"its output differs from PyTorch's by {error:.2g} of the range, allowed is {limit:g}")
+        raise MeasuringError(f"its output differs from PyTorch's by {error:.2g} of the range; allowed is {limit:g}")
     return Trial(float(np.median(samples.wall_ms)), error)
 
 
 def difference(output: list[float], wanted: list[float]) -> float:
-    """The largest difference as a share of the range of ``wanted``; infinite where their numbers differ."""
+    """The largest difference as a share of the range of ``wanted``; infinite if their lengths differ."""
     if len(output) != len(wanted):
         return float("inf")
     return float(np.abs(np.subtract(output, wanted)).max() / np.ptp(wanted))

@@ -1,1 +1,1 @@
-"""What a table predicts: unmeasured blocks, and whole networks from their blocks."""
+"""Predictions from a table: blocks that were not measured, and whole networks from their blocks."""

@@ -1,8 +1,8 @@
-"""Latencies of blocks that were not measured, predicted from those that were.
+"""Predicts the latencies of blocks that were not measured from measured blocks.
 
-A non-negative model of multiply-adds and map sizes gives the scale; extremely randomized trees (Geurts et al., 2006)
-learn the log of what is measured over that: how well a shape fits the runtime's kernels. The trees' disagreement is
-the spread of a prediction.
+A non-negative linear model of multiply-adds and sizes of feature maps gives the scale. Extremely randomized trees
+(Geurts et al., 2006) learn the logarithm of the ratio of measured latency and scale, which depends on how well a shape
+fits the runtime's kernels. The spread of a prediction is the disagreement of the trees.
 """
 
 from __future__ import annotations

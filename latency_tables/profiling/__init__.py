@@ -1,1 +1,1 @@
-"""Planning, measuring and judging tables."""
+"""Plans, measures and evaluates tables."""

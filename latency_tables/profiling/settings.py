@@ -13,8 +13,8 @@ MAX_ROUNDS = 1000
 class ProfileSettings(Record):
     """How long and how thoroughly to measure.
 
-    ``minutes`` counts all runs of one table. Rounds lie apart in time, so that a disturbance meets one round of many
-    blocks. ``retry_failures``: what failed in an earlier run is tried again.
+    ``minutes`` counts all runs for one table. The rounds of a block are spread over time, so that a disturbance affects
+    one round of many blocks. ``retry_failures``: try again to measure what failed in an earlier run.
     """
 
     minutes: float | None = Field(default=6.0, gt=0, le=MAX_MINUTES)

@@ -1,4 +1,4 @@
-"""Where and with what to measure."""
+"""`Setup`: the devices, the runtime and its settings for measurements."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from latency_tables.table.table import LatencyTable
 
 
 class Setup(NamedTuple):
-    """Devices, a runtime and how it runs. Several devices are identical ones that share the work.
+    """Devices, a runtime and its settings. Several devices must be identical and share the work.
 
-    ``reached``: how the first device is reached, for whoever measures like this later.
+    ``reached``: how the first device is reached, stored for later measurements.
     """
 
     devices: tuple[Device, ...]
@@ -36,19 +36,19 @@ class Setup(NamedTuple):
     reached: DeviceOptions = DeviceOptions()
 
     def head(self) -> TableHead:
-        """The head of a table measured with this set-up, now.
+        """The head of a table that is measured with this set-up now.
 
         Raises:
-            DmaskError: when a device is absent or lacks the runtime, and when two of them differ.
+            DmaskError: if a device is absent or lacks the runtime, or two devices differ.
         """
         first, *others = (device.describe(self.runtime) for device in self.devices)
         for number, other in enumerate(others, start=2):
             for name, ours, theirs in zip(first._fields, first, other, strict=True):
                 if ours != theirs:
                     raise DmaskError(
-                        f"devices that share a table must be identical: {name} of the first is '{ours}', of number"
-                        f" {number} '{theirs}'",
-                        "make a table of each",
+                        f"devices that share a table must be identical: {name} of the first is '{ours}', but of number"
+                        f" {number} it is '{theirs}'",
+                        "make a separate table for each",
                     )
         self._check_cores(first.cores)
         return TableHead(
@@ -64,11 +64,11 @@ class Setup(NamedTuple):
 
     @property
     def how_to_run(self) -> tuple[Runtime, int, str]:
-        """What a device is opened with."""
+        """The arguments for opening a device."""
         return self.runtime, self.threads, self.delegate
 
     def _check_cores(self, cores: int) -> None:
-        """Checks that every thread has a core of its own."""
+        """Checks that every thread has its own core."""
         pinned = self.reached.cores
         if pinned and pinned[-1] >= cores:
             raise DmaskError(
@@ -76,8 +76,8 @@ class Setup(NamedTuple):
             )
         if self.threads > (len(pinned) or cores):
             raise DmaskError(
-                f"{self.threads} threads on {len(pinned) or cores} cores wait for each other",
-                "give fewer --threads or more --cores",
+                f"{self.threads} threads on {len(pinned) or cores} cores would wait for each other",
+                "use fewer --threads or more --cores",
             )
 
 
@@ -88,10 +88,10 @@ def setup_for(
     precision: Precision = "fp32",
     delegate: str = "cpu",
 ) -> Setup:
-    """The set-up that options name; no device is touched.
+    """The set-up for these options; no device is contacted.
 
     Raises:
-        DmaskError: for an unknown device or runtime, for a precision or delegate that the runtime has not, and when
+        DmaskError: for an unknown device or runtime, a precision or delegate that the runtime does not support, or if
             its models cannot be converted here.
     """
     found = runtime_named(runtime)
@@ -106,7 +106,7 @@ def setup_for(
         )
     names = [options.at for options in devices]
     if len(set(names)) < len(names):
-        raise DmaskError(f"a device is named twice: {', '.join(names)}", "name each one once")
+        raise DmaskError(f"a device is given twice: {', '.join(names)}", "give each device once")
     if any(options.model_copy(update={"at": devices[0].at}) != devices[0] for options in devices):
         raise DmaskError("devices that share a table must have the same options", "give all of them the same options")
     if devices[0].runner:
@@ -116,20 +116,20 @@ def setup_for(
     elif delegate not in agent.DELEGATES.get(runtime, ("cpu",)):
         raise DmaskError(
             f"{runtime} runs on the CPU from Python, not on '{delegate}'",
-            "give --runner the runtime's native program and a phone, or --delegate cpu",
+            "use a phone and the runtime's native program with --runner, or --delegate cpu",
         )
     return Setup(tuple(map(device_at, devices)), found, threads, precision, delegate, devices[0])
 
 
 def setup_of(table: LatencyTable, at: str | None = None) -> Setup:
-    """The set-up that measures like ``table``, on the device that it was made on or on one like that.
+    """The set-up with the settings of ``table``, on its device or an identical one.
 
     Args:
         table: the table.
-        at: where that device is now, if not where it was then.
+        at: how that device is reached now, if this has changed.
 
     Raises:
-        DmaskError: when the device is absent, and when it, its runtime's version or a setting differs.
+        DmaskError: if the device is absent, or the device, its runtime version or a setting differs.
     """
     head = table.head
     reached = load_device_options(head, f"table '{table.source}'", at)

@@ -1,4 +1,4 @@
-"""What int8 models are calibrated with, where only their time counts."""
+"""Calibration data for int8 models of which only the latency matters."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ NUM_INPUTS = 4
 
 
 def calibration(input_shape: Sequence[int]) -> Tensor:
-    """Random inputs (M, C, H, W) in 0..1, the same ones every time."""
+    """Random inputs (M, C, H, W) in 0..1; the same every time."""
     return torch.rand(NUM_INPUTS, *input_shape[1:], generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Whether what a runtime's models are made with is installed here, and what installs it."""
+"""Checks whether the converters of a runtime are installed here, and names the command that installs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from latency_tables.runtimes.runtime import Runtime
 
 
 def installed(distribution: str) -> bool:
-    """Whether this Python has a distribution."""
+    """Whether a distribution is installed in this Python."""
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -18,11 +18,11 @@ def installed(distribution: str) -> bool:
 
 
 def missing_converters(runtime: Runtime) -> list[str]:
-    """The distributions that are missing for converting models."""
+    """The distributions for converting models that are not installed."""
     return [name for name in runtime.converters if not installed(name)]
 
 
 def install_command(runtime: Runtime) -> str:
-    """What installs a runtime and its converter on this machine."""
+    """The command that installs a runtime and its converter on this machine."""
     extra = FORMATS[runtime.model_format].extra
     return f"pip install 'dmask-mobile[{extra}]'" if extra else f"pip install {' '.join(runtime.converters)}"

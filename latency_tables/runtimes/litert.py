@@ -13,7 +13,7 @@ from latency_tables.runtimes.calibration import calibration
 
 
 class LiteRTRuntime:
-    """`Runtime` for LiteRT; ``cpu`` is its XNNPACK delegate, others need its native program."""
+    """`Runtime` for LiteRT; ``cpu`` is its XNNPACK delegate; other delegates need its native program."""
 
     name = "litert"
     model_format: ModelFormat = "litert"

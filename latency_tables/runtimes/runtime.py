@@ -14,9 +14,9 @@ from dmask_mobile.records.artifact import ModelFormat, Precision
 class Runtime(Protocol):
     """Converts modules to its format; `latency_tables.devices.agent` or a native program on the device runs them.
 
-    ``model_format`` is the export format that it runs; ``delegates``: what it can run on, the usual one first;
-    ``converters``: the distributions, beside torch, whose versions decide what `convert` gives; ``nhwc_inside``:
-    networks compute in NHWC, and a model that takes and gives NHWC is converted without transposes.
+    ``model_format``: the export format that it runs. ``delegates``: its backends, the default first. ``converters``:
+    the distributions, besides torch, whose versions determine the result of `convert`. ``nhwc_inside``: networks
+    compute in NHWC, so a model with NHWC input and output is converted without transposes.
     """
 
     name: str
@@ -26,13 +26,13 @@ class Runtime(Protocol):
     nhwc_inside: bool
 
     def converts_slowly(self, precision: Precision) -> bool:
-        """Whether a block takes long enough for several processes and a cache to pay."""
+        """Whether converting a block takes so long that several processes and a cache are useful."""
         ...
 
     def convert(self, module: nn.Module, input_shape: Sequence[int], precision: Precision) -> bytes:
-        """The model of ``module``, float32 at its ends, as sessions load it."""
+        """The model of ``module`` in the form that sessions load, with float32 input and output."""
         ...
 
     def read(self, path: Path) -> bytes:
-        """An exported model as sessions load it."""
+        """An exported model in the form that sessions load."""
         ...

@@ -1,4 +1,4 @@
-"""Models of several files as one."""
+"""Packs models of several files into one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def zipped(folder: Path) -> bytes:
-    """A zip of the files in ``folder``, by their paths in it."""
+    """A zip archive of the files in ``folder``, with their relative paths."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path in sorted(folder.rglob("*")):

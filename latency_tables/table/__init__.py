@@ -1,1 +1,1 @@
-"""Tables: what was measured, as rows and summaries, and how tables are written, compared and imported."""
+"""Tables: measurements as rows and summaries; writing, comparing and importing tables."""

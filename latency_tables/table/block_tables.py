@@ -1,8 +1,8 @@
-"""Tables of ProxylessNAS and Once-for-All: one mapping, in YAML or JSON, with an entry for each block.
+"""Reads tables of ProxylessNAS and Once-for-All: one mapping in YAML or JSON with an entry for each block.
 
-A key is such as ``expanded_conv-input:112x112x16-output:112x112x16-expand:1-kernel:3-stride:1-idskip:0``, sizes in
-height x width x channels, latencies in milliseconds. ``expand`` is the expansion ratio in a table of ProxylessNAS,
-whose networks use ReLU6 throughout. In one of Once-for-All it is the hidden width, and a key says ``se`` and ``hs``.
+A key looks like ``expanded_conv-input:112x112x16-output:112x112x16-expand:1-kernel:3-stride:1-idskip:0``, sizes in
+height x width x channels, latencies in milliseconds. In a table of ProxylessNAS, ``expand`` is the expansion ratio, and
+all networks use ReLU6. In a table of Once-for-All, ``expand`` is the hidden width, and keys contain ``se`` and ``hs``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def proxylessnas_entries(path: Path, activation: Activation | None) -> Entries:
     """The entries of a table of ProxylessNAS.
 
     Raises:
-        ValueError: when the file is none.
+        ValueError: if the file is not such a table.
     """
     return _entries(path, PROXYLESSNAS, activation)
 
@@ -39,7 +39,7 @@ def once_for_all_entries(path: Path, activation: Activation | None) -> Entries:
     """The entries of a table of Once-for-All.
 
     Raises:
-        ValueError: when the file is none.
+        ValueError: if the file is not such a table.
     """
     return _entries(path, ONCE_FOR_ALL, activation)
 
@@ -50,14 +50,14 @@ def _entries(path: Path, file_format: str, activation: Activation | None) -> Ent
         raise ValueError("its entries are operators, as in a table of mobile-vision")
     content = parse_json(text) if text.lstrip().startswith("{") else parse_yaml(text)
     if not isinstance(content, dict):
-        raise ValueError("expected one mapping with an entry for each block")
+        raise ValueError("it must be one mapping with an entry for each block")
     _check_meaning_of_expand(map(str, content), file_format)
     for key, value in content.items():
         yield str(key), partial(_entry, str(key), value, file_format, activation)
 
 
 def _check_meaning_of_expand(keys: Iterable[str], file_format: str) -> None:
-    """Checks that most of the entries in which ratio and width differ are in the format's form."""
+    """Checks that most entries have the format's meaning of ``expand``, where ratio and width can be distinguished."""
     found = [(int(match[1]), int(match[2])) for key in keys if (match := _EXPANDED.match(key))]
     widths = [(c_in, expand) for c_in, expand in found if expand > MAX_EXPANSION]
     ratios = [(c_in, expand) for c_in, expand in found if expand <= MAX_EXPANSION and expand < c_in]
@@ -110,14 +110,14 @@ def _block(key: str, file_format: str, activation: Activation | None) -> BlockAt
 
 
 def _usual(file_format: str) -> Activation | None:
-    """The activation of all networks that the format was made for."""
+    """The activation of all networks of the format."""
     return "relu" if file_format == PROXYLESSNAS else None
 
 
 def _convolution(
     name: str, fields: dict[str, str], widths: tuple[int, int], stride: int, activation: Activation | None
 ) -> BlockSpec:
-    """``Conv`` is the 3x3 stem, ``Conv_1`` and ``Conv_2`` are 1x1 convolutions behind the blocks."""
+    """``Conv`` is the 3x3 stem; ``Conv_1`` and ``Conv_2`` are 1x1 convolutions after the blocks."""
     if activation is None:
         raise BadEntryError("its activation is not in the file: give it with --activation")
     kernel = fields.get("kernel", "3" if name == "Conv" else "1")
@@ -166,6 +166,6 @@ def _flag(fields: dict[str, str], name: str, default: str | None) -> bool:
 
 
 def _make_divisible(width: int) -> int:
-    """Once-for-All's rule: the nearest multiple of 8, but never less than 90% of the width."""
+    """The width rounded by the rule of Once-for-All: to the nearest multiple of 8, but at least 90% of the width."""
     rounded = max(8, (width + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * width else rounded + 8

@@ -1,4 +1,4 @@
-"""Tables of one device taken together and held against each other: like with like only."""
+"""Merges and compares tables; they must have the same device, runtime and settings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from latency_tables.table.writer import write_new_table
 
 
 def merge(tables: Sequence[LatencyTable], path: Path) -> LatencyTable:
-    """All rows of ``tables`` in a new file, each once; failures first, so that what one of them measured counts.
+    """Writes all rows of ``tables`` to a new file, each once; failures first, so that measurements override them.
 
     Raises:
-        DmaskError: when the tables differ in device, runtime or setting, or the file exists.
+        DmaskError: if the tables differ in device, runtime or setting, or the file exists.
     """
     first = tables[0]
     for other in tables[1:]:
@@ -47,7 +47,7 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two tables: what both hold, by falling change, and how many rows only one of them has."""
+    """Two tables: their common entries by falling change, and the number of entries in only one of them."""
 
     common: tuple[Difference, ...]
     only_first: int
@@ -55,15 +55,15 @@ class Comparison(NamedTuple):
 
     @property
     def median_change(self) -> float:
-        """Of what both hold."""
+        """The median change of the common entries."""
         return float(np.median([difference.change for difference in self.common])) if self.common else 0.0
 
 
 def diff(first: LatencyTable, second: LatencyTable) -> Comparison:
-    """What changed from one table to the other.
+    """The changes from one table to the other.
 
     Raises:
-        DmaskError: when they differ in device, runtime or setting, or have nothing in common.
+        DmaskError: if they differ in device, runtime or setting, or have nothing in common.
     """
     first.head.check_same(second.head, f"'{first.source}' and '{second.source}'")
     of_first, of_second = _latencies(first), _latencies(second)

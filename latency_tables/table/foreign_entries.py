@@ -1,4 +1,4 @@
-"""What the readers of other projects' tables share: an entry, what is wrong with one, and the text of a file."""
+"""The common parts of readers of other projects' tables: an entry, the error of an entry, the text of a file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZ": "bzip2", b"\xfd7zXZ": "x
 
 
 class BadEntryError(Exception):
-    """An entry that is wrong, or that no block of ours corresponds to."""
+    """An entry that is wrong, or that corresponds to none of our blocks."""
 
 
 class Entry(NamedTuple):
-    """One block of another project's table; ``ms`` is as the file has it, ``device`` where it names one."""
+    """One block of another project's table; ``ms`` as in the file; ``device`` if the file names one."""
 
     located: BlockAt
     ms: Any
@@ -27,15 +27,15 @@ class Entry(NamedTuple):
 
 
 Entries = Iterator[tuple[str, Callable[[], Entry]]]
-"""Each entry's name, and what makes it; that raises `BadEntryError`, or what the broken content leads to."""
+"""The name of each entry and a function that makes it; it raises `BadEntryError` or another error for bad content."""
 
 
 def foreign_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        OSError, DmaskError: when it cannot be read.
-        ValueError: when it is compressed, or is no UTF-8.
+        OSError, DmaskError: if it cannot be read.
+        ValueError: if it is compressed or is not UTF-8.
     """
     content = read_bytes(path)
     for start, name in COMPRESSED.items():

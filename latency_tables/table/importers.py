@@ -1,7 +1,7 @@
-"""Tables by others: of ProxylessNAS, Once-for-All and mobile-vision.
+"""Imports tables of ProxylessNAS, Once-for-All and mobile-vision.
 
-Such files exist with wrong content, so every entry is checked: negative or missing times, two entries for one block,
-shapes that contradict each other, entries of another device. What is found is reported; nothing is guessed.
+There are such files with wrong content, so every entry is checked for negative or missing times, two entries for one
+block, contradictory shapes and entries of another device. Problems are reported; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMATS: dict[str, Callable[[Path, Activation | None], Entries]] = {
 
 
 class Imported(NamedTuple):
-    """What an import took over, in which precision, and what was wrong or could not be used, with the reason."""
+    """The imported rows, their precision, and the entries that were wrong or could not be used, with reasons."""
 
     rows: tuple[BlockRow, ...]
     findings: tuple[str, ...]
@@ -44,10 +44,10 @@ def read_foreign(path: Path, file_format: str, activation: Activation | None = N
     Args:
         path: the file.
         file_format: a key of `FORMATS`.
-        activation: of convolutions whose activation the file does not say; without it they are reported.
+        activation: the activation of convolutions for which the file has none; without it they are reported.
 
     Raises:
-        DmaskError: for an unknown format, a file that does not parse, and one without a single good entry.
+        DmaskError: for an unknown format, a file that cannot be parsed, or a file without any usable entry.
     """
     if file_format not in FORMATS:
         raise DmaskError(f"no table format '{shown(file_format)}'", f"choose one of {', '.join(FORMATS)}")
@@ -71,17 +71,17 @@ def read_foreign(path: Path, file_format: str, activation: Activation | None = N
             findings.append(f"{shown(name)}: {error}")
     if first is None:
         raise DmaskError(
-            f"'{path}' holds no usable entry; the first: {findings[0] if findings else 'none at all'}",
+            f"'{path}' contains no usable entry; the first problem: {findings[0] if findings else 'no entry at all'}",
             "check that it is a table of that format",
         )
     return Imported(tuple(rows.values()), tuple(findings), first.precision)
 
 
 def _checked(make: Callable[[], Entry]) -> tuple[Entry, BlockRow]:
-    """The entry and its row.
+    """The checked entry and its row.
 
     Raises:
-        BadEntryError: when something is wrong with it.
+        BadEntryError: if something is wrong with it.
     """
     try:
         entry = make()
@@ -106,4 +106,6 @@ def _check_alike(first: Entry, entry: Entry) -> None:
         ("precision", first.precision, entry.precision),
     ):
         if ours != theirs:
-            raise BadEntryError(f"its {name} is '{shown(theirs)}', that of the first usable entry '{shown(ours)}'")
+            raise BadEntryError(
+                f"its {name} is '{shown(theirs)}', but that of the first usable entry is '{shown(ours)}'"
+            )

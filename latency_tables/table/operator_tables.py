@@ -1,12 +1,12 @@
-r"""Tables of mobile-vision: JSON lines, each one operator with its latency in microseconds.
+r"""Reads tables of mobile-vision: JSON lines, each with one operator and its latency in microseconds.
 
-Two kinds of lines exist. The published table of FBNet has operators of Caffe2: arguments are the text of protocol
-buffers (``name: "kernel"\ni: 3\n``), ``input_shapes`` holds the input's, the weights' and the bias's, in NHWC where the
-argument ``order`` says so. The others have PyTorch's ``conv2d`` with named arguments, and the input's shape in NCHW.
-Missing arguments have the default that Caffe2 and PyTorch give them.
+There are two kinds of lines. The published table of FBNet has operators of Caffe2: arguments are protocol buffers as
+text (``name: "kernel"\ni: 3\n``), and ``input_shapes`` has the shapes of input, weights and bias, in NHWC if the
+argument ``order`` says so. The other kind has PyTorch's ``conv2d`` with named arguments and the shape of the input in
+NCHW. Missing arguments have the defaults of Caffe2 and PyTorch.
 
-Only dense convolutions with a known activation correspond to a block of ours. ``Int8ConvRelu`` and ``ConvRelu`` hold
-theirs; that of ``conv2d`` and ``Conv`` has to be told; ``Int8Conv`` has none.
+Only dense convolutions with a known activation correspond to one of our blocks. ``Int8ConvRelu`` and ``ConvRelu``
+contain their activation; for ``conv2d`` and ``Conv`` the user must give it; ``Int8Conv`` has none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VALUE = re.compile(r'^(i|ints|s): "?([^"\n]*)"?$', re.MULTILINE)
 
 
 class _Operator(NamedTuple):
-    """What an operator's type says."""
+    """The facts that follow from an operator's type."""
 
     precision: Precision
     activation: Activation | None = None
@@ -49,7 +49,7 @@ PRECISIONS: dict[Any, Precision] = {
 
 
 class _Convolution(NamedTuple):
-    """The geometry of a convolution, whichever way it was written."""
+    """The geometry of a convolution, independent of the kind of line."""
 
     channels: int
     size: int
@@ -65,7 +65,7 @@ def mobile_vision_entries(path: Path, activation: Activation | None) -> Entries:
     """The entries of a table of mobile-vision.
 
     Raises:
-        ValueError: when the file is none.
+        ValueError: if the file is not such a table.
     """
     text = foreign_text(path)
     if "-input:" in text[:1000]:
@@ -117,7 +117,7 @@ def _entry(content: Any, activation: Activation | None) -> Entry:
 
 
 def _check(found: _Convolution) -> None:
-    """Checks what a block of ours says nothing of: it is dense, padded by half its kernel and not dilated."""
+    """Checks that a convolution is dense, padded by half its kernel and not dilated, as our blocks are."""
     if found.groups != 1:
         raise BadEntryError(f"a convolution of {found.groups} groups corresponds to no block")
     if found.padding != found.kernel // 2:
@@ -156,18 +156,20 @@ def _caffe2(arguments: dict[str, list[str]], shapes: Any) -> _Convolution:
     if not kernel == kernel_height == kernel_width:
         raise BadEntryError(f"kernel {kernel}, but the weights have {kernel_height}x{kernel_width}")
     if channels_per_group * groups != channels:
-        raise BadEntryError(f"the input has {channels} channels, the weights {channels_per_group} in {groups} groups")
+        raise BadEntryError(
+            f"the input has {channels} channels, but the weights have {channels_per_group} in {groups} groups"
+        )
     stride, padding, dilation = (_one(arguments, *how) for how in (("stride", 1), ("pad", 0), ("dilation", 1)))
     return _Convolution(channels, height, out_width, kernel, stride, padding, dilation, groups)
 
 
 def _one(arguments: dict[str, list[str]], name: str, default: int) -> int:
-    """The one number of ``kernel``, ``kernels`` or ``kernel_h`` and ``kernel_w``, and of others alike."""
+    """The number in ``kernel``, ``kernels`` or ``kernel_h`` and ``kernel_w``; also for other arguments."""
     endings = ("", "s", "_h", "_w", "_t", "_l", "_b", "_r")
     values = {int(value) for ending in endings for value in arguments.get(name + ending, ())}
     sided = [ending for ending in endings[2:] if name + ending in arguments]
     if sided and not (set(sided) >= {"_h", "_w"} or set(sided) >= {"_t", "_l", "_b", "_r"}):
-        values.add(default)  # the sides that are not given
+        values.add(default)  # the default holds for sides that are not given
     if len(values) > 1:
         raise BadEntryError(f"{name} differs by direction: {shown(sorted(values))}")
     return values.pop() if values else default
@@ -177,7 +179,9 @@ def _pytorch(arguments: dict[str, Any], shapes: Any) -> _Convolution:
     batch, channels, height, width = _shape(shapes[0])
     _check_input(batch, height, width, shapes[0])
     if channels != arguments["in_channels"]:
-        raise BadEntryError(f"the input has {channels} channels, the operator {shown(arguments['in_channels'])}")
+        raise BadEntryError(
+            f"the input has {channels} channels, but the operator has {shown(arguments['in_channels'])}"
+        )
     kernel, stride, padding, dilation = (
         _square(name, arguments[name] if default is None else arguments.get(name, default))
         for name, default in (("kernel_size", None), ("stride", 1), ("padding", 0), ("dilation", 1))
@@ -189,7 +193,7 @@ def _pytorch(arguments: dict[str, Any], shapes: Any) -> _Convolution:
 
 
 def _square(name: str, value: Any) -> int:
-    """The integer in ``3`` and in ``[3, 3]``."""
+    """The integer in ``3`` or in ``[3, 3]``."""
     values = value if isinstance(value, list) else [value]
     if len(set(map(repr, values))) != 1 or isinstance(values[0], bool) or not isinstance(values[0], int):
         raise BadEntryError(f"{name} must be one integer, got {shown(repr(value))}")
@@ -204,4 +208,4 @@ def _shape(shape: Any) -> tuple[int, int, int, int]:
 
 def _check_input(batch: int, height: int, width: int, shape: Any) -> None:
     if batch != 1 or height != width:
-        raise BadEntryError(f"input shape {shown(shape)}: batch 1 and a square map are needed")
+        raise BadEntryError(f"the input has the shape {shown(shape)}, but batch 1 and a square map are needed")

@@ -1,4 +1,4 @@
-"""The measured tables that come with the package."""
+"""The measured tables that are included in the package."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def shipped_tables() -> dict[str, Path]:
 
 
 def table_path(name_or_path: Path) -> Path:
-    """The path itself where it exists, else that of the table that ships under this name."""
+    """The path itself if it exists, otherwise the path of the shipped table with this name."""
     return name_or_path if name_or_path.exists() else shipped_tables().get(str(name_or_path), name_or_path)

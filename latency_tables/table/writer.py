@@ -1,4 +1,4 @@
-"""Writing table files: row by row while measuring, or a whole new one at once."""
+"""Writes table files: row by row during measurements, or a whole new file in one step."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from latency_tables.table.table import FIRST_BYTES, LINE_END, MAX_LINE_BYTES, La
 
 
 class TableWriter:
-    """Appends rows to a table file, each flushed to disk before the next is measured; use it in a ``with``.
+    """Appends rows to a table file and flushes each one to disk; use it in a ``with`` statement.
 
-    A new file gets the head; an old one must have the same, and a line that was cut off is dropped. While it is
-    open, nobody else writes to the table, whatever path leads to it. ``table`` is what the file held when it was
-    opened. A file that is refused keeps every byte.
+    A new file gets the head. An existing file must have the same head, and an incomplete last line is dropped. While it
+    is open, no other process can write to the table, through any path. ``table``: the content of the file when it was
+    opened. A refused file is not changed.
 
     Raises:
-        DmaskError: when the file is no latency table, belongs to another device, runtime or setting, holds a broken
-            line, or somebody else is writing to it.
+        DmaskError: if the file is not a latency table, belongs to another device, runtime or setting, contains a broken
+            line, or another process is writing to it.
     """
 
     def __init__(self, path: Path, head: TableHead) -> None:
@@ -35,7 +35,7 @@ class TableWriter:
         self.dropped_line = False
 
     def __enter__(self) -> TableWriter:
-        check_appendable(self.path)  # before the lock, which puts a file beside it
+        check_appendable(self.path)  # before the lock, which creates a file next to it
         self._real = self.path.resolve()
         self._real.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -46,7 +46,7 @@ class TableWriter:
         return self
 
     def _open(self) -> TextIO:
-        """The file at its end, with its head and whole lines only."""
+        """The file, opened at its end, with its head and only complete lines."""
         content = read_bytes(self._real) if self._real.exists() else b""
         whole = content[: content.rfind(LINE_END) + 1]
         self.dropped_line = len(whole) < len(content)
@@ -57,7 +57,7 @@ class TableWriter:
         self.table = LatencyTable.parse(whole, self.path)
         self.table.head.check_same(self.head, f"table '{self.path}'")
         if json.loads(whole[: whole.find(LINE_END)])["version"] != TableHead.file_version:
-            # An older version's file becomes one of this version: one file holds rows of one version.
+            # A file of an older version is converted to this version, because a file contains rows of one version only.
             write_atomically(self._real, _text(self.table.head, self.table.rows))
         elif self.dropped_line:
             os.truncate(self._real, len(whole))
@@ -74,10 +74,10 @@ class TableWriter:
 
 
 def check_appendable(path: Path) -> None:
-    """Checks that ``path`` is a latency table, an empty file or not there; changes nothing.
+    """Checks that ``path`` is a latency table, an empty file or absent; changes nothing.
 
     Raises:
-        DmaskError: for a folder, anything else that is no regular file, and a file with another first line.
+        DmaskError: for a folder, anything else that is not a regular file, or a file with another first line.
     """
     if not path.exists():
         return
@@ -87,7 +87,7 @@ def check_appendable(path: Path) -> None:
     with path.open("rb") as file:
         first = file.readline(MAX_LINE_BYTES)
     if not first or (first.startswith(FIRST_BYTES) and not first.endswith(LINE_END)):
-        return  # empty, or a head that was cut off
+        return  # empty, or with an incomplete head
     try:
         parse_head(first, path)
     except DmaskError as error:
@@ -98,7 +98,7 @@ def write_new_table(path: Path, head: TableHead, rows: Iterable[TableRow]) -> No
     """Writes a whole table in one step.
 
     Raises:
-        DmaskError: when ``path`` exists.
+        DmaskError: if ``path`` exists.
     """
     check_new(path)
     write_atomically(path, _text(head, rows))
@@ -108,7 +108,7 @@ def check_new(path: Path) -> None:
     """Checks that nothing is at ``path``.
 
     Raises:
-        DmaskError: when something is.
+        DmaskError: if there is something.
     """
     if path.exists() or path.is_symlink():
         raise DmaskError(f"'{path}' exists", "give another file with -o")

@@ -315,7 +315,7 @@ def test_output_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         adb_client._run(["sh", "-c", "yes x | tr -d '\\n'"], 600.0)
     assert 100_000 < len(caught.value.stdout) < 300_000
     error = SlowError("S", ["program"], 600.0, caught.value.stdout.decode())
-    assert error.problem == "phone 'S': no end of 'program' after 100,000 bytes"
+    assert error.problem == "phone 'S': 'program' did not end after 100,000 bytes"
     monkeypatch.setattr(adb_client, "MAX_SAID_BYTES", 2**40)
     with pytest.raises(subprocess.TimeoutExpired):
         adb_client._run(["sh", "-c", "while :; do echo x; sleep 0.1; done"], 0.5)

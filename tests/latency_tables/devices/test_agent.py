@@ -342,7 +342,10 @@ def model() -> bytes:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("raise OSError(errno.ENOSPC, 'No space')", "no space on its disk left: OSError: .*No space; make room there"),
+        (
+            "raise OSError(errno.ENOSPC, 'No space')",
+            "no space on its disk left: OSError: .*No space; free some space there",
+        ),
         ("raise OSError(errno.EDQUOT, 'Quota')", "no space on its disk left: OSError: .*Quota"),
         ("raise OSError(errno.EMFILE, 'Too many')", "no file handles left: OSError: .*Too many"),
         ("raise MemoryError('weights')", "no memory left: MemoryError: weights"),

@@ -23,7 +23,7 @@ def test_what_was_measured_with_is_found_again() -> None:
     assert load_device_options(head, "t") == options
     assert load_device_options(head, "t", "ssh:other") == options.model_copy(update={"at": "ssh:other"})
     with pytest.raises(
-        DmaskError, match="t was measured on 'ssh:pi', and you have not measured into this table on that device"
+        DmaskError, match="t was measured on 'ssh:pi', but you have not measured into this table on that device"
     ):
         load_device_options(head.model_copy(update={"created": "twice"}), "t")
 

@@ -231,17 +231,17 @@ def test_benchncnn_tells_of_one_network() -> None:
     assert parse_benchncnn(f"no vulkan device\nvkCreateInstance failed -9\n{SOFTWARE}{cpu}{LINE}") == Timing(
         11.48, runs=4, threads=8, delegate="cpu"
     )
-    with pytest.raises(UnfitLogError, match=r"the log holds 2 runs, the second with: 'mobilenet_v3 +min"):
+    with pytest.raises(UnfitLogError, match=r"the log contains 2 runs, the second with: 'mobilenet_v3 +min"):
         parse_benchncnn(BENCHNCNN * 2)  # whose is it?
 
 
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ("no vulkan device\n" + HEAD + LINE, "a GPU was asked for and none was used: 'no vulkan device'"),
+        ("no vulkan device\n" + HEAD + LINE, "a GPU was requested, but none was used: 'no vulkan device'"),
         (HEAD + LINE, r"no line '\[0 NAME\]  queueC=' shows that Vulkan was used: 'gpu_device = 0'"),
         (MALI.replace("[0", "[1") + HEAD + LINE, r"no line '\[0 NAME\]"),
-        (SOFTWARE.replace("[1", "[0") + HEAD + LINE, r"the GPU is software on the CPU: '\[0 llvmpipe"),
+        (SOFTWARE.replace("[1", "[0") + HEAD + LINE, r"the GPU is emulated by software on the CPU: '\[0 llvmpipe"),
         ("WARNING: lavapipe is not a conformant vulkan implementation\n" + LINE, "software on the CPU: 'WARNING: lava"),
         (MALI + HEAD + "find_blob_index_by_name data failed\n" + LINE, "after an error: 'find_blob_index_by_name data"),
         (MALI + HEAD + "layer GlobalAveragePool not exists or registered\n" + LINE, "'layer GlobalAveragePool"),
@@ -261,18 +261,18 @@ def test_two_runs_in_a_log_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "two.txt"
     path.write_text(text + text.replace("4", "5"))
     with pytest.raises(
-        DmaskError, match=r"two.txt': the log holds 2 runs, the second with: '.*give the log of one run"
+        DmaskError, match=r"two.txt': the log contains 2 runs, the second with: '.*give the log of one run"
     ):
         read_measurement(path)
     other = RUNNER if text != RUNNER else BENCHNCNN
     path.write_text(text + other)
-    with pytest.raises(DmaskError, match=r"holds runs of (\w+) and (\w+); give the log of one run"):
+    with pytest.raises(DmaskError, match=r"contains runs of (\w+) and (\w+); give the log of one run"):
         read_measurement(path)
 
 
 def test_a_run_that_was_begun_again_is_not_taken_for_one() -> None:
     begun = f"STARTING!\nUse gpu: [1]\n{COMPLETELY}"
-    with pytest.raises(UnfitLogError, match="the log holds 2 runs, the second with: 'INFO: STARTING!'"):
+    with pytest.raises(UnfitLogError, match="the log contains 2 runs, the second with: 'INFO: STARTING!'"):
         parse_benchmark_model(begun + BENCHMARK_MODEL)
 
 
@@ -323,12 +323,12 @@ def test_a_log_tells_what_it_ran_with(tmp_path: Path) -> None:
     found.check_fits(threads=4, delegate="gpu", precision="fp16")  # the log does not say which precision
     found.check_fits()
     with pytest.raises(
-        DmaskError, match=r"log.txt, .*' does not fit: its threads is 4, the table's is 1; measure with"
+        DmaskError, match=r"log.txt, .*' does not fit: its threads is 4, but the table's is 1; measure with"
     ):
         found.check_fits(threads=1, delegate="gpu")
-    with pytest.raises(DmaskError, match="its delegate is 'gpu', the table's is 'cpu'"):
+    with pytest.raises(DmaskError, match="its delegate is 'gpu', but the table's is 'cpu'"):
         found.check_fits(threads=4, delegate="cpu")
-    with pytest.raises(DmaskError, match="its precision is 'int8', the table's is 'fp32'"):
+    with pytest.raises(DmaskError, match="its precision is 'int8', but the table's is 'fp32'"):
         found.model_copy(update={"precision": "int8"}).check_fits(precision="fp32")
 
 
@@ -351,12 +351,12 @@ def test_a_record_of_version_1_is_read_and_version_2_written(tmp_path: Path) -> 
 FINDINGS = Path(__file__).parents[3] / "../shared/findings"
 RIGHT: dict[str, tuple[float, float | None] | str] = {
     "a02_tf56301_nnapi_not_executed": "Though NNAPI delegate is explicitly applied",
-    "a07_yuenshome77_no_stats_two_runs": "the log holds 2 runs",
+    "a07_yuenshome77_no_stats_two_runs": "the log contains 2 runs",
     "a10_tf42507_op_profiling": (33.2094, 0.45),
     "a14_litert134_slow_count1": (1381.51, None),
     "a15_mlcommons1134_litert_new": (7430.20, 9.92),
     "a16_ort2798_no_space": (734.606, None),
-    "a17_ort4647_two_runs_acl_and_cpu": "the log holds 2 runs",
+    "a17_ort4647_two_runs_acl_and_cpu": "the log contains 2 runs",
     "a18_ort17313_latency_is_sec": (58.7108, None),
     "a25_ncnn1996_blob_not_found": "find_blob_index_by_name data failed",
     "a27_ncnn4111_llvmpipe": "llvmpipe",

@@ -230,8 +230,8 @@ def test_nothing_is_left_there(board: Sshd, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"python": "nope"}, r"no Python 'nope' on board; give --python its path there"),
-        ({"python": "/etc/hostname"}, r"no Python '/etc/hostname' on board; give --python its path there"),
+        ({"python": "nope"}, r"no Python 'nope' on board; set --python to its path there"),
+        ({"python": "/etc/hostname"}, r"no Python '/etc/hostname' on board; set --python to its path there"),
         ({"python": f"{sys.executable} -S"}, r"onnxruntime .* on board: .*not installed.*pip install onnxruntime"),
         ({"at": "ssh:nowhere.invalid"}, r"no connection to nowhere.invalid: .*not resolve.*; check the name, or"),
         ({"at": "ssh:refused"}, r"no connection to refused: .*Connection refused; start sshd there"),
@@ -268,7 +268,7 @@ def test_without_an_ssh_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     ],
 )
 def test_hosts_that_are_no_names_are_refused(host: str) -> None:
-    with pytest.raises(DmaskError, match=f"no host name: {re.escape(repr(host))}"):
+    with pytest.raises(DmaskError, match=f"not a host name: {re.escape(repr(host))}"):
         SshDevice(options(at=f"ssh:{host}"))
 
 

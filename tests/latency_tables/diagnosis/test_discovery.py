@@ -188,8 +188,8 @@ def test_a_machine_that_says_nothing(board: Sshd) -> None:
     [
         (["board"], "", "no host 'board'; give ssh:HOST"),
         (["adb"], "", "no host 'adb'; give ssh:HOST"),
-        (["ssh:"], "", "no host name: ''"),
-        (["ssh:-oProxyCommand=x"], "", "no host name: '-oProxyCommand=x'"),
+        (["ssh:"], "", "not a host name: ''"),
+        (["ssh:-oProxyCommand=x"], "", "not a host name: '-oProxyCommand=x'"),
         ([], "venv/bin/python", "--python 'venv/bin/python' is for machines reached by ssh; name one"),
     ],
 )

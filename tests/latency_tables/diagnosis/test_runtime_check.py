@@ -39,7 +39,7 @@ def test_other_numbers_are_refused(model: TrialModel) -> None:
     spread = max(model.output) - min(model.output)
     wrong = model._replace(output=[*model.output[:-1], model.output[-1] + 2e-4 * spread])
     with pytest.raises(
-        MeasuringError, match=r"its output differs from PyTorch's by 0\.0002 of the range, allowed is 0\.0001"
+        MeasuringError, match=r"its output differs from PyTorch's by 0\.0002 of the range; allowed is 0\.0001"
     ):
         tried(LocalDevice(), RUNTIME, wrong)
 

@@ -124,7 +124,7 @@ def test_two_real_sessions_share_the_work(tmp_path: Path) -> None:
 
 
 def test_different_devices_are_refused(tmp_path: Path) -> None:
-    message = "must be identical: device of the first is 'Phone', of number 2 'Other'; make a table of each"
+    message = "must be identical: device of the first is 'Phone', but of number 2 it is 'Other'; make a separate"
     with pytest.raises(DmaskError, match=message):
         profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(model="Other"))
     assert not (tmp_path / "t.jsonl").exists()

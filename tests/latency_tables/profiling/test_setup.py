@@ -38,7 +38,7 @@ class TwoCores:
     ("threads", "cores", "message"),
     [
         (3, (), "3 threads on 2 cores wait for each other; give fewer --threads"),
-        (2, (1,), "2 threads on 1 cores wait for each other"),
+        (2, (1,), "2 threads on 1 cores would wait for each other"),
         (1, (1, 2), "the device has the cores 0 to 1, not 2; choose others with --cores"),
     ],
 )

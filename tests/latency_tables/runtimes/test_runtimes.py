@@ -54,7 +54,10 @@ def test_what_a_runtime_has_not(options: dict[str, str], message: str) -> None:
 
 
 def test_the_cpu_does_not_pass_for_another_delegate() -> None:
-    with pytest.raises(DmaskError, match="litert runs on the CPU from Python, not on 'gpu'; give --runner"):
+    with pytest.raises(
+        DmaskError,
+        match="litert runs on the CPU from Python, not on 'gpu'; use a phone and",
+    ):
         setup_for([DeviceOptions()], "litert", delegate="gpu")
 
 

@@ -188,7 +188,7 @@ def test_the_activation_of_a_bare_convolution_has_to_be_told(tmp_path: Path) -> 
         (CAFFE2_LINE | {"op_args": arguments('name: "dilation"\ni: 2\n')}, "dilation 2: blocks have 1"),
         (CAFFE2_LINE | {"op_args": arguments('name: "kernel"\ni: 5\n')}, "kernel 5, but the weights have 3x3"),
         (CAFFE2_LINE | {"op_args": arguments('name: "stride_h"\ni: 1\n')}, "stride differs by direction: [1, 2]"),
-        (CAFFE2_LINE | {"op_args": arguments('name: "group"\ni: 3\n')}, "the input has 3 channels, the weights 3 in 3"),
+        (CAFFE2_LINE | {"op_args": arguments('name: "group"\ni: 3\n')}, "3 channels, but the weights have 3 in 3"),
         (CAFFE2_LINE | {"op_args": arguments('name: "order"\ns: "CHWN"\n')}, "order ['CHWN'] is neither NHWC nor NCHW"),
         (CAFFE2_LINE | {"op_args": arguments('name: "legacy_pad"\ni: 3\n')}, "not given in pixels (legacy_pad)"),
         (CAFFE2_LINE | {"op_args": ["kernel 3"]}, "an argument without a name: 'kernel 3'"),
@@ -198,8 +198,8 @@ def test_the_activation_of_a_bare_convolution_has_to_be_told(tmp_path: Path) -> 
         (CAFFE2_LINE | {"op_type": "Int8Conv"}, "a convolution without an activation corresponds to no block"),
         (CAFFE2_LINE | {"op_type": "Int8FC"}, "operator 'Int8FC' corresponds to no block"),
         (CAFFE2_LINE | {"op_type": ["x"] * 10**6}, "operator '['x', "),
-        (CAFFE2_LINE | {"device": "Pixel"}, "its device is 'Pixel', that of the first usable entry 'SM-G950U-7.0-24'"),
-        (CAFFE2_LINE | {"op_type": "ConvRelu"}, "its precision is 'fp32', that of the first usable entry 'int8'"),
+        (CAFFE2_LINE | {"device": "Pixel"}, "'Pixel', but that of the first usable entry is 'SM-G950U-7.0-24'"),
+        (CAFFE2_LINE | {"op_type": "ConvRelu"}, "'fp32', but that of the first usable entry is 'int8'"),
         (CAFFE2_LINE | {"runtime_us_p50": -5.0}, "a latency must be positive, got -0.005 ms"),
         (CAFFE2_LINE | {"runtime_us_p50": "5"}, "a latency must be a number, got '5'"),
         (CAFFE2_LINE | {"runtime_us_p50": 1e300}, "less than or equal to 10000000"),
@@ -254,7 +254,7 @@ def test_wrong_entries_are_reported_and_left_out(entry: str, finding: str, tmp_p
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("proxylessnas", "[1, 2]", "expected one mapping with an entry for each block"),
+        ("proxylessnas", "[1, 2]", "it must be one mapping with an entry for each block"),
         ("proxylessnas", "a: [", "cannot read .* as proxylessnas"),
         (
             "mobile-vision",
@@ -265,7 +265,11 @@ def test_wrong_entries_are_reported_and_left_out(entry: str, finding: str, tmp_p
         ("proxylessnas", json.dumps(CAFFE2_LINE), "its entries are operators, as in a table of mobile-vision"),
         ("proxylessnas", "{" * 100_000, "nested too deeply|not JSON|Expecting"),
         ("proxylessnas", "a: &a [1]\nb: [*a, *a]\n", "no usable entry"),
-        ("proxylessnas", "Pool-input:8x8x8-output:4x4x8: {mean: 1.0}", "holds no usable entry; the first: Pool"),
+        (
+            "proxylessnas",
+            "Pool-input:8x8x8-output:4x4x8: {mean: 1.0}",
+            "contains no usable entry; the first problem: Pool",
+        ),
         ("nn-meter", "", "no table format 'nn-meter'; choose one of proxylessnas, once-for-all, mobile-vision"),
     ],
 )
