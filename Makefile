@@ -1,5 +1,6 @@
 # make demo: the whole chain on this machine.   make test: the tests.   make docs: the documentation, into site/.
 # make schemas: docs/schemas, the JSON schemas of what the commands print.
+# make resolve: checks that the packages of all extras exist together for the other Python versions.
 # All of them set up .venv first.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,10 @@ BIN := $(VENV)/bin
 # A process a core, one thread each: more would wait for each other.
 PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder -q
 
-.PHONY: demo test docs check lint types schemas clean
+# Packages that have no wheels; their source archives contain only Python code.
+SOURCE_ONLY := fvcore iopath antlr4-python3-runtime
+
+.PHONY: demo test docs check lint types schemas resolve clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dmask demo -o runs
@@ -22,6 +26,13 @@ check: lint types docs test
 
 schemas: $(VENV)/.dev
 	$(BIN)/python -m dmask_mobile.cli.json_schemas docs/schemas
+
+resolve: $(VENV)/.dev
+	for version in 3.12 3.13; do \
+	  $(BIN)/uv pip install --dry-run -q --target build/resolve --python-version $$version \
+	    --python-platform x86_64-unknown-linux-gnu --only-binary :all: $(SOURCE_ONLY:%=--no-binary %) \
+	    -r pyproject.toml --extra all || exit 1; \
+	done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

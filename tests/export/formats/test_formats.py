@@ -174,7 +174,7 @@ def test_a_converter_that_fails_leaves_nothing_and_says_what_it_said(tmp_path: P
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no such\noperator")
 
-    with pytest.raises(DmaskError, match="onnx fp32 does not convert: RuntimeError: no such operator"):
+    with pytest.raises(DmaskError, match="onnx fp32 cannot be converted: RuntimeError: no such operator"):
         export_child(Unconvertible(), described("onnx"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

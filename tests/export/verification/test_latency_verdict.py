@@ -131,7 +131,11 @@ def test_two_budgets_of_one_latency_have_a_line_each() -> None:
 @pytest.mark.parametrize(
     ("runs", "verdict", "note"),
     [
-        (None, "not verified", "an unknown number of runs and no deviation: give one with a deviation or at least 10"),
+        (
+            None,
+            "not verified",
+            "an unknown number of runs and no deviation: give a measurement with a deviation or at least 10",
+        ),
         (1, "not verified", "1 run(s) and no deviation"),
         (9, "not verified", "9 run(s) and no deviation"),
         (10, "passed", "10 runs with unknown deviation"),

@@ -52,7 +52,7 @@ def test_other_images_can_show_that_an_accuracy_holds_but_not_that_it_does_not()
     assert right is not None
     assert other is not None
     assert (right.verdict, other.verdict) == ("passed", "not verified")
-    assert other.note == "256 of 256 validation images, which are not those of run.json"
+    assert other.note == "256 of 256 validation images, which differ from those of run.json"
 
 
 def test_without_a_recorded_accuracy_there_is_no_line() -> None:

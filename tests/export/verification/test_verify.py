@@ -324,7 +324,7 @@ def test_a_prediction_in_the_file_is_a_promise_too(tmp_path: Path) -> None:
     artifact = exported("onnx", tmp_path, latency=PREDICTION)
     (check,) = latency_checks(artifact, tmp_path, predictions=[]).values()
     assert (check.verdict, check.predicted) == ("not verified", 2.0)
-    assert check.note == "no table of phone at hand; give --table, or --measured FILE"
+    assert check.note == "no table of phone was found; give --table or --measured FILE"
     external = {"onnx": MeasuredLatency(3.0, 0.0, 0.0, "elsewhere")}
     (check,) = latency_checks(artifact, tmp_path, predictions=[], external=external).values()
     assert check.verdict == "failed"
