@@ -113,12 +113,12 @@ def profile_missing(
 
 
 def check_device(table: AnyPath, *, at: str | None = None, progress: Progress = silent) -> LatencyTable:
-    """Measures the sentinels of ``table`` now; from then on it predicts for the device as it is now.
+    """Measures the sentinels of ``table`` now; from then on, its predictions are for the current speed of the device.
 
-    ``at``: how the table's device is reached now, if not as it was then.
+    ``at``: how the table's device is reached now, if this has changed.
 
     Raises:
-        DmaskError: when there is no such file, and when the device is absent or another one.
+        DmaskError: if there is no such file, or the device is absent or a different one.
     """
     our_package("latency_tables")
     from latency_tables.profiling.table_probe import recheck
@@ -129,10 +129,10 @@ def check_device(table: AnyPath, *, at: str | None = None, progress: Progress = 
 
 
 def _own_table(path: Path) -> Path:
-    """The path of a table that can be written to: one that ships is read by its name, but never written to.
+    """The path of a table that can be written to; a shipped table can be read by its name, but not written to.
 
     Raises:
-        DmaskError: when there is no such file.
+        DmaskError: if there is no such file.
     """
     if not path.exists():
         raise DmaskError(f"no file '{path}' to measure into", "give the path of a table: dmask profile SPACE -o TABLE")

@@ -1,9 +1,9 @@
-"""What each option adds to a child's cross-entropy: a linear model of children's losses.
+"""A linear model of what each option adds to a child's cross-entropy.
 
-It is to the loss what a cost tensor is to a cost. It is fitted to two kinds of observations: many losses of children as
-slices of the supernet, and a few of children that were trained shortly by themselves (`trials`). Where there are
-trials, they decide: in shared weights that were trained as briefly as a child, widths and depths make hardly any
-difference (docs/search_quality.md has the figures).
+It plays the same role for the loss as a cost tensor for a cost. It is fitted to two kinds of observations: many losses
+of children with supernet weights, and a few losses of children that were trained separately for a short time
+(`trials`). Trials have priority: in shared weights that were trained no longer than a child, widths and depths make
+hardly any difference (docs/search_quality.md has the figures).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 
-RIDGE = 3.0  # the weight of the squared effects: as three more losses that show no effect
-# Standard deviations before any trial is seen, in those of the trials' losses: of the effect of one option, of a
-# direction that blocks share (by one standard deviation of the children along it), and of the noise of a loss.
+RIDGE = 3.0  # the weight of the squared effects: equal to three more losses that show no effect
+# Prior standard deviations in units of the standard deviation of the trials' losses: of the effect of one option, of a
+# direction that blocks share (for one standard deviation of the children along it), and of the noise of a loss.
 OWN, SHARED, NOISE = 0.15, 0.45, 0.6
 SUPERNET = 0.25  # the expected weight of the supernet's predictions, likewise
 LEAST_SPREAD = 1e-6  # of losses
 
 
 class Evaluation(NamedTuple):
-    """The cross-entropy of one child on the images of one ``group``: only losses of the same group are compared."""
+    """The cross-entropy of one child on the images of one ``group``; only losses of the same group are compared."""
 
     group: int
     loss: float
@@ -33,7 +33,7 @@ class Evaluation(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """The cross-entropy and top-1 accuracy of one child that was trained shortly by itself."""
+    """The cross-entropy and top-1 accuracy of one child that was trained separately for a short time."""
 
     loss: float
     accuracy: float
@@ -43,16 +43,16 @@ class Trial(NamedTuple):
 class LossModel:
     """The effect of each option on the loss.
 
-    From evaluations: ridge regression (Hoerl and Kennard, 1970) within groups. From trials: Bayesian linear regression
-    whose prior says that blocks are alike, so that few trials are enough: one more skipped block, or widths that are
-    larger by one factor, have a similar effect everywhere (`_directions`); so has what the supernet predicts.
-    Options inside a skipped block have no effect. ``spread``: the standard deviation of the losses that the model
-    predicts for the evaluated children.
+    Evaluations are fitted by ridge regression (Hoerl and Kennard, 1970) within groups. Trials are fitted by Bayesian
+    linear regression. Its prior assumes that blocks are alike, so that few trials are enough: one more skipped block,
+    or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
+    are another such direction. Options inside a skipped block have no effect. ``spread``: the standard deviation of the
+    predicted losses of the evaluated children.
 
     Args:
         space: the space of the children.
         evaluations: at least one.
-        trials: any number; fewer than two say nothing.
+        trials: any number; fewer than two are not used.
     """
 
     def __init__(self, space: SearchSpace, evaluations: Sequence[Evaluation], trials: Sequence[Trial] = ()) -> None:
@@ -70,14 +70,14 @@ class LossModel:
         self.spread = float((features_MF @ effects_F).std())
 
     def of(self, choice: Choice) -> float:
-        """The predicted loss of one child, less a constant that is the same for all."""
+        """The predicted loss of one child, minus a constant that is the same for all children."""
         return float(self._features(choice) @ np.concatenate(self.effects))
 
     def _all_features(self, choices: Sequence[Choice]) -> np.ndarray:
         return np.stack([self._features(choice) for choice in choices])
 
     def _features(self, choice: Choice) -> np.ndarray:
-        """One 1 for each active option."""
+        """A vector with a 1 for each active option."""
         parts = [np.zeros(size) for size in self._sizes]
         for decision, part in enumerate(parts):
             skip = self._skips.get(decision)
@@ -86,9 +86,9 @@ class LossModel:
         return np.concatenate(parts)
 
     def _directions(self) -> list[np.ndarray]:
-        """For each kind of decision the effects of its options if all blocks were alike.
+        """For each kind of decision, the effects of its options if all blocks were alike.
 
-        They rise linearly: with the logarithm of what has a size, with what is on or off as it is.
+        The effects rise linearly with the logarithm of a size, or with the value of an on/off option.
         """
         by_kind: dict[str, list[np.ndarray]] = {}
         for number, decision in enumerate(self._space.decisions):
@@ -115,9 +115,9 @@ def from_trials(
     """The posterior mean of the effects (Rasmussen and Williams, 2006, equation 2.12, in the dual form).
 
     Args:
-        features_KF: of the children that were trained.
-        losses_K: theirs.
-        directions_DF: effects that are likely to come together; the first are the supernet's.
+        features_KF: the features of the trained children.
+        losses_K: their losses.
+        directions_DF: effects that are likely to occur together; the first are those from the supernet.
         spreads_D: standard deviations of children along the directions.
     """
     spread = max(float(losses_K.std()), LEAST_SPREAD)
@@ -132,7 +132,7 @@ def from_trials(
 
 
 def _within(groups: Sequence[int], values_MF: np.ndarray) -> np.ndarray:
-    """Values less the mean of their group."""
+    """The values minus the mean of their group."""
     _, group_M = np.unique(groups, return_inverse=True)
     sums_GF = np.zeros((group_M.max() + 1, values_MF.shape[1]))
     np.add.at(sums_GF, group_M, values_MF)

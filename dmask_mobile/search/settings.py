@@ -60,7 +60,7 @@ class SearchSettings(Record):
 
     @property
     def epochs_of_a_trial(self) -> int:
-        """The epochs that a child is trained for in a trial."""
+        """The number of epochs of a trial."""
         return self.trial_epochs or max(1, round(self.epochs / 5))
 
     @model_validator(mode="after")

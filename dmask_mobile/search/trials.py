@@ -1,8 +1,8 @@
-"""Short trainings of single children from scratch, which tell a search what shared weights cannot.
+"""Short trainings of single children from scratch, which give information that shared weights do not contain.
 
-A supernet that is trained about as long as one child hardly tells wide children from narrow ones, or deep ones from
-shallow ones. A tenth of a child's own training does (docs/search_quality.md). Half of the trials go to children that
-are drawn as weight steps draw them, the other half to what the model of losses proposes after each of them.
+A supernet that is trained about as long as one child hardly shows differences between wide and narrow or deep and
+shallow children. A tenth of a child's own training does (docs/search_quality.md). Half of the trials train children
+that are drawn as in weight steps. The other half train children that the model of losses proposes after each of these.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ WARM_UP = 0.3  # of a short training
 
 
 def make_trials(parts: SearchParts, gates: SinglePath, folder: Path, progress: Progress) -> Iterator[Trial]:
-    """The trials that are left, one after the other; the state has all that were made.
+    """Runs the remaining trials one after the other; the state contains the finished ones.
 
     Args:
-        parts: the search; the images for its weights train children, and those for its gates judge them.
-        gates: what proposes children.
-        folder: for checkpoints of trainings, from which an interrupted one goes on; it is removed at the end.
-        progress: told of the steps of each training.
+        parts: the search; its images for weights train the children, and its images for gates evaluate them.
+        gates: proposes children.
+        folder: the folder for checkpoints, from which an interrupted training resumes; it is removed at the end.
+        progress: is called after the steps of each training.
 
     Raises:
-        StoppedError: after a signal, with the training under way kept.
+        StoppedError: after a signal; the current training is saved first.
         DmaskError: for a loss that is not finite.
     """
     settings, state, machine = parts.settings, parts.state, parts.machine
@@ -60,7 +60,7 @@ def make_trials(parts: SearchParts, gates: SinglePath, folder: Path, progress: P
 
 
 def train_shortly(parts: SearchParts, choice: Choice, number: int, checkpoint: Path, progress: Progress) -> Trial:
-    """One child, trained by the default recipe in small batches, and judged on the gates' images."""
+    """Trains one child by the default recipe in small batches, and evaluates it on the gates' images."""
     child = parts.supernet.space.child(choice)
     network, data, recipe = _prepared(parts, child, number)
     train_child(network, data, recipe, checkpoint, progress, child_digest=child.digest(), machine=parts.machine)
@@ -69,13 +69,13 @@ def train_shortly(parts: SearchParts, choice: Choice, number: int, checkpoint: P
 
 
 def trial_trainer(parts: SearchParts, gates: SinglePath) -> Trainer:
-    """The training of a first trial, to see how long it takes."""
+    """The training of the first trial, used to estimate its duration."""
     choice = draw_near(gates.prior, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
     return Trainer(*_prepared(parts, parts.supernet.space.child(choice), 0), parts.machine)
 
 
 def _prepared(parts: SearchParts, child: ChildSpec, number: int) -> tuple[ChildNetwork, ImageData, TrainSettings]:
-    """A child with random weights, its images, and how it is trained in trial ``number``."""
+    """A child with random weights, its images, and the settings of its training in trial ``number``."""
     settings = parts.settings
     epochs, seed = settings.epochs_of_a_trial, settings.seed + number
     recipe = TrainSettings(epochs=epochs, batch_size=settings.batch_size, warmup_epochs=WARM_UP * epochs, seed=seed)
@@ -85,7 +85,7 @@ def _prepared(parts: SearchParts, child: ChildSpec, number: int) -> tuple[ChildN
 
 @torch.no_grad()
 def loss_and_accuracy(network: nn.Module, data: ImageData, machine: Machine) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 accuracy on the validation images; every process judges a part of them."""
+    """Mean cross-entropy and top-1 accuracy on the validation images; every process evaluates a part of them."""
     network.eval()
     total = torch.zeros(2, dtype=torch.float64)
     chunks = chunks_of(data.val, data)[machine.share.rank :: machine.share.processes]

@@ -1,4 +1,4 @@
-"""A session over a process that runs the agent, here or at the other end of a connection: its requests and answers."""
+"""A session with a process that runs the agent, on this machine or over a connection: its requests and answers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from latency_tables.devices.trouble import killed_twice, lacking_in
 from latency_tables.processes import killed_by
 from latency_tables.runtimes.runtime import Runtime
 
-PATIENCE_SECONDS = 60.0  # beyond what was asked for: loading, warm-up, five runs of a slow model
-PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # before a lost connection is tried again
+PATIENCE_SECONDS = 60.0  # beyond the requested time: for loading, warm-up, five runs of a slow model
+PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # before each new attempt after a lost connection
 SOURCE = Path(agent.__file__).read_bytes()
 BOOTSTRAP = (
-    "import sys; sys.path[:] = [p for p in sys.path if p];"  # else a numpy.py in the folder at hand would be taken
+    "import sys; sys.path[:] = [p for p in sys.path if p];"  # else a numpy.py in the current folder would be used
     " exec(compile(sys.stdin.buffer.read({size}), 'agent.py', 'exec'), {{'__name__': '__main__'}})"
 )
 T = TypeVar("T")
@@ -32,21 +32,21 @@ T = TypeVar("T")
 def agent_command(
     python: Sequence[str], runtime: Runtime, threads: int, delegate: str, cores: Sequence[int] | None
 ) -> list[str]:
-    """The command that runs the agent with ``python``, which takes the agent's source from its stdin first.
+    """The command that runs the agent with ``python``, which first reads the agent's source from its stdin.
 
-    ``cores``: to stay on; none: the last ones, as many as threads; None: those that it is started on.
+    ``cores``: the cores to use; empty: the last ones, as many as threads; None: those on which it is started.
     """
     pinned = agent.AS_STARTED if cores is None else ",".join(map(str, cores))
     return [*python, "-c", BOOTSTRAP.format(size=len(SOURCE)), runtime.name, str(threads), delegate, pinned]
 
 
 def never_lost(status: int, stderr: str) -> str | None:
-    """The ``link`` of a process on this machine: when it dies, the runtime has crashed."""
+    """The ``link`` of a process on this machine: if it ends, the runtime has crashed."""
     return None
 
 
 class _LinkLostError(Exception):
-    """The connection has ended; it can be tried again."""
+    """The connection was lost; it can be tried again."""
 
 
 class _KilledError(Exception):
@@ -54,20 +54,20 @@ class _KilledError(Exception):
 
 
 class AgentSession:
-    """`Session` over a process that runs the agent; a new one takes over where one died.
+    """`Session` with a process that runs the agent; a new process replaces one that has ended.
 
-    A lost connection is tried again for about a minute, and the request under way is sent again. So is, once, a request
-    whose process was killed from outside.
+    A lost connection is tried again for about a minute, and the current request is sent again. A request whose process
+    was killed from outside is also sent again, once.
 
     Args:
-        command: what starts the agent: that of `agent_command`, behind ``ssh`` say.
-        link: from the exit status and the end of stderr of a dead process, why the connection was lost; None when it
-            was not. A silent process that was killed has the status ``-SIGKILL``.
-        patience: seconds to wait beyond the sampling time before an agent that says or takes nothing is killed.
-        pauses: seconds to wait before each time that a lost connection is tried again.
-        folder: of this machine, for the models of a process of this machine: one that crashed cannot remove them.
-        asks_twice: a request that gets no answer is sent again, and only then a model is blamed: a link may be away for
-            a while without a sign.
+        command: the command that starts the agent: that of `agent_command`, possibly with ``ssh`` before it.
+        link: a function of the exit status and the end of stderr of an ended process that returns why the connection
+            was lost, or None if it was not. A silent process that was killed has the status ``-SIGKILL``.
+        patience: the seconds to wait beyond the sampling time before a silent agent is killed.
+        pauses: the seconds to wait before each new attempt after a lost connection.
+        folder: the folder for the models of a process on this machine, because a crashed process cannot remove them.
+        asks_twice: send a request without an answer again before a failure of the model is recorded, because a
+            connection may be interrupted for a while without notice.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class AgentSession:
         self.patience = patience
         self.pauses = pauses
         self.asks_twice = asks_twice
-        self._silences = 0  # that followed the request under way
-        self._held: set[str] = set()  # keys that the living process has loaded
+        self._silences = 0  # the number of silences for the current request
+        self._held: set[str] = set()  # keys of models that the running process has loaded
         self._models: dict[str, bytes] = {}
 
     def describe(self) -> dict[str, Any]:
         """The agent's description of its machine; see `latency_tables.devices.agent.describe`.
 
         Raises:
-            MeasuringError: when there is no such Python, or no runtime.
-            DeviceLostError: when there is no connection.
+            MeasuringError: if there is no such Python, or no runtime.
+            DeviceLostError: if there is no connection.
         """
         return self._connected(lambda: self._ask({"do": "describe"}))
 
@@ -101,8 +101,8 @@ class AgentSession:
         """The agent's description of its machine and of every runtime there; see `latency_tables.devices.agent.survey`.
 
         Raises:
-            MeasuringError: when there is no Python that runs it.
-            DeviceLostError: when there is no connection.
+            MeasuringError: if there is no Python that runs it.
+            DeviceLostError: if there is no connection.
         """
         return self._connected(lambda: self._ask({"do": "survey"}))
 
@@ -117,30 +117,30 @@ class AgentSession:
         return Samples(tuple(answer["wall_ms"]), tuple(answer["cpu_ms"]), loops=answer["loops"])
 
     def output(self, key: str) -> list[float]:
-        """What the model makes of the agent's input, which is the same on every machine.
+        """The model's output for the agent's input, which is the same on every machine.
 
         Raises:
-            MeasuringError: when the runtime fails, crashes or hangs.
+            MeasuringError: if the runtime fails, crashes or hangs.
         """
         output: list[float] = self._of_model("output", key)["output"]
         return output
 
     def shares(self, key: str) -> dict[str, float]:
-        """Shares of operations that the runtime estimates; see `EstimatingSession`."""
+        """The shares of operations as estimated by the runtime; see `EstimatingSession`."""
         shares: dict[str, float] = self._of_model("shares", key)["shares"]
         return shares
 
     def unload(self, key: str) -> None:
-        """Forgets the model; see `Session`."""
+        """Removes the model; see `Session`."""
         self._models.pop(key, None)
         if key in self._held:
             self._held.discard(key)
-            # An agent that died holds nothing.
+            # An agent that has ended has no models.
             with suppress(MeasuringError, DeviceTroubleError, _LinkLostError, _KilledError):
                 self._ask({"do": "unload", "key": key})
 
     def conditions(self) -> None:
-        """None: computers say nothing of themselves; see `Session`."""
+        """None: computers report no conditions; see `Session`."""
         return
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class AgentSession:
         self.process.close()
 
     def _connected(self, action: Callable[[], T]) -> T:
-        """What ``action`` gives, again and again while the connection is lost, and once more after a kill."""
+        """The result of ``action``, which is repeated while the connection is lost, and once after a kill."""
         self._silences = 0
         try:
             return retried(lambda: retried(action, (0.0,), _KilledError), self.pauses, _LinkLostError)
@@ -174,7 +174,7 @@ class AgentSession:
         self._held.add(key)
 
     def _ask(self, request: dict[str, Any], seconds: float = 0.0) -> dict[str, Any]:
-        """The answer to a request; ``seconds``: that it takes beyond the patience."""
+        """The answer to a request; ``seconds``: the time that it needs beyond the patience."""
         limit = seconds + self.patience
         line = json.dumps({**request, "limit": limit}).encode() + b"\n"
         try:

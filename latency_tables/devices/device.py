@@ -10,7 +10,7 @@ from latency_tables.runtimes.runtime import Runtime
 
 
 class DeviceInfo(NamedTuple):
-    """What identifies a device: measurements of different devices never mix.
+    """The identity of a device; measurements of different devices are never mixed.
 
     ``runtime_version``: of the runtime on the device; ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of
     each core, where the system tells it; ``emulated``: an emulator, whose times are meaningless.
@@ -30,7 +30,7 @@ class DeviceInfo(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Milliseconds of single inferences: wall time, and CPU time of the calling thread where it is known.
+    """The milliseconds of single inferences: wall time, and CPU time of the calling thread if it is known.
 
     ``hot``: the device said that it is too warm for its full speed; ``loops``: each sample is the mean of so many.
     """
@@ -52,8 +52,8 @@ class Conditions(NamedTuple):
 class MeasuringError(DmaskError):
     """A model that could not be loaded or run; the session continues with the next one.
 
-    ``cause``: why the agent does not run at all, as a word of `latency_tables.devices.agent`; empty where a model is
-    to blame.
+    ``cause``: why the agent does not run at all, as a word of `latency_tables.devices.agent`; empty if the model is the
+    cause.
     """
 
     def __init__(self, problem: str, fix: str = "", cause: str = "") -> None:
@@ -62,41 +62,41 @@ class MeasuringError(DmaskError):
 
 
 class DeviceLostError(DmaskError):
-    """A device that is gone: measuring ends, and what was measured stays."""
+    """The device was lost: measuring ends, and earlier measurements are kept."""
 
 
 class DeviceTroubleError(DmaskError):
-    """A device that runs no model now, whichever it is: its disk or memory is full, or its process was killed.
+    """The device cannot run any model now: its disk or memory is full, or its process was killed.
 
-    No model is to blame: measuring ends, what was measured stays, and the same command continues later.
+    No model is the cause: measuring ends, earlier measurements are kept, and the same command continues later.
     """
 
 
 class Session(Protocol):
-    """A device with a runtime ready on it, which holds models by keys.
+    """A device with a runtime that is ready; it keeps models by key.
 
-    Every method raises `DeviceLostError` when the device is gone for good, and `DeviceTroubleError` when it is there,
-    but no model could run.
+    Every method raises `DeviceLostError` if the device is lost, and `DeviceTroubleError` if it is present but cannot
+    run any model.
     """
 
     def load(self, key: str, model: bytes) -> None:
         """Makes a model ready.
 
         Raises:
-            MeasuringError: when the runtime refuses it, crashes or hangs.
+            MeasuringError: if the runtime refuses it, crashes or hangs.
         """
         ...
 
     def sample(self, key: str, seconds: float) -> Samples:
-        """Warms up until steady, then runs the model for about ``seconds``, longer where it is unsteady.
+        """Warms up until times are steady, then runs the model for about ``seconds``, longer if it is unsteady.
 
         Raises:
-            MeasuringError: when the runtime fails, crashes or hangs.
+            MeasuringError: if the runtime fails, crashes or hangs.
         """
         ...
 
     def unload(self, key: str) -> None:
-        """Forgets a model; one that is not there is no error."""
+        """Removes a model; it is not an error if the model is absent."""
         ...
 
     def conditions(self) -> Conditions | None:
@@ -106,28 +106,28 @@ class Session(Protocol):
 
 @runtime_checkable
 class EstimatingSession(Protocol):
-    """A session whose runtime may estimate the parts of a model: Core ML's does."""
+    """A session whose runtime may estimate the shares of a model's operations, as Core ML does."""
 
     def shares(self, key: str) -> dict[str, float]:
-        """The share of each kind of operation as the runtime estimates it; empty where it does not.
+        """The share of each kind of operation as estimated by the runtime; empty if it makes no estimate.
 
         Raises:
-            MeasuringError: when the runtime fails, crashes or hangs.
+            MeasuringError: if the runtime fails, crashes or hangs.
         """
         ...
 
 
 class Device(Protocol):
-    """Something that can run a runtime's models. It is not touched before one of these is called."""
+    """Something that can run a runtime's models. It is not contacted before one of these methods is called."""
 
     def describe(self, runtime: Runtime) -> DeviceInfo:
         """Its identity.
 
         Raises:
-            DmaskError: when it is absent, or lacks the runtime.
+            DmaskError: if it is absent, or lacks the runtime.
         """
         ...
 
     def open(self, runtime: Runtime, threads: int, delegate: str) -> AbstractContextManager[Session]:
-        """A session on the device, until the block ends."""
+        """A session on the device until the end of the ``with`` block."""
         ...

@@ -1,4 +1,4 @@
-"""This machine: models run in a child process, so that a runtime's crash or hang costs one measurement."""
+"""This machine: models run in a child process, so that a runtime's crash or hang affects only one measurement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LocalDevice:
     """`Device` for the machine that runs this process.
 
     Args:
-        options: ``python`` may be another Python, behind an emulator say.
+        options: ``python`` may be another Python, for example in an emulator.
     """
 
     def __init__(self, options: DeviceOptions | None = None) -> None:
@@ -42,7 +42,7 @@ class LocalDevice:
         """A child process of this one.
 
         Raises:
-            DmaskError: when it cannot run as it is told to.
+            DmaskError: if it cannot run with these settings.
         """
         python = shlex.split(self.options.python) or [sys.executable]
         command = agent_command(python, runtime, threads, delegate, self.options.cores)
@@ -50,16 +50,16 @@ class LocalDevice:
             temporary_folder() as folder,
             closing(AgentSession(command, folder=str(folder))) as session,
         ):
-            info_of(session, runtime)  # before a model is blamed for what the machine refuses
+            info_of(session, runtime)  # before measuring: problems of the machine are not failures of models
             yield session
 
 
 def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceInfo:
-    """The device as its agent describes it.
+    """The device as described by its agent.
 
     Raises:
-        DmaskError: when Python or the runtime is missing there.
-        DeviceLostError: when there is no connection.
+        DmaskError: if Python or the runtime is missing there.
+        DeviceLostError: if there is no connection.
     """
     try:
         return described(session.describe())
@@ -68,13 +68,13 @@ def info_of(session: AgentSession, runtime: Runtime, where: str = "") -> DeviceI
 
 
 def described(answer: dict[str, Any]) -> DeviceInfo:
-    """The record of what an agent answers to ``describe``."""
+    """The record of an agent's answer to ``describe``."""
     words = {key: shown(answer[key]) for key in ("device", "system", "runtime_version", "cpu", "governor", "turbo")}
     return DeviceInfo(**{**answer, **words, "clocks_mhz": tuple(answer["clocks_mhz"])})
 
 
 def lacks_runtime(runtime: Runtime, reason: str, cause: str, where: str = "") -> DmaskError:
-    """The error for a machine on which the agent does not run; ``cause``: the agent's word for it."""
+    """The error for a machine on which the agent does not run; ``cause``: the cause in the agent's answer."""
     place = f" on {where}" if where else ""
     todo = {
         "cores": "choose others with --cores, or fewer --threads",

@@ -1,4 +1,4 @@
-"""What can be measured on: this machine, phones that adb sees, machines reached by ssh; and what is missing there."""
+"""Lists devices for measurements (this machine, phones by adb, machines by ssh) and what they lack."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from latency_tables.runtimes.installation import install_command, missing_conver
 from latency_tables.runtimes.registry import RUNTIMES
 from latency_tables.runtimes.runtime import Runtime
 
-PATIENCE_SECONDS = 30.0  # for a machine that lets us in, but does not answer
+PATIENCE_SECONDS = 30.0  # for a machine that accepts the connection but does not answer
 
 
 class Need(Record):
-    """Something that is missing, and where it comes from."""
+    """Something that is missing, and how to get it."""
 
     what: str
     fix: str
@@ -34,8 +34,8 @@ class Need(Record):
 class RuntimeState(Record):
     """A runtime on a device.
 
-    ``version``: of its Python package there, empty where there is none; ``needs``: what is missing for measuring
-    there, on the device or here.
+    ``version``: the version of its Python package there, empty if there is none. ``needs``: what is missing for
+    measurements there, on the device or on this machine.
     """
 
     name: str
@@ -46,10 +46,10 @@ class RuntimeState(Record):
 class AttachedDevice(Record):
     """A device, ready or not.
 
-    ``at``: what ``--device`` takes; ``problem`` and ``fix``: why nothing can be measured on it, and what to do;
-    ``busy``: the problem is that another command measures on it;
-    ``python``: the version of its Python, empty where there is none; ``thermal_unknown``: why a phone does not tell
-    whether it is hot; the rest as in `DeviceInfo`.
+    ``at``: the value for ``--device``. ``problem`` and ``fix``: why nothing can be measured on it, and what to do.
+    ``busy``: whether the problem is that another command uses it. ``python``: the version of its Python, empty if there
+    is none. ``thermal_unknown``: why a phone does not report whether it is hot. The other fields are as in
+    `DeviceInfo`.
     """
 
     at: str
@@ -72,14 +72,14 @@ class AttachedDevice(Record):
 
 
 class Attached(Record):
-    """All devices, and why some kind of them cannot be seen."""
+    """All devices, and why some kinds of devices cannot be listed."""
 
     devices: tuple[AttachedDevice, ...]
     notes: tuple[str, ...] = ()
 
 
 def attached(hosts: Sequence[SshDevice] = ()) -> Attached:
-    """This machine, the phones, and ``hosts``: a device that does not answer is one with a problem."""
+    """This machine, the phones, and ``hosts``; a device that does not answer is listed with a problem."""
     phones: tuple[Phone, ...] = ()
     notes: tuple[str, ...] = ()
     try:
@@ -91,16 +91,16 @@ def attached(hosts: Sequence[SshDevice] = ()) -> Attached:
         *(functools.partial(seen_phone, phone) for phone in phones),
         *(functools.partial(seen_host, host) for host in hosts),
     ]
-    with ThreadPoolExecutor(len(looks)) as pool:  # each one has its own time limits
+    with ThreadPoolExecutor(len(looks)) as pool:  # each device has its own time limits
         tasks = [pool.submit(look) for look in looks]
         return Attached(devices=tuple(task.result() for task in tasks), notes=notes)
 
 
 def named_hosts(names: Sequence[str], python: str = "") -> tuple[SshDevice, ...]:
-    """The machines that ``ssh:HOST`` words name; none is touched. ``python``: the command there that is a Python.
+    """The machines in ``ssh:HOST`` arguments; none is contacted. ``python``: the command that starts a Python there.
 
     Raises:
-        DmaskError: for any other word, and for a Python of no host.
+        DmaskError: for any other argument, or for ``python`` without a host.
     """
     strange = [name for name in names if not name.startswith("ssh:")]
     if strange:
@@ -119,11 +119,11 @@ def seen_phones() -> tuple[Phone, ...]:
     """The phones that adb lists.
 
     Raises:
-        DmaskError: when adb is not installed or does not work.
+        DmaskError: if adb is not installed or does not work.
     """
     try:
         return distinct_phones(attached_phones())
-    except OSError as error:  # Google's program for another kind of machine
+    except OSError as error:  # a program for another kind of machine
         raise DmaskError(
             f"'adb' does not start: {error.strerror}", "Debian has one for each: apt install adb"
         ) from error
@@ -143,7 +143,7 @@ def seen_host(host: SshDevice, patience: float = PATIENCE_SECONDS) -> AttachedDe
 
 
 def seen_phone(phone: Phone, patience: float = PATIENCE_SECONDS) -> AttachedDevice:
-    """A phone, in whatever state it is."""
+    """A phone in any state."""
     at = f"adb:{phone.serial}"
     try:
         if trouble := trouble_of(phone):
@@ -169,13 +169,13 @@ def seen_phone(phone: Phone, patience: float = PATIENCE_SECONDS) -> AttachedDevi
 
 
 def here_needed(runtime: Runtime) -> tuple[Need, ...]:
-    """What is missing here for converting models; nothing where all is there."""
+    """What is missing here for converting models; empty if everything is installed."""
     missing = " and ".join(missing_converters(runtime))
     return (Need(what=f"no {missing} to convert models here", fix=install_command(runtime)),) if missing else ()
 
 
 def _computer(at: str, survey: Mapping[str, Any]) -> AttachedDevice:
-    """The record of what an agent answers to ``survey``."""
+    """The record of an agent's answer to ``survey``."""
 
     def missing(runtime: Runtime) -> Iterator[Need]:
         lack, cause = (survey["lacks"][runtime.name][key] for key in ("error", "cause"))
@@ -194,7 +194,7 @@ def _computer(at: str, survey: Mapping[str, Any]) -> AttachedDevice:
 
 
 def _states(versions: Mapping[str, str], missing: Callable[[Runtime], Iterable[Need]]) -> tuple[RuntimeState, ...]:
-    """Every runtime: its version, or what is missing; and what converting for it needs."""
+    """Every runtime with its version or what is missing, and what is needed to convert models for it."""
     states = []
     for runtime in (make() for make in RUNTIMES.values()):
         version = versions.get(runtime.name, "")

@@ -1,4 +1,4 @@
-"""Whether everything that measuring needs is installed and works, and what to do where it does not."""
+"""Checks whether everything that is needed for measurements is installed and works, and what to do otherwise."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ VERSION_SECONDS = 10.0
 
 
 class Finding(NamedTuple):
-    """What was found, and what to do about it.
+    """A finding, and what to do about it.
 
-    ``note``: something optional is absent, or a circumstance to know of; ``problem``: something does not work.
+    ``note``: something optional is absent, or there is a circumstance that the user should know. ``problem``: something
+    does not work.
     """
 
     check: str
@@ -60,12 +61,12 @@ class Finding(NamedTuple):
 
 
 def examine(hosts: Sequence[SshDevice] = (), progress: Progress = silent) -> tuple[Finding, ...]:
-    """The findings on this installation, on the phones that are attached, and on ``hosts``."""
+    """The findings about this installation, the attached phones, and ``hosts``."""
     return _Examination(hosts).run(progress)
 
 
 class _Examination:
-    """Keeps the models that it has converted: machines reached by ssh run the same ones."""
+    """An examination; it keeps the converted models, because machines reached by ssh run the same models."""
 
     def __init__(self, hosts: Sequence[SshDevice]) -> None:
         self.hosts = hosts
@@ -91,7 +92,7 @@ class _Examination:
         return tuple(findings)
 
     def _runtime(self, state: RuntimeState) -> Iterator[Finding]:
-        """A runtime on this machine, from PyTorch to the numbers that come out."""
+        """Checks a runtime on this machine, from the conversion to the comparison of outputs."""
         runtime = runtime_named(state.name)
         if lacks := here_needed(runtime):
             lack = (*state.needs, *lacks)[0]
@@ -108,17 +109,17 @@ class _Examination:
             yield self._tried(state.name, state, LocalDevice(), reinstall(agent.DISTRIBUTIONS[state.name]))
 
     def _steadiness(self) -> Iterator[Finding]:
-        """How much rounds of one block differ now."""
+        """Measures how much rounds of one block differ now."""
         setup = Setup((LocalDevice(),), OnnxRuntime())
         try:
             models = {"block": self.models["onnxruntime"].content}
             rounds = remeasure(models, setup, STEADINESS_ROUNDS, STEADINESS_SECONDS)["block"]
             yield judge_steadiness([samples.wall_ms for samples in rounds])
-        except (KeyError, DmaskError):  # it was not converted, or does not run: there is a finding on that
+        except (KeyError, DmaskError):  # it was not converted or does not run; another finding reports this
             yield Finding("steadiness", "note", "not measured", "make onnxruntime work first")
 
     def _host(self, host: SshDevice) -> Iterator[Finding]:
-        """A machine reached by ssh, and each runtime there for which models could be converted here."""
+        """Checks a machine reached by ssh, and each runtime there for which models can be converted here."""
         seen = seen_host(host)
         yield judge_device(seen)
         for state in seen.runtimes:
@@ -139,7 +140,7 @@ class _Examination:
 
 
 def examine_packages() -> Iterator[Finding]:
-    """Python, and the packages that are required."""
+    """Checks Python and the required packages."""
     from packaging.specifiers import SpecifierSet
 
     version, wanted = platform.python_version(), metadata.metadata(PACKAGE)["Requires-Python"]
@@ -152,7 +153,7 @@ def examine_packages() -> Iterator[Finding]:
 
 
 def judge_packages(requirements: Iterable[str]) -> Finding:
-    """Whether what is required is installed, extras left out; with the versions."""
+    """Whether the requirements are installed, without extras; with the versions."""
     from packaging.requirements import Requirement
 
     right, wrong, todo = [], [], []
@@ -171,20 +172,20 @@ def judge_packages(requirements: Iterable[str]) -> Finding:
 
 
 def reinstall(distributions: Iterable[str]) -> str:
-    """What installs those of some distributions again that are here, in the versions that they have."""
+    """The command that reinstalls those of the distributions that are installed, in their current versions."""
     there = [f"{name}=={metadata.version(name)}" for name in distributions if installed(name)]
     return shlex.join(["pip", "install", "--force-reinstall", "--no-deps", *there])
 
 
 def examine_cores() -> Iterator[Finding]:
-    """Whether measuring can stay on a core."""
+    """Checks whether measurements can be pinned to a core."""
     if not hasattr(os, "sched_setaffinity"):
         found = f"{platform.system()} cannot pin processes to cores: times vary more"
         yield Finding("cores", "note", found, "close other programs while you profile")
         return
     cores = sorted(os.sched_getaffinity(0))
     try:
-        with ThreadPoolExecutor(1) as pool:  # of that thread alone
+        with ThreadPoolExecutor(1) as pool:  # sets the affinity of this thread only
             pool.submit(os.sched_setaffinity, 0, cores[-1:]).result()
     except OSError as error:
         fix = "allow sched_setaffinity, which containers may forbid"
@@ -198,7 +199,7 @@ def examine_cores() -> Iterator[Finding]:
 
 
 def judge_steadiness(rounds: Sequence[Sequence[float]]) -> Finding:
-    """Whether a machine is steady enough to measure on: the samples of one block in rounds, one after the other."""
+    """Whether a machine is steady enough for measurements, from the samples of one block in consecutive rounds."""
     summary = summarize([statistics.median(samples) for samples in rounds])
     found = f"{len(rounds)} rounds of one block: {summary.typical_ms:.3f} ms ± {summary.noise:.1%}"
     if summary.noise <= UNSTABLE_NOISE:
@@ -207,7 +208,7 @@ def judge_steadiness(rounds: Sequence[Sequence[float]]) -> Finding:
 
 
 def examine_cache() -> Iterator[Finding]:
-    """Whether converted models can be kept."""
+    """Checks whether converted models can be stored."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -222,7 +223,7 @@ def examine_cache() -> Iterator[Finding]:
 
 
 def judge_space(folder: Path, kept: int, free: int) -> Finding:
-    """Whether the cache can grow to its full size: it holds ``kept`` bytes, the disk has ``free`` ones left."""
+    """Whether the cache can grow to its full size; it has ``kept`` bytes, and the disk has ``free`` bytes left."""
     found = f"{kept / 2**20:,.0f} MiB in '{folder}', {free / 2**30:,.1f} GiB free"
     if kept + free >= CACHE_BYTES:
         return Finding("cache", "ok", found)
@@ -231,7 +232,7 @@ def judge_space(folder: Path, kept: int, free: int) -> Finding:
 
 
 def examine_adb() -> Iterator[Finding]:
-    """adb, and the phones that it sees."""
+    """Checks adb and the phones that it lists."""
     try:
         phones = seen_phones()
     except DmaskError as error:
@@ -244,7 +245,7 @@ def examine_adb() -> Iterator[Finding]:
 
 
 def examine_ssh() -> Iterator[Finding]:
-    """The ssh client."""
+    """Checks the ssh client."""
     if shutil.which("ssh") is None:
         yield Finding("ssh", "note", "no ssh client on this machine", "apt install openssh-client")
     else:
@@ -252,7 +253,7 @@ def examine_ssh() -> Iterator[Finding]:
 
 
 def said_by(*command: str) -> str:
-    """The version that a program prints, or the reason why it prints none."""
+    """The version that a program prints, or the reason why it does not."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=VERSION_SECONDS, check=False
@@ -263,7 +264,7 @@ def said_by(*command: str) -> str:
 
 
 def judge_device(device: AttachedDevice) -> Finding:
-    """Whether something can be measured on a phone or a machine reached by ssh."""
+    """Whether measurements are possible on a phone or a machine reached by ssh."""
     if device.problem:
         return Finding(device.at, "note" if device.busy else "problem", device.problem, device.fix)
     python = f"Python {device.python}" if device.python else "no Python"

@@ -1,14 +1,15 @@
-"""From sums of blocks to whole networks: what isolated blocks miss, learned from networks measured on the device.
+"""Corrects sums of blocks to latencies of whole networks; the correction is fitted to measured networks.
 
 ``latency = a_r + b_r * sum over blocks of (t_block - o - p m_block + q w_block)``, one rising line for each resolution
-r. A block measured alone pays for being called (``o``) and for bringing its maps into and out of the runtime's own
-layout (``p`` for each of the ``m`` million values of its input and output); inside a network it does not. There its
-``w`` megabytes of weights come from memory (``q``), while alone they stay in the cache from run to run. All of it is
-fitted to *relative* errors; the line of a resolution is drawn towards the one of all resolutions, the more so the fewer
-networks it has. Networks far from the fit count less (Huber's weights): other work may have disturbed them.
+r. The latency of a block that is measured alone includes the call (``o``) and the conversion of its maps to and from
+the runtime's own layout (``p`` for each of the ``m`` million values of its input and output). Inside a network it does
+not. There, its ``w`` megabytes of weights come from memory (``q``), while for a block alone they stay in the cache
+between runs. Everything is fitted to *relative* errors. The line of a resolution is regularized towards the line of all
+resolutions, more strongly if it has fewer networks. Networks far from the fit have less weight (Huber), because other
+work may have disturbed them.
 
-Simpler corrections are tried as well, down to none. The one with the smallest error on networks that were left out of
-its fit is taken, so that corrections never make the predictions of a table worse than the plain sum.
+Simpler corrections are also tried, down to none. The one with the smallest error on networks that were left out of its
+fit is used, so that corrections do not make the predictions of a table worse than the plain sum.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from scipy.optimize import lsq_linear
 
 from dmask_mobile.costs.values import Correction
 
-PRIOR_NETWORKS = 2.0  # so many networks the common line counts for in the line of one resolution
+PRIOR_NETWORKS = 2.0  # the weight of the common line, in networks, in the line of one resolution
 MIN_NETWORKS = 3  # in all
 MIN_NETWORKS_FOR_CONTEXT = 12
-MIN_SHARE = 0.2  # of its own latency: what a block counts for at least
-HUBER, REWEIGHTINGS = 1.345, 4  # standard deviations from which on a residual counts less (Huber, 1964)
-TRIMMED_SHARE = 0.1  # of the largest errors, which do not count in a choice: disturbed networks
+MIN_SHARE = 0.2  # the least contribution of a block, as a share of its own latency
+HUBER, REWEIGHTINGS = 1.345, 4  # standard deviations beyond which a residual has less weight (Huber, 1964)
+TRIMMED_SHARE = (
+    0.1  # of the largest errors, which are ignored in the choice because the networks may have been disturbed
+)
 Lines = Literal["by resolution", "common", "ratio", "none"]
 
 
 class Part(NamedTuple):
-    """A block by itself: milliseconds, millions of values in its input and output, megabytes of weights."""
+    """A block alone: milliseconds, millions of values in its input and output, megabytes of weights."""
 
     ms: float
     moved: float
@@ -39,9 +42,9 @@ class Part(NamedTuple):
 
 
 class Context(NamedTuple):
-    """How a block differs inside a network from one measured alone, in milliseconds.
+    """How the latency of a block inside a network differs from a block measured alone, in milliseconds.
 
-    Less for a call and for each million values moved, more for each megabyte of weights.
+    It is lower for the call and for each million values moved, and higher for each megabyte of weights.
     """
 
     call_ms: float = 0.0
@@ -49,13 +52,13 @@ class Context(NamedTuple):
     weights_ms: float = 0.0
 
     def of(self, part: Part) -> float:
-        """What a block adds to a network."""
+        """The milliseconds that a block adds to a network."""
         saved = self.call_ms + self.moved_ms * part.moved
         return max(MIN_SHARE * part.ms, part.ms - saved + self.weights_ms * part.weights_mb)
 
 
 class WholeNetwork(NamedTuple):
-    """A measured network and its blocks by themselves."""
+    """A measured network, and its blocks measured alone."""
 
     resolution: int
     parts: tuple[Part, ...]
@@ -63,16 +66,16 @@ class WholeNetwork(NamedTuple):
 
     @property
     def sum_ms(self) -> float:
-        """Of the blocks by themselves."""
+        """The sum of the blocks measured alone."""
         return sum(part.ms for part in self.parts)
 
     def sum_in(self, context: Context) -> float:
-        """The sum of what the blocks add to a network."""
+        """The sum of the milliseconds that the blocks add to a network."""
         return sum(context.of(part) for part in self.parts)
 
 
 class Form(NamedTuple):
-    """What a correction has: coefficients of the context or none, and which lines."""
+    """The form of a correction: whether it has coefficients of the context, and which lines."""
 
     with_context: bool
     lines: Lines
@@ -88,10 +91,10 @@ FORMS = (  # from the most to the least that is fitted
 
 
 class Corrections(NamedTuple):
-    """What changes in context and the lines, with the relative error that is left on networks not used for them.
+    """The coefficients of the context and the lines, with the relative error on networks that were not used for them.
 
-    ``spread`` is their standard deviation, ``error`` their mean absolute value; both by leaving one network out.
-    ``form``: which of the corrections was taken.
+    ``spread`` is the standard deviation and ``error`` the mean absolute value of these errors, both by leaving one
+    network out. ``form``: the form of the correction.
     """
 
     context: Context
@@ -102,7 +105,7 @@ class Corrections(NamedTuple):
     form: Form = FORMS[0]
 
     def at(self, resolution: int) -> Correction:
-        """The line of a resolution; the common one where no network of it was measured."""
+        """The line of a resolution; the common line if no network with this resolution was measured."""
         return self.lines.get(resolution, self.common)
 
     def apply(self, network: WholeNetwork) -> float:
@@ -111,7 +114,7 @@ class Corrections(NamedTuple):
 
 
 def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
-    """The corrections from whole networks; with fewer than three nothing is known of their error: it is infinite."""
+    """The corrections from whole networks; with fewer than three networks the error is unknown and set to infinity."""
     if len(networks) < MIN_NETWORKS:
         return _fit(networks, FORMS[1])._replace(spread=np.inf, error=np.inf)
     form, residuals = _best_form(networks)
@@ -120,23 +123,23 @@ def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
 
 
 def predicted_by_others(networks: Sequence[WholeNetwork]) -> list[float]:
-    """The latency of each network in milliseconds, predicted by corrections that were fitted to all the others."""
+    """The latency of each network in milliseconds, predicted by corrections that were fitted to all other networks."""
     measured = np.array([network.measured_ms for network in networks])
     return [float(ms) for ms in (1 + _best_form(networks)[1]) * measured]
 
 
 def _best_form(networks: Sequence[WholeNetwork]) -> tuple[Form, np.ndarray]:
-    """The form with the smallest error on networks left out, and the residual of each; the largest errors aside."""
+    """The form with the smallest error on left-out networks, without the largest errors; and the residual of each."""
     forms = FORMS if len(networks) >= MIN_NETWORKS_FOR_CONTEXT else FORMS[1:]
     kept = max(1, len(networks) - int(TRIMMED_SHARE * len(networks)))
     by_form = {form: _residuals_left_out(networks, form) for form in forms}
-    # Rounded, so that of forms that are equally good the first one is taken.
+    # Rounded, so that the first of several equally good forms is used.
     form = min(forms, key=lambda form: round(float(np.sort(np.abs(by_form[form]))[:kept].mean()), 9))
     return form, by_form[form]
 
 
 def _residuals_left_out(networks: Sequence[WholeNetwork], form: Form) -> np.ndarray:
-    """Predicted / measured - 1 of each network, predicted by corrections that were fitted to all the others."""
+    """Predicted / measured - 1 of each network, predicted by corrections that were fitted to all other networks."""
     predicted = [
         _fit([*networks[:index], *networks[index + 1 :]], form).apply(left_out)
         for index, left_out in enumerate(networks)
@@ -146,7 +149,7 @@ def _residuals_left_out(networks: Sequence[WholeNetwork], form: Form) -> np.ndar
 
 
 def common_line(networks: Sequence[WholeNetwork]) -> Correction:
-    """One line for all networks and nothing else: what most tables are corrected by, for comparison."""
+    """Only one line for all networks, as most other tables are corrected; used for comparison."""
     sums, measured = (np.array([getattr(n, field) for n in networks], float) for field in ("sum_ms", "measured_ms"))
     return _common(sums, measured)
 
@@ -168,17 +171,17 @@ def _fit(networks: Sequence[WholeNetwork], form: Form) -> Corrections:
 
 
 def _common(sums: np.ndarray, measured: np.ndarray) -> Correction:
-    """The line of all networks; the median ratio where they are too few or too similar for one."""
+    """The line of all networks; the median ratio if they are too few or too similar for a line."""
     return _line(sums, measured, Correction(0.0, float(np.median(measured / sums))), prior=0.0)
 
 
 def _robust(
     solve: Callable[[np.ndarray, np.ndarray], np.ndarray], design: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
-    """The solution of ``design @ x = wanted`` in which rows far from it count less, by Huber's weights.
+    """The solution of ``design @ x = wanted`` in which rows with large residuals have less weight (Huber).
 
     Args:
-        solve: the least-squares solution for a design and what is wanted.
+        solve: a function that returns the least-squares solution for a design and a right-hand side.
         design: (rows, coefficients).
         wanted: (rows,).
     """
@@ -194,7 +197,7 @@ def _robust(
 
 
 def _context(networks: Sequence[WholeNetwork]) -> Context:
-    """The coefficients of the number of blocks, of what they move and of their weights, each of its own sign."""
+    """The coefficients of the number of blocks, of the values they move and of their weights, each with its sign."""
     rows = [
         (1.0, n.sum_ms, -len(n.parts), -sum(p.moved for p in n.parts), sum(p.weights_mb for p in n.parts))
         for n in networks
@@ -214,14 +217,14 @@ def _context(networks: Sequence[WholeNetwork]) -> Context:
 
 
 def _line(sums: np.ndarray, measured: np.ndarray, towards: Correction, prior: float) -> Correction:
-    """The rising line with the least relative error, drawn towards another one; networks far from it count less.
+    """The rising line with the least relative error, regularized towards another line; outliers have less weight.
 
-    A line that does not rise (too few or too similar networks) gives way to that one.
+    If the line does not rise (too few or too similar networks), the other line is returned.
     """
     design = np.stack([np.ones_like(sums), sums], 1) / measured[:, None]
     wanted = np.ones_like(measured)
     if prior:
-        # Pseudo-networks on the other line, at the ends of what was measured here.
+        # Pseudo-networks on the other line, at the ends of the measured range.
         ends = np.array([sums.min(), sums.max()])
         on_line = towards.offset + towards.scale * ends
         weight = np.sqrt(prior / 2)

@@ -1,4 +1,4 @@
-"""What a latency table predicts: blocks that were not measured, and whole networks from their blocks."""
+"""The predictions of a latency table: blocks that were not measured, and whole networks from their blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from latency_tables.sources import source_digest
 from latency_tables.table.rows import BlockAt, describe_subject
 from latency_tables.table.table import LatencyTable
 
-# What makes predictions: cost tensors that another version of it made are stale.
+# The code that makes predictions: cost tensors from other versions of it are stale.
 MAKES_PREDICTIONS = (
     "latency_tables/table/*.py",
     "latency_tables/prediction/*.py",
@@ -38,16 +38,16 @@ MAKES_PREDICTIONS = (
 )
 
 
-MAX_RATIO = 10_000  # of a network's latency to the sum of its blocks', either way; it is near 1 on every device
+MAX_RATIO = 10_000  # of a network's latency to the sum of its blocks, in both directions; it is near 1 on every device
 
 
 class LatencyModel:
     """Predicts latencies from a table; satisfies `dmask_mobile.costs.latency.BlockLatencies`.
 
-    Everything is fitted when it is first asked for.
+    Everything is fitted when it is first needed.
 
     Args:
-        table: what was measured.
+        table: the measurements.
     """
 
     def __init__(self, table: LatencyTable) -> None:
@@ -56,7 +56,7 @@ class LatencyModel:
 
     @property
     def prediction_digest(self) -> str:
-        """Names what the table predicts: its content, and the code that makes predictions of it."""
+        """A digest that identifies all predictions: of the table's content and the code that predicts from it."""
         code = source_digest(*MAKES_PREDICTIONS)
         made_of = [self.table.digest, code, *map(version, ("numpy", "scipy", "scikit-learn"))]
         return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
@@ -69,10 +69,10 @@ class LatencyModel:
         return fit_predictors(measured)
 
     def predict(self, blocks: Iterable[BlockAt]) -> None:
-        """Makes ready what is not measured of ``blocks``, all at once: one by one it would take far longer.
+        """Predicts all blocks that were not measured together, because one by one would take far longer.
 
         Raises:
-            DmaskError: when a block is neither measured nor of a kind that can be predicted.
+            DmaskError: if a block was not measured and its kind cannot be predicted.
         """
         by_kind: dict[str, list[BlockAt]] = defaultdict(list)
         for located in dict.fromkeys(blocks):
@@ -94,20 +94,20 @@ class LatencyModel:
         return kind in self._predictors
 
     def spread_ms(self, blocks: Sequence[BlockAt]) -> list[float]:
-        """How uncertain the prediction of each block is, one standard deviation in milliseconds; 0 where measured."""
+        """One standard deviation of the prediction of each block in milliseconds; 0 for measured blocks."""
         self.predict(blocks)
         found = (self._predicted.get(located, PredictedBlock(0.0, 0.0)) for located in blocks)
         return [predicted.ms * predicted.spread for predicted in found]
 
     def is_measured(self, block: BlockSpec, in_size: int) -> bool:
-        """Whether there is a row for this very block."""
+        """Whether there is a row for this block."""
         return (block, in_size) in self.table.blocks
 
     def raw_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds of one block by itself, measured or predicted.
+        """The milliseconds of one block alone, measured or predicted.
 
         Raises:
-            DmaskError: as `predict`.
+            DmaskError: in the same cases as `predict`.
         """
         if block.kind == "skip":
             return 0.0
@@ -117,32 +117,32 @@ class LatencyModel:
         return self._predicted[block, in_size].ms
 
     def block_ms(self, block: BlockSpec, in_size: int) -> float:
-        """Milliseconds that one block adds to a network: `raw_ms` without what being measured alone changes.
+        """The milliseconds that one block adds to a network: `raw_ms`, corrected for being measured alone.
 
         Raises:
-            DmaskError: as `predict`.
+            DmaskError: in the same cases as `predict`.
         """
         return self.corrections.context.of(self._part(block, in_size))
 
     @cached_property
     def corrections(self) -> Corrections:
-        """What whole networks add to sums of blocks; fitted to the networks whose blocks are known."""
+        """The corrections of sums of blocks, fitted to the networks whose blocks are known."""
         return fit_corrections(self.whole_networks())
 
     def whole_networks(self) -> list[WholeNetwork]:
         """The measured networks whose blocks are known: measured, or predicted without having failed.
 
-        Those that were only measured beside other work are left out where enough others remain.
+        Networks that were only measured while other programs ran are left out if enough others remain.
 
         Raises:
-            DmaskError: when a network and the sum of its blocks are so far apart that one of them must be wrong.
+            DmaskError: if a network and the sum of its blocks are so different that one of them must be wrong.
         """
 
         def is_known(located: BlockAt) -> bool:
             kind = located[0].kind
             if kind == "skip" or located in self.table.blocks:
                 return True
-            return located not in self.table.failures and self.can_predict(kind)  # which fits for seconds
+            return located not in self.table.failures and self.can_predict(kind)  # fitting takes seconds
 
         networks = [child for child in self.table.networks if all(map(is_known, child.located_blocks()))]
         steady = [child for child in networks if not self.table.networks[child].doubtful]
@@ -159,7 +159,7 @@ class LatencyModel:
         return found
 
     def whole_network(self, child: ChildSpec, measured_ms: float) -> WholeNetwork:
-        """A network's parts beside its latency."""
+        """The parts of a network, with its latency."""
         located = [(block, size) for block, size in child.located_blocks() if block.kind != "skip"]
         return WholeNetwork(child.resolution, tuple(self._part(block, size) for block, size in located), measured_ms)
 
@@ -170,10 +170,10 @@ class LatencyModel:
     def correction(self, resolution: int) -> Correction:
         """The line from sums of blocks to whole networks at ``resolution`` pixels.
 
-        For the device as it was when it was last checked.
+        It holds for the speed of the device at its last check.
 
         Raises:
-            DmaskError: when fewer than three whole networks were measured.
+            DmaskError: if fewer than three whole networks were measured.
         """
         if not np.isfinite(self.corrections.error):
             raise DmaskError(
@@ -185,5 +185,5 @@ class LatencyModel:
         return Correction(scale * line.offset, scale * line.scale)
 
     def relative_spread(self) -> float:
-        """Relative standard deviation of whole networks around what the others predict."""
+        """The relative standard deviation of whole networks around their predictions by the other networks."""
         return self.corrections.spread

@@ -1,8 +1,8 @@
-"""Latencies of blocks on a new device, from another device's table and a few blocks that were measured on the new one.
+"""Predicts latencies of blocks on a new device from another device's table and a few measured blocks.
 
-The other table (the prior) knows how the shapes of blocks compare; some tens of measured blocks say how the new device
-differs. A non-negative model of multiply-adds, map sizes and the prior's latency is fitted to them; where there are
-enough, trees learn the rest, as in `latency_tables.prediction.predictor`.
+The other table (the prior) shows how the latencies of block shapes compare; some tens of measured blocks show how the
+new device differs. A non-negative linear model of multiply-adds, map sizes and the prior's latency is fitted to them.
+If there are enough blocks, trees learn the rest, as in `latency_tables.prediction.predictor`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIN_FITTED = 12  # measured blocks of a kind; with fewer, the prior's latencies 
 
 
 class PriorLatencies:
-    """The latencies of one kind of blocks on the prior's device: measured there, or predicted from what was.
+    """The latencies of one kind of blocks on the prior's device: measured, or predicted from measured blocks.
 
     Args:
         measured: milliseconds of blocks of this kind in the prior table.
@@ -32,7 +32,7 @@ class PriorLatencies:
         self.predictor = BlockPredictor(list(measured), list(measured.values()))
 
     def of(self, blocks: Sequence[BlockAt]) -> np.ndarray:
-        """Milliseconds of each block."""
+        """The milliseconds of each block."""
         unknown = [block for block in blocks if block not in self.measured]
         predicted = self.predictor.predict(unknown) if unknown else []
         found = {block: predicted_block.ms for block, predicted_block in zip(unknown, predicted, strict=True)}
@@ -43,9 +43,9 @@ class LikePredictor:
     """Predicts blocks of one kind on the new device.
 
     Args:
-        prior: their latencies on the prior's device.
-        measured: milliseconds on the new device, of blocks of this kind.
-        ratio: new / prior of all kinds, for a kind of which nothing was measured.
+        prior: the latencies of this kind on the prior's device.
+        measured: the milliseconds of blocks of this kind on the new device.
+        ratio: new / prior over all kinds, for a kind without measurements.
     """
 
     def __init__(self, prior: PriorLatencies, measured: Mapping[BlockAt, float], ratio: float) -> None:
@@ -67,7 +67,7 @@ class LikePredictor:
             self.trees.fit(self._seen(blocks, prior_ms), residuals)
 
     def predict(self, blocks: Sequence[BlockAt]) -> list[PredictedBlock]:
-        """Latency and spread of each block."""
+        """The latency and the spread of each block."""
         prior_ms = self.prior.of(blocks)
         base = self._base(blocks, prior_ms)
         if self.trees is None:
@@ -81,14 +81,14 @@ class LikePredictor:
         return np.concatenate([np.array([work(*block) for block in blocks]), prior_ms[:, None]], axis=1)
 
     def _base(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
-        """Before what the trees learn."""
+        """The milliseconds before the correction by trees."""
         if not len(self.coefficients):
             return self.ratio * prior_ms
         base: np.ndarray = self._design(blocks, prior_ms) @ self.coefficients
         return base
 
     def _seen(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
-        """What the trees see of each block (B, F): its shape, and how far the prior is from the model of the work."""
+        """The trees' features of each block (B, F): its shape, and the ratio of the prior to the model of the work."""
         log_ratio = np.log(prior_ms / self._base(blocks, prior_ms))
         return np.concatenate([np.array([features(*block) for block in blocks]), log_ratio[:, None]], 1).astype(
             np.float32
@@ -100,7 +100,7 @@ def fit_like(prior: Mapping[BlockAt, float], measured: Mapping[BlockAt, float]) 
 
     Args:
         prior: milliseconds of blocks in the prior table.
-        measured: milliseconds on the new device; at least one block that the prior measured as well is needed.
+        measured: milliseconds on the new device; at least one block must also be measured in the prior table.
     """
     common = [measured[block] / prior[block] for block in measured if block in prior]
     if not common:

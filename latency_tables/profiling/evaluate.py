@@ -1,4 +1,4 @@
-"""Judging a table: children that were never used for fitting, measured on the device now."""
+"""Evaluates a table with children that were not used for fitting, which are measured on the device now."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from latency_tables.table.table import LatencyTable
 PASSES = 4  # an even number: see `repeatability`
 BATCH_CHILDREN = 25  # loaded at once
 BETWEEN_SENTINELS = 5  # children
-MAX_REPEATABILITY = 0.05  # of a machine on which an error can be told
+MAX_REPEATABILITY = 0.05  # of a machine on which an error can be measured
 MAX_INTERRUPTED = 0.5  # of the rounds
 
 
 class Pass(NamedTuple):
-    """A child in one pass: milliseconds, the device's drift beside it, whether other programs interrupted it."""
+    """A child in one pass: milliseconds, the device's drift then, and whether other programs interrupted it."""
 
     ms: float
     drift: float
@@ -55,18 +55,18 @@ def unseen_children(table: LatencyTable, space: SearchSpace, count: int, seed: i
 def evaluate(
     table: LatencyTable, children: Sequence[ChildSpec], progress: Progress = silent, at: str | None = None
 ) -> Evaluation:
-    """Measures ``children`` in four passes, apart in time, and holds the table's predictions against that.
+    """Measures ``children`` in four passes at different times, and compares the table's predictions with this.
 
     Args:
         table: the table.
-        children: networks, which it did not measure.
-        progress: told after each batch.
-        at: how the table's device is reached now, if not as it was then.
+        children: networks that are not in the table.
+        progress: is called after each batch.
+        at: how the table's device is reached now, if this has changed.
 
     Raises:
-        DmaskError: when the table belongs to another device or runtime, or cannot predict a child, and when the
-            device is too busy to judge.
-        MeasuringError: when the runtime fails on one of them.
+        DmaskError: if the table belongs to another device or runtime, cannot predict a child, or the device is too
+            busy.
+        MeasuringError: if the runtime fails for a child.
     """
     if not children:
         raise DmaskError("no children to evaluate the table on", "the space has none that it did not measure itself")
@@ -97,10 +97,10 @@ def evaluate(
 
 
 def check_quiet(passes: Sequence[Pass]) -> None:
-    """Checks that the device had its cores for the measuring alone, most of the time.
+    """Checks that most of the time no other program ran on the measuring cores.
 
     Raises:
-        DmaskError: when other programs interrupted more than half of the rounds.
+        DmaskError: if other programs interrupted more than half of the rounds.
     """
     share = float(np.mean([each.interrupted for each in passes]))
     if share > MAX_INTERRUPTED:
@@ -114,7 +114,7 @@ def check_repeatable(passes_ms: np.ndarray) -> None:
     """Checks that a child takes about as long in each pass.
 
     Raises:
-        DmaskError: when a table without any error would be more than 5% off.
+        DmaskError: if a table without any error would be more than 5% off.
     """
     found = repeatability(passes_ms)
     if found > MAX_REPEATABILITY:
@@ -126,20 +126,20 @@ def check_repeatable(passes_ms: np.ndarray) -> None:
 
 
 def steadier(passes_ms: np.ndarray, drifts: np.ndarray) -> np.ndarray:
-    """The passes as they are, or with the drift beside each taken out of it, whichever repeats better.
+    """The passes unchanged or corrected for their drift, whichever repeats better.
 
-    What remains is the device as it was in the middle of the passes.
+    The result is for the speed of the device in the middle of the passes.
 
     Args:
         passes_ms: (children, passes), the latencies of each child.
-        drifts: (children, passes), the drift beside each.
+        drifts: (children, passes), the drift at each measurement.
     """
     corrected = passes_ms * (1 + np.median(drifts)) / (1 + drifts)
     return corrected if repeatability(corrected) < repeatability(passes_ms) else passes_ms
 
 
 def _passes(table: LatencyTable, setup: Setup, models: Mapping[str, bytes], progress: Progress) -> list[list[Pass]]:
-    """Each model in every pass; models are loaded anew for each, as where they lie in memory changes their times."""
+    """Each model in every pass; models are loaded again for each pass, because their memory addresses affect times."""
     taken: dict[str, list[Pass]] = {key: [] for key in models}
     sentinels, done = sentinel_models(table, setup), 0
     for _ in range(PASSES):
@@ -155,7 +155,7 @@ def _passes(table: LatencyTable, setup: Setup, models: Mapping[str, bytes], prog
 def _measure_batch(
     table: LatencyTable, setup: Setup, models: Mapping[str, bytes], sentinels: Mapping[str, bytes]
 ) -> Iterator[tuple[str, Pass]]:
-    """One round of each model; the drift beside it is interpolated between rounds of the sentinels."""
+    """One round of each model; its drift is interpolated between rounds of the sentinels."""
     references, retaking, found = list(table.references), Retaking(), []
     places, drifts = [], []
     with stop_signals(), setup.devices[0].open(*setup.how_to_run) as session:

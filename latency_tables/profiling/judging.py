@@ -1,4 +1,4 @@
-"""The figures of a table: its predictions held against children that were measured in several passes."""
+"""The figures of a table: its predictions compared with children that were measured in several passes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.child import ChildSpec
 
 NEAR = 1.2  # latencies of one resolution within 20% of each other
-QUANTILE_80 = 1.2816  # of the normal distribution: 80% lie within so many standard deviations
+QUANTILE_80 = 1.2816  # of the normal distribution: 80% lie within this number of standard deviations
 NUM_WORST = 5
 RESAMPLES, CONFIDENCE = 400, 0.95
 
 
 class MeasuredChild(Record):
-    """One child: predicted and its spread, by the uncorrected sum, by one line for all, and in each of several passes.
+    """One child: its prediction and spread, predictions by the plain sum and by one line for all, and each pass.
 
-    Predictions are of the device as it was when the table was made. ``drift``: how much slower the table's sentinels
-    ran beside each pass than then.
+    Predictions are for the speed of the device when the table was made. ``drift``: how much slower the table's
+    sentinels ran at each pass.
     """
 
     child: ChildSpec
@@ -39,7 +39,7 @@ class MeasuredChild(Record):
 
 
 class JudgedChild(Record):
-    """A child's prediction for the device as it is now, and what was measured.
+    """A child's prediction for the current speed of the device, and its measurement.
 
     ``error``: predicted / measured - 1.
     """
@@ -53,10 +53,10 @@ class JudgedChild(Record):
 class Evaluation(Record):
     """How well a table predicts whole networks. Errors are shares of the measured latency.
 
-    Predictions are scaled to the device as it is now: multiplied by 1 + ``drift``, which the table's sentinels showed
-    while the children were measured. ``mape_unscaled`` is the error without that. A Kendall tau is None where there
-    are no pairs to compare. ``repeatability_mape`` is the error that a perfect table would have: see `repeatability`.
-    ``intervals``: of each figure by its name, where 95% of the figures lie when the children are drawn anew.
+    Predictions are scaled to the current speed of the device: they are multiplied by 1 + ``drift``, which the table's
+    sentinels showed while the children were measured. ``mape_unscaled`` is the error without scaling. A Kendall tau is
+    None if there are no pairs to compare. ``repeatability_mape`` is the error that a perfect table would have: see
+    `repeatability`. ``intervals``: the 95% bootstrap interval of each figure by name.
     """
 
     num_children: int
@@ -76,7 +76,7 @@ class Evaluation(Record):
     children: tuple[MeasuredChild, ...]
 
     def judged(self) -> list[JudgedChild]:
-        """Each child with its prediction for the device as it is now."""
+        """Each child with its prediction for the current speed of the device."""
         scale = 1 + self.drift
         return [
             JudgedChild(
@@ -89,7 +89,7 @@ class Evaluation(Record):
         ]
 
     def worst(self) -> list[JudgedChild]:
-        """The children that were predicted worst."""
+        """The children with the largest errors."""
         return sorted(self.judged(), key=lambda judged: -abs(judged.error))[:NUM_WORST]
 
 
@@ -97,8 +97,8 @@ def judge(children: Sequence[MeasuredChild], seed: int = 0) -> Evaluation:
     """The figures of measured children, with intervals by bootstrap over the children.
 
     Args:
-        children: as they were measured.
-        seed: of the bootstrap's draws.
+        children: the measured children.
+        seed: the seed of the bootstrap.
     """
     drift = float(np.median([child.drift for child in children]))
     passes_ms = np.array([child.passes_ms for child in children])
@@ -138,13 +138,13 @@ def judge(children: Sequence[MeasuredChild], seed: int = 0) -> Evaluation:
 
 
 def repeatability(passes_ms: np.ndarray) -> float:
-    """The mean absolute error that a table without any error would have against the mean of the passes.
+    """The mean absolute error that a perfect table would have relative to the mean of the passes.
 
     A pass measures the true latency t as t (1 + e), with a noise e that is small, symmetric and independent between
-    passes. Against the mean of n passes the true latency is off by -(e1 + ... + en) / n. That has the distribution of
-    (e1 + ... - ... - en) / n, with n/2 passes of each sign: half of what the means of two halves of the passes differ
-    by. It is averaged over all ways to halve them. What all passes have in common, as the drift since the table was
-    made, is not in it.
+    passes. The error of the true latency relative to the mean of n passes is -(e1 + ... + en) / n. This has the
+    distribution of (e1 + ... - ... - en) / n with n/2 passes of each sign, which is half of the difference between the
+    means of two halves of the passes. It is averaged over all ways to halve them. A common error of all passes, such as
+    the drift since the table was made, is not included.
 
     Args:
         passes_ms: (children, passes), the latencies of each child; the number of passes is even.
@@ -153,7 +153,7 @@ def repeatability(passes_ms: np.ndarray) -> float:
 
 
 def half_differences(passes_ms: np.ndarray) -> np.ndarray:
-    """For each child the mean over all ways to halve its passes of |mean of one half / mean of the other - 1| / 2."""
+    """For each child, the mean over all ways to halve its passes of |mean of one half / mean of the other - 1| / 2."""
     count = passes_ms.shape[1]
     relative = passes_ms / passes_ms.mean(1, keepdims=True)
     halves = [half for half in itertools.combinations(range(count), count // 2) if 0 in half]
@@ -165,12 +165,12 @@ def half_differences(passes_ms: np.ndarray) -> np.ndarray:
 def bootstrap_interval(
     figure: Callable[[np.ndarray], float | None], count: int, seed: int
 ) -> tuple[float, float] | None:
-    """Where 95% of the values of ``figure`` lie when its ``count`` items are drawn anew, with replacement.
+    """The 95% interval of the values of ``figure`` when its ``count`` items are drawn with replacement.
 
     Args:
-        figure: of the items with these indices; None where they give no figure.
-        count: of the items.
-        seed: of the draws.
+        figure: a function of the indices of the drawn items; None if they give no figure.
+        count: the number of items.
+        seed: the seed of the draws.
     """
     draws = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     values = [value for chosen in draws if (value := figure(chosen)) is not None]
@@ -181,7 +181,7 @@ def bootstrap_interval(
 
 
 def near_pairs(children: Sequence[MeasuredChild]) -> np.ndarray:
-    """(children, children), whether two are of one resolution with different latencies within 20% of each other."""
+    """(children, children): whether two have the same resolution and different latencies within 20% of each other."""
     measured = np.array([child.measured_ms for child in children])
     resolutions = np.array([child.child.resolution for child in children])
     high, low = (ordered(measured[:, None], measured[None]) for ordered in (np.maximum, np.minimum))
@@ -190,7 +190,7 @@ def near_pairs(children: Sequence[MeasuredChild]) -> np.ndarray:
 
 
 def _tau_of_pairs(pairs: np.ndarray, predicted: np.ndarray, measured: np.ndarray, chosen: np.ndarray) -> float | None:
-    """Kendall's tau over the chosen pairs alone; None where there are none."""
+    """Kendall's tau over only the chosen pairs; None if there are none."""
     among = pairs[np.ix_(chosen, chosen)]
     total = int(among.sum())
     if not total:
@@ -200,7 +200,7 @@ def _tau_of_pairs(pairs: np.ndarray, predicted: np.ndarray, measured: np.ndarray
 
 
 def _tau(predicted: np.ndarray, measured: np.ndarray) -> float | None:
-    """Kendall's tau; None where all are equal."""
+    """Kendall's tau; None if all values are equal."""
     if len(set(measured)) < 2 or len(set(predicted)) < 2:
         return None
     return float(kendalltau(predicted, measured).statistic)

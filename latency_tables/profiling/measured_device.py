@@ -1,4 +1,4 @@
-"""One of the devices that measure for a table: loading models on it and sampling them."""
+"""One of the devices that measure for a table: loads models on it and samples them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from latency_tables.table.rows import Subject, describe_subject
 
 WAKING_SECONDS = 0.05
 SHARE_OF_LAST = 0.2  # of a request in the running mean
-MAX_FAILURES = 6  # one after the other, before the device itself is suspected
+MAX_FAILURES = 6  # consecutive failures before a problem of the device is assumed
 T = TypeVar("T")
 
 
 class MeasuredDevice:
-    """One device's session, and what it has loaded.
+    """The session of one device, and its loaded models.
 
-    A failure counts only once something has worked after it: on a device on which nothing works any more, every model
-    would fail, and none of them is to blame.
+    A failure is recorded only after something has worked afterwards: on a broken device every model would fail, and no
+    model would be the cause.
 
     Args:
-        index: of the device among those that share a table.
-        session: on the device.
-        converter: makes the models.
-        note_failure: told of each subject that cannot be converted, loaded or run, and why.
+        index: the number of the device among those that share a table.
+        session: the session on the device.
+        converter: converts the models.
+        note_failure: is called with each subject that cannot be converted, loaded or run, and the reason.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class MeasuredDevice:
         self._loaded: set[Subject] = set()
         self._failed: set[Subject] = set()
         self._doubtful: list[tuple[Subject, DmaskError]] = []
-        self._working: Subject | None = None  # the last one that was measured
+        self._working: Subject | None = None  # the last subject that was measured
         self._shares_asked = False
         self._retaking = Retaking()
-        self.request_seconds = 0.0  # the running mean of what loading or sampling a model takes
+        self.request_seconds = 0.0  # the running mean of the time for loading or sampling a model
 
     def try_out(self, subjects: Sequence[Subject]) -> None:
-        """Measures one of ``subjects`` for a moment, unless something was measured before; keeps nothing.
+        """Measures one of ``subjects`` briefly, unless something was measured before; the result is not stored.
 
         Raises:
-            DmaskError: when none of them can be measured.
+            DmaskError: if none of them can be measured.
         """
         if self._working is not None or not subjects:
             return
@@ -71,10 +71,10 @@ class MeasuredDevice:
         raise self._nothing_works()
 
     def load(self, subject: Subject) -> bool:
-        """Whether the model is ready. It is loaded if it is not, unless that has failed before.
+        """Whether the model is ready. If not, it is loaded, unless this has failed before.
 
         Raises:
-            DmaskError: when nothing works on the device any more.
+            DmaskError: if nothing works on the device any more.
         """
         if subject in self._loaded or subject in self._failed:
             return subject in self._loaded
@@ -88,12 +88,12 @@ class MeasuredDevice:
         return failure is None
 
     def sample(self, subject: Subject, seconds: float) -> Samples | None:
-        """One round of a loaded model; None where the runtime failed.
+        """One round of a loaded model; None if the runtime failed.
 
         A round that other programs interrupted is taken again, at most twice.
 
         Raises:
-            DmaskError: when nothing works on the device any more.
+            DmaskError: if nothing works on the device any more.
         """
         try:
             samples = self._timed(
@@ -106,10 +106,10 @@ class MeasuredDevice:
         return samples
 
     def settle(self) -> None:
-        """Decides on failures after which nothing was measured yet: the models', or the device's.
+        """Decides whether failures without a later success were caused by the models or by the device.
 
         Raises:
-            DmaskError: when nothing works on the device any more.
+            DmaskError: if nothing works on the device any more.
         """
         if self._doubtful:
             if self._working is None or self._attempt(self._working) is not None:
@@ -117,35 +117,35 @@ class MeasuredDevice:
             self._confirm(self._working)
 
     def wake(self, child: ChildSpec) -> None:
-        """Runs a loaded network for a moment.
+        """Runs a loaded network briefly.
 
-        A core that slept while models were converted measures 1.6 times too slow at first.
+        A core that was idle while models were converted is at first 1.6 times too slow.
         """
         self.sample(child, WAKING_SECONDS)
 
     def unload(self, subjects: Iterable[Subject]) -> None:
-        """Forgets the models of those ``subjects`` that are loaded."""
+        """Unloads the models of those ``subjects`` that are loaded."""
         for subject in self._loaded.intersection(subjects):
             self._loaded.discard(subject)
             self.session.unload(key_of(subject))
 
     def conditions(self) -> Conditions | None:
-        """The state of the device now."""
+        """The current state of the device."""
         return self.session.conditions()
 
     def shares(self, child: ChildSpec) -> dict[str, float]:
-        """The share of each kind of operation as the runtime estimates it; asked once, empty from then on."""
+        """The share of each kind of operation as estimated by the runtime; requested once, then empty."""
         if self._shares_asked:
             return {}
         self._shares_asked = True
         if not isinstance(self.session, EstimatingSession):
             return {}
-        with suppress(MeasuringError):  # an estimate is not worth a profile
+        with suppress(MeasuringError):  # a failed estimate must not end a profile
             return self.session.shares(key_of(child))
         return {}
 
     def _timed(self, action: Callable[[], T]) -> T:
-        """What ``action`` gives; it was a request to the device."""
+        """The result of ``action``, which is a timed request to the device."""
         begin = time.monotonic()
         found = action()
         seconds = time.monotonic() - begin
@@ -158,14 +158,14 @@ class MeasuredDevice:
             self.settle()
 
     def _confirm(self, working: Subject) -> None:
-        """Something works, so that what failed before it has failed by itself."""
+        """Records earlier failures as failures of the models, because something works now."""
         self._working = working
         doubtful, self._doubtful = self._doubtful, []
         for subject, failure in doubtful:
             self.note_failure(subject, failure)
 
     def _attempt(self, subject: Subject) -> DmaskError | None:
-        """Why a subject cannot be measured for a moment; None when it can."""
+        """The reason why a subject cannot be measured briefly; None if it can."""
         failure = None if subject in self._loaded else self._load_model(subject)
         if failure is not None:
             return failure
@@ -184,7 +184,7 @@ class MeasuredDevice:
         )
 
     def _load_model(self, subject: Subject) -> DmaskError | None:
-        """Why it cannot be converted, or the runtime refuses it; None when it is ready."""
+        """The reason why it cannot be converted or loaded; None if it is ready."""
         try:
             model = self.converter.model(subject)
             self._timed(lambda: self.session.load(key_of(subject), model))
@@ -194,11 +194,11 @@ class MeasuredDevice:
 
 
 def describe_failure(error: DmaskError) -> str:
-    """A failure's reason, as tables keep it."""
+    """The reason of a failure in the form that tables store."""
     named = error.problem if isinstance(error, ConversionError) else f"{type(error).__name__}: {error}"
     return " ".join(named.split())
 
 
 def key_of(subject: Subject) -> str:
-    """Names a model in a session."""
+    """The key of a model in a session."""
     return subject.digest() if isinstance(subject, ChildSpec) else repr(subject)

@@ -44,9 +44,9 @@ from latency_tables.table.writer import TableWriter
 
 THERMAL_UNKNOWN = "the phone's thermal state is unknown"
 NETWORKS_BETWEEN_SENTINELS = 12
-BLOCK_SENTINELS_SHARE = 0.05  # of the time left: they are measured before each round and at the end
-LOADING_SHARE = 0.7  # of a round: the time for loading its blocks
-SENTINEL_TIMES = 2  # as long as a block: they are compared with later ones
+BLOCK_SENTINELS_SHARE = 0.05  # of the remaining time; they are measured before each round and at the end
+LOADING_SHARE = 0.7  # the share of a round for loading its blocks
+SENTINEL_TIMES = 2  # times as long as a block, because they are compared with later rounds
 T = TypeVar("T")
 
 
@@ -54,20 +54,20 @@ T = TypeVar("T")
 def measuring_into(
     path: Path, setup: Setup, settings: ProfileSettings, like: LatencyTable | None = None
 ) -> Iterator[Measuring]:
-    """The table locked, the devices ready, signals noted; with ``like``, that table's latencies in it.
+    """Locks the table, prepares the devices and notes signals; with ``like``, adds that table's latencies.
 
     Raises:
-        DmaskError: when ``path`` is a table of another device, runtime or setting, or is being written to.
+        DmaskError: if ``path`` is a table of another device, runtime or setting, or is being written to.
     """
     with ExitStack() as stack:
-        # Before the devices: a signal must not come between their preparation and the block that undoes it.
+        # Before the devices: no signal may have its effect between their preparation and the block that undoes it.
         stack.enter_context(stop_signals())
         head = setup.head()
         if like is not None:
             head = head.model_copy(update={"prior": like.digest})
         converter = stack.enter_context(converter_for(setup.runtime, setup.precision))
         sessions = [stack.enter_context(device.open(*setup.how_to_run)) for device in setup.devices]
-        writer = stack.enter_context(TableWriter(path, head))  # last: what a device refuses must not begin a table
+        writer = stack.enter_context(TableWriter(path, head))  # last, so that no table is begun if a device refuses
         save_device_options(writer.table.head, setup.reached)
         if like is not None:
             add_prior(writer, like)
@@ -75,10 +75,10 @@ def measuring_into(
 
 
 def add_prior(writer: TableWriter, like: LatencyTable) -> None:
-    """Writes the latencies of ``like`` into the table, as far as they are not there.
+    """Writes the latencies of ``like`` to the table, unless they are already there.
 
     Raises:
-        DmaskError: when the table was begun with another one, or without any.
+        DmaskError: if the table was begun with another one, or without any.
     """
     table = writer.table
     if table.head.prior != like.digest:
@@ -99,10 +99,10 @@ class Measuring:
     """Measures the requested models into one table, and keeps the table's rows in memory.
 
     Args:
-        sessions: of identical devices, which share the work.
-        settings: how long and how thoroughly.
-        converter: makes the models.
-        writer: of the table.
+        sessions: the sessions of identical devices, which share the work.
+        settings: the length and the number of rounds.
+        converter: converts the models.
+        writer: writes the table.
     """
 
     def __init__(
@@ -132,26 +132,26 @@ class Measuring:
             (row.device_index, row.subject) for row in self.rows if isinstance(row, SentinelRow | BlockSentinelRow)
         )
         self.start = time.monotonic()
-        self.end = math.inf  # of the time that `limit` gives
+        self.end = math.inf  # the end of the time set by `limit`
         self._lock = threading.Lock()
-        self._note = ""  # of the device, for whoever watches the progress
+        self._note = ""  # about the device, shown with the progress
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of profiling over all runs of this table."""
+        """The seconds of profiling over all runs for this table."""
         return self.before_s + time.monotonic() - self.start
 
     @property
     def left_s(self) -> float:
-        """Seconds until the limit; infinite without one, negative after it."""
+        """The seconds until the limit; infinite without a limit, negative after it."""
         return self.end - time.monotonic()
 
     def limit(self, minutes: float | None) -> None:
-        """Lets all runs of this table together last for ``minutes``: what is not measured by then is left out."""
+        """Limits all runs for this table together to ``minutes``; what is not measured by then is left out."""
         self.end = math.inf if minutes is None else self.start + 60 * minutes - self.before_s
 
     def table(self) -> LatencyTable:
-        """What there is so far."""
+        """The table so far."""
         return LatencyTable(self.head, tuple(self.rows), str(self.writer.path))
 
     def measure_rounds(
@@ -161,19 +161,19 @@ class Measuring:
         progress: Progress = silent,
         converting_share: float = 1.0,
     ) -> None:
-        """All rounds of ``blocks`` that are missing, with the sentinels before each and at the end.
+        """Measures all missing rounds of ``blocks``, with the sentinels before each round and at the end.
 
-        As many of them as the time left allows: each round gets an equal share of it.
+        Only as many are measured as the remaining time allows; each round gets an equal share of it.
 
         Args:
-            blocks: what to measure.
-            between: called after each round.
-            progress: told after each model that was converted or measured.
-            converting_share: of the time left, for converting the blocks.
+            blocks: the blocks to measure.
+            between: is called after each round.
+            progress: is called after each converted or measured model.
+            converting_share: the share of the remaining time for converting the blocks.
 
         Raises:
-            DmaskError: when nothing can be measured on a device.
-            StoppedError: when a signal came.
+            DmaskError: if nothing can be measured on a device.
+            StoppedError: if a signal was received.
         """
         self._try_out(blocks)
         self._convert([*self.sentinels, *self.block_sentinels, *blocks], converting_share, progress)
@@ -191,9 +191,9 @@ class Measuring:
             device.unload(block for block in blocks if block not in self.block_sentinels)
 
     def _choose_block_sentinels(self, blocks: Sequence[BlockAt]) -> None:
-        """Some of the first blocks of a new table, unless measuring them again and again takes too much of the time.
+        """Chooses some of the first blocks of a new table, unless measuring them repeatedly takes too much time.
 
-        A table that was begun without them has one clock for blocks and networks, and goes on with it.
+        A table that was begun without block sentinels has one clock for blocks and networks, and continues with it.
         """
         if self.block_sentinels or any(isinstance(row, BlockRow) for row in self.rows):
             return
@@ -203,16 +203,16 @@ class Measuring:
             self.block_sentinels = found
 
     def measure_networks(self, due: Sequence[tuple[ChildSpec, int]], share: float, progress: Progress = silent) -> None:
-        """Rounds of whole networks, unless they were measured before.
+        """Measures rounds of whole networks, unless they were measured before.
 
         Args:
-            due: networks and rounds.
-            share: of the time left that this may take.
-            progress: told after each network that was converted.
+            due: the networks and their rounds.
+            share: the share of the remaining time that this may take.
+            progress: is called after each converted network.
 
         Raises:
-            DmaskError: when nothing can be measured on a device.
-            StoppedError: when a signal came.
+            DmaskError: if nothing can be measured on a device.
+            StoppedError: if a signal was received.
         """
         end = time.monotonic() + share * max(0.0, self.left_s)
         self._convert([child for child, _ in due], share, progress)
@@ -223,7 +223,7 @@ class Measuring:
             for child, round_ in self._share(converted, device):
                 if time.monotonic() < end and device.load(child):
                     ready.append((child, round_))
-            # Sentinels before and after them, and between many: networks drift in another way than blocks.
+            # Sentinels before and after them, and between many of them, because networks drift differently from blocks.
             for start in range(0, len(ready), NETWORKS_BETWEEN_SENTINELS):
                 self._measure_sentinels(device, with_blocks=False)
                 for child, round_ in ready[start : start + NETWORKS_BETWEEN_SENTINELS]:
@@ -235,7 +235,7 @@ class Measuring:
         self._on_each(measure_share)
 
     def _try_out(self, blocks: Sequence[BlockAt]) -> None:
-        """Finds out at once when nothing can be measured: before all blocks are converted, and before rows say so."""
+        """Detects at once if nothing can be measured, before all blocks are converted and failures are recorded."""
         by_kind: dict[str, list[Subject]] = defaultdict(list)
         for block in blocks:
             by_kind[block[0].kind].append(block)
@@ -247,10 +247,10 @@ class Measuring:
         self._on_each(lambda device: device.try_out(subjects))
 
     def _convert(self, subjects: Sequence[Subject], share: float, progress: Progress) -> None:
-        """Converts as many of ``subjects`` as a share of the time left allows, if they are to be measured after it."""
+        """Converts as many of ``subjects`` as a share of the remaining time allows, with time left to measure them."""
         end, count = time.monotonic() + share * max(0.0, self.left_s), 0
         request_s = max(device.request_seconds for device in self.devices)
-        measured_s = (self.settings.rounds + 1) * request_s / len(self.devices)  # it is loaded as well
+        measured_s = (self.settings.rounds + 1) * request_s / len(self.devices)  # including the loading
         num_sentinels = len(self.sentinels) + len(self.block_sentinels)
         end -= (self.settings.rounds + 1) * (num_sentinels + 1) * request_s
 
@@ -264,14 +264,15 @@ class Measuring:
     def _measure_round(
         self, blocks: Sequence[BlockAt], among: set[BlockAt], round_: int, progress: Progress
     ) -> set[BlockAt]:
-        """One round of the ``blocks`` that are ``among`` those of earlier rounds. Returns those that were reached."""
+        """Measures one round of the ``blocks`` that are ``among`` those of earlier rounds; returns the measured
+        ones."""
         begin, count, reached = time.monotonic(), 0, set[BlockAt]()
         seconds = max(0.0, self.left_s) / (self.settings.rounds - round_)
         loaded_until, end = begin + LOADING_SHARE * seconds, begin + seconds
 
         def measure_share(device: MeasuredDevice) -> None:
             nonlocal count
-            ready = []  # all are loaded first: loading cools the caches
+            ready = []  # all are loaded first, because loading evicts caches
             for block in self._share(blocks, device):
                 if block in among and time.monotonic() < loaded_until and device.load(block):
                     ready.append(block)
@@ -292,7 +293,7 @@ class Measuring:
         return items[device.index :: len(self.devices)]
 
     def _on_each(self, action: Callable[[MeasuredDevice], None]) -> None:
-        """``action`` on every device at the same time."""
+        """Runs ``action`` on every device at the same time."""
         if len(self.devices) == 1:
             action(self.devices[0])
             return
@@ -301,7 +302,7 @@ class Measuring:
                 task.result()
 
     def _measure(self, device: MeasuredDevice, subject: Subject, round_: int) -> None:
-        """One round, unless it was measured before."""
+        """Measures one round, unless it was measured before."""
         if (subject, round_) not in self.done:
             network = isinstance(subject, ChildSpec)
             seconds = self.settings.seconds_per_network if network else self.settings.seconds_per_block
@@ -317,7 +318,7 @@ class Measuring:
         check_stopped("profiling")
 
     def _measure_sentinels(self, device: MeasuredDevice, with_blocks: bool = True) -> None:
-        """One round of each sentinel network, of each sentinel block as well, and the state of the device."""
+        """Measures one round of each sentinel network and each sentinel block, and the state of the device."""
         conditions = device.conditions()
         if conditions is not None:
             self._note = THERMAL_UNKNOWN if conditions.thermal_status is None else self._note
@@ -345,7 +346,7 @@ class Measuring:
             self._add(BlockSentinelRow(block=subject[0], in_size=subject[1], elapsed_s=elapsed_s, **common))
 
     def _note_shares(self, device: MeasuredDevice, child: ChildSpec) -> None:
-        """What the runtime estimates of a network's operations, once."""
+        """Records the runtime's estimate for a network's operations, once."""
         if any(isinstance(row, SharesRow) for row in self.rows):
             return
         shares = device.shares(child)

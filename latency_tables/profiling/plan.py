@@ -1,4 +1,4 @@
-"""What to measure for a space, and what to measure next."""
+"""Plans what to measure for a space, and what to measure next."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NETWORKS_PER_RESOLUTION, NUM_NETWORKS = 5, 24
 NUM_FEW_NETWORKS = 10
 NUM_SENTINELS, NUM_BLOCK_SENTINELS = 3, 5
 CANDIDATE_CHILDREN = 300
-EXPLORED_SHARE = 0.5  # of a batch: drawn like children are; the rest is where the prediction is least certain
+EXPLORED_SHARE = 0.5  # of a batch that is drawn like children; the rest are blocks with the least certain predictions
 
 
 def blocks_of(space: SearchSpace) -> tuple[BlockAt, ...]:
-    """Every block that a child of ``space`` can have, once, with its input size."""
+    """Every block that a child of ``space`` can have, each once, with its input size."""
     found: dict[BlockAt, None] = {}
 
     def note(block: BlockSpec, in_size: int) -> float:
@@ -41,9 +41,9 @@ def blocks_of(space: SearchSpace) -> tuple[BlockAt, ...]:
 
 
 def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
-    """Whole networks to correct sums of blocks by: at each resolution the smallest, the largest, and random ones.
+    """Whole networks for correcting sums of blocks: at each resolution the smallest, the largest, and random ones.
 
-    Five at each resolution, and 24 in all: five coefficients are fitted to them.
+    There are at least five at each resolution and at least 24 in all, because five coefficients are fitted to them.
     """
     generator = random.Random(seed)
     resolutions = range(len(space.input.resolutions))
@@ -58,7 +58,7 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
 
 
 def few_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
-    """Ten of them where another table is the prior: at each resolution a random one, the largest, the smallest."""
+    """Ten of these networks for a table with a prior: at each resolution a random one, the largest, the smallest."""
     by_resolution: dict[int, list[ChildSpec]] = defaultdict(list)
     for child in networks:
         by_resolution[child.resolution].append(child)
@@ -67,12 +67,12 @@ def few_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
 
 
 def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
-    """Three networks that are quick to measure again and again: the first ones, at the lowest resolution."""
+    """Three networks that can be measured repeatedly in a short time: the first ones, at the lowest resolution."""
     return tuple(networks[:NUM_SENTINELS])
 
 
 def block_sentinels_of(blocks: Sequence[BlockAt]) -> tuple[BlockAt, ...]:
-    """Five of these blocks to measure again and again, spread from few multiply-adds to many."""
+    """Five of these blocks to measure repeatedly, spread from few to many multiply-adds."""
     located = sorted(
         (at for at in blocks if at[0].kind in RESIDUAL_KINDS),
         key=lambda at: (Macs().block_cost(*at), repr(at)),

@@ -1,4 +1,4 @@
-"""Rounds that other programs interrupted are taken again while they are measured."""
+"""Measures a round again if other programs interrupted it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from latency_tables.devices.device import Samples
 from latency_tables.table.statistics import RoundTime, round_time, usual_share
 
 RETAKES = 2  # of one round
-MAX_FUTILE = 6  # rounds in a row that stayed interrupted: the core is never free, and taking them again costs time
+MAX_FUTILE = 6  # consecutive rounds that stayed interrupted; then the core is never free, and repeating only takes time
 
 
 class Retaking:
-    """Takes rounds on one device."""
+    """Measures rounds on one device."""
 
     def __init__(self) -> None:
         self._usual: float | None = None  # the share of CPU time of the quietest run so far
         self._futile = 0
 
     def sample(self, take: Callable[[], Samples]) -> Samples:
-        """A round, the quietest of at most three where the first ones were interrupted."""
+        """A round; if it was interrupted, the quietest of at most three."""
         samples = take()
         found = self._time(samples)
         for _ in range(RETAKES if self._futile < MAX_FUTILE else 0):

@@ -1,4 +1,4 @@
-"""Predicting with a table and measuring on its device: what a verification of latency needs."""
+"""Predicts with a table and measures on its device, as needed for the verification of a latency."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from latency_tables.table.table import LatencyTable
 from latency_tables.table.writer import TableWriter
 
 ROUNDS, ATTEMPTS = 7, 3
-SENTINEL = "sentinel"  # what their models are called, before their numbers
+SENTINEL = "sentinel"  # the names of their models, before their numbers
 SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
 
 
 def predicted_latency(
     table: LatencyTable, name: str, child: ChildSpec, budgets: Mapping[str, float], progress: Progress = silent
 ) -> PredictedLatency:
-    """What ``table`` predicts of the child's latency, with what can measure it, or why nothing can.
+    """The child's latency as predicted by ``table``, with a probe that measures it or the reason why there is none.
 
     Args:
         table: the table.
-        name: what its line is called.
+        name: the name of its line.
         child: the network.
-        budgets: the budgets in ms that a search set for this latency, by their names.
-        progress: told while measuring.
+        budgets: the budgets of a search for this latency in ms, by name.
+        progress: is called while measuring.
     """
     probe: TableProbe | str
     try:
@@ -54,7 +54,7 @@ def predicted_latency(
 
 
 def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
-    """The table's prediction, as exported models carry it."""
+    """The table's prediction in the form that exported models contain."""
     estimate, head = Latency(LatencyModel(table)).estimate(child), table.head
     return LatencyPrediction(
         ms=estimate.value,
@@ -68,10 +68,10 @@ def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
 
 
 class TableProbe:
-    """`export.verification.latency_verdict.LatencyProbe` for the device at hand, which must be the table's.
+    """`export.verification.latency_verdict.LatencyProbe` for a connected device, which must be that of the table.
 
     Raises:
-        DmaskError: when the table was measured on another device, runtime version or setting.
+        DmaskError: if the table was measured with another device, runtime version or setting.
     """
 
     def __init__(self, table: LatencyTable, progress: Progress = silent) -> None:
@@ -80,9 +80,9 @@ class TableProbe:
         self.progress = progress
 
     def measure(self, path: Path) -> MeasuredLatency:
-        """The artifact now, in rounds that alternate with the table's sentinels.
+        """Measures the artifact now, in rounds that alternate with the table's sentinels.
 
-        A noisy measurement is made again, at most three times: noise says nothing about the latency itself.
+        A noisy measurement is repeated, at most three times, because noise does not show a wrong latency.
         """
         models = {"artifact": self.setup.runtime.read(path), **sentinel_models(self.table, self.setup)}
         for _ in range(ATTEMPTS):
@@ -95,14 +95,14 @@ class TableProbe:
 
 
 def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:
-    """The models that show drift, named ``sentinel0`` and so on, to be measured beside others."""
+    """The models that show drift, named ``sentinel0`` and so on, which are measured together with others."""
     return named_models(setup, SENTINEL, tuple(table.references))
 
 
 def named_models(
     setup: Setup, name: str, children: Sequence[ChildSpec], progress: Progress = silent
 ) -> dict[str, bytes]:
-    """The models of networks, called ``name0`` and so on."""
+    """The models of networks, named ``name0`` and so on."""
     with converter_for(setup.runtime, setup.precision) as converter:
         converter.convert_all(children, progress)
         return {f"{name}{number}": converter.model(child) for number, child in enumerate(children)}
@@ -113,7 +113,7 @@ def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Samples]]) -> flo
 
     Args:
         table: the table.
-        taken: the rounds of each of `sentinel_models`.
+        taken: the measured rounds of each of `sentinel_models`.
     """
     by_child = {child: taken[f"{SENTINEL}{number}"] for number, child in enumerate(table.references)}
     return table.drift_of(
@@ -122,10 +122,10 @@ def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Samples]]) -> flo
 
 
 def recheck(table: LatencyTable, path: Path, at: str | None = None, progress: Progress = silent) -> LatencyTable:
-    """The table at ``path`` with its sentinels measured once more: it predicts for the device as it is now.
+    """The table at ``path`` after measuring its sentinels again; it then predicts for the current speed of the device.
 
     Raises:
-        DmaskError: when the device is absent or another one, and for a table without whole networks.
+        DmaskError: if the device is absent or a different one, or the table has no whole networks.
     """
     if not table.references:
         raise DmaskError(
@@ -143,10 +143,10 @@ def recheck(table: LatencyTable, path: Path, at: str | None = None, progress: Pr
 
 
 def check_drift(table: LatencyTable, progress: Progress = silent) -> float:
-    """Measures the table's sentinels now; returns the drift.
+    """Measures the table's sentinels now and returns the drift.
 
     Raises:
-        DmaskError: when the device is another one, or has become more than 10% slower or faster.
+        DmaskError: if the device is a different one, or has become more than 10% slower or faster.
     """
     setup = setup_of(table)
     drift = drift_of(table, remeasure(sentinel_models(table, setup), setup, ROUNDS, SECONDS_PER_NETWORK, progress))

@@ -1,8 +1,8 @@
-"""How slow a device was while each row of a table was measured, by the sentinels.
+"""Computes from the sentinels how slow a device was when each row of a table was measured.
 
-There are two clocks. Networks that are measured again and again follow the drift of whole networks. Blocks that are
-measured again and again follow that of blocks alone. Other programs that share a cache or the memory with this one slow
-down a network, whose weights come from memory, and not a block that runs alone, whose weights stay in the core's cache.
+There are two clocks. Sentinel networks, which are measured repeatedly, show the drift of whole networks. Sentinel
+blocks show the drift of blocks that run alone. Other programs that use the same cache or memory slow down a network,
+whose weights come from memory, but not a block that runs alone, whose weights stay in the core's cache.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from latency_tables.table.rows import BlockRow, BlockSentinelRow, SentinelRow, Subject, TableRow
 from latency_tables.table.statistics import smooth
 
-UNSTEADY = 0.1  # the change between two visits of the sentinels beyond which what lies between them is doubtful
+UNSTEADY = 0.1  # the change between two measurements of the sentinels beyond which the rows between them are doubtful
 
 
 class Drift(NamedTuple):
-    """For each row: ``factor``, how slow its device was, 1 for its usual self; ``unsteady``, whether it changed.
+    """For each row: ``factor``: how slow its device was, 1 for its usual speed; ``unsteady``: whether this changed.
 
-    ``usual_ms``: the time of each sentinel on the usual self of the device.
+    ``usual_ms``: the time of each sentinel at the usual speed of the device.
     """
 
     factor: np.ndarray
@@ -33,13 +33,13 @@ class Drift(NamedTuple):
 def drift_of_rows(rows: Sequence[TableRow], times_ms: Sequence[float]) -> Drift:
     """The drift of every row.
 
-    Each sentinel's rounds are compared with its usual time; between sentinels of a device the ratio is interpolated by
-    place in the file, which no clock that jumps can disturb. What was measured hot is left out. A table without
-    sentinel blocks has one clock, that of its networks.
+    Each sentinel's rounds are compared with its usual time. Between sentinels of a device, the ratio is interpolated by
+    position in the file, so that changes of the system clock have no effect. Rounds on a hot device are left out. A
+    table without sentinel blocks has only the clock of its networks.
 
     Args:
-        rows: of a table.
-        times_ms: the typical time of each row; of sentinels alone it is used.
+        rows: the rows of a table.
+        times_ms: the typical time of each row; only those of sentinels are used.
     """
     drift = Drift(np.ones(len(rows)), np.zeros(len(rows), bool), {})
     has_block_sentinels = any(isinstance(row, BlockSentinelRow) for row in rows)
@@ -63,7 +63,7 @@ def drift_of_rows(rows: Sequence[TableRow], times_ms: Sequence[float]) -> Drift:
 
 
 class _Round(NamedTuple):
-    """Of a sentinel: the row's place, the device, milliseconds."""
+    """A round of a sentinel: the position of the row, the device, milliseconds."""
 
     place: int
     device_index: int
@@ -73,7 +73,7 @@ class _Round(NamedTuple):
 def _rounds(
     rows: Sequence[TableRow], times_ms: Sequence[float], kind: type[SentinelRow | BlockSentinelRow]
 ) -> dict[Subject, list[_Round]]:
-    """The rounds of each sentinel, without hot ones."""
+    """The rounds of each sentinel, without rounds on a hot device."""
     found: dict[Subject, list[_Round]] = defaultdict(list)
     for place, (row, ms) in enumerate(zip(rows, times_ms, strict=True)):
         if isinstance(row, kind) and not row.hot:
@@ -82,7 +82,7 @@ def _rounds(
 
 
 def _usual(rounds: Sequence[_Round]) -> float:
-    """The median over the devices of the median of each one's rounds."""
+    """The median over the devices of the median of each device's rounds."""
     by_device: dict[int, list[float]] = defaultdict(list)
     for round_ in rounds:
         by_device[round_.device_index].append(round_.ms)
@@ -90,7 +90,7 @@ def _usual(rounds: Sequence[_Round]) -> float:
 
 
 def _changes(here: np.ndarray, places: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """Whether the sentinels before and after each place of ``here`` differ by more than `UNSTEADY`."""
+    """Whether the sentinels before and after each position in ``here`` differ by more than `UNSTEADY`."""
     if len(places) < 2:
         return np.zeros(len(here), bool)
     after = np.clip(np.searchsorted(places, here), 1, len(places) - 1)

@@ -13,12 +13,12 @@ from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.block import BlockSpec, Size
 from dmask_mobile.records.child import ChildSpec
 
-MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: a nanosecond, and almost three hours
-MAX_SAMPLES = 10_000  # of a row; ours have 30
+MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: from a nanosecond to almost three hours
+MAX_SAMPLES = 10_000  # of a row; our tables have 30
 MAX_LOOPS = 1_000_000
 MAX_CORES = 4_096
-NOT_COMPARED = ("created", "reached_at", "prior")  # a device measures the same whatever a table began with
-UNKNOWN_AGREES = ("cpu", "governor", "turbo")  # fields that older tables lack and some devices do not tell
+NOT_COMPARED = ("created", "reached_at", "prior")  # these do not affect measurements
+UNKNOWN_AGREES = ("cpu", "governor", "turbo")  # fields that older tables lack and some devices do not report
 
 Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
 CpuMilliseconds = Annotated[float, Field(ge=0, le=MAX_MS)]
@@ -29,18 +29,18 @@ BlockAt = tuple[BlockSpec, int]
 """A block and its input size in pixels."""
 
 Subject = BlockAt | ChildSpec
-"""What is measured: a block or a whole network."""
+"""What can be measured: a block or a whole network."""
 
 
 class TableHead(FileRecord):
-    """What all rows of a table have in common; tables agree where all but `NOT_COMPARED` does.
+    """What all rows of a table have in common; tables agree if everything except `NOT_COMPARED` is equal.
 
-    ``soc``: a phone's chip; ``clocks_mhz``: the highest clock of each core; ``pinned_cores``: the cores that were asked
-    for (none: the usual ones); ``emulated``: measured on an emulator, so that its times are meaningless;
-    ``reached_at``: where the device was found, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``; ``cpu``: family, model and
-    stepping of the processor; ``governor`` and ``turbo``: what chooses its clock; all three empty where they are not
-    known, which agrees with anything; ``cpu_limit``: the cores' worth of time that a container may use, 0 for no limit;
-    ``prior``: the digest of the table whose latencies are in the rows `PriorRow`, empty for none.
+    ``soc``: a phone's chip. ``clocks_mhz``: the highest clock of each core. ``pinned_cores``: the requested cores
+    (empty: the default ones). ``emulated``: measured on an emulator, so the times are meaningless. ``reached_at``: how
+    the device was reached, ``local``, ``ssh:HOST`` or ``adb[:SERIAL]``. ``cpu``: family, model and stepping of the
+    processor. ``governor`` and ``turbo``: the control of its clock. These three are empty if unknown, which agrees with
+    any value. ``cpu_limit``: the CPU time that a container may use, in cores; 0 for no limit. ``prior``: the digest of
+    the table whose latencies are in the rows `PriorRow`; empty for none.
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
@@ -87,13 +87,13 @@ class TableHead(FileRecord):
 
 
 DeviceIndex = Annotated[int, Field(ge=0, le=1_000, validation_alias=AliasChoices("device_index", "unit"))]
-"""Which of several identical devices; version 1 called it ``unit``."""
+"""The number of the device among several identical ones; its name in version 1 was ``unit``."""
 
 
 class Row(Record):
     """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model.
 
-    ``hot``: the device was too warm for its full speed; ``loops``: each sample is the mean of so many runs.
+    ``hot``: the device was too warm for its full speed. ``loops``: each sample is the mean of this number of runs.
     """
 
     round: int = Field(ge=0, le=1_000_000)
@@ -131,9 +131,9 @@ class NetworkRow(Row):
 
 
 class SentinelRow(Row):
-    """A round of one of the few networks that are measured again and again, to follow the machine's drift.
+    """A round of one of the few networks that are measured repeatedly to follow the drift of the machine.
 
-    ``elapsed_s``: seconds of profiling so far, over all runs of this table.
+    ``elapsed_s``: the seconds of profiling so far, over all runs for this table.
     """
 
     row: Literal["sentinel"] = "sentinel"
@@ -147,10 +147,10 @@ class SentinelRow(Row):
 
 
 class BlockSentinelRow(Row):
-    """A round of one of the few blocks that are measured again and again, to follow the drift of blocks measured alone.
+    """A round of one of the few blocks that are measured repeatedly to follow the drift of blocks measured alone.
 
-    It may differ from that of networks: a neighbour that fills a shared cache slows down networks, whose weights come
-    from memory, but not a block whose weights stay in the core's own cache.
+    It may differ from the drift of networks: another program that fills a shared cache slows down networks, whose
+    weights come from memory, but not a block whose weights stay in the core's own cache.
     """
 
     row: Literal["block_sentinel"] = "block_sentinel"
@@ -165,9 +165,9 @@ class BlockSentinelRow(Row):
 
 
 class RecheckRow(Row):
-    """A round of a sentinel network long after the table was made: how fast the device has become.
+    """A round of a sentinel network after the table was made, which shows the current speed of the device.
 
-    ``check``: the how-manieth time; the last one counts.
+    ``check``: the number of the check; the last one is used.
     """
 
     row: Literal["recheck"] = "recheck"
@@ -207,7 +207,7 @@ class FailureRow(Record):
 
 
 class PriorRow(Record):
-    """A block's latency in another table, of another device or runtime, which predictions begin with."""
+    """A block's latency in the table of another device or runtime, on which predictions are based."""
 
     row: Literal["prior"] = "prior"
     block: BlockSpec
@@ -227,7 +227,7 @@ class ConditionsRow(Record):
 
 
 class SharesRow(Record):
-    """The share of each kind of operation in a network's latency, as the runtime estimates it: nothing measured."""
+    """The share of each kind of operation in a network's latency, as estimated by the runtime (not measured)."""
 
     row: Literal["estimated_shares"] = "estimated_shares"
     at: Text

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_IDLE_SHARE = 0.1  # of wall time, in which a thread that nothing interrupts does not compute
-MIN_SHARE = 0.95  # of the usual share of CPU time: below it, something else has run in between
+MAX_IDLE_SHARE = 0.1  # the share of wall time in which an uninterrupted thread does not compute
+MIN_SHARE = 0.95  # of the usual share of CPU time; below it, another program has interrupted the run
 MIN_QUIET_RUNS = 3
-QUANTILES = (0.5, 0.25)  # of a round's runs; which one is taken depends on the device
+QUANTILES = (0.5, 0.25)  # of a round's runs; the device determines which one is used
 MUCH_BETTER = 0.9  # of the median's spread between rounds
 
 
 class Summary(NamedTuple):
     """Typical milliseconds and the relative noise of them.
 
-    ``doubtful``: there are only rounds that were disturbed.
+    ``doubtful``: whether all rounds were disturbed.
     """
 
     typical_ms: float
@@ -26,13 +26,13 @@ class Summary(NamedTuple):
 
 
 def summarize(rounds_ms: Sequence[float], drift: Sequence[float] | None = None) -> Summary:
-    """Median of the rounds, and half their range as a share of it.
+    """The median of the rounds, and half their range as a share of it.
 
-    Rounds lie apart in time, so their range shows drift, which the samples of one round cannot.
+    Rounds are measured at different times, so their range shows drift, which the samples of one round cannot show.
 
     Args:
         rounds_ms: the typical milliseconds of each round.
-        drift: how slow the machine was in each round, relative to its usual self (default: 1 throughout).
+        drift: how slow the machine was in each round, relative to its usual speed (default: always 1).
     """
     times = np.asarray(rounds_ms, float) / (1.0 if drift is None else np.asarray(drift))
     typical = float(np.median(times))
@@ -40,30 +40,29 @@ def summarize(rounds_ms: Sequence[float], drift: Sequence[float] | None = None) 
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:
-    """Running median over three neighbours: one disturbed value says nothing about its time."""
+    """The running median over three neighbours, so that a single disturbed value has no effect."""
     padded = np.concatenate([values[:1], values, values[-1:]])
     smoothed: np.ndarray = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
     return smoothed
 
 
 class RoundTime(NamedTuple):
-    """Milliseconds of one round; ``interrupted``: other programs took the core during almost every run of it."""
+    """The milliseconds of one round; ``interrupted``: other programs used the core during almost every run."""
 
     ms: float
     interrupted: bool
 
 
 def usual_share(rounds: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float | None:
-    """The share of its wall time that the measuring thread computes when nothing interrupts it.
+    """The share of wall time in which the measuring thread computes if nothing interrupts it.
 
-    The largest share of each round counts, as a run is soon over and most are not interrupted; of those the 90%
-    quantile.
+    This is the 90% quantile of the largest share of each round, because runs are short and most are not interrupted.
 
     Args:
-        rounds: wall and CPU times of each round's runs, in milliseconds.
+        rounds: the wall and CPU times of the runs of each round, in milliseconds.
 
     Returns:
-        None where the thread's CPU time says nothing about interruptions: it waits for a GPU, or the clock is coarse.
+        None if the thread's CPU time does not show interruptions, because it waits for a GPU or the clock is coarse.
     """
     shares = [max(cpu / wall for wall, cpu in zip(*times, strict=True)) for times in rounds if times[1]]
     if not shares:
@@ -75,13 +74,13 @@ def usual_share(rounds: Iterable[tuple[Sequence[float], Sequence[float]]]) -> fl
 def round_time(
     wall_ms: Sequence[float], cpu_ms: Sequence[float], usual: float | None, quantile: float = 0.5
 ) -> RoundTime:
-    """A quantile of the runs of a round that nothing interrupted; where too few are left, the same of their CPU time.
+    """A quantile of the uninterrupted runs of a round; if there are too few, the same quantile of their CPU time.
 
     Args:
-        wall_ms: of each run.
-        cpu_ms: of each run's thread; empty where it is not known.
-        usual: what `usual_share` says of the device.
-        quantile: which one.
+        wall_ms: the wall time of each run.
+        cpu_ms: the CPU time of the thread in each run; empty if unknown.
+        usual: the result of `usual_share` for the device.
+        quantile: the quantile.
     """
     if usual is None or not cpu_ms:
         return RoundTime(_quantile(wall_ms, quantile), interrupted=False)
@@ -93,7 +92,7 @@ def round_time(
 
 
 def _quantile(values: Sequence[float], quantile: float) -> float:
-    """As NumPy's, which takes a hundred times as long for a few values."""
+    """The same as NumPy's quantile, which takes a hundred times as long for a few values."""
     ordered = sorted(values)
     place = quantile * (len(ordered) - 1)
     below = int(place)
@@ -105,8 +104,7 @@ def best_quantile(rounds: Sequence[Mapping[float, float]]) -> float:
     """The quantile of runs that repeats best from round to round; the median unless another is 10% better.
 
     Args:
-        rounds: of one subject after the other, two neighbouring rounds each time: for each quantile the ratio of their
-            times.
+        rounds: for pairs of neighbouring rounds of each subject, the ratio of their times for each quantile.
     """
     if not rounds:
         return QUANTILES[0]

@@ -1,8 +1,8 @@
-"""The latency table: JSON lines, appended as they are measured, and what they say when taken together.
+"""The latency table: JSON lines that are appended during measurements, and the results computed from them.
 
-The first line is the head: what was measured, on what, with what. Each further line is one round of one block or
-one whole network with all its raw samples, a sentinel, or a failure. Nothing is ever rewritten, so that a killed
-process loses at most the line under way.
+The first line is the head: the device, the runtime and the settings. Each further line is one round of a block or a
+whole network with all its raw samples, a sentinel, or a failure. Nothing is rewritten, so that a killed process loses
+at most the current line.
 """
 
 from __future__ import annotations
@@ -53,36 +53,36 @@ from latency_tables.table.statistics import (
 )
 
 LINE_END = b"\n"
-FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()  # of every table that was begun
+FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()  # at the beginning of every table
 NUM_REFERENCES = 3
-MAX_LINE_BYTES = 8 * 2**20  # the longest line of ours, a large network's, has some thousands
-NEW_FIELD = ',"loops":1'  # of every row of an older version
+MAX_LINE_BYTES = 8 * 2**20  # our longest line, of a large network, has some thousands
+NEW_FIELD = ',"loops":1'  # missing in rows of older versions
 OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
 
 
 class Samples(Protocol):
-    """One round: milliseconds of single runs, wall time and CPU time of the thread."""
+    """One round: the milliseconds of single runs, as wall time and CPU time of the thread."""
 
     @property
     def wall_ms(self) -> tuple[float, ...]:
-        """Of each run."""
+        """The wall time of each run."""
         ...
 
     @property
     def cpu_ms(self) -> tuple[float, ...]:
-        """Of each run; empty where it is not known."""
+        """The CPU time of each run; empty if unknown."""
         ...
 
 
 class LatencyTable:
-    """A table read into memory: what was measured.
+    """A table read into memory: the measurements.
 
-    What that predicts is in `latency_tables.prediction.latency_model.LatencyModel`.
+    Predictions from it are made by `latency_tables.prediction.latency_model.LatencyModel`.
 
     Args:
         head: the first line.
         rows: the other lines.
-        source: its file, and what errors call it.
+        source: its file, which is its name in error messages.
     """
 
     def __init__(self, head: TableHead, rows: tuple[TableRow, ...], source: str) -> None:
@@ -95,10 +95,10 @@ class LatencyTable:
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
-        """The table in ``path``, or the one that ships under this name.
+        """The table in ``path``, or the shipped table of this name.
 
         Raises:
-            DmaskError: for a missing file, another format or version, a line that is cut off or broken.
+            DmaskError: for a missing file, another format or version, or an incomplete or broken line.
         """
         path = table_path(path)
         try:
@@ -108,7 +108,7 @@ class LatencyTable:
                 f"cannot read table '{path}': {error}", "make one: dmask profile SPACE -o TABLE"
             ) from error
         first = content[: content.find(LINE_END) + 1]
-        if first or not content.startswith(FIRST_BYTES):  # else a head that was cut off
+        if first or not content.startswith(FIRST_BYTES):  # otherwise an incomplete head
             parse_head(first or content, path)
         if not content.endswith(LINE_END):
             raise DmaskError(
@@ -119,10 +119,10 @@ class LatencyTable:
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> LatencyTable:
-        """The table with this content; ``path`` is what errors call it.
+        """The table with this content; ``path`` is its name in error messages.
 
         Raises:
-            DmaskError: for another format or version, and for a line that is broken.
+            DmaskError: for another format or version, or a broken line.
         """
         lines = io.BytesIO(content)
         head = parse_head(lines.readline(), path)
@@ -131,7 +131,7 @@ class LatencyTable:
 
     @cached_property
     def digest(self) -> str:
-        """Names the table's content, by the fields' names of version 1: artifacts and runs keep this digest."""
+        """A digest of the table's content with the field names of version 1, which artifacts and runs store."""
         head = self.head
         added = {name for name in head.added_fields if getattr(head, name) == type(head).model_fields[name].default}
         content = head.model_dump_json(exclude=added) + "".join(row.model_dump_json() for row in self.rows)
@@ -147,7 +147,7 @@ class LatencyTable:
 
     @cached_property
     def quantile(self) -> float:
-        """Which quantile of a round's runs counts: the one that repeats best from round to round on this device."""
+        """The quantile of a round's runs that is used: the one that repeats best from round to round on this device."""
         rounds: dict[Subject, list[Row]] = defaultdict(list)
         for row in self.rows:
             if isinstance(row, NetworkRow | SentinelRow | BlockSentinelRow):
@@ -170,7 +170,7 @@ class LatencyTable:
 
     @cached_property
     def _times(self) -> list[RoundTime]:
-        """Of each row; of rows that hold no round, zero."""
+        """The time of each row; zero for rows that are not rounds."""
         nothing = RoundTime(0.0, interrupted=False)
         return [self.round_time(row) if isinstance(row, Row) else nothing for row in self.rows]
 
@@ -180,7 +180,7 @@ class LatencyTable:
 
     @property
     def drift(self) -> np.ndarray:
-        """For each row, how slow its device was: 1 is the usual self, 1.1 ten percent slower."""
+        """For each row, how slow its device was: 1 is the usual speed, 1.1 is ten percent slower."""
         return self._drift.factor
 
     @cached_property
@@ -190,7 +190,8 @@ class LatencyTable:
     def _summaries_of(self, kind: type[Row] | UnionType, drift: np.ndarray) -> dict[Subject, Summary]:
         """The summary of each subject with rows of this kind.
 
-        What was measured hot, interrupted or while the device changed its speed counts where there is nothing else.
+        Rounds that were measured hot, interrupted or while the speed of the device changed are used only if there are
+        no others.
         """
         found: dict[Subject, list[tuple[float, float, bool]]] = defaultdict(list)
         for row, time, factor, unsteady in zip(self.rows, self._times, drift, self._drift.unsteady, strict=True):
@@ -216,7 +217,7 @@ class LatencyTable:
 
     @cached_property
     def prior(self) -> dict[BlockAt, float]:
-        """Milliseconds of blocks on another device or runtime, which predictions begin with; empty for none."""
+        """The milliseconds of blocks on another device or runtime, on which predictions are based; empty for none."""
         return {(row.block, row.in_size): row.ms for row in self.rows if isinstance(row, PriorRow)}
 
     @cached_property
@@ -226,7 +227,7 @@ class LatencyTable:
 
     @cached_property
     def failures(self) -> dict[Subject, str]:
-        """What could not be measured when it was last tried, and why; there may be rounds of it from before."""
+        """The subjects whose last measurement failed, with reasons; there may be earlier rounds of them."""
         tried = (row for row in self.rows if isinstance(row, BlockRow | NetworkRow | SentinelRow | FailureRow))
         last = {row.subject: row for row in tried}
         return {subject: row.reason for subject, row in last.items() if isinstance(row, FailureRow)}
@@ -250,7 +251,7 @@ class LatencyTable:
 
     @cached_property
     def references(self) -> dict[ChildSpec, Summary]:
-        """The networks that show drift, as they were: the sentinels, or the first networks of a table without any."""
+        """The networks that show drift, with their original latency: the sentinels, or else the first networks."""
         return self.sentinels or dict(islice(self.networks.items(), NUM_REFERENCES))
 
     @cached_property
@@ -268,12 +269,12 @@ class LatencyTable:
         """How much slower a device is now than the table says: the median of now / then - 1.
 
         Args:
-            taken: the times of the rounds of each of `references`, in milliseconds.
+            taken: the times of the measured rounds of each of `references`, in milliseconds.
         """
         return self._ratio_to_references(taken) / self.scale - 1
 
     def _ratio_to_references(self, taken: Mapping[ChildSpec, Sequence[float]]) -> float:
-        """The median of now / then; 1 where there is none."""
+        """The median of now / then; 1 if there is none."""
         ratios = [summarize(ms).typical_ms / self.references[child].typical_ms for child, ms in taken.items()]
         return float(np.median(ratios)) if ratios else 1.0
 
@@ -287,9 +288,9 @@ def parse_head(line: bytes, path: Path) -> TableHead:
     """The head in the first line of the table ``path``.
 
     Raises:
-        DmaskError: when that line is no head of a latency table, or one of another version.
+        DmaskError: if that line is not the head of a latency table, or has another version.
     """
-    return TableHead.from_dict(_parse(line, path, 1, "give a table that 'dmask profile' made"), f"table '{path}'")
+    return TableHead.from_dict(_parse(line, path, 1, "give a table made by 'dmask profile'"), f"table '{path}'")
 
 
 def _parse(line: bytes, path: Path, number: int, fix: str) -> Any:
