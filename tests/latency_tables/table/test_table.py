@@ -242,7 +242,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match=r"notes.txt': line 1 is not JSON: Expecting value"):
         LatencyTable.read(tmp_path / "notes.txt")
     (tmp_path / "empty.jsonl").write_bytes(b"")
-    with pytest.raises(DmaskError, match=r"line 1 is not JSON.*give a table that 'dmask profile' made"):
+    with pytest.raises(DmaskError, match=r"line 1 is not JSON.*give a table made by 'dmask profile'"):
         LatencyTable.read(tmp_path / "empty.jsonl")
 
 
