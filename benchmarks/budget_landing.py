@@ -1,11 +1,11 @@
-"""Does one search land on its budget? Every space that ships, budgets at 25, 50 and 75% of its range, three seeds.
+"""Does a single search meet its budget? All shipped spaces, budgets at 25, 50 and 75% of their ranges, three seeds.
 
     python benchmarks/budget_landing.py [--json] [--seeds 3] [--processes 2] [--work FOLDER]
 
-Short searches: 512 rendered characters at an eighth of the resolutions of spaces for large images, four epochs, the
-other settings as they are by default. A search has landed when its expected cost is within 3% of the budget, its mean
-gate entropy at most 20% of uniform, and the derived child's cost in [0.95, 1.00] times the budget. An interrupted run
-goes on in ``--work``. Writes ``benchmarks/results/budget_landing.json``.
+The searches are short: 512 rendered characters, an eighth of the resolutions of spaces for large images, four epochs,
+and the other settings at their defaults. A search meets its budget if its expected cost is within 3% of the budget, its
+mean gate entropy is at most 20% of uniform, and the derived child's cost is in [0.95, 1.00] times the budget. An
+interrupted run continues in ``--work``. The script writes ``benchmarks/results/budget_landing.json``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LARGEST, SHRINK = 64, 8  # px; resolutions above are divided
 
 
 def small(name: str) -> SearchSpace:
-    """The space that ships under this name, for 36 characters of at most 64 pixels."""
+    """The shipped space of this name, for 36 characters of at most 64 pixels."""
     space = load_space(name)
     resolutions = space.input.resolutions
     if max(resolutions) > LARGEST:
@@ -47,7 +47,7 @@ def small(name: str) -> SearchSpace:
 
 
 class Landing(NamedTuple):
-    """How one search ended; costs as shares of the budget."""
+    """The result of one search; costs are shares of the budget."""
 
     space: str
     place: float
@@ -59,7 +59,7 @@ class Landing(NamedTuple):
 
     @property
     def landed(self) -> bool:
-        """The three conditions at the head of this file."""
+        """Whether the three conditions at the top of this file hold."""
         return abs(self.expected - 1) <= 0.03 and self.entropy <= 0.2 and 0.95 <= self.derived <= 1
 
 
@@ -83,7 +83,7 @@ def search_once(name: str, place: float, seed: int, work: Path) -> Landing:
 
 
 def measure(seeds: int, processes: int, work: Path) -> dict[str, Any]:
-    """All searches, and how many landed."""
+    """All searches, and how many met their budgets."""
     jobs = [(*job, work) for job in itertools.product(shipped_spaces(), PLACES, range(seeds))]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         landings = pool.starmap(search_once, jobs, chunksize=1)
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="searches at once, one thread each")
-    parser.add_argument("--work", type=Path, help="folder of the searches; give the same one to go on")
+    parser.add_argument("--work", type=Path, help="folder of the searches; use the same one to continue")
     arguments = parser.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="budget-landing-"))
     result = measure(arguments.seeds, arguments.processes, work)

@@ -1,11 +1,11 @@
-"""Peak memory of a search and a training on a folder of photographs, and by the number of images beyond the limit.
+"""Peak memory of a search and a training on photographs, and its growth with the number of images beyond the limit.
 
     python benchmarks/data_memory.py DIR [--json] [--size 160]
 
-The space ``demo`` at 160 px, an epoch. Each figure is the largest resident memory of the command's process, workers not
-counted (they are told beside it), in a process of its own. ``DIR``: class folders in ``train`` and ``val``. First with
-the default memory limit on all images, then with a limit of 100 MiB on a quarter, a half and all of them.
-Writes ``benchmarks/results/data_memory.json``.
+It uses the space ``demo`` at 160 px for one epoch. Each figure is the peak resident memory of a separate process for
+the command, without its workers (which are listed separately). ``DIR``: class folders in ``train`` and ``val``. The
+first run uses the default memory limit and all images; the next ones use a limit of 100 MiB and a quarter, a half and
+all of the images. The script writes ``benchmarks/results/data_memory.json``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do exports of every format and precision hold what verification asks of them, and what do they cost?
+"""Do exports in every format and precision pass verification, and how large and fast are they?
 
     python benchmarks/exports.py precisions [--run RUN] [--format NAME] [--json] [--work FOLDER]
     python benchmarks/exports.py children [--json]
@@ -6,11 +6,12 @@
 
 ``precisions``: a child of mobilenet_small trained on Fashion-MNIST (two epochs, or the RUN given), all formats and
 precisions, its 10,000 test images: differences from PyTorch, top-1 agreement, size, seconds of a second conversion in
-the same process, milliseconds an image in the runtime as verification runs it (one thread; Core ML's evaluator is no
-runtime and has none); then four children of demo after one epoch, one conversion and 1,000 images each.
+the same process, milliseconds for an image in the runtime as used by verification (one thread; none for Core ML, whose
+evaluator is not a runtime); then four children of demo after one epoch, one conversion and 1,000 images each.
 ``children``: random children of the five shipped spaces at fp32, four each in ONNX and Core ML, three in the others.
 ``published``: FBNetV2-F1 to F4 and FBNet-C at fp32 in all formats. Random weights for the last two, their norms matched
-to data; 256 random images, 32 for networks of 96 pixels and more. Writes ``benchmarks/results/exports_PART.json``.
+to data; 256 random images, 32 for networks of 96 pixels and more. The script writes
+``benchmarks/results/exports_PART.json``.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def say(text: str) -> None:
 def trained_run(number: int, work: Path) -> Path:
     """A run with a child trained on Fashion-MNIST: the first of mobilenet_small for two epochs, others of demo for one.
 
-    One that is there already is kept.
+    An existing run is kept.
     """
     run = work / f"trained{number}"
     if not (run / "checkpoints" / "child.safetensors").exists() or not (run / "trained").exists():
@@ -70,7 +71,7 @@ def trained_run(number: int, work: Path) -> Path:
 
 
 def variants(formats: Sequence[str]) -> list[tuple[str, Precision]]:
-    """The formats with every precision that they have."""
+    """The formats with every precision that they support."""
     return [(name, p) for name in formats for p in PRECISIONS if p not in FORMATS[name].refused]  # type: ignore[index]
 
 
@@ -133,7 +134,7 @@ def precisions(run: Path | None, formats: Sequence[str], work: Path) -> dict[str
 
 
 def verify_random(child: ChildSpec, format_name: str, work: Path) -> dict[str, Any]:
-    """One random child at fp32: largest error, whether counts, error and metadata hold, and seconds."""
+    """One random child at fp32: largest error, whether counts, error and metadata pass, and seconds."""
     generator = torch.Generator().manual_seed(0)
     network = telling(child, generator)
     description = ModelDescription(
@@ -213,7 +214,7 @@ def published() -> dict[str, Any]:
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many passed, the largest error, the seconds."""
+    """The number that passed, the largest error, the seconds."""
     seconds = [result["convert_seconds"] for result in results]
     return {
         "passed": f"{sum(result['passed'] for result in results)} of {len(results)}",
@@ -228,7 +229,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["precisions", "children", "published"])
     parser.add_argument("--run", type=Path, help="a trained run to export instead of a new one")
-    parser.add_argument("--format", action="append", help="only these, for precisions; other rows stay as they were")
+    parser.add_argument(
+        "--format", action="append", help="only these formats, for precisions; other rows stay unchanged"
+    )
     parser.add_argument("--work", type=Path, help="folder for trained runs; a new one by default")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args()

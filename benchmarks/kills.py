@@ -1,11 +1,11 @@
-"""``kill -9`` at random moments of a search and a training, with and without workers: every one must go on.
+"""``kill -9`` at random moments of a search and a training, with and without workers: each must continue correctly.
 
     python benchmarks/kills.py [--json] [--kills 20]
 
-Each command runs once undisturbed, then again in another folder and is killed after a random share of the undisturbed
-time, over and over until it is done, until ``--kills`` kills of search and of train, half of them with a worker, have
-happened. What the killed runs end with must be the undisturbed one's, bit for bit: logits and supernet, weights.
-Writes ``benchmarks/results/kills.json``.
+Each command first runs undisturbed. Then it runs in another folder and is killed after a random share of the
+undisturbed time and started again, until it is done. This is repeated until there were ``--kills`` kills of search and
+of train, half of them with a worker. The results of the killed runs (logits and supernet, or weights) must equal those
+of the undisturbed run, bit for bit. The script writes ``benchmarks/results/kills.json``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def images(folder: Path) -> Path:
 
 
 def ended_with(run: Path) -> str:
-    """A digest of what a run has come to."""
+    """A digest of the result of a run."""
     parts: dict[str, Any] = {}
     search = torch.load(run / "search" / "checkpoint.pt", weights_only=True)
     parts["search"] = [search["logits"], search["supernet"]]
@@ -59,7 +59,7 @@ def run_to_end(command: list[str]) -> float:
 
 
 def kill_until_done(command: list[str], seconds: float, most: int, moments: random.Random) -> int:
-    """Kills the command at random moments, at most ``most`` times, then lets it end; how often it was killed."""
+    """Kills the command at random moments, at most ``most`` times, then lets it end; returns the number of kills."""
     kills = 0
     while kills < most:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -107,7 +107,7 @@ def main() -> None:
                     done += kill_until_done(command(run), seconds, options.kills // 2 - done, moments)
                     runs += 1
                     if ended_with(run) != expected:
-                        raise SystemExit(f"{run.name}: ended otherwise than undisturbed")
+                        raise SystemExit(f"{run.name}: the result differs from the undisturbed run")
                 counted.append({"command": command.__name__, "workers": workers, "kills": done, "runs": runs})
                 print(counted[-1])
     total = sum(one["kills"] for one in counted)

@@ -1,4 +1,4 @@
-"""How every benchmark ends: its result in a file with versions and date, and as JSON where that is asked for."""
+"""Writes the result of a benchmark to a file with versions and date, and prints it as JSON if requested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def keep(name: str, result: dict[str, Any], as_json: bool, folder: Path = RESULTS) -> None:
-    """Writes ``results/NAME.json``; prints it as well with ``as_json``."""
+    """Writes ``results/NAME.json``; with ``as_json`` it is also printed."""
     text = json.dumps({**result, "created": now(), "versions": installed_versions()}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""How well do tables of each runtime predict children that they never saw, and do the runtimes agree?
+"""How well do tables of each runtime predict children that are not in them, and do the runtimes agree?
 
     python benchmarks/runtimes.py tables [RUNTIME ...] [--minutes 14] [--children 30] [--json] [--work FOLDER]
     python benchmarks/runtimes.py ranks [--json] [--work FOLDER]
@@ -8,7 +8,7 @@ converted anew: the cache starts empty), and the same random children of it meas
 too busy to judge, they are measured again. ``ranks``: the children as each runtime measured
 them, in the folder that ``tables`` left: Kendall's tau between runtimes, and for the child that is the best of those
 that one runtime needs at most the median latency for (most multiply-adds), its rank and latency on the others.
-Writes ``benchmarks/results/runtimes_RUNTIME.json`` and ``runtimes_ranks.json``. Run it alone.
+Writes ``benchmarks/results/runtimes_RUNTIME.json`` and ``runtimes_ranks.json``. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUNTIMES = ("onnxruntime", "litert", "executorch", "ncnn")
 
 
 def measure(runtime: str, minutes: float, children: int, work: Path) -> dict[str, Any]:
-    """A table from nothing, judged."""
+    """A new table, evaluated."""
     space, path = api.load_space(SPACE), work / f"{runtime}.jsonl"
     start = time.monotonic()
     table = api.profile(space, path, runtime=runtime, settings=ProfileSettings(minutes=minutes), progress=tell)
@@ -60,7 +60,7 @@ def measure(runtime: str, minutes: float, children: int, work: Path) -> dict[str
 
 
 def ranks(work: Path) -> dict[str, Any]:
-    """What the order of the children by one runtime is worth on another."""
+    """How well the ranking of the children by one runtime holds on another."""
     found = {
         runtime: Evaluation.model_validate_json((work / f"{runtime}.evaluation.json").read_text())
         for runtime in RUNTIMES
@@ -85,10 +85,10 @@ def ranks(work: Path) -> dict[str, Any]:
 def searched_for(
     runtime: str, predicted: dict[str, np.ndarray], measured: dict[str, np.ndarray], macs: np.ndarray
 ) -> dict[str, Any]:
-    """The child that a runtime's table chooses under its median latency, and what it is on each runtime.
+    """The child that a runtime's table chooses below its median latency, and its results on each runtime.
 
-    ``over_budget``: its latency there over that runtime's own median; ``macs_of_own_choice``: its multiply-adds over
-    those of the child that this runtime's own table chooses.
+    ``over_budget``: its latency divided by the median of that runtime. ``macs_of_own_choice``: its multiply-adds
+    divided by those of the child that the table of that runtime chooses.
     """
 
     def choice(name: str) -> int:
