@@ -3,12 +3,12 @@
     python benchmarks/runtimes.py tables [RUNTIME ...] [--minutes 14] [--children 30] [--json] [--work FOLDER]
     python benchmarks/runtimes.py ranks [--json] [--work FOLDER]
 
-``tables``: the space mobilenet_small, this machine, one thread, fp32, a table of each runtime from nothing (models are
-converted anew: the cache starts empty), and the same random children of it measured in four passes. Where the device is
-too busy to judge, they are measured again. ``ranks``: the children as each runtime measured
-them, in the folder that ``tables`` left: Kendall's tau between runtimes, and for the child that is the best of those
-that one runtime needs at most the median latency for (most multiply-adds), its rank and latency on the others.
-Writes ``benchmarks/results/runtimes_RUNTIME.json`` and ``runtimes_ranks.json``. Nothing else should run meanwhile.
+``tables``: builds a new table of each runtime for the space mobilenet_small on this machine with one thread and fp32
+(the cache of models starts empty), and measures the same random children with each runtime in four passes. If the
+device is too busy to judge, they are measured again. ``ranks``: uses the measured children in the folder of ``tables``.
+It computes Kendall's tau between runtimes. Then it chooses for each runtime the child with the most multiply-adds among
+those with at most the median latency, and computes its rank and latency on the other runtimes. The script writes
+``benchmarks/results/runtimes_RUNTIME.json`` and ``runtimes_ranks.json``. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's cache and state are neither read nor written."""
+    """Tests neither read nor write the user's cache and state."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("CACHE", "STATE"):
             patch.setenv(f"XDG_{kind}_HOME", str(tmp_path_factory.mktemp(kind.lower())))
@@ -21,7 +21,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
-    """Only for what libraries draw by themselves; our own code takes generators."""
+    """Seeds only the random numbers of libraries; our own code takes generators."""
     import torch
 
     torch.manual_seed(0)
@@ -29,12 +29,12 @@ def _one_seed() -> None:
 
 @pytest.fixture
 def sigint() -> Iterator[None]:
-    """Ctrl-C does what it does in a terminal: a shell's background jobs ignore it."""
+    """Restores the effect of Ctrl-C in a terminal, because a shell's background jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: where several processes share the tests, none is left with it at the end."""
+    """Runs the longest file first, so that no process is still busy with it at the end."""
     items.sort(key=lambda item: item.path.name != "test_end_to_end.py")

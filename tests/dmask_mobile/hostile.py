@@ -19,7 +19,7 @@ NAMES = (
 
 
 def tokens_of(markdown: str) -> list[tuple[str, str]]:
-    """Type and text of everything that a renderer makes of it."""
+    """The type and the text of every element that a renderer produces."""
     found = []
     for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown):
         for part in token.children or [token]:

@@ -1,4 +1,4 @@
-"""Files from anybody are read within limits; what is written to is locked by its real path."""
+"""Untrusted files are read within limits; files that are written are locked by their real path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping in order, and not in order."""
+"""Proper and immediate stops."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_other_threads_take_no_signals() -> None:
 
 @pytest.mark.parametrize("after", [3, 9, 14])
 def test_a_search_stopped_by_sigterm_in_the_middle_of_an_epoch_goes_on_bit_for_bit(after: int, tmp_path: Path) -> None:
-    """7 weight steps and then gate steps an epoch: stopped in both, and resumed without repeating a step."""
+    """An epoch has 7 weight steps and then gate steps; the search is stopped in both and repeats no step."""
     undisturbed = searcher().run(tmp_path / "a" / "c.pt")
     stopped, calls = searcher(), 0
     original = stopped.supernet.forward
@@ -133,7 +133,7 @@ def test_batches_from_any_start_are_the_same_batches() -> None:
 
 
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    """kill -9 of the real command, in an epoch that is under way; and SIGTERM, whose exit status says so."""
+    """kill -9 of the real command in the middle of an epoch; and SIGTERM with its exit status."""
     space = tmp_path / "space.json"
     SPACE.write(space)
     data = tmp_path / "data"

@@ -1,4 +1,4 @@
-"""Text from elsewhere stays text in Markdown."""
+"""Untrusted text stays plain text in Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temporary folders do not stay behind."""
+"""Temporary folders are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small network with random but telling weights, exported."""
+"""A small exported network with random weights for which outputs depend on inputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPACE = SearchSpace.model_validate(
 CHILD = SPACE.child(SPACE.largest())
 PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 MAX_ERROR = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.25}
-"""Of the outputs' range, as verification allows by default."""
+"""As a share of the outputs' range, as verification allows by default."""
 CLASS_NAMES = ("a", "b", "c", "d", "é")
 
 
@@ -79,7 +79,7 @@ def described(format_name: str, child: ChildSpec = CHILD, seed: int = 0, **field
 def request_of(
     format_name: str, child: ChildSpec = CHILD, seed: int = 0, largest: float = 1.0, **fields: object
 ) -> ExportRequest:
-    """What a format is told to write; int8 is calibrated on random images."""
+    """The request to a format; int8 is calibrated on random images."""
     pixels_to = PREPROCESSING.model_copy(update={"input_range": (0.0, largest)})
     description = described(format_name, child, seed, **{"preprocessing": pixels_to, **fields})
     model = Deployable(telling_network(child, seed), description.preprocessing, description.output)
@@ -88,14 +88,14 @@ def request_of(
 
 
 def pixels(request: ExportRequest, number: int) -> torch.Tensor:
-    """Random 8-bit images as the model takes them."""
+    """Random 8-bit input images of the model."""
     generator = torch.Generator().manual_seed(3)
     levels = torch.randint(0, 256, (number, *request.description.child.input_shape[1:]), generator=generator)
     return request.model.as_input(levels / 255)
 
 
 def writer_of(found: Format, format_name: str, folder: Path) -> Written:
-    """Writes the model of an order, each order once."""
+    """Writes the model of a request; each request is written once."""
     done: dict[str, tuple[ExportRequest, Path]] = {}
 
     def write(**asked: object) -> tuple[ExportRequest, Path]:

@@ -1,4 +1,4 @@
-"""The golden pair of an exported model: right for it, and told apart from any other."""
+"""The golden pair of an exported model matches it and no other model."""
 
 from __future__ import annotations
 

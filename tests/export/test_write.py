@@ -1,4 +1,4 @@
-"""What is checked before an export, and what a failed one leaves behind."""
+"""The checks before an export, and the files after a failed one."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_files_get_the_users_umask(format_name: str, umask: int, tmp_path: Path)
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """No file of more than 8 KiB can be written: like a full disk, an OSError, in any process."""
+    """A limit of 8 KiB for files acts like a full disk, with an OSError in every process."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     yield

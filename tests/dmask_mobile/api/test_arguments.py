@@ -1,4 +1,4 @@
-"""The API takes text for paths and one of what may be several; its settings are at hand without their imports."""
+"""The API accepts text for paths and single items for lists; its settings are available without further imports."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ WITHOUT = {
     "profile_missing",
     "sweep",
 }
-"""They need minutes, a device or a file of the user's."""
+"""Examples that need minutes, a device or a file of the user."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Exporting through the API: what is told before any work, and what a killed export left behind."""
+"""Exporting through the API: errors before any work, and the files left by a killed export."""
 
 from __future__ import annotations
 

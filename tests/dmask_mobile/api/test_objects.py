@@ -48,7 +48,7 @@ class Source:
 
 
 def test_the_package_has_the_names_of_the_api_and_functions_stay_functions() -> None:
-    """Folders have the names of three functions: what is imported from them later must not take their place."""
+    """Three folders have the names of functions: later imports from them must not replace the functions."""
     assert dm.__all__ == api.__all__ == sorted(api.MODULES)
     code = """
 import sys
@@ -107,7 +107,7 @@ def test_a_table_is_a_path_and_loads_by_its_name(tmp_path: Path) -> None:
 
 
 def test_the_chain_with_objects(tmp_path: Path) -> None:
-    """A space from a file, and a source that has arguments, which no words could name."""
+    """A space from a file, and a source with arguments, which no text could describe."""
     SPACE.write(tmp_path / "space.json")
     settings = dm.SearchSettings(epochs=1, warmup=0.0, min_gate_steps=1, batch_size=32, trials=1)
     budgets = {"macs": sum(dm.cost_model("macs").on(SPACE.with_classes(3)).reachable()) / 2}

@@ -12,7 +12,7 @@ from tests.dmask_mobile.report.factory import searched_run
 def test_a_report_that_cannot_be_written_is_told_and_costs_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As at the end of a verification, which must not be lost by it."""
+    """The report is written at the end of a verification, whose result must not be lost by an error."""
     monkeypatch.setattr(logging.getLogger("dmask_mobile"), "propagate", True)  # a command line has taken its messages
     folder, told = searched_run(tmp_path / "run"), list[str]()
     write_report_of_run(folder, lambda stage, done, total, note="": told.append(note))

@@ -1,4 +1,4 @@
-"""Search and training in a run folder: one at a time, gone on with only as begun, begun anew, damaged."""
+"""Search and training in a run folder: one at a time, resumed only with the same settings, restarted, damaged."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: str) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A searched and trained run of the test's own."""
+    """A searched and trained run for one test."""
     subprocess.run(["cp", "-r", str(finished), str(tmp_path / "run")], check=True)
     return tmp_path / "run"
 
@@ -79,7 +79,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def middle_of_a_tensor(path: Path) -> int:
-    """A place in the largest member of a checkpoint; between members lies padding, which nothing reads."""
+    """A position in the largest member of a checkpoint; the padding between members is not read."""
     with zipfile.ZipFile(path) as checkpoint:
         tensors = [info for info in checkpoint.infolist() if "/data/" in info.filename]
     member = max(tensors, key=lambda info: info.file_size)
@@ -96,7 +96,7 @@ def flip(path: Path, position: int) -> None:
 
 @pytest.mark.parametrize("command", ["search", "train", "export", "verify"])
 def test_a_folder_has_one_command_at_a_time(command: str, run: Path, data: str, tmp_path: Path) -> None:
-    """Also by another path to it."""
+    """The folder is also locked when it is reached by another path."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     (tmp_path / "link").symlink_to(run)
     calls: dict[str, Callable[[Path], object]] = {
@@ -114,7 +114,7 @@ def test_a_folder_has_one_command_at_a_time(command: str, run: Path, data: str, 
 
 @pytest.mark.slow
 def test_two_searches_in_one_folder(tmp_path: Path, data: str) -> None:
-    """The second is refused while the first runs, and after it when it has another budget."""
+    """The second search is refused while the first one runs, and afterwards if it has another budget."""
     space, run = tmp_path / "space.json", tmp_path / "run"
     SPACE.write(space)
 
@@ -153,7 +153,7 @@ def test_a_search_goes_on_only_as_it_began(options: dict[str, Any], difference: 
 
 
 def test_a_finished_search_begins_anew_when_told_to(run: Path, data: str) -> None:
-    """And what does not pass the checks removes nothing."""
+    """A restart removes the earlier search, but only if all checks pass."""
     folder = RunFolder(run)
     before = (folder.search_result.read_bytes(), folder.child_path.read_bytes(), folder.weights_path.read_bytes())
     with pytest.raises(DmaskError, match=r"already contains a finished search; start again with --restart, or choose"):
@@ -303,7 +303,7 @@ def test_a_number_beyond_floats_in_a_record_is_refused(run: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_kill_left_is_repaired_by_the_next_start(tmp_path: Path, data: str) -> None:
-    """Killed between checkpoint and log; a temporary file of the killed process lies there."""
+    """The search was killed between checkpoint and log, and left a temporary file."""
     run = tmp_path / "run"
     with pytest.raises(InterruptedRunError):
         search(run, data, progress=stop)
@@ -325,7 +325,7 @@ os._exit(9)
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["search", "train"])
 def test_a_full_disk_ends_with_status_2_and_one_line(stage: str, run: Path, data: str, tmp_path: Path) -> None:
-    """No file may grow beyond 20 KB, which stands for a full disk; then the same command ends well."""
+    """A limit of 20 KB for files simulates a full disk; without the limit the same command succeeds."""
     space = tmp_path / "space.json"
     SPACE.write(space)
     command = {

@@ -24,7 +24,7 @@ from tests.dmask_mobile.small import SPACE
 
 
 def coloured_images(root: Path, splits: dict[str, int]) -> Path:
-    """Red and blue noise: easy to tell apart."""
+    """Red and blue noise, which are easy to distinguish."""
     random = np.random.default_rng(0)
     for split, count in splits.items():
         for label, name in enumerate(("blue", "red")):
@@ -110,7 +110,7 @@ def test_nothing_else_opens_it(run: Path) -> None:
 
 
 def test_only_testing_and_verifying_can_open_it() -> None:
-    """A sweep is made of searches and trainings in processes of their own; `load_data` reads train and val."""
+    """A sweep consists of searches and trainings in separate processes; `load_data` reads train and val."""
     root = Path(api.__file__).parents[1]
     users = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "opened_data(" in path.read_text()}
     assert users == {"api/run_data.py", "api/testing.py", "api/verified_images.py"}

@@ -32,7 +32,7 @@ CHILD = SPACE.child(SPACE.smallest(), "small")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Enough images for a verification, of two classes."""
+    """Images of two classes, enough for a verification."""
     root = tmp_path_factory.mktemp("data")
     for part, count in (("train", 20), ("val", 130), ("test", 20)):
         for index, name in enumerate(("cat", "dog")):
@@ -156,7 +156,7 @@ def test_images_of_other_classes_serve_without_their_labels(data: str, tmp_path:
 
 
 def test_weights_without_their_recorded_accuracy_are_caught(run: Path, data: str, tmp_path: Path) -> None:
-    """run.json and the model's metadata name an accuracy that the weights do not have."""
+    """run.json and the model's metadata state a wrong accuracy of the weights."""
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     RunFolder(copy).record().model_copy(update={"accuracy": 0.25, "data": data}).write(copy / "run.json")
@@ -290,7 +290,7 @@ def test_a_model_without_a_record_is_not_passed_over(run: Path, data: str, tmp_p
 
 
 def with_budgets(run: Path, copy: Path, *budgets: BudgetRecord, precision: Precision | None = None) -> Path:
-    """A copy of the run that was searched within these budgets."""
+    """A copy of the run with these budgets."""
     shutil.copytree(run, copy)
     record = RunFolder(copy).record()
     record.model_copy(update={"budgets": budgets, "precision": precision}).write(copy / "run.json")
@@ -298,7 +298,7 @@ def with_budgets(run: Path, copy: Path, *budgets: BudgetRecord, precision: Preci
 
 
 def test_every_budget_has_a_line_by_its_name(run: Path, data: str, tmp_path: Path) -> None:
-    """Each cost by its own model; two latencies of one value are two lines."""
+    """Each cost is computed by its own model; two latencies with the same value give two lines."""
     costs = {cost.name: cost.estimate(CHILD).value for cost in (Macs(), Params(), PeakActivationBytes())}
     copy = with_budgets(
         run, tmp_path / "run",
@@ -334,7 +334,7 @@ def test_every_budget_has_a_line_by_its_name(run: Path, data: str, tmp_path: Pat
 def test_weight_bytes_are_counted_in_the_precision_of_the_search(
     precision: Precision | None, bytes_each: int, run: Path, data: str, tmp_path: Path
 ) -> None:
-    """Folded: a bias for each output channel, as large as a weight."""
+    """After folding there is a bias for each output channel, with the size of a weight."""
     layers = [layer for block, size in CHILD.located_blocks() for layer in block_layers(block, size)]
     expected = bytes_each * sum(layer.params + layer.out_width for layer in layers)
     budget = BudgetRecord(cost="weight_bytes", limit=expected, unit="bytes")
@@ -357,7 +357,7 @@ class CheapMacs(Depth):
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", [Depth(), CheapMacs()])
 def test_a_custom_cost_is_verified_with_its_class_alone(cost: Depth, run: Path, data: str, tmp_path: Path) -> None:
-    """Also one that is called as one of ours: run.json says that it was the user's."""
+    """A custom cost may have the name of a built-in one; run.json says that it was the user's."""
     depth = sum(block.kind != "skip" for block in CHILD.blocks)
     budget = BudgetRecord(cost=cost.name, limit=depth - 1, unit="blocks", custom=True)
     copy = with_budgets(run, tmp_path / "run", budget)

@@ -1,4 +1,4 @@
-"""Accuracies class by class, and their files."""
+"""The accuracies of classes, and their files."""
 
 from __future__ import annotations
 

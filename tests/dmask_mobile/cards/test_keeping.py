@@ -1,4 +1,4 @@
-"""Whose the card's file is."""
+"""Whether the file of the card was written by us or edited by a person."""
 
 from __future__ import annotations
 

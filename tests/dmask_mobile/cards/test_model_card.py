@@ -1,4 +1,4 @@
-"""The model card: what it says, and that names in it stay text."""
+"""The model card: its content, and that names in it stay plain text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option that a message advises exists."""
+"""Every option that a message recommends exists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = sorted(
 
 
 def options(command: Any) -> Iterator[str]:
-    """Of a command and of those below it."""
+    """The options of a command and of its subcommands."""
     for parameter in command.params:
         yield from parameter.opts
     for inner in getattr(command, "commands", {}).values():

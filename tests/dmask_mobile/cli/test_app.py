@@ -1,4 +1,4 @@
-"""The command line offers what the library does."""
+"""The command line offers the same settings as the library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_defaults_are_those_of_the_library(command: Callable[..., None], setting
 
 
 def test_the_report_leaves_out_what_a_search_does_by_itself() -> None:
-    """A command that it shows must name every setting that is not the default."""
+    """A command in a report must contain every setting that differs from the default."""
     fields = api.SearchSettings().model_dump(mode="json")
     assert {name: fields[name] for name in commands.SEARCH_OPTIONS} == commands.SEARCH_OPTIONS
     defaults = [inspect.signature(function).parameters["samples"].default for function in (app.search, api.search)]

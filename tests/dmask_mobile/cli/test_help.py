@@ -43,7 +43,7 @@ def test_commands_are_grouped_in_the_order_of_their_use(
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_every_example_is_a_command_that_can_be_given(words: tuple[str, ...]) -> None:
-    """Its words are parsed, nothing is run."""
+    """The arguments are parsed, but nothing is run."""
     examples = [line for line in examples_of(command_named(words).callback) if line.startswith("dmask ")]
     assert any(line.split()[1 : 1 + len(words)] == list(words) for line in examples)
     for line in examples:
@@ -58,7 +58,7 @@ def test_every_example_is_a_command_that_can_be_given(words: tuple[str, ...]) ->
 def test_help_cuts_nothing_off_in_80_columns(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example, every option and each word of what it does."""
+    """The help shows the example, every option and each word of its description."""
     monkeypatch.setenv("COLUMNS", "80")
     assert exit_status_of_command([*words, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -128,7 +128,7 @@ def test_what_the_library_logs(
 
 
 def test_help_loads_no_record_and_none_of_our_steps() -> None:
-    """They would take longer to load than all the rest."""
+    """They would take longer to load than everything else."""
     code = "import sys; from dmask_mobile.cli.app import app; print(*sys.modules)"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -24,7 +24,7 @@ def test_what_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_of_tables_has_it(tmp_path: Path) -> None:
-    """Of those that need no device."""
+    """Commands that need no device."""
     table = str(write_table(tmp_path / "t.jsonl", load_space("demo")))
     foreign = tmp_path / "foreign.yaml"
     foreign.write_text("Conv-input:8x8x3-output:4x4x8: {mean: -1.0}\nLogits-input:4x4x8-output:10: {mean: 0.5}\n")

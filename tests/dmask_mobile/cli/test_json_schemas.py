@@ -1,4 +1,4 @@
-"""Every command's JSON is described, and the description is that of the records which are printed."""
+"""The JSON output of every command has a schema, which is made from the printed records."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CALLS: dict[str, Callable[[Path, Path], list[object]]] = {
 
 
 def test_every_command_has_a_schema_that_is_up_to_date() -> None:
-    """To write them again: make schemas."""
+    """The command 'make schemas' writes them again."""
     assert sorted(json_schemas()) == sorted(JSON_COMMANDS)
     assert {path.stem for path in FOLDER.glob("*.json")} == {name.replace(" ", "-") for name in JSON_COMMANDS}
     for command, schema in json_schemas().items():
@@ -79,7 +79,7 @@ def test_a_key_that_no_schema_has_is_found() -> None:
 def test_results_of_long_commands_are_as_their_schemas_say(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Printed from records, without the work before them."""
+    """The output is printed from records, without running the commands' work."""
     folder, space = whole_run(tmp_path / "run"), load_space("demo")
     if command in ("verify", "demo"):
         with pytest.raises(typer.Exit):

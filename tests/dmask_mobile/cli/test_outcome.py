@@ -18,7 +18,7 @@ from tests.processes import DMASK, run_command
 def ended(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[object, str]:
-    """The exit status of a command that raises ``error``, and what it says on standard error."""
+    """The exit status of a command that raises ``error``, and its standard error."""
 
     def fail(arguments: list[str]) -> int:
         raise error

@@ -1,4 +1,4 @@
-"""The time left that is shown while something works."""
+"""The remaining time that is shown with the progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmask_mobile.cli.progress import ShownProgress
 def test_the_time_left_counts_what_was_done_since_the_start(
     first: int, left: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A profile that goes on has 200 of its 360 seconds behind it when it starts; they took it no time now."""
+    """A resumed profile starts with 200 of its 360 seconds done; these took no time in this process."""
     now = [50.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     total = first + 180

@@ -91,7 +91,7 @@ if __name__ == "__main__":
 
 
 def started(work: str, *arguments: object) -> subprocess.Popen[str]:
-    """A command that does ``work`` and has begun with it."""
+    """A running command that has begun to do ``work``."""
     process = subprocess.Popen(
         [sys.executable, "-c", WORK, work, *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -148,7 +148,7 @@ def test_a_step_that_must_be_kept_takes_the_signal_itself() -> None:
 
 @pytest.mark.slow
 def test_a_signal_that_came_too_late_for_a_step_stops_what_follows() -> None:
-    """As between the stages of ``dmask demo``."""
+    """This happens between the stages of ``dmask demo``."""
     process = started("done_before_it_could_stop")
     process.send_signal(signal.SIGINT)
     assert assert_stopped(process, signal.SIGINT, reply="\n") == ""
@@ -160,7 +160,7 @@ def test_a_signal_that_came_too_late_for_a_step_stops_what_follows() -> None:
     "command", [["space", "show", "demo"], ["export", "fbnetv2_f1", "-o", "run"], ["demo"], ["devices"]]
 )
 def test_the_real_commands_at_many_moments(command: list[str], number: signal.Signals, tmp_path: Path) -> None:
-    """Only Python's own start, before any of our code, is not ours to mend: the first delay is that of its start."""
+    """The start of Python, before our code runs, cannot be changed; the first delay is the duration of this start."""
     for seconds in (0.3, 0.5, 0.8, 1.2, 2.0, 3.0):
         process = subprocess.Popen(
             [DMASK, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""``dmask table`` and ``dmask profile``: what they print, what they refuse, and that they destroy nothing."""
+"""``dmask table`` and ``dmask profile``: their output, the input that they refuse, and that they destroy nothing."""
 
 from __future__ import annotations
 

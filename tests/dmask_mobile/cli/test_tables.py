@@ -16,7 +16,7 @@ from tests.latency_tables.factory import edit_head, write_table
 
 
 def test_what_a_table_says_is_no_markup(tmp_path: Path) -> None:
-    """A table may come from anybody, and an IPv6 address stands in brackets."""
+    """A table may be untrusted, and an IPv6 address is written in brackets."""
     path = write_table(tmp_path / "t.jsonl", load_space("demo"))
     words = {"device": "[red]Phone[/red]", "soc": "a [/] b", "runtime_version": "[bold", "reached_at": "ssh:[fe80::1]"}
     edit_head(path, **words)

@@ -1,4 +1,4 @@
-"""Costs that a user wrote: their errors carry their name, and what they return is checked."""
+"""Custom costs: their errors contain their name, and their results are checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHILD = SPACE.child(SPACE.largest())
 
 
 class Fixed(AdditiveCost):
-    """Every block costs what it is made with; a callable is called."""
+    """A cost in which every block has the given value; a callable is called."""
 
     name, unit = "fixed", "points"
 

@@ -22,7 +22,8 @@ def test_one_hot_gates_give_the_estimate(case: tuple[SearchSpace, Choice]) -> No
 
 
 def test_both_ends_of_a_layer_are_effective() -> None:
-    """By hand: half 8 half 16 wide stem, half 16 half 32 wide last convolution, one block without options."""
+    """Computed by hand: stem of width 8 or 16, last convolution of width 16 or 32 (each 1/2), a block without
+    options."""
     space = SearchSpace.model_validate(
         {
             "name": "hand",

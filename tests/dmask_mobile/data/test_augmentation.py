@@ -16,7 +16,7 @@ NOTHING = Augmentation(shift=0, mirroring="never")
 
 
 def numbered(count: int = 24, size: int = 8) -> ImageData:
-    """Images whose pixels are their number, but for a bright left column."""
+    """Images whose pixels equal their number, except for a bright left column."""
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, size, size)
     images[..., 0] = 255
     examples = ImageSet.in_memory(images, torch.arange(count) % 4)
@@ -92,7 +92,7 @@ def test_alternating_mirrors_every_image_in_every_other_epoch() -> None:
 
 @pytest.mark.parametrize(("processes", "pieces"), [(1, 1), (2, 1), (3, 2)])
 def test_processes_and_pieces_share_one_batch(processes: int, pieces: int) -> None:
-    """Together they see what one process sees, augmentation and all, and the weights add up to the batch's mean."""
+    """Together they get the same augmented images as one process, and the weights add up to the batch's mean."""
     data, augmentation = numbered(), Augmentation(mirroring="random")
     (whole, *_) = batches(data.train, data, 20, 5, augmentation=augmentation)
     parts = []

@@ -153,7 +153,7 @@ def test_the_middle_square_of_the_shorter_side(
 
 
 def triangle(length: int, scaled: int) -> np.ndarray:
-    """The weights (scaled, length) that `Preprocessing` says: apps compute them so."""
+    """The weights (scaled, length) by the rule of `Preprocessing`, which apps use."""
     reach = max(length / scaled, 1.0)
     centers = (np.arange(scaled)[:, None] + 0.5) * length / scaled
     weights = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - centers) / reach)

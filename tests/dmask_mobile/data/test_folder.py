@@ -1,4 +1,4 @@
-"""Folders as they are found: hidden files, links, loops, other files."""
+"""Folders as in practice: hidden files, links, loops, other files."""
 
 from __future__ import annotations
 

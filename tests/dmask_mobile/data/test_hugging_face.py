@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face ``datasets`` saved."""
+"""Data sets saved by Hugging Face ``datasets``."""
 
 from __future__ import annotations
 

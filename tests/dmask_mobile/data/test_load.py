@@ -1,4 +1,4 @@
-"""From words to images: splits, checks, memory, normalization."""
+"""From the text for data to images: splits, checks, memory, normalization."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_a_file_that_is_gone_is_named(workers: int, tmp_path: Path) -> None:
 
 
 def test_what_sources_of_others_raise_is_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision's folders decode by themselves, and Pillow's error is none of ours."""
+    """torchvision's folders decode images themselves, and raise Pillow's error instead of ours."""
     folder_of_images(tmp_path / "all", [""], count=4)
     (tmp_path / "all" / "dog" / "2.png").write_bytes(b"x")
     spec = f"torchvision:ImageFolder:{tmp_path / 'all'}"

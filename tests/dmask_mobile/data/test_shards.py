@@ -1,4 +1,4 @@
-"""WebDataset shards, read at any place."""
+"""WebDataset shards, read at any position."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_ranges_are_written_out() -> None:
 
 
 def test_links_and_overlapping_patterns(tmp_path: Path) -> None:
-    """The layout of caches that name files by their content: the link's name tells the split."""
+    """The layout of caches that name files by their content: the name of the link states the split."""
     (tmp_path / "blobs").mkdir()
     write_shard(tmp_path / "blobs" / "aaa", [("a", "00"), ("b", "01")])
     write_shard(tmp_path / "blobs" / "bbb", [("c", 0), ("d", 1)])

@@ -1,4 +1,4 @@
-"""Data sets of torchvision that lie on disk."""
+"""Data sets of torchvision on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from a confusion matrix."""
+"""Values that are computed from a confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OF_WEIGHTS = {"split": "val", "data_digest": "d", "weights_sha256": "w"}
 
 @pytest.mark.parametrize(("right", "count"), [(9, 10), (1, 2), (30, 400), (0, 5), (5, 5)])
 def test_the_interval_is_wilsons(right: int, count: int) -> None:
-    """Its ends solve (p - k/n)^2 = z^2 p (1 - p) / n (Wilson, 1927)."""
+    """The ends of the interval solve (p - k/n)^2 = z^2 p (1 - p) / n (Wilson, 1927)."""
     confusion = [[right, count - right], [0, 0]]
     found = AccuracyRecord.from_confusion(confusion, class_names=("a", "b"), **OF_WEIGHTS)
     share = right / count
@@ -27,7 +27,7 @@ def test_the_interval_is_wilsons(right: int, count: int) -> None:
 
 
 def test_a_matrix_of_thousands_of_classes_is_read_again(tmp_path: Path) -> None:
-    """It takes more bytes than other records may have: 18 MB for 3,000 classes."""
+    """This record may be larger than others: 18 MB for 3,000 classes."""
     path = tmp_path / "val.json"
     written = AccuracyRecord.from_confusion([[5, 0], [1, 4]], class_names=("a", "b"), **OF_WEIGHTS)
     written.write(path)

@@ -1,4 +1,4 @@
-"""Files that are written in one step, and the temporary files that a killed process leaves."""
+"""Files that are written in one step, and temporary files of killed processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names from anybody: what may be a folder, a line, a label."""
+"""Untrusted names: which of them may be a folder, a line or a label."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_text_as_a_name(text: str, name: str) -> None:
 
 
 def test_a_child_of_a_run_with_any_name_can_be_made() -> None:
-    """A search must not end in an error because of the name of its folder."""
+    """A search must not fail because of the name of its folder."""
     child = SPACE.child(SPACE.smallest(), "demo-" + "ü\n" * MAX_NAME)
     assert ChildSpec.from_dict(child.to_dict(), "file") == child
     assert SearchSpace.from_dict(SPACE.to_dict(), "file") == SPACE
@@ -108,7 +108,7 @@ def test_a_run_refuses_the_same_class_names() -> None:
 
 
 def test_an_artifact_of_the_last_version_is_read() -> None:
-    """Version 2 did not say how a photograph becomes an input; it became one as it does today."""
+    """Version 2 did not describe the preprocessing of a photograph, which was the same as today."""
     found = Artifact.from_dict(described(version=2), "file")
     assert found.preprocessing == Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), crop="center", resize="shorter side")
     assert found.to_dict()["version"] == 3

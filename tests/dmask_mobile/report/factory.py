@@ -48,7 +48,7 @@ CHILD = SPACE.child(chosen(), "tiny-run")
 
 
 def probabilities(epoch: int) -> dict[str, list[float]]:
-    """From undecided to decided: the share of the chosen option grows linearly."""
+    """Probabilities from undecided to decided; the share of the chosen option grows linearly."""
     found = {}
     for number, decision in enumerate(SPACE.decisions):
         count, decided = len(decision.options), epoch / (EPOCHS - 1)
@@ -112,7 +112,7 @@ def searched_run(path: Path, *, space: SearchSpace = SPACE, names: tuple[str, ..
 
 
 def trained_run(path: Path, **changes: object) -> RunFolder:
-    """A run with weights: not those of any network, the report does not read them."""
+    """A run with a weights file of arbitrary content, because the report does not read it."""
     folder = searched_run(path, **changes)  # type: ignore[arg-type]
     record = folder.record()
     trained = {"accuracy": 0.875, "weights_sha256": WEIGHTS, "train_settings": {"epochs": 4, "init": "scratch"}}
@@ -138,7 +138,7 @@ def write_artifact(folder: RunFolder, model_format: str, precision: Precision = 
 
 
 def checks_of(child: ChildSpec) -> tuple[Check, ...]:
-    """Lines in the order in which a verification writes them: what failed is not the first."""
+    """Lines in the order of a verification; the failed line is not the first."""
     ms = network_ms(child)
     return (
         line_of("onnx", "max error", "of range", 0.0, 2e-6, "0.0001", "passed", "256 images"),
@@ -166,7 +166,7 @@ def whole_run(path: Path, *, passing: bool = False, **changes: object) -> RunFol
 
 
 def write_accuracy(folder: RunFolder) -> AccuracyRecord:
-    """9 of 10 images of each class are right, the tenth is taken for the next class."""
+    """9 of 10 images of each class are classified correctly; the tenth is predicted as the next class."""
     names = folder.record().class_names
     count = len(names)
     rows = [[9 * (k == j) + (j == (k + 1) % count) for j in range(count)] for k in range(count)]

@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Seen:
-    """What a page did that it must not: requests, messages in the console, errors, dialogs."""
+    """The forbidden actions of a page: requests, console messages, errors, dialogs."""
 
     def __init__(self, page: Page, path: Path) -> None:
         self.requests: list[str] = []

@@ -1,4 +1,4 @@
-"""What the report knows of a run, from its files alone."""
+"""The content of the report of a run, read only from its files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_blocks_are_counted_and_stand_beside_the_widest(whole: RunView) -> None:
 
 
 def test_latency_is_that_of_the_table(whole: RunView) -> None:
-    """The table of the factory is made by a formula: offset + scale * blocks."""
+    """The latencies in the factory's table follow a formula: offset + scale * blocks."""
     (table,) = whole.tables
     assert table.predicted_ms == pytest.approx(network_ms(CHILD))
     assert table.offset_ms == pytest.approx(OFFSET_MS)

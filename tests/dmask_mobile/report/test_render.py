@@ -1,4 +1,4 @@
-"""The page as a parser sees it: whole, escaped, and without anything from elsewhere."""
+"""The parsed page is complete, escaped and self-contained."""
 
 from __future__ import annotations
 

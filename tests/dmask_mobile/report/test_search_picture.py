@@ -12,7 +12,7 @@ from tests.dmask_mobile.report.factory import SPACE, searched_run
 
 
 def test_a_picture_says_what_it_shows(tmp_path: Path) -> None:
-    """A search that has ended; matplotlib writes each text beside its shapes as a comment."""
+    """The picture of a finished search; matplotlib writes each text as a comment next to its shapes."""
     run = searched_run(tmp_path / "run").path
     drawn = dm.plot_search(run, tmp_path / "a" / "search.svg").read_text()
     gates = [decision.name for decision in SPACE.decisions if len(decision.options) > 1]

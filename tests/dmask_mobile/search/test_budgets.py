@@ -46,7 +46,7 @@ def test_a_peak_that_leaves_nothing_within_the_other_budget() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("other_place", [0.3, 0.95])
 def test_a_search_keeps_all_budgets_and_lands_on_the_tightest(other_place: float, tmp_path: Path) -> None:
-    """With a loose second budget the first is met exactly, with a tight one both are kept."""
+    """With a loose second budget the first one is met exactly; with a tight one the child is within both."""
     budgets = [Budget(MACS, between(*MACS.reachable(), 0.5)), Budget(PARAMS, between(*PARAMS.reachable(), other_place))]
     settings = SearchSettings(epochs=8, batch_size=64, min_gate_steps=500, trials=2)
     found = Searcher(SPACE, few_images(), budgets, settings).run(tmp_path / "s.pt")

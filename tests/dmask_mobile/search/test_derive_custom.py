@@ -25,7 +25,7 @@ MACS = Macs().on(SPACE)
 
 
 class Product:
-    """Multiply-adds times parameters: no sum, and no expectation of a product either."""
+    """Multiply-adds times parameters, which is not a sum over blocks."""
 
     name, unit = "product", "points"
 
@@ -61,7 +61,7 @@ def costs() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(("seed", "share", "place"), [(0, 0.1, 0.8), (1, 0.3, 0.3), (2, 0.6, 0.2), (3, 0.02, 0.9)])
 def test_a_derived_child_is_within_a_custom_budget_and_the_others(seed: int, share: float, place: float) -> None:
-    """Against all children: within both, no better than the best, and the stated gap reaches it."""
+    """Compared with all children: within both budgets, not better than the best, and the gap covers the best."""
     macs, products = costs()
     custom = Budget(PRODUCT, float(np.quantile(products, share)))
     other = Budget(MACS, MACS.reachable().low + place * (MACS.reachable().high - MACS.reachable().low))

@@ -60,7 +60,7 @@ def test_a_resumed_log_forgets_what_came_after_its_checkpoint_and_writes_the_las
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 1,000 bytes, which stands for a full disk."""
+    """A limit of 1,000 bytes for files simulates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     yield

@@ -35,7 +35,7 @@ LOSSES: dict[str, GateLoss] = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_contract_of_every_loss(name: str) -> None:
-    """Over budget, a loss pushes the expected cost down; a restored one goes on alike."""
+    """Over the budget, a loss lowers the expected cost; a restored loss behaves in the same way."""
     logits = GateLogits(SPACE)
     loss = LOSSES[name](torch.tensor(2.0), logits, 1.0)
     (gradient,) = torch.autograd.grad(loss, logits.logits)
@@ -83,7 +83,7 @@ def test_the_gates_learn_the_same_whatever_the_unit_of_a_cost(loss: LossName) ->
 
 
 def test_of_several_budgets_only_the_tightest_may_pull_upwards() -> None:
-    """Half of both budgets is used: the one that is nearer to its limit draws the cost up, the other lets it be."""
+    """Both budgets are half used: the one nearer to its limit raises the cost, the other has no effect."""
     near, loose = Macs().on(SPACE), Params().on(SPACE)
     loose_expected = float(loose.expected(LOGITS.probabilities()).detach())
     loss = BudgetLoss([near, loose], [EXPECTED * 1.2, loose_expected * 2], ControlSettings())

@@ -48,7 +48,7 @@ def test_draws_are_within_the_budget_and_not_far_below(place: float) -> None:
 
 
 def test_the_nearest_is_drawn_where_no_child_is_near() -> None:
-    """Between two neighbouring costs there is nothing; the draw is the child that misses by least."""
+    """There is no child between two neighbouring costs, so the nearest child is drawn."""
     low, _ = MACS.reachable()
     choice = draw_near(GateLogits(SPACE), [Budget(MACS, 0.5 * low)], torch.Generator().manual_seed(0))
     assert MACS.cost(choice) < at(0.3)

@@ -54,7 +54,7 @@ def test_decided_gates_still_give_several_children() -> None:
 
 
 def test_recalibration_gives_batch_norms_the_childs_own_statistics() -> None:
-    """A supernet whose running statistics are nonsense ranks as one with good ones; its own are left alone."""
+    """Wrong running statistics of the supernet do not affect the ranking, and they are not changed."""
     data = few_images(512)
     supernet = MaskedSupernet(SPACE)
     choice = SPACE.smallest()

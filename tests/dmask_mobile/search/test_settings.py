@@ -1,4 +1,4 @@
-"""Settings of searches and trainings: what cannot work is refused before anything is read, in one line."""
+"""Settings of searches and trainings: invalid ones are refused in one line before anything is read."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_only_soft_gates_offer_is_refused_with_single_paths(other: dict[str
 
 
 def test_the_largest_seed_works(tmp_path: Any) -> None:
-    """Seeds of batches are made from it by multiplication."""
+    """Seeds of batches are computed from the seed by multiplication."""
     data, child = few_images(64), SPACE.child(SPACE.smallest())
     settings = TrainSettings(epochs=1, batch_size=32, seed=2**63 - 1)
     assert 0 <= train_child(build(child), data, settings, tmp_path / "t.pt").accuracy <= 1

@@ -1,4 +1,4 @@
-"""At soft gates folded masks equal explicit masks on the feature maps: outputs and gradients."""
+"""With soft gates, folded masks give the same outputs and gradients as explicit masks on the feature maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariant 1: the supernet with one-hot gates is the child with the weights cut out of it."""
+"""Invariant 1: the supernet with one-hot gates equals the child with its slice of the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.strategies import spaces_with_choice
 
 
 def random_supernet(space: SearchSpace, dtype: torch.dtype) -> MaskedSupernet:
-    """Every weight, bias, norm parameter and statistic random: nothing is hidden by a zero or a one."""
+    """Makes every weight, bias, norm parameter and statistic random, so that no zero or one hides an error."""
     generator = torch.Generator().manual_seed(1)
     supernet = MaskedSupernet(space).to(dtype)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checkpoints and weights that are damaged, foreign or cannot be written."""
+"""Checkpoints and weights that are damaged, belong to something else or cannot be written."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_training_goes_on_only_as_it_began(
 
 
 def test_weights_that_the_last_step_broke_reach_no_checkpoint(tmp_path: Path) -> None:
-    """Six images make one step an epoch: its loss is sane, its gradient infinite."""
+    """Six images give one step an epoch, whose loss is normal but whose gradient is infinite."""
     network = build(CHILD)
     next(network.parameters()).register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
     with pytest.raises(
@@ -316,7 +316,7 @@ def test_the_checkpoint_before_the_last_is_kept_and_offered(
 def test_a_checkpoint_never_goes_away_while_a_new_one_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk turns out to be full when what was written is flushed: both checkpoints are still there, and no more."""
+    """A full disk is noticed when data is flushed; both checkpoints are kept, and no other file is left."""
     path = tmp_path / "c.pt"
     save_checkpoint(path, STATE)
     save_checkpoint(path, STATE | {"epoch": 1})
@@ -335,7 +335,7 @@ def test_a_checkpoint_never_goes_away_while_a_new_one_is_written(
 
 
 def test_more_epochs_can_be_asked_for_later(trained: tuple[dict[str, Any], ImageData], tmp_path: Path) -> None:
-    """The schedule goes on at the place where it would have been with so many epochs from the beginning."""
+    """The schedule continues as if the larger number of epochs had been set from the beginning."""
     content, data = trained
     save_checkpoint(tmp_path / "t.pt", content)
     notes: list[tuple[str, int, int, str]] = []

@@ -9,7 +9,7 @@ from dmask_mobile.training.evaluation import chunks_of, confusion_of
 
 
 class Brightest(nn.Module):
-    """Takes an image for the class of its brightest channel."""
+    """Predicts the class of an image from its brightest channel."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ def test_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path: Path)
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    """Four classes, told apart by the quadrant that is bright: easy, but only for a network that learns."""
+    """Four classes that differ by their bright quadrant, which is easy to learn."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (800,), generator=generator)
     images = torch.randint(0, 100, (800, 3, 16, 16), dtype=torch.uint8, generator=generator)
@@ -110,7 +110,7 @@ def test_weights_remember_their_child(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_batch() -> None:
-    """With norms in evaluation mode; in training mode each part is normalized by itself."""
+    """Norms are in evaluation mode, because in training mode each part is normalized separately."""
     gradients = []
     for parts in (1, 3):
         settings = SETTINGS.model_copy(update={"accumulate": parts})
@@ -150,7 +150,7 @@ def test_a_dry_run_makes_two_steps_and_scales_them() -> None:
 
 @pytest.mark.slow
 def test_every_part_of_a_recipe_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """A training with all of them, stopped in the middle of an epoch, with workers and without."""
+    """A training with all of these, stopped in the middle of an epoch, with and without workers."""
     recipe = {
         "epochs": 2, "batch_size": 32, "accumulate": 2, "optimizer": "rmsproptf", "learning_rate": 0.005,
         "drop_path": 0.3, "clip_norm": 1.0, "distillation": {"teacher": "supernet"},

@@ -1,4 +1,4 @@
-"""What every format must do, whatever it is."""
+"""The contract of all formats."""
 
 from __future__ import annotations
 

@@ -43,13 +43,13 @@ def identity_of(artifact: Artifact, folder: Path, recorded_accuracy: float | Non
 
 
 def recorded_anew(artifact: Artifact, folder: Path) -> Artifact:
-    """The record that whoever changed the file would write."""
+    """The record that a person who changed the file would write."""
     path = folder / artifact.path
     return artifact.model_copy(update={"sha256": hash_path(path), "size_bytes": size_of_path(path)})
 
 
 def verdict_of(artifact: Artifact, folder: Path) -> str:
-    """The verdict on its identity, or that the file does not even load."""
+    """The verdict on the identity, or the information that the file cannot be loaded."""
     try:
         return identity_of(artifact, folder).verdict
     except DmaskError as error:

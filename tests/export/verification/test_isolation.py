@@ -1,4 +1,4 @@
-"""Models in a process of their own: the same answers, a time limit, a crash that costs one model."""
+"""Models in a separate process: the same answers, a time limit, and a crash that affects only one model."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_latency_verdict(ms: float, noise: float, drift: float, verdict: str) ->
     [(10.9, 0.2, "passed"), (10.9, -0.2, "passed"), (11.9, 0.2, "failed"), (10.0, 0.3, "not verified")],
 )
 def test_allowed_drift_is_no_uncertainty_and_no_tolerance(ms: float, drift: float, verdict: str) -> None:
-    """What the device gives now must be within 10% all the same."""
+    """The current latency of the device must still be within 10%."""
     assert checks_of(MeasuredLatency(ms, 0.0, drift), allow_drift=True)["latency"].verdict == verdict
 
 
@@ -79,7 +79,7 @@ MEASURED = st.builds(MeasuredLatency, st.floats(5, 20), SHARES, st.floats(-0.4, 
 def test_noise_and_drift_never_help(
     measured: MeasuredLatency, noise: float, drift: float, sign: int, budget: float, allow_drift: bool
 ) -> None:
-    """Whatever was measured: more noise and more drift, either way, never turn another verdict into 'passed'."""
+    """For any measurement, more noise or drift never changes another verdict to 'passed'."""
     assert measured.noise is not None
     worse = MeasuredLatency(measured.ms, measured.noise + noise, sign * (abs(measured.drift) + drift))
     before = checks_of(measured, allow_drift=allow_drift, latency=budget)

@@ -1,4 +1,4 @@
-"""Differences between outputs: one odd image does not fail a good int8 model, a bad quantization does."""
+"""Differences between outputs: a good int8 model passes in spite of one unusual image; a bad quantization fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification: what passes, and everything that must not."""
+"""Verification: models that pass, and errors that must be detected."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_another_runs_weights_are_caught(format_name: str, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("format_name", ALL_FORMATS)
 def test_another_childs_file_is_caught(format_name: str, tmp_path: Path) -> None:
-    """The record is of one child, the file in its place of another."""
+    """The record belongs to one child, but the file to another."""
     blocks = list(CHILD.blocks)
     blocks[2] = blocks[2].model_copy(update={"hidden_width": 24})
     other = ChildSpec(name="other", resolution=16, classes=5, blocks=tuple(blocks))
@@ -102,7 +102,7 @@ def test_a_flipped_weight_is_caught_and_its_block_named(tmp_path: Path) -> None:
 
 
 def test_bisecting_looks_at_the_image_with_the_largest_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The outputs are off for one image alone."""
+    """The outputs are wrong for only one image."""
     artifact, expected = exported("onnx", tmp_path), reference()
     looked_at: list[torch.Tensor] = []
 
@@ -122,7 +122,7 @@ def test_bisecting_looks_at_the_image_with_the_largest_error(tmp_path: Path, mon
 
 
 def test_a_removed_block_is_caught(tmp_path: Path) -> None:
-    """The residual block 1 bypassed: shapes still fit, so only numbers and counts can tell."""
+    """Residual block 1 is bypassed: shapes still fit, so only numerics and counts show the error."""
     artifact = exported("onnx", tmp_path)
     assert CHILD.blocks[1].residual
 
@@ -226,7 +226,7 @@ def test_a_quantizer_that_did_nothing_is_caught(
 
 
 def test_a_file_that_does_not_run_on_the_images_fails(tmp_path: Path) -> None:
-    """Of another resolution; the other lines still say what it is."""
+    """The model has another resolution; the other lines still identify it."""
     other = SPACE.child(SPACE.largest()).model_copy(update={"resolution": 32})
     checks = {c.quantity: c for c in verify_artifact(exported("onnx", tmp_path, other), tmp_path, reference())}
     assert {"identity", "outputs"} <= failed(checks)
@@ -275,7 +275,7 @@ def test_limits_can_be_replaced(tmp_path: Path) -> None:
 
 
 class FixedProbe:
-    """A table's probe with the device left out: verdicts are tested, not this machine's mood."""
+    """A table's probe without a device, so that verdicts do not depend on the speed of this machine."""
 
     def measure(self, path: Path) -> MeasuredLatency:
         assert path.exists()
