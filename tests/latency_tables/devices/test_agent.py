@@ -239,7 +239,7 @@ def test_what_others_print_is_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_python_that_is_not_there() -> None:
-    with pytest.raises(DmaskError, match="'no/python' does not start: No such file or directory; give --python"):
+    with pytest.raises(DmaskError, match="'no/python' does not start: No such file or directory; set --python"):
         LocalDevice(DeviceOptions(python="no/python")).describe(OnnxRuntime())
 
 

@@ -38,7 +38,7 @@ def test_a_foreign_table_runs_nothing_and_calls_nobody(tmp_path: Path) -> None:
     table, trace = write_table(tmp_path / "t.jsonl", load_space("demo")), tmp_path / "trace"
     edit_head(table, reached_at="ssh:attacker")
     with pytest.raises(
-        DmaskError, match="and you have not measured into this table on that device; if you trust that device, profile"
+        DmaskError, match="but you have not measured into this table on that device; if you trust that device, profile"
     ):
         check_drift(LatencyTable.read(table))
     edit_head(table, reached_at="local", reached={"python": f"sh -c 'touch {trace}'"})

@@ -83,7 +83,8 @@ def test_known_by_the_file_name(tmp_path: Path) -> None:
 def test_must_run_what_the_runtime_makes(tmp_path: Path) -> None:
     path = program(tmp_path, "benchmark_model")
     message = (
-        "benchmark_model runs litert models, onnxruntime makes onnx; use onnxruntime_perf_test or --runtime litert"
+        "benchmark_model runs litert models, but onnxruntime makes onnx models; "
+        "use onnxruntime_perf_test or --runtime litert"
     )
     with pytest.raises(DmaskError, match=message):
         native_runner(path, (), runtime_named("onnxruntime"))

@@ -128,7 +128,7 @@ def test_different_devices_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DmaskError, match=message):
         profile(tmp_path / "t.jsonl", ScriptedPhone(), ScriptedPhone(model="Other"))
     assert not (tmp_path / "t.jsonl").exists()
-    with pytest.raises(DmaskError, match="a device is named twice: local, local"):
+    with pytest.raises(DmaskError, match="a device is given twice: local, local"):
         setup_for([DeviceOptions(), DeviceOptions()], "onnxruntime")
 
 

@@ -37,7 +37,7 @@ class TwoCores:
 @pytest.mark.parametrize(
     ("threads", "cores", "message"),
     [
-        (3, (), "3 threads on 2 cores wait for each other; give fewer --threads"),
+        (3, (), "3 threads on 2 cores would wait for each other; use fewer --threads"),
         (2, (1,), "2 threads on 1 cores would wait for each other"),
         (1, (1, 2), "the device has the cores 0 to 1, not 2; choose others with --cores"),
     ],
