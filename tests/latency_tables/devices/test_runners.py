@@ -88,7 +88,7 @@ def test_must_run_what_the_runtime_makes(tmp_path: Path) -> None:
     )
     with pytest.raises(DmaskError, match=message):
         native_runner(path, (), runtime_named("onnxruntime"))
-    with pytest.raises(DmaskError, match="coreml makes coreml; use another runner or --runtime litert"):
+    with pytest.raises(DmaskError, match="coreml makes coreml models; use another runner or --runtime litert"):
         native_runner(path, (), runtime_named("coreml"))
 
 
