@@ -64,6 +64,8 @@ def latency_table_summary(table: LatencyTable) -> Table:
         if value not in ("", (), 0):
             text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
             shown.add_row(name.replace("_", " "), cell(text))
+    if head.block_models:
+        shown.add_row("models of blocks", cell(head.block_models))
     if head.prior:
         shown.add_row("began with", f"table {head.prior}: {len(table.prior)} blocks of another device or runtime")
     shown.add_row("reached as", cell(head.reached_at))

@@ -9,6 +9,7 @@ from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Precision
 from export.formats.registry import FORMATS
+from latency_tables.conversion.subjects import by_structure
 from latency_tables.devices import agent
 from latency_tables.devices.device import Device
 from latency_tables.devices.device_options_store import load_device_options
@@ -20,6 +21,8 @@ from latency_tables.runtimes.registry import runtime_named
 from latency_tables.runtimes.runtime import Runtime
 from latency_tables.table.rows import TableHead
 from latency_tables.table.table import LatencyTable
+
+BY_STRUCTURE = "one conversion for each structure of blocks, then with other sizes"
 
 
 class Setup(NamedTuple):
@@ -60,6 +63,7 @@ class Setup(NamedTuple):
             pinned_cores=self.reached.cores,
             created=now(),
             reached_at=self.reached.at,
+            block_models=BY_STRUCTURE if by_structure(self.runtime.name, self.precision) else "",
         )
 
     @property

@@ -17,7 +17,7 @@ MIN_MS, MAX_MS = 1e-6, 1e7  # of one run: from a nanosecond to almost three hour
 MAX_SAMPLES = 10_000  # of a row; our tables have 30
 MAX_LOOPS = 1_000_000
 MAX_CORES = 4_096
-NOT_COMPARED = ("created", "reached_at", "prior")  # these do not affect measurements
+NOT_COMPARED = ("created", "reached_at", "prior", "block_models")  # these do not affect measurements
 UNKNOWN_AGREES = ("cpu", "governor", "turbo")  # fields that older tables lack and some devices do not report
 
 Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
@@ -41,13 +41,14 @@ class TableHead(FileRecord):
     processor. ``governor`` and ``turbo``: the control of its clock. These three are empty if unknown, which agrees with
     any value. ``cpu_limit``: the CPU time that a container may use, in cores; 0 for no limit. ``prior``: the digest of
     the table whose latencies are in the rows `PriorRow`; empty for none.
+    ``block_models``: how the models of blocks were made; empty if the official converter made each of them.
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
     file_version: ClassVar[int] = 3
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
-    added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit", "prior")
+    added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit", "prior", "block_models")
 
     device: Text
     system: Text
@@ -69,6 +70,7 @@ class TableHead(FileRecord):
     turbo: Text = ""
     cpu_limit: Annotated[float, Field(ge=0, le=MAX_CORES)] = 0.0
     prior: Text = ""
+    block_models: Text = ""
 
     def check_same(self, other: TableHead, source: str) -> None:
         """Compares everything that a measurement depends on.
