@@ -81,14 +81,14 @@ def evaluate(
     check_repeatable(passes_ms)
     measured, line = [], common_line(model.whole_networks())
     for child, estimate, times, drift in zip(children, estimates, passes_ms, drifts, strict=True):
-        sum_ms = table.scale * model.whole_network(child, float(np.mean(times))).sum_ms
+        sum_ms = model.whole_network(child, float(np.mean(times))).sum_ms
         measured.append(
             MeasuredChild(
                 child=child,
                 predicted_ms=estimate.value,
                 spread_ms=estimate.spread,
-                sum_ms=sum_ms,
-                line_ms=line.apply(sum_ms),
+                sum_ms=table.scale * sum_ms,
+                line_ms=table.scale * line.apply(sum_ms),
                 passes_ms=tuple(map(float, times)),
                 drift=tuple(map(float, drift)),
             )
