@@ -147,6 +147,17 @@ QUICK = Protocol(
             train_images=6_000,
             contenders=("searched", "uniform", "random", "evolved"),
         ),
+        Setting(
+            name="glyphs",
+            data="glyphs",
+            resolutions=(16, 24, 32),
+            budget_macs=1e6,
+            epochs=10,
+            search_epochs=4,
+            train_images=6_000,
+            val_images=2_000,
+            contenders=("searched", "uniform", "random", "evolved"),
+        ),
     ),
     first_seed=1000,
     searches=3,
@@ -155,7 +166,7 @@ QUICK = Protocol(
     ungated=Ungated(evaluations=200, images=500, recalibration_images=256, population=25, sample=5),
     measuring=Measuring(profile_minutes=3),
 )
-"""One data set in at most an hour of one core: for developing the search."""
+"""Each data set in at most an hour of one core: for developing the search."""
 
 WHOLE = Protocol(
     form="whole",
