@@ -41,6 +41,9 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
                 f"the best of {len(result.candidates)} children within the budgets with the supernet's weights:"
                 f" accuracy {best:.1%} (the last {worst:.1%})"
             )
+    if result.trials:
+        accuracies = [trial.accuracy for trial in result.trials]
+        yield f"{len(accuracies)} trials: accuracies from {min(accuracies):.1%} to {max(accuracies):.1%}"
     if result.lower_bound_relaxed and len(budgets) == 1:
         yield "no child has a cost within 5% below the budget; the cost of this one is lower"
     for warning in result.warnings:

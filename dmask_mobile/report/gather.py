@@ -196,6 +196,10 @@ def _search(result: SearchResultRecord | None, record: RunRecord) -> SearchView 
             found = [candidate.accuracy for candidate in result.candidates]
             sentence = f"The best of {len(found)} children within the budgets, with the supernet's weights"
             sentence += f": accuracy {found[0]:.1%}; the last one has {found[-1]:.1%}." if found else "."
+    if result.trials:
+        accuracies = [trial.accuracy for trial in result.trials]
+        sentence += f" The search trained {len(accuracies)} children for a short time, to accuracies from"
+        sentence += f" {min(accuracies):.1%} to {max(accuracies):.1%}."
     if result.lower_bound_relaxed and len(record.budgets) == 1:
         sentence += " No child has a cost within 5% below the budget; the cost of this one is lower."
     return SearchView(

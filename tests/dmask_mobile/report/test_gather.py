@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from dmask_mobile.api.reporting import gather_report
+from dmask_mobile.cli.tables import search_summary
 from dmask_mobile.costs.counts import Macs, Params
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.report.accuracies import accuracy_view
 from dmask_mobile.report.records import RunView
-from dmask_mobile.run import RunFolder, RunRecord
+from dmask_mobile.run import RunFolder, RunRecord, TrialRecord
 from dmask_mobile.training.train import TrainSettings
 from tests.dmask_mobile.report.factory import (
     CHILD,
@@ -138,6 +139,21 @@ def test_a_half_finished_run_says_what_is_next(make: object, missing: set[str], 
     first = run.missing["verdict"].commands[0]
     assert first.startswith("dmask train" if make is searched_run else "dmask export")
     assert f"'{tmp_path}/my run'" in first  # quoted, as a shell needs it
+
+
+def test_the_trials_of_a_search_are_told(tmp_path: Path) -> None:
+    folder = searched_run(tmp_path)
+    result = folder.result()
+    trials = tuple(
+        TrialRecord(child_digest="c" * 16, choice=result.choice, costs=result.costs, loss=1.5, accuracy=accuracy)
+        for accuracy in (0.5, 0.25, 0.375)
+    )
+    result.model_copy(update={"trials": trials}).write(folder.search_result)
+    said = "trained 3 children for a short time, to accuracies from 25.0% to 50.0%"
+    search = gather_report([folder.path]).runs[0].search
+    assert search is not None
+    assert said in search.sentence
+    assert "3 trials: accuracies from 25.0% to 50.0%" in list(search_summary(folder.result(), folder.record().budgets))
 
 
 def test_a_network_from_elsewhere(tmp_path: Path) -> None:
