@@ -13,6 +13,7 @@ from dmask_mobile.search.state import SearchState, StepRecord
 from dmask_mobile.supernet.gates import GateLogits
 
 COLLAPSED = 0.9  # a search has collapsed when every skip gate skips with at least this probability
+LEARNED = 0.05  # of what guessing gets wrong: the least that the best trial must get right
 
 
 class SearchMetrics:
@@ -65,7 +66,7 @@ class SearchMetrics:
 
     def warnings(self, state: SearchState) -> tuple[str, ...]:
         """Problems with the gates that do not stop the search."""
-        return _warnings_of_collapse(state) if self.can_collapse else ()
+        return _warnings_of_collapse(state) if self.can_collapse else _warnings_of_trials(state)
 
 
 @torch.no_grad()
@@ -85,6 +86,18 @@ def _warnings_of_collapse(state: SearchState) -> tuple[str, ...]:
             " warm-up (--warmup) or lower --gate-learning-rate, and start again with --restart",
         )
     return ()
+
+
+def _warnings_of_trials(state: SearchState) -> tuple[str, ...]:
+    """A warning if the children that were trained shortly have hardly learned anything."""
+    guessing = 1 / state.supernet.space.classes
+    best = max((trial.accuracy for trial in state.trials), default=1.0)
+    if best >= guessing + LEARNED * (1 - guessing):
+        return ()
+    return (
+        f"the best of {len(state.trials)} trials has an accuracy of {best:.1%}, and guessing has {guessing:.1%}, so the"
+        " trials hardly say which child is better. Lengthen them (--trial-epochs), and start again with --restart",
+    )
 
 
 def _means(steps: Sequence[StepRecord]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.log import SearchLog
+from dmask_mobile.search.loss_model import Trial
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
 from tests.dmask_mobile.small import SPACE, few_images
@@ -94,3 +95,12 @@ def test_collapse_to_all_skip_is_warned_of(tmp_path: Path) -> None:
     assert warning.startswith("all 1 blocks that may be skipped are")
     assert "lengthen the warm-up" in notes[0]
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["warnings"] == [warning]
+
+
+@pytest.mark.parametrize(("accuracies", "warned"), [((), False), ((0.02, 0.07), True), ((0.02, 0.08), False)])
+def test_trials_that_learned_nothing_are_warned_of(accuracies: tuple[float, ...], warned: bool) -> None:
+    """With 36 classes guessing gets 1/36 right; 5% of the rest makes 7.6%."""
+    search = Searcher(SPACE, few_images(128), [Budget(COST, COST.reachable().low * 1.2)], SearchSettings())
+    search.state.trials = [Trial(3.5, accuracy, SPACE.smallest()) for accuracy in accuracies]
+    warnings = search.metrics.warnings(search.state)
+    assert [text.startswith("the best of 2 trials has an accuracy of 7.0%") for text in warnings] == [True] * warned
