@@ -6,6 +6,7 @@ no effect, so convolutions before batch norms have no bias.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -28,10 +29,19 @@ class SameConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         borders = []
-        for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+        for size, kernel, stride in zip(_sizes(input)[::-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             borders += [missing // 2, missing - missing // 2]
         return F.conv2d(F.pad(input, borders), weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _sizes(x_NCHW: Tensor) -> list[int]:
+    """Height and width; constants where a graph is traced, which warns of that: an exported model has one size."""
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return list(x_NCHW.shape[2:])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Converting a tensor to a Python integer")
+        return [int(size) for size in x_NCHW.shape[2:]]
 
 
 class ConvNorm(nn.Module):

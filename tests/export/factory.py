@@ -49,6 +49,8 @@ def telling_network(child: ChildSpec, seed: int = 0) -> ChildNetwork:
             if parameter.dim() == 1:
                 parameter.normal_(0.5, 0.5, generator=generator)
         network.blocks[-1].linear.weight.normal_(generator=generator)
+        if child.blocks[-1].hidden_width:
+            network.blocks[-1].hidden.weight.normal_(generator=generator)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1.0
@@ -128,3 +130,35 @@ def reference(
 def exported(format_name: str, folder: Path, child: ChildSpec = CHILD, seed: int = 0, **fields: object) -> Artifact:
     description = described(format_name, child, seed, **fields)
     return export_child(telling_network(child, seed), description, folder, images_of(child)[:32])
+
+
+def imported_space(padding: str) -> SearchSpace:
+    """A space with everything that imported networks have; its widest child is to be exported."""
+    return SearchSpace.model_validate(
+        {
+            "name": f"imported-{padding}",
+            "classes": 5,
+            "input": {"resolutions": [16]},
+            "stem": {"widths": [8], "stride": 1, "activation": "relu6"},
+            "stages": [
+                {"blocks": [{"kind": "conv", "activation": "silu", "shortcut": True}]},
+                {
+                    "widths": [12],
+                    "blocks": [
+                        {"kernels": [5], "stride": 2, "squeeze_widths": [2], "se_activation": "silu"},
+                        {"hidden_widths": [20], "kernels": [], "start_kernels": [3], "activation": "hswish",
+                         "shortcut": True},
+                    ],
+                },
+                {
+                    "widths": [16],
+                    "blocks": [{"kind": "fused_inverted_residual", "hidden_widths": [24], "stride": 2,
+                                "activation": "relu6"}],
+                },
+            ],
+            "last": None,
+            "head": {"hidden_widths": [12], "activation": "hswish"},
+            "norm_eps": 1e-3,
+            "padding": padding,
+        }
+    )  # fmt: skip

@@ -39,6 +39,14 @@ def _conv(v: Values) -> Tensor:
     return F.conv2d(x, v["weight"], v.get("bias"), strides, 0, dilations, int(v["groups"]))
 
 
+def _pad(v: Values) -> Tensor:
+    if v.get("mode", "constant") != "constant":
+        raise DmaskError(f"the Core ML evaluator supports padding by a constant, got '{v['mode']}'", "export it again")
+    first_to_last = v["pad"].reshape(-1, 2)
+    borders = [int(size) for pair in reversed(first_to_last) for size in pair]
+    return F.pad(v["x"], borders, value=float(v.get("constant_val", 0.0)))
+
+
 def _dequantized(v: Values) -> Tensor:
     along_axis = [1] * v["quantized_data"].dim()
     along_axis[int(v["axis"])] = -1
@@ -49,15 +57,19 @@ def _dequantized(v: Values) -> Tensor:
 
 OPERATIONS: dict[str, Callable[[Values], Tensor]] = {
     "add": lambda v: v["x"] + v["y"],
+    "clip": lambda v: v["x"].clamp(float(v["alpha"]), float(v["beta"])),
     "cast": lambda v: v["x"],  # like all results, it is rounded to its declared type
     "constexpr_affine_dequantize": _dequantized,
     "conv": _conv,
     "linear": lambda v: F.linear(v["x"], v["weight"], v.get("bias")),
     "mul": lambda v: v["x"] * v["y"],
+    "pad": _pad,
     "reduce_mean": lambda v: v["x"].mean(v["axes"].tolist(), keepdim=bool(v["keep_dims"])),
     "relu": lambda v: F.relu(v["x"]),
+    "relu6": lambda v: F.relu6(v["x"]),
     "reshape": lambda v: v["x"].reshape(v["shape"].tolist()),
     "sigmoid": lambda v: torch.sigmoid(v["x"]),
+    "silu": lambda v: F.silu(v["x"]),
     "sigmoid_hard": lambda v: (v["alpha"] * v["x"] + v["beta"]).clamp(0, 1),
     "softmax": lambda v: v["x"].softmax(int(v["axis"])),
     "thresholded_relu": lambda v: torch.where(v["x"] >= v["alpha"], v["x"], 0.0),

@@ -85,9 +85,17 @@ def _same_shape(layer: Layer, inputs: list[Shape]) -> Shape:
     return inputs[0]
 
 
+def _padded_shape(layer: Layer, inputs: list[Shape]) -> Shape:
+    (channels, height, width), p = inputs[0], layer.param
+    if min(p(number) for number in range(4)) < 0 or p(7) or p(8):
+        raise ValueError(f"Padding '{layer.name}' does not add pixels around a map")
+    return (channels, height + p(0) + p(1), width + p(2) + p(3))
+
+
 SHAPES: dict[str, Callable[[Layer, list[Shape]], Shape]] = {
     "BinaryOp": _broadcast_shape,
     "Cast": _same_shape,
+    "Clip": _same_shape,
     "Convolution": _conv_shape,
     "ConvolutionDepthWise": _conv_shape,
     "HardSigmoid": _same_shape,
@@ -96,12 +104,14 @@ SHAPES: dict[str, Callable[[Layer, list[Shape]], Shape]] = {
     "Input": _given_shape,
     "MemoryData": _given_shape,
     "Packing": _same_shape,
+    "Padding": _padded_shape,
     "Permute": _permute_shape,
     "Pooling": _pool_shape,
     "ReLU": _same_shape,
     "Sigmoid": _same_shape,
     "Softmax": _same_shape,
     "Split": _same_shape,
+    "Swish": _same_shape,
 }
 # The numbers of two parameters: how many weights a layer has, and whether it has a bias.
 WEIGHT_COUNTS = {"Convolution": 6, "ConvolutionDepthWise": 6, "InnerProduct": 2}

@@ -24,6 +24,7 @@ from dmask_mobile.records.base import temporary_beside
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.temporary import temporary_folder
 from export.deployable import InHalf
+from export.formats.onnx.borders import with_constant_borders
 from export.formats.onnx.reader import OnnxModel
 from export.formats.protocols import ExportedModel, ExportRequest
 
@@ -94,6 +95,8 @@ def _exported(module: nn.Module, input_shape: Sequence[int], dynamic_batch: bool
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # about the exporter itself; see above
+        # It leaves the borders of padding SAME to be computed; `with_constant_borders` does that.
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be constant folded")
         torch.onnx.export(
             module.eval(),
             (torch.zeros(*input_shape),),
@@ -104,7 +107,7 @@ def _exported(module: nn.Module, input_shape: Sequence[int], dynamic_batch: bool
             dynamo=False,
             dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}} if dynamic_batch else None,
         )
-    return buffer.getvalue()
+    return with_constant_borders(buffer.getvalue())
 
 
 def _customary(description: ModelDescription) -> dict[str, str]:

@@ -18,7 +18,7 @@ from export.deployable import Deployable
 from export.formats.registry import FORMATS, format_named, format_of
 from export.verification.numerics import LIMITS, compare
 from export.write import artifact_of, check_calibration, check_request, export_child
-from tests.export.factory import CHILD, described, exported, images_of, reference, telling_network
+from tests.export.factory import CHILD, described, exported, images_of, imported_space, reference, telling_network
 from tests.export.formats_at import ALL_FORMATS, ALL_VARIANTS
 
 SHIPPED_SPACES = ("demo", "mobilenet_small", "fbnetv2_f", "fbnetv2_p", "fbnetv2_l")
@@ -58,6 +58,13 @@ def test_contract_of_every_format(format_name: str, precision: str, tmp_path: Pa
     assert artifact_of(path, artifact.description()).sha256 == artifact.sha256
     assert format_of(path) is FORMATS[artifact.model_format]
     assert {p.name for p in tmp_path.iterdir()} == {path.name, "golden", *(p.name for p in tmp_path.glob("*.json"))}
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("format_name", ALL_FORMATS)
+def test_the_parts_of_imported_networks(format_name: str, padding: str, tmp_path: Path) -> None:
+    space = imported_space(padding)
+    assert_contract(exported(format_name, tmp_path, space.child(space.largest())), tmp_path)
 
 
 @pytest.mark.parametrize("format_name", ALL_FORMATS)
