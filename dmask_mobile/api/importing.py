@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dmask_mobile.importing.network import ImportedNetwork
     from dmask_mobile.importing.sources import OpenedModel
+    from dmask_mobile.records.child import ChildSpec
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def imported_weights(given: AnySpace, space: SearchSpace) -> dict[str, Tensor]:
     widest = space.child(space.largest())
     network = ChildNetwork(widest)
     try:
-        load_weights(path, network, widest.digest())
+        load_weights(path, network, _digest_of_any_resolution(widest))
     except DmaskError as error:
         raise DmaskError(
             error.problem, "keep the last option of every list in the space's file: its widest child is the network"
@@ -174,8 +175,13 @@ def _with_weights(
 
     gradients = None if data is None else _gradients(space, imported, data, progress)
     state = sorted_by_importance(space, imported.state, gradients, importance)
-    save_weights(path, child_network(imported._replace(state=state)), imported.child.digest())
+    save_weights(path, child_network(imported._replace(state=state)), _digest_of_any_resolution(imported.child))
     return space.model_copy(update={"weights": ImportedWeights(file=path.name, sha256=hash_path(path))})
+
+
+def _digest_of_any_resolution(child: ChildSpec) -> str:
+    """The digest of a network at 1 px: weights do not depend on the resolution, which a user may lower."""
+    return child.model_copy(update={"resolution": 1}).digest()
 
 
 def _gradients(space: SearchSpace, imported: ImportedNetwork, data: AnyData, progress: Progress) -> dict[str, Tensor]:

@@ -11,12 +11,12 @@ import yaml
 from PIL import Image
 
 import dmask_mobile as dm
+from dmask_mobile.api.importing import imported_weights
 from dmask_mobile.cli.outcome import exit_status_of_command
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.run import RunFolder
 from dmask_mobile.search.search import start_from
 from dmask_mobile.supernet.supernet import MaskedSupernet
-from dmask_mobile.training.checkpoint import load_weights
 from tests.dmask_mobile.small import few_images
 
 OURS = """
@@ -58,6 +58,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_space_with_lower_resolutions_keeps_its_weights(folder: Path) -> None:
+    content = yaml.safe_load((folder / "net.yaml").read_text())
+    before = imported_weights(folder / "net.yaml", dm.load_space(folder / "net.yaml"))
+    content["input"]["resolutions"] = [16, 24]
+    (folder / "lower.yaml").write_text(yaml.safe_dump(content))
+    lower = dm.load_space(folder / "lower.yaml")
+    assert lower.resolution == 24
+    weights = imported_weights(folder / "lower.yaml", lower)
+    assert all(torch.equal(weights[name], value) for name, value in before.items())
+
+
 @pytest.fixture(scope="module")
 def run(folder: Path) -> dm.Run:
     data = f"folder:{folder / 'photos'}"
@@ -68,7 +79,7 @@ def test_a_search_starts_from_the_weights(folder: Path) -> None:
     space = dm.load_space(folder / "net.yaml")
     widest = space.child(space.largest())
     network = ChildNetwork(widest)
-    load_weights(folder / "net.safetensors", network, widest.digest())
+    network.load_state_dict(imported_weights(folder / "net.yaml", space))
     for classes in (3, 4):
         supernet = MaskedSupernet(space.with_classes(classes))
         start_from(supernet, network.state_dict())
