@@ -1,4 +1,4 @@
-"""The number of this process among several; ``torchrun`` and ``accelerate launch`` set it in the environment."""
+"""The number of this process among several, which ``torchrun`` and ``accelerate launch`` set in the environment; cores."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def all_processes() -> int:
 def local_processes() -> int:
     """The number of processes of this run on this machine, which share its memory and cores."""
     return _count("LOCAL_WORLD_SIZE")
+
+
+def num_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _count(variable: str) -> int:

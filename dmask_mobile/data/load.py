@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from dmask_mobile.data.source import DataSource, Examples, digest_of
 from dmask_mobile.data.splits import SPLITS, with_validation
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
-from dmask_mobile.ranks import local_processes
+from dmask_mobile.ranks import local_processes, num_cores
 from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.names import check_class_names
 
@@ -211,7 +210,7 @@ def _image_set(
     count = len(examples.labels)
     workers = options.workers
     if workers is None:
-        cores = max(1, (os.cpu_count() or 1) // local_processes())
+        cores = max(1, num_cores() // local_processes())
         workers = min(MAX_WORKERS, cores) if count >= MIN_FOR_WORKERS else 0
     pictures = Pictures(examples, resolution, workers)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dmask_mobile.interruption import StoppedError, stop_signals
+from dmask_mobile.ranks import num_cores
 from dmask_mobile.sweep.job import SECONDS_BETWEEN_LOOKS, HaltedError, Job, run_job
 
 
@@ -85,8 +85,3 @@ def _next_outcome(workers: _Workers, stopped_by: Callable[[], int | None]) -> tu
             return workers.outcomes.get(timeout=SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
             continue
-
-
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.interruption import SIGNALS, StoppedError, stop_signals
+from dmask_mobile.ranks import num_cores
 from dmask_mobile.sweep.job import SECONDS_BETWEEN_LOOKS, Job, run_job
-from dmask_mobile.sweep.local_engine import Ended, num_cores
+from dmask_mobile.sweep.local_engine import Ended
 
 WORKER_RETRIES = 3  # times that a task is started again after its worker process or machine died
 OBJECT_STORE_BYTES = 80 * 2**20  # close to Ray's minimum; jobs and results are small

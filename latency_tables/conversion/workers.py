@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from dmask_mobile.interruption import check_stopped
+from dmask_mobile.ranks import num_cores
 from latency_tables.conversion.subjects import SUBJECT
 from latency_tables.conversion.worker import Answer, ConverterProcess, KilledError
 from latency_tables.shortage import shortage
@@ -34,7 +34,7 @@ class Workers:
         self.runtime = runtime
         self.precision = precision
         self.folder = folder
-        self.limit = max(1, min(MAX_PROCESSES, os.cpu_count() or 1))
+        self.limit = max(1, min(MAX_PROCESSES, num_cores()))
         self._processes: list[ConverterProcess] = []
 
     def start(self, count: int) -> None:

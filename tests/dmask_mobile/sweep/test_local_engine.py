@@ -9,8 +9,9 @@ import pytest
 
 from dmask_mobile.files import locked
 from dmask_mobile.interruption import StoppedError
+from dmask_mobile.ranks import num_cores
 from dmask_mobile.sweep.job import LOG_NAME, never, run_job
-from dmask_mobile.sweep.local_engine import num_cores, run_locally
+from dmask_mobile.sweep.local_engine import run_locally
 from tests.dmask_mobile.sweep.fake import COUNT, FINISH, UNTIL_STOPPED, Outcomes, fake_job
 from tests.processes import wait_until
 
