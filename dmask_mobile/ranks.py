@@ -1,4 +1,4 @@
-"""The number of this process among several, which ``torchrun`` and ``accelerate launch`` set in the environment; cores."""
+"""The number of this process among several, set by ``torchrun`` and ``accelerate launch``; the cores it may use."""
 
 from __future__ import annotations
 
