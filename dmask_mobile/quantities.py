@@ -23,7 +23,7 @@ def quantity(value: float | None, unit: str) -> str:
 class Times(float):
     """A budget as a multiple of what a space's widest child costs.
 
-    >>> Times(0.5)
+    >>> dm.Times(0.5)
     Times(0.5)
     """
 

@@ -47,7 +47,7 @@ class LossModel:
     linear regression. Its prior assumes that blocks are alike, so that few trials are enough: one more skipped block,
     or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
     are another such direction. Options inside a skipped block have no effect. ``spread``: the standard deviation of the
-    predicted losses of the evaluated children.
+    predicted losses of the children that were evaluated or trained.
 
     Args:
         space: the space of the children.
@@ -61,13 +61,14 @@ class LossModel:
         self._sizes = [len(decision.options) for decision in space.decisions]
         features_MF = self._all_features([evaluation.choice for evaluation in evaluations])
         effects_F = _from_evaluations(features_MF, evaluations)
+        known_NF = self._all_features([known.choice for known in (*evaluations, *trials)])
         if len(trials) > 1:
             directions_DF = np.stack([effects_F, *self._directions()])
             features_KF = self._all_features([trial.choice for trial in trials])
             losses_K = np.array([trial.loss for trial in trials])
-            effects_F = from_trials(features_KF, losses_K, directions_DF, (features_MF @ directions_DF.T).std(0))
+            effects_F = from_trials(features_KF, losses_K, directions_DF, (known_NF @ directions_DF.T).std(0))
         self.effects = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
-        self.spread = float((features_MF @ effects_F).std())
+        self.spread = float((known_NF @ effects_F).std())
 
     def of(self, choice: Choice) -> float:
         """The predicted loss of one child, minus a constant that is the same for all children."""

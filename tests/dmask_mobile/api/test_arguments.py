@@ -71,8 +71,8 @@ def test_settings_are_exported_and_load_when_they_are_asked_for() -> None:
     )
     done = run_command([sys.executable, "-P", "-c", code])
     expected = (
-        "DataOptions DataSource DeviceOptions DmaskError ExportSettings Machine ProfileSettings Run SearchSettings"
-        " SearchSpace TrainSettings VerifySettings\n"
+        "DataOptions DataSource DeviceOptions DmaskError ExportSettings ImportedSpace Machine ProfileSettings Run"
+        " SearchSettings SearchSpace Times TrainSettings VerifySettings\n"
     )
     assert done.stdout == expected, done.stderr
     with pytest.raises(AttributeError, match="no attribute 'Settings'"):

@@ -166,7 +166,7 @@ def test_weights_without_their_recorded_accuracy_are_caught(run: Path, data: str
     assert not verification.passed
     check = lines(verification, "run")["accuracy of the weights (val)"]
     assert (check.verdict, check.predicted) == ("failed", 0.25)
-    assert check.note.startswith("260 of 260 validation images; the weights are not those that were trained")
+    assert check.note.startswith("260 of 260 validation images; the weights are not the trained ones")
     assert all(c.verdict in ("passed", "not predicted") for c in lines(verification, "onnx").values())
 
 
@@ -368,7 +368,9 @@ def test_a_custom_cost_is_verified_with_its_class_alone(cost: Depth, run: Path, 
     assert api.verify(target, data=data, settings=allowed).passed
     check = lines(api.verify(target, data=data, costs=[cost]), "run")[name]
     assert (check.verdict, check.measured, check.note) == ("failed", depth, "over by 1 blocks")
-    with pytest.raises(DmaskError, match=rf"--cost gives '{cost.name}', which is no budget of this run: it has none"):
+    with pytest.raises(
+        DmaskError, match=rf"--cost gives '{cost.name}', which is not a budget of this run: it has none"
+    ):
         api.verify(run, data=data, costs=[cost])
 
 

@@ -80,7 +80,10 @@ def test_a_cost_that_behaves_is_the_sum_of_its_blocks() -> None:
         ("class Cost: ...", r"must be a subclass of dmask_mobile\.costs\.model\.AdditiveCost"),
         ("{head}    def __init__(self, x): ...", r"custom cost 'Cost': making it without arguments raised TypeError"),
         ("{head}    pass", r"custom cost 'Cost': making it without arguments raised TypeError: .*abstract"),
-        ("{head}    def block_cost(self, block, in_size): return 1.0", r"cost 'mine:Cost' must have a name, a text"),
+        (
+            "{head}    def block_cost(self, block, in_size): return 1.0",
+            r"cost 'mine:Cost' must have a name that is a string",
+        ),
     ],
 )
 def test_a_cost_that_does_not_load(source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,3 +95,10 @@ def test_trials_that_are_alike_leave_no_effect(evaluations: list[Evaluation]) ->
     alike = [trial._replace(loss=1.5) for trial in trials_of(0, 6)]
     effects = np.concatenate(LossModel(SPACE, evaluations[:80], alike).effects)
     assert np.abs(effects).max() < 1e-4
+
+
+def test_one_evaluation_leaves_a_spread_among_trials(evaluations: list[Evaluation]) -> None:
+    """Few images allow one evaluation only; gates divide by the spread."""
+    model = LossModel(SPACE, evaluations[:1], trials_of(0, 5))
+    assert model.spread > 0.01
+    assert np.abs(np.concatenate(model.effects)).max() < 10 * model.spread

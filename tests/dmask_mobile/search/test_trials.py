@@ -85,3 +85,9 @@ def test_loss_and_accuracy_are_means_over_the_validation_images() -> None:
     labels = torch.as_tensor(data.val.labels)
     assert loss == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-5)
     assert accuracy == pytest.approx(float((scores.argmax(1) == labels).float().mean()))
+
+
+def test_a_search_on_very_few_images_ends_on_its_budget(tmp_path: Path) -> None:
+    settings = SearchSettings(epochs=1, trials=3, batch_size=32)
+    found = Searcher(SPACE, few_images(40), [BUDGET], settings).run(tmp_path / "search.pt")
+    assert found.expected[0] == pytest.approx(BUDGET.limit, rel=0.03)

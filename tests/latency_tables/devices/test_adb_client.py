@@ -262,7 +262,7 @@ def test_a_file_that_the_phone_does_not_take(phone: FakePhone) -> None:
 
 @pytest.mark.slow
 def test_a_command_that_does_not_end(phone: FakePhone) -> None:
-    with pytest.raises(SlowError, match=r"phone '.*': no end of 'sh' after 10 s") as raised:
+    with pytest.raises(SlowError, match=r"phone '.*': 'sh' did not end after 10 s") as raised:
         Adb(phone.serial).shell("sh", "-c", "echo begun; sleep 600", seconds=10)
     assert raised.value.stdout == "begun\n"
 

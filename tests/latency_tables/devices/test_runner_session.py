@@ -63,9 +63,10 @@ def session_of(adb: Adb, program: Path, delegate: str = "cpu", patience: float =
 def test_litert_measures_a_model(form: str, adb: Adb, phone: FakePhone, model: bytes, tmp_path: Path) -> None:
     session = session_of(adb, litert_program(tmp_path, form))
     session.load("a", model)
-    (ms,), cpu_ms, hot = session.sample("a", 0.02)
-    assert ms > 0
-    assert (cpu_ms, hot) == ((), False)
+    samples = session.sample("a", 0.02)
+    assert len(samples.wall_ms) == 1
+    assert samples.wall_ms[0] > 0
+    assert (samples.cpu_ms, samples.hot) == ((), False)
     assert (
         "exec env LD_LIBRARY_PATH=/data/local/tmp/x taskset f0 ./benchmark_model --graph=0.tflite" in phone.commands[-1]
     )

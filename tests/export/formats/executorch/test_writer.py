@@ -243,7 +243,7 @@ def test_truncated_file(share: float, written: Written, tmp_path: Path) -> None:
 def test_foreign_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "net.pte"
     path.write_bytes(content)
-    with pytest.raises(DmaskError, match="cannot be loaded as an ExecuTorch program: it does not begin as one"):
+    with pytest.raises(DmaskError, match="cannot be loaded as an ExecuTorch program: it does not begin like one"):
         ExecuTorch().open(path)
 
 

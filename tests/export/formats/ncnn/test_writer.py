@@ -188,7 +188,7 @@ def test_every_truncation_of_the_param_file_between_lines(folder: Path) -> None:
     [
         ("model.param", "7767516\n", "begins with 7767517|not enough values"),
         ("model.param", "hello\n1 1\n", "begin with 7767517, this one begins with 'hello'"),
-        ("model.param", "7767517\n1 1\nGRU g 0 1 output\n", "layer type 'GRU' is unknown; known are BinaryOp"),
+        ("model.param", "7767517\n1 1\nGRU g 0 1 output\n", "layer type 'GRU' is unknown; known types are BinaryOp"),
         ("model.param", "7767517\n1 1\nInput input 0 1 input 0=16 1=16 2=3\n", "no blobs 'input' and 'output'"),
         ("labels.txt", "a\nb\n", "labels.txt does not contain the class names"),
         ("description.json", "[]", "cannot be loaded as an ncnn model"),
