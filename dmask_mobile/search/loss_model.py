@@ -59,12 +59,12 @@ class LossModel:
         self._space = space
         self._skips = {d: slot.skip for slot in space.slots for d in slot.inner if slot.skip is not None}
         self._sizes = [len(decision.options) for decision in space.decisions]
-        features_MF = self._all_features([evaluation.choice for evaluation in evaluations])
+        evaluated, tried = [each.choice for each in evaluations], [trial.choice for trial in trials]
+        features_MF, known_NF = self._all_features(evaluated), self._all_features(evaluated + tried)
         effects_F = _from_evaluations(features_MF, evaluations)
-        known_NF = self._all_features([known.choice for known in (*evaluations, *trials)])
         if len(trials) > 1:
             directions_DF = np.stack([effects_F, *self._directions()])
-            features_KF = self._all_features([trial.choice for trial in trials])
+            features_KF = self._all_features(tried)
             losses_K = np.array([trial.loss for trial in trials])
             effects_F = from_trials(features_KF, losses_K, directions_DF, (known_NF @ directions_DF.T).std(0))
         self.effects = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
