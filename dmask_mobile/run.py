@@ -31,6 +31,7 @@ RECORDED_PACKAGES = ("dmask-mobile", "torch", "torchvision", "timm", "onnx", "on
 MAX_SUM_ERROR = 1e-3  # of probabilities that were written as decimal numbers
 
 _RESTORE = "restore the files of one search, or search again: dmask search ... --restart"
+TRIALS_NAME = "trials"  # the folder beside the checkpoint of a search, for the checkpoints of its trials
 
 
 class BudgetRecord(Record):
@@ -157,7 +158,7 @@ class RunFolder:
         self.child_path = path / "child.json"
         self.tables_path = path / "search" / "tables"
         self.search_checkpoint = path / "search" / "checkpoint.pt"
-        self.trials_path = self.search_checkpoint.parent / "trials"
+        self.trials_path = self.search_checkpoint.parent / TRIALS_NAME
         self.metrics_path = path / "search" / "metrics.jsonl"
         self.tensorboard_path = path / "search" / "tensorboard"
         self.search_result = path / "search" / "result.json"

@@ -20,6 +20,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.run import TRIALS_NAME
 from dmask_mobile.search import checkpoint as checkpoints
 from dmask_mobile.search.budgets import Budget, check_budgets, checked_budgets
 from dmask_mobile.search.log import SearchLog
@@ -40,7 +41,6 @@ from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
 
 RISING = 0.05  # of the steps
-TRIALS = "trials"  # the folder beside the checkpoint where trials keep theirs
 LOWEST_RATE = 0.01  # of the first learning rate
 
 
@@ -165,7 +165,7 @@ class Searcher:
         with log as metrics, stop_signals() as stopped_by:
             agreement = Agreement(machine, stopped_by)
             while state.epoch < epochs:
-                for agreed in self._train_epoch(agreement, checkpoint.parent / TRIALS, progress):
+                for agreed in self._train_epoch(agreement, checkpoint.parent / TRIALS_NAME, progress):
                     if agreed.signal is not None or agreed.keep:
                         check_weights(self.supernet, "search", state.epoch)
                         keep()
