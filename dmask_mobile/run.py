@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import LOCK_NAME, locked
-from dmask_mobile.records.artifact import Artifact, Precision, Preprocessing
+from dmask_mobile.records.artifact import Artifact, ModelFormat, Precision, Preprocessing
 from dmask_mobile.records.base import FileRecord, Record, remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -83,7 +83,7 @@ class CandidateRecord(Record):
     """One of several children within the budgets, with its results with the supernet's weights.
 
     ``loss``: its cross-entropy. Older files do not have it, because children were ranked by accuracy on validation
-    images.
+    images. ``exported_accuracy``: that of its export, if it was exported for the ranking.
     """
 
     child_digest: str
@@ -92,6 +92,7 @@ class CandidateRecord(Record):
     score: float
     loss: float | None = None
     accuracy: float = Field(ge=0, le=1)
+    exported_accuracy: float | None = Field(default=None, ge=0, le=1)
 
 
 class TrialRecord(Record):
@@ -109,11 +110,13 @@ class SearchResultRecord(FileRecord):
 
     ``expected`` and ``costs`` are in the order of the run's budgets. ``derivation``: ``exact`` (no child within the
     budget has a higher score), ``bounded`` (none has a score above ``score + gap``) or ``ranked`` (the best of
-    ``candidates`` with the supernet's weights). ``trials`` are new in version 4.
+    ``candidates`` with the supernet's weights). ``trials`` are new in version 4. ``rank_precision`` and ``rank_format``
+    are new in version 5: the precision of the networks whose accuracy ranked the candidates, and the format of their
+    exports; None for fp32, which is ranked without an export.
     """
 
     file_format: ClassVar[str] = "dmask-search-result"
-    file_version: ClassVar[int] = 4
+    file_version: ClassVar[int] = 5
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"lower_bound_relaxed": "floor_dropped"}
 
@@ -128,8 +131,15 @@ class SearchResultRecord(FileRecord):
     lower_bound_relaxed: bool
     derivation: Literal["exact", "bounded", "ranked"]
     candidates: tuple[CandidateRecord, ...] = ()
+    rank_precision: Precision = "fp32"
+    rank_format: ModelFormat | None = None
     trials: tuple[TrialRecord, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def exported_accuracies(self) -> tuple[float, ...]:
+        """The accuracies of the candidates that were exported for the ranking, the best first."""
+        return tuple(c.exported_accuracy for c in self.candidates if c.exported_accuracy is not None)
 
     def misfit(self, space: SearchSpace) -> str | None:
         """The reason why this cannot be the result of a search in ``space``; None if it can."""

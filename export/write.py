@@ -11,7 +11,7 @@ from typing import NamedTuple, cast, get_args
 from torch import Tensor, nn
 
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.records.artifact import Artifact, ModelDescription, Precision, hash_path, size_of_path
+from dmask_mobile.records.artifact import Artifact, ModelDescription, ModelFormat, Precision, hash_path, size_of_path
 from dmask_mobile.temporary import full_disk_of, temporary_files_in, temporary_folder, try_to_write
 from export.deployable import Deployable
 from export.formats.protocols import ExportRequest
@@ -26,7 +26,7 @@ SPACE_FOR_CONVERSION = 4
 class Wanted(NamedTuple):
     """The pairs of format and precision that can be exported; ``skipped``: a line for each pair that cannot."""
 
-    pairs: tuple[tuple[str, Precision], ...]
+    pairs: tuple[tuple[ModelFormat, Precision], ...]
     skipped: tuple[str, ...]
 
 
@@ -44,7 +44,7 @@ def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
         if precision not in get_args(Precision):
             raise DmaskError(f"no precision '{precision}'", f"choose from {', '.join(get_args(Precision))}")
     pairs, refusals = [], []
-    for name in dict.fromkeys(formats):
+    for name in cast("tuple[ModelFormat, ...]", tuple(dict.fromkeys(formats))):
         found = format_named(name)
         for precision in cast("tuple[Precision, ...]", tuple(dict.fromkeys(precisions))):
             if precision in found.refused:

@@ -134,7 +134,9 @@ def export(
     if not folder.weights_path.exists():
         raise DmaskError(f"'{run}' has no trained weights", "train the child first: dmask train RUN")
     weights_digest = hash_path(folder.weights_path)
-    descriptions = [_describe(record, child, weights_digest, name, precision, settings) for name, precision in pairs]
+    descriptions = [
+        describe_model(record, child, weights_digest, name, precision, settings) for name, precision in pairs
+    ]
     for description in descriptions:
         check_request(description)
     for platform in as_words(settings.samples):
@@ -175,7 +177,7 @@ def skipped_exports(formats: Words, precisions: Words) -> tuple[str, ...]:
     return plan_exports(as_words(formats), as_words(precisions)).skipped
 
 
-def _describe(
+def describe_model(
     record: RunRecord, child: ChildSpec, weights_digest: str, name: str, precision: str, settings: ExportSettings
 ) -> ModelDescription:
     """The description of the model in one format and precision, without its latency.

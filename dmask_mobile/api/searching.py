@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, AnySpace, as_path, as_space, as_tuple, check_limits
+from dmask_mobile.api.export_scoring import ExportAccuracy, parse_rank_precision
 from dmask_mobile.api.importing import imported_weights
 from dmask_mobile.api.run_data import check_beginning, locks_run, new_record
 from dmask_mobile.api.runs import Run
@@ -42,6 +43,7 @@ def search(
     tables: AnyPaths = (),
     costs: CostModel | Sequence[CostModel] = (),
     samples: int | None = None,
+    rank_precision: str = "fp32",
     allow_drift: bool = False,
     emulated: bool = False,
     precision: Precision | None = None,
@@ -70,6 +72,8 @@ def search(
         samples: the number of children that are drawn within the budgets; the one with the lowest loss with its weights
             from the supernet is selected. With 1, the best one by the gates is selected. None: 1 if the search has made
             trials, otherwise 24.
+        rank_precision: ``int8[:FORMAT]`` ranks the children by the accuracy of their int8 exports in a format (ONNX by
+            default): the five with the lowest loss are exported. Their batch norms are recalibrated first.
         allow_drift: search even if the device has become more than 10% slower or faster than its table says, or is not
             available.
         emulated: search even if a table was measured on an emulator, whose times are meaningless.
@@ -92,6 +96,8 @@ def search(
     folder = RunFolder(as_path(run))
     check_beginning(restart, previous)
     _check_free(folder, restart)
+    settings = settings or default_settings(as_space(space))
+    ranked_as = parse_rank_precision(rank_precision, settings, samples)
     searcher, record = _prepared_search(
         space,
         data,
@@ -115,7 +121,9 @@ def search(
             _begin(folder, record, tables)
     machine.wait()
     found = searcher.run(folder.search_checkpoint, progress, previous=previous)
-    result = choose_child(searcher, found, samples, progress)
+    # Only one process exports, and only its result is written.
+    scorer = ExportAccuracy(record, *ranked_as) if ranked_as and machine.is_main else None
+    result = choose_child(searcher, found, samples, progress, scorer)
     if machine.is_main:
         space = searcher.supernet.space
         space.child(result.choice, f"{space.name}-{folder.path.name}").write(folder.child_path)

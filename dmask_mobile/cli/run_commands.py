@@ -86,6 +86,13 @@ def search(
             help="Draw this many children; select the best with supernet weights. Default: 1 after trials, else 24.",
         ),
     ] = None,
+    rank_precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, or int8[:FORMAT]: export the five best children and select by their int8 accuracy. FORMAT: onnx"
+            " by default."
+        ),
+    ] = "fp32",
     resolution_mode: Annotated[
         ResolutionMode, typer.Option(help="Run one resolution a step, or all of them in every step.")
     ] = "sampled",
@@ -190,6 +197,7 @@ def search(
             tables=table or [],
             costs=costs,
             samples=samples,
+            rank_precision=rank_precision,
             allow_drift=allow_drift,
             emulated=emulated,
             precision=precision,

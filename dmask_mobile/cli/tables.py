@@ -41,6 +41,11 @@ def search_summary(result: SearchResultRecord, budgets: Sequence[BudgetRecord]) 
                 f"the best of {len(result.candidates)} children within the budgets with the supernet's weights:"
                 f" accuracy {best:.1%} (the last {worst:.1%})"
             )
+            if exported := result.exported_accuracies:
+                yield (
+                    f"the best of the {len(exported)} that were exported: {result.rank_format} {result.rank_precision}"
+                    f" accuracy {max(exported):.1%} (the worst {min(exported):.1%})"
+                )
     if result.trials:
         accuracies = [trial.accuracy for trial in result.trials]
         yield f"{len(accuracies)} trials: accuracies from {min(accuracies):.1%} to {max(accuracies):.1%}"

@@ -11,7 +11,7 @@ from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.recipe import RECIPES, load_recipe
 from dmask_mobile.records.space import SearchSpace, load_space, shipped_spaces
 from dmask_mobile.report.records import Command, TableView
-from dmask_mobile.run import RunFolder, RunRecord
+from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
 
 # Settings that are options of a command, and their default values.
 SEARCH_OPTIONS: dict[str, object] = {
@@ -30,7 +30,7 @@ def commands_of(
     artifacts: Sequence[Artifact],
     tables: Sequence[TableView],
     verified: bool,
-    num_candidates: int,
+    result: SearchResultRecord | None,
 ) -> tuple[Command, ...]:
     """The commands of the finished steps of a run, in order.
 
@@ -40,14 +40,14 @@ def commands_of(
         artifacts: its exports.
         tables: the latency tables of its search.
         verified: whether it has a verification.
-        num_candidates: the number of children that the search ranked; 0 if it took the child with the best score.
+        result: the result of its search, if that has finished.
     """
     run = str(folder.path)
     found: list[Command] = []
     if record.space is not None:
         space = _space_name(record.space)
         found += (_profile(space or "space.json", table) for table in tables)
-        found.append(search_command(folder, record, num_candidates))
+        found.append(search_command(folder, record, result))
     else:
         found.append(Command(line=_line("dmask", "export", "child.json", "-o", run), note="the network is child.json"))
     if record.train_settings is not None:
@@ -81,13 +81,13 @@ def _profile(space: str, table: TableView) -> Command:
     return Command(line=_line("dmask", "profile", space, *changed, "-o", f"{table.name}.jsonl"), note=note)
 
 
-def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0) -> Command:
+def search_command(folder: RunFolder, record: RunRecord, result: SearchResultRecord | None) -> Command:
     """The command that starts or continues the search of a run.
 
     Args:
         folder: the run, which was made by a search.
         record: its ``run.json``.
-        num_candidates: the number of children that the search ranked; 0 if it took the child with the best score.
+        result: its result; None for a search that has not finished, whose ranking is not known yet.
     """
     space = _space_name(record.space) if record.space is not None else None
     words = ["dmask", "search", space or "space.json"]
@@ -103,8 +103,10 @@ def search_command(folder: RunFolder, record: RunRecord, num_candidates: int = 0
     if settings:  # older runs do not name the method, when this was the only one, or trials, when there were none
         settings = {"method": "dmasking", "trials": 0, **settings}
     has_trials = settings.get("method") == "single_path" and settings["trials"] > 0
-    if num_candidates != (0 if has_trials else SAMPLES):
-        words += ["--samples", str(max(1, num_candidates))]
+    if result is not None and len(result.candidates) != (0 if has_trials else SAMPLES):
+        words += ["--samples", str(max(1, len(result.candidates)))]
+    if result is not None and result.rank_format is not None:
+        words += ["--rank-precision", f"{result.rank_precision}:{result.rank_format}"]
     words += _options(settings, SEARCH_OPTIONS)
     notes = [] if space else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []

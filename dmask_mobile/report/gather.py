@@ -83,9 +83,7 @@ def gather_run(folder: RunFolder, tables: Sequence[TableView]) -> RunView:
         data=record.data or "",
         notes=tuple(shown(note, MAX_NOTE) for note in (*record.data_notes, *notes)),
         missing={},
-        commands=commands_of(
-            folder, record, artifacts, tables, verification is not None, len(result.candidates) if result else 0
-        ),
+        commands=commands_of(folder, record, artifacts, tables, verification is not None, result),
         versions=dict(record.versions),
         digests=_digests(record, child, tables),
     )
@@ -196,6 +194,10 @@ def _search(result: SearchResultRecord | None, record: RunRecord) -> SearchView 
             found = [candidate.accuracy for candidate in result.candidates]
             sentence = f"The best of {len(found)} children within the budgets, with the supernet's weights"
             sentence += f": accuracy {found[0]:.1%}; the last one has {found[-1]:.1%}." if found else "."
+            exported = result.exported_accuracies
+            if exported:
+                sentence += f" Of these, the best {len(exported)} were exported: accuracies from {min(exported):.1%} to"
+                sentence += f" {max(exported):.1%} in {result.rank_format} {result.rank_precision}."
     if result.trials:
         accuracies = [trial.accuracy for trial in result.trials]
         sentence += f" The search trained {len(accuracies)} children for a short time, to accuracies from"

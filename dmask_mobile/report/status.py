@@ -63,9 +63,9 @@ def _step(folder: RunFolder, name: StepName, state: StepState, detail: str, *opt
 def _search(folder: RunFolder, record: RunRecord) -> Step:
     if record.space is None:
         return Step(name="search", state="not needed", detail="the network was not found by a search", command="")
-    command = search_command(folder, record).line
-    if folder.search_result.exists():
-        result = folder.result()
+    result = folder.result() if folder.search_result.exists() else None
+    command = search_command(folder, record, result).line
+    if result is not None:
         detail = f"child {folder.child().digest()}, {result.derivation}"
         return Step(name="search", state="done", detail=detail, command=command)
     history = read_history(folder.metrics_path, record.space, None, record.search_settings)

@@ -29,12 +29,16 @@ RECALIBRATION_BATCHES, BATCH_SIZE = 20, 128
 
 
 class Candidate(NamedTuple):
-    """A child within the budgets, its score by the gates, and its cross-entropy and accuracy with supernet weights."""
+    """A child within the budgets, its score by the gates, and its cross-entropy and accuracy with supernet weights.
+
+    ``exported_accuracy``: that of its export; None if it was not exported.
+    """
 
     choice: Choice
     score: float
     loss: float
     accuracy: float
+    exported_accuracy: float | None = None
 
 
 def draw_within(budgets: Sequence[Budget], logits: GateLogits, count: int, generator: torch.Generator) -> list[Choice]:

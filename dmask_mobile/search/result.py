@@ -10,13 +10,26 @@ from dmask_mobile.run import CandidateRecord, SearchResultRecord, TrialRecord
 from dmask_mobile.search.budgets import derive_within
 from dmask_mobile.search.derive import log_scores, score_of
 from dmask_mobile.search.rank import draw_within, rank
+from dmask_mobile.search.rank_exported import ExportScorer, rank_exported
 from dmask_mobile.search.search import Searcher, SearchResult
+from dmask_mobile.search.settings import SearchSettings
 
 SAMPLES = 24  # of a search without trials
 
 
+def num_samples(settings: SearchSettings, samples: int | None) -> int:
+    """The number of children that are drawn within the budgets: ``samples``, or the default of the search."""
+    if samples is not None:
+        return samples
+    return 1 if settings.method == "single_path" and settings.trials > 0 else SAMPLES
+
+
 def choose_child(
-    searcher: Searcher, found: SearchResult, samples: int | None = None, progress: Progress = silent
+    searcher: Searcher,
+    found: SearchResult,
+    samples: int | None = None,
+    progress: Progress = silent,
+    scorer: ExportScorer | None = None,
 ) -> SearchResultRecord:
     """The child that the search selects, and how it was chosen.
 
@@ -28,6 +41,8 @@ def choose_child(
             the best one by the gates is selected. None: 1 if the search has made trials, which are more accurate than
             the supernet; otherwise 24.
         progress: is called after each ranked child.
+        scorer: measures the accuracy of exports, by which the best candidates are then ranked; None to rank by the
+            loss alone.
 
     Raises:
         DmaskError: if no child within the budgets was found.
@@ -40,11 +55,13 @@ def choose_child(
         return tuple(budget.cost.cost(choice) for budget in budgets)
 
     choice, candidates = derived.choice, []
-    if samples is None:
-        samples = 1 if found.trials else SAMPLES
+    samples = num_samples(searcher.settings, samples)
     if samples > 1:
         drawn = draw_within(budgets, found.logits, samples, torch.Generator().manual_seed(searcher.settings.seed))
         candidates = rank(drawn, found.supernet, probabilities, searcher.for_gates, searcher.data, progress)
+        if scorer is not None:
+            images = searcher.for_weights, searcher.for_gates
+            candidates = rank_exported(candidates, found.supernet, scorer, images, searcher.data, progress)
         choice = candidates[0].choice
     return SearchResultRecord(
         choice=choice,
@@ -65,9 +82,12 @@ def choose_child(
                 score=c.score,
                 loss=c.loss,
                 accuracy=c.accuracy,
+                exported_accuracy=c.exported_accuracy,
             )
             for c in candidates
         ),
+        rank_precision="fp32" if scorer is None else scorer.precision,
+        rank_format=None if scorer is None else scorer.model_format,
         trials=tuple(
             TrialRecord(
                 child_digest=space.child(t.choice).digest(),

@@ -108,6 +108,20 @@ def test_the_child_is_fine_tuned_from_its_part_of_the_weights(run: dm.Run) -> No
     assert run.network() is not None
 
 
+def test_a_search_that_ranks_by_int8_says_so(folder: Path) -> None:
+    data, path = f"folder:{folder / 'photos'}", folder / "int8"
+    budget, short = {"macs": dm.Times(0.5)}, SHORT.model_copy(update={"epochs": 1, "warmup": 0.0})
+    run = dm.search(folder / "net.yaml", data, budget, path, settings=short, samples=2, rank_precision="int8")
+    result = run.search_result
+    assert (result.rank_precision, result.rank_format) == ("int8", "onnx")
+    accuracies = result.exported_accuracies
+    assert len(accuracies) == 2
+    assert accuracies == tuple(sorted(accuracies, reverse=True))
+    assert result.candidates[0].choice == result.choice
+    (step, *_) = dm.status(run).steps
+    assert "--samples 2 --rank-precision int8:onnx" in step.command
+
+
 def test_other_classes_get_a_new_classifier(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, short = f"folder:{folder / 'photos'}", SHORT.model_copy(update={"epochs": 1, "warmup": 0.0})
     found = dm.search(folder / "five.yaml", data, {"macs": dm.Times(0.7)}, folder / "five", settings=short, samples=1)
