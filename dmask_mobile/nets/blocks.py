@@ -35,6 +35,23 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(input, borders), weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution whose training is fast on maps that are smaller than the kernel.
+
+    On a CPU, oneDNN computes the weight gradients of such maps 3 to 20 times faster if the map is padded before the
+    convolution (benchmarks/train_step.py). Taps that reach no pixel are left out. Results are the same.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.training or input.device.type != "cpu" or min(input.shape[2:]) >= weight.shape[-1]:
+            return super()._conv_forward(input, weight, bias)
+        radius = weight.shape[-1] // 2
+        reach = min(radius, max(input.shape[2:]) - 1)  # the distance of the farthest tap that any output needs
+        near = slice(radius - reach, radius + reach + 1)
+        padded = F.pad(input, [reach] * 4)
+        return F.conv2d(padded, weight[:, :, near, near], bias, self.stride, 0, self.dilation, self.groups)
+
+
 def _sizes(x_NCHW: Tensor) -> list[int]:
     """Height and width; constants where a graph is traced, which warns of that: an exported model has one size."""
     if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
@@ -61,7 +78,8 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         # With stride 1 and an odd kernel, both kinds of padding are equal.
-        kind = SameConv2d if padding == "same" and stride > 1 and kernel > 1 else nn.Conv2d
+        same = padding == "same" and stride > 1 and kernel > 1
+        kind = SameConv2d if same else DepthwiseConv2d if 1 < groups == in_width else nn.Conv2d
         self.conv = kind(in_width, out_width, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_width, norm_eps)
         self.act = ACTIVATIONS[activation]() if activation else nn.Identity()

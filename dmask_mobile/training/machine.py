@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.ranks import Share, all_processes
 from dmask_mobile.records.setting_names import MixedPrecision
+from dmask_mobile.training.allocator import keep_freed_memory
 from dmask_mobile.training.restoring import finite_number, require_keys
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Machine:
         self.compiled = compiled
         self._accelerator = _accelerator(mixed_precision)
         self.device = self._accelerator.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.share = Share(self._accelerator.process_index, self._accelerator.num_processes)
 
     @property
