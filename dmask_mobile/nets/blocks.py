@@ -44,7 +44,8 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self.training or input.device.type != "cpu" or min(input.shape[2:]) >= weight.shape[-1]:
-            return super()._conv_forward(input, weight, bias)
+            y_NCHW: Tensor = super()._conv_forward(input, weight, bias)
+            return y_NCHW
         radius = weight.shape[-1] // 2
         reach = min(radius, max(input.shape[2:]) - 1)  # the distance of the farthest tap that any output needs
         near = slice(radius - reach, radius + reach + 1)
