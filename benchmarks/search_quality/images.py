@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,9 +15,21 @@ from dmask_mobile.data.source import DataSource, Examples, digest_of
 from dmask_mobile.data.splits import Chosen, with_validation
 from dmask_mobile.records.data import DataOptions
 from search_quality.once import CpuClock, Result, once
-from search_quality.protocol import Setting
 
 OPTIONS = DataOptions(workers=0, skip_bad=True)
+
+
+class Amounts(Protocol):
+    """How many images are used, and the resolutions in pixels, the largest one last."""
+
+    @property
+    def resolutions(self) -> tuple[int, ...]: ...
+
+    @property
+    def train_images(self) -> int | None: ...
+
+    @property
+    def val_images(self) -> int | None: ...
 
 
 def divided(own: Mapping[str, Examples]) -> dict[str, Examples]:
@@ -41,7 +53,7 @@ def at_most(examples: Examples, count: int | None) -> Examples:
     return Chosen(examples, torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count].tolist())
 
 
-def identity_of(source: DataSource, setting: Setting) -> dict[str, Any]:
+def identity_of(source: DataSource, setting: Amounts) -> dict[str, Any]:
     """What the images of a setting depend on."""
     return {
         "data": digest_of(source.class_names, source.splits()),
@@ -53,7 +65,7 @@ def identity_of(source: DataSource, setting: Setting) -> dict[str, Any]:
 class Divided:
     """A `DataSource` with the splits of another one as `divided` makes them, no larger than a setting allows."""
 
-    def __init__(self, source: DataSource, setting: Setting) -> None:
+    def __init__(self, source: DataSource, setting: Amounts) -> None:
         self.class_names, self.flip = source.class_names, source.flip
         self._source = source
         self._limits = {"train": setting.train_images, "val": setting.val_images}
@@ -64,7 +76,7 @@ class Divided:
         return {split: at_most(examples, self._limits.get(split)) for split, examples in own.items()}
 
 
-def prepared(work: Path, setting: Setting, spec: str) -> Result:
+def prepared(work: Path, setting: Amounts, spec: str) -> Result:
     """Decodes the training and validation images; says where they lie and what they depend on."""
     source = open_source(spec)
     identity = identity_of(source, setting)
@@ -82,7 +94,7 @@ def prepared(work: Path, setting: Setting, spec: str) -> Result:
     return {**once(work, "images", identity, job), "identity": identity, "spec": absolute_spec(spec)}
 
 
-def test_images(work: Path, setting: Setting, spec: str) -> ImageSet:
+def test_images(work: Path, setting: Amounts, spec: str) -> ImageSet:
     """The test split: opened at the end, when no choice is left to be made."""
     source = open_source(spec)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 from dmask_mobile.records.artifact import Preprocessing
 from export.deployable import Deployable
@@ -14,6 +15,7 @@ from latency_tables.profiling.profile import remeasure
 from latency_tables.profiling.setup import setup_of
 from latency_tables.table.table import LatencyTable
 from search_quality.bench import Bench, Network
+from search_quality.protocol import Measuring
 
 CHANNELS = 3
 QUANTILE = 90  # percent of the networks whose passes must agree
@@ -34,17 +36,28 @@ def disagreement(first_ms: np.ndarray, second_ms: np.ndarray) -> float:
 
 
 def measure(bench: Bench, networks: Sequence[Network]) -> Measured:
-    """The latencies of networks, on the device and the runtime of the table; nothing else of ours may run meanwhile.
+    """The latencies of networks, as `measure_modules` gives them."""
+    modules = [(bench.module(network, 0), bench.resolution(network)) for network in networks]
+    return measure_modules(modules, Path(bench.table), bench.protocol.measuring)
+
+
+def measure_modules(modules: Sequence[tuple[nn.Module, int]], table: Path, settings: Measuring) -> Measured:
+    """The latencies of modules, on the device and the runtime of the table; nothing else of ours may run meanwhile.
 
     They are the mean of the two passes that agree best. The machine was too noisy where ``disagreement`` is larger than
     `Measuring.agreement`.
+
+    Args:
+        modules: each with the resolution of its images, in pixels.
+        table: the latency table.
+        settings: how often and how long.
     """
-    settings, setup = bench.protocol.measuring, setup_of(LatencyTable.read(Path(bench.table)))
+    setup = setup_of(LatencyTable.read(table))
     halves = Preprocessing(mean=(0.5,) * CHANNELS, std=(0.25,) * CHANNELS)
     models = {}
-    for number, network in enumerate(networks):
-        shape = (1, CHANNELS, *[bench.resolution(network)] * 2)
-        models[str(number)] = setup.runtime.convert(Deployable(bench.module(network, 0), halves), shape, "fp32")
+    for number, (module, resolution) in enumerate(modules):
+        shape = (1, CHANNELS, resolution, resolution)
+        models[str(number)] = setup.runtime.convert(Deployable(module, halves), shape, "fp32")
     passes: list[np.ndarray] = []
     best, apart = passes, np.inf
     for _ in range(settings.passes):

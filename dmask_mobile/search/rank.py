@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from dmask_mobile.data.batches import Reading, batches
@@ -129,10 +130,14 @@ def recalibrated_subnet(
         data: how networks see images.
         seed: the seed of the order of images.
     """
-    child = extract_subnet(supernet, choice)
-    device = next(supernet.parameters()).device
-    child.to(device=device)
-    child.to(memory_format=torch.channels_last)
-    loaded = batches(images, data, BATCH_SIZE, seed, reading=Reading(device=device))
-    update_bn((batch.images for batch in itertools.islice(loaded, RECALIBRATION_BATCHES)), child)
+    child = extract_subnet(supernet, choice).to(device=next(supernet.parameters()).device)
+    recalibrate(child, images, data, seed)
     return child
+
+
+def recalibrate(network: nn.Module, images: ImageSet, data: ImageData, seed: int = 0) -> None:
+    """Replaces the running statistics of a network's batch norms by those of training images."""
+    network.to(memory_format=torch.channels_last)
+    reading = Reading(device=next(network.parameters()).device)
+    loaded = batches(images, data, BATCH_SIZE, seed, reading=reading)
+    update_bn((batch.images for batch in itertools.islice(loaded, RECALIBRATION_BATCHES)), network)

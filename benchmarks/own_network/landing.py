@@ -1,0 +1,92 @@
+"""Networks whose measured latency is the budget: what deviates is chosen again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from search_quality.measuring import Measured, measure_modules
+
+from dmask_mobile import api
+from dmask_mobile.nets.build import build
+from dmask_mobile.records.block import BlockSpec, round8
+from dmask_mobile.records.child import ChildSpec
+from own_network.given import Given
+
+AT_ONCE = 4  # networks that are measured together
+SHARES = np.linspace(0.2, 1.0, 161)
+
+
+class Landed(NamedTuple):
+    """A network; ``ratio``: its measured latency as a share of the budget; ``tried``: networks that were measured."""
+
+    child: ChildSpec
+    ratio: float
+    tried: int
+
+
+def measured(given: Given, children: Sequence[ChildSpec]) -> Measured:
+    """The latencies of networks, measured side by side."""
+    modules = [(build(child), child.resolution) for child in children]
+    return measure_modules(modules, given.table, given.plan.measuring)
+
+
+def land(given: Given, propose: Callable[[float], Sequence[ChildSpec]]) -> Landed:
+    """The first proposal whose measured latency is the budget within the tolerance, or the nearest of all.
+
+    Args:
+        given: the given network, beside which every proposal is measured.
+        propose: networks for a multiple of the budget, the preferred one first.
+    """
+    settings, scale = given.plan.measuring, 1.0
+    tried: dict[str, Landed] = {}
+    for _ in range(settings.attempts):
+        new = [child for child in propose(scale) if child.digest() not in tried][:AT_ONCE]
+        if not new:
+            break
+        original, *ms = measured(given, [given.original, *new]).ms
+        found = [Landed(child, each / original / given.plan.budget, 0) for child, each in zip(new, ms, strict=True)]
+        tried |= {each.child.digest(): each for each in found}
+        if near := [each for each in found if abs(each.ratio - 1) <= settings.tolerance]:
+            return near[0]._replace(tried=len(tried))
+        scale /= float(np.median([each.ratio for each in found]))
+    nearest = min(tried.values(), key=lambda each: abs(math.log(each.ratio)))
+    return nearest._replace(tried=len(tried))
+
+
+def scaled(original: ChildSpec, share: float, resolution: int) -> ChildSpec:
+    """A network with all its widths multiplied, rounded to multiples of 8.
+
+    >>> scaled(child, 1.0, child.resolution) == child
+    True
+    """
+
+    def width(own: int) -> int:
+        return min(own, round8(share * own))
+
+    blocks: list[BlockSpec] = []
+    for number, block in enumerate(original.blocks):
+        in_width = blocks[-1].out_width if number else block.in_width
+        out_width = block.out_width if block.kind == "head" else width(block.out_width)
+        hidden = in_width if not block.expand else width(block.hidden_width) if block.hidden_width else 0
+        se_width = width(block.se_width) if block.se_width else 0
+        changed = {"in_width": in_width, "out_width": out_width, "hidden_width": hidden, "se_width": se_width}
+        blocks.append(BlockSpec.model_validate({**block.model_dump(), **changed}))
+    name = f"{original.name}-{share:.3f}-{resolution}"
+    return original.model_copy(update={"blocks": tuple(blocks), "resolution": resolution, "name": name})
+
+
+def uniform(given: Given, resolution: int) -> Landed:
+    """The given network at a resolution with all widths multiplied by the share that leads to the budget."""
+    model = api.cost_model("macs")  # the table may not know such widths; the measured latency decides
+    children = {child.digest(): child for child in (scaled(given.original, share, resolution) for share in SHARES)}
+    macs = {digest: model.estimate(child).value for digest, child in children.items()}
+    wanted = given.plan.budget * model.estimate(given.original).value
+
+    def propose(scale: float) -> list[ChildSpec]:
+        order = sorted(children, key=lambda digest: abs(math.log(macs[digest] / (scale * wanted))))
+        return [children[digest] for digest in order]
+
+    return land(given, propose)
