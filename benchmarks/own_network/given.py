@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from dmask_mobile import api
 from dmask_mobile.api.importing import imported_weights
 from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.costs.model import CostModel
 from dmask_mobile.data.images import ImageData
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.importing.importance import sorted_by_importance
@@ -74,9 +76,21 @@ class Given(NamedTuple):
 
     def cost(self, name: str = "latency") -> ChainCost:
         """The predicted latency (or the multiply-adds) of every child."""
-        cost = api.cost_model(name, [self.table] if name == "latency" else []).on(self.space)
-        assert isinstance(cost, ChainCost)
-        return cost
+        return _cost(name, self.table, self.space)
+
+
+@functools.cache
+def latency_model(table: Path) -> CostModel:
+    """What a finished table predicts; the fit takes seconds."""
+    return api.cost_model("latency", [table])
+
+
+@functools.cache
+def _cost(name: str, table: Path, space: SearchSpace) -> ChainCost:
+    model = latency_model(table) if name == "latency" else api.cost_model(name)
+    cost = model.on(space)
+    assert isinstance(cost, ChainCost)
+    return cost
 
 
 def inherited(state: State, child: ChildSpec) -> ChildNetwork:

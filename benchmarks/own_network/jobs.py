@@ -10,7 +10,6 @@ import torch
 from search_quality.images import test_images
 from search_quality.once import CpuClock, Result, folder_of, once
 
-from dmask_mobile import api
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.nets.build import ChildNetwork, build
 from dmask_mobile.records.child import ChildSpec
@@ -22,7 +21,7 @@ from dmask_mobile.search.search import Searcher
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.training.evaluation import evaluate
 from dmask_mobile.training.train import TrainSettings, train_child
-from own_network.given import Given, inherited
+from own_network.given import Given, inherited, latency_model
 from own_network.landing import Landed, land, measured, uniform
 
 DRAWS = 50  # children whose multiply-adds are typical of the latency budget
@@ -170,6 +169,6 @@ def session(given: Given, children: dict[str, ChildSpec]) -> Result:
 def _predicted_ms(given: Given, child: ChildSpec) -> float | None:
     """None for a network outside of the space whose blocks the table does not know."""
     try:
-        return api.cost_model("latency", [given.table]).estimate(child).value
+        return latency_model(given.table).estimate(child).value
     except DmaskError:
         return None
