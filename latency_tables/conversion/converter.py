@@ -1,7 +1,8 @@
 """Converts blocks and networks to models; slow conversions run in several processes and are cached on disk.
 
-LiteRT and ExecuTorch take seconds for a block of any size. For such a runtime, separate processes convert: they use all
-cores, can be ended at any time, and a crash or a lack of memory affects only them. Converted models are cached by a
+LiteRT, ExecuTorch and ncnn take seconds for a network, and for a block where it is not made by structure. For such a
+runtime, separate processes convert: they use all cores, can be ended at any time, and a crash or a lack of memory
+affects only them. Converted models are cached by a
 digest of everything that they depend on, so that more rounds, another device or a second start convert nothing again.
 """
 

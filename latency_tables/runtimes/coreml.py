@@ -10,7 +10,7 @@ from torch import nn
 from dmask_mobile.records.artifact import ModelFormat, Precision
 from dmask_mobile.temporary import temporary_folder
 from export.formats.coreml.writer import to_coreml
-from latency_tables.runtimes.zipped import zipped
+from latency_tables.runtimes.zipped import zipped_folder
 
 
 class CoreMLRuntime:
@@ -31,8 +31,8 @@ class CoreMLRuntime:
         with temporary_folder() as folder:
             package = folder / "model.mlpackage"
             to_coreml(module, input_shape, precision).save(str(package))
-            return zipped(package)
+            return zipped_folder(package)
 
     def read(self, path: Path) -> bytes:
         """The package; see `Runtime`."""
-        return zipped(path)
+        return zipped_folder(path)

@@ -10,7 +10,7 @@ from torch import nn
 from dmask_mobile.records.artifact import ModelFormat, Precision
 from dmask_mobile.temporary import temporary_folder
 from export.formats.ncnn.writer import to_ncnn
-from latency_tables.runtimes.zipped import zipped
+from latency_tables.runtimes.zipped import zipped_folder
 
 
 class NcnnRuntime:
@@ -30,8 +30,8 @@ class NcnnRuntime:
         """The ncnn model of ``module``; see `Runtime`."""
         with temporary_folder() as folder:
             to_ncnn(module, input_shape, folder, fp16=precision == "fp16")
-            return zipped(folder)
+            return zipped_folder(folder)
 
     def read(self, path: Path) -> bytes:
         """The folder; see `Runtime`."""
-        return zipped(path)
+        return zipped_folder(path)

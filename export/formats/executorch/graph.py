@@ -29,7 +29,7 @@ class XnnGraph:
     """
 
     def __init__(self, payload: bytes) -> None:
-        self._content = _read(payload)
+        self._content = read_graph(payload)
 
     def counts(self) -> Counts:
         """Multiply-adds and weights of convolutions and linear layers."""
@@ -69,18 +69,32 @@ class XnnGraph:
         return tensor
 
 
-def _read(payload: bytes) -> dict[str, Any]:
-    """The graph as JSON, made by the flatc program that is part of ExecuTorch."""
+def graph_at(payload: bytes) -> slice:
+    """Where the flatbuffer of the graph lies in a delegate's data.
+
+    Raises:
+        ValueError: for bytes that are not such data.
+    """
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
 
     header = XNNHeader.from_bytes(payload[: XNNHeader.EXPECTED_LENGTH])
+    return slice(header.flatbuffer_offset, header.flatbuffer_offset + header.flatbuffer_size)
+
+
+def read_graph(payload: bytes) -> dict[str, Any]:
+    """The graph in a delegate's data as JSON, made by the flatc program that is part of ExecuTorch.
+
+    Raises:
+        ValueError: for bytes that are not such data.
+        subprocess.CalledProcessError: if they do not fit the schema.
+    """
     with (
         as_file(files("executorch.data.bin").joinpath("flatc")) as flatc,
         as_file(files("executorch.backends.xnnpack.serialization").joinpath("schema.fbs")) as schema,
         temporary_folder() as folder,
     ):
         binary, text = folder / "graph.bin", folder / "graph.json"
-        binary.write_bytes(payload[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
+        binary.write_bytes(payload[graph_at(payload)])
         options = ["--json", "--strict-json", "--defaults-json", "--raw-binary", "-o", str(folder)]
         subprocess.run([str(flatc), *options, str(schema), "--", str(binary)], check=True, capture_output=True)
         # flatc writes the bounds of an open clamp as inf, but Python reads Infinity

@@ -72,7 +72,7 @@ class ExecuTorchModel:
                 check_tensor_sizes(value.val.sizes for value in self._plan.values if hasattr(value.val, "sizes"))
                 self._graphs = [XnnGraph(payload) for payload in _payloads(program, self._plan)]
                 self._strings = dict(_constant_strings(program))
-                self._program = _load(content)  # keeps the bytes that its methods read
+                self._program = load_program(content)  # keeps the bytes that its methods read
                 self._forward = self._program.load_method("forward")
         except Exception as error:  # flatbuffers, ExecuTorch and flatc each have their own exceptions
             raise DmaskError(
@@ -179,7 +179,8 @@ def _constant_strings(program: Any) -> Iterator[tuple[str, str]]:
             yield plan.name, values[0].string_val
 
 
-def _load(content: bytes) -> Any:
+def load_program(content: bytes) -> Any:
+    """The program in ExecuTorch's runtime; its methods read ``content`` from it, so it must outlive them."""
     from executorch.runtime import Runtime, Verification
 
     return Runtime.get().load_program(content, verification=Verification.InternalConsistency)

@@ -78,7 +78,7 @@ def to_executorch(
 
     ``calibration``: inputs (M, C, H, W) for int8; ``metadata``: strings that become constant methods.
     """
-    module, example = _folded(module), torch.zeros(*input_shape)
+    module, example = folded(module), torch.zeros(*input_shape)
     with quiet_executorch():
         if precision == "fp16":
             module = InHalf(module)
@@ -88,7 +88,7 @@ def to_executorch(
         return _lowered(module, example, metadata or {})
 
 
-def _folded(model: nn.Module) -> nn.Module:
+def folded(model: nn.Module) -> nn.Module:
     """A copy of the model without batch norms and hard sigmoids.
 
     Batch norms are folded into the convolutions before them, and also hard sigmoids, except for their clamp:

@@ -6,7 +6,7 @@ https://github.com/Tencent/ncnn/wiki/operators.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from math import prod
 from typing import NamedTuple
@@ -142,6 +142,17 @@ def _read_layer(line: str) -> Layer:
         raise ValueError(f"its layer type '{kind}' is unknown; known types are {', '.join(SHAPES)}")
     params = dict(field.split("=", 1) for field in fields[last:])
     return Layer(kind, name, tuple(fields[:first]), tuple(fields[first:last]), {int(k): v for k, v in params.items()})
+
+
+def text_of(layers: Sequence[Layer]) -> str:
+    """The param file with these layers; of what `read_layers` returns, the text that it was given."""
+    lines = []
+    for layer in layers:
+        params = (f"{number}={value}" for number, value in layer.params.items())
+        counts = str(len(layer.inputs)), str(len(layer.outputs))
+        lines.append(" ".join([layer.kind, layer.name, *counts, *layer.inputs, *layer.outputs, *params]))
+    num_blobs = sum(len(layer.outputs) for layer in layers)
+    return "\n".join([MAGIC, f"{len(layers)} {num_blobs}", *lines]) + "\n"
 
 
 def infer_shapes(layers: tuple[Layer, ...]) -> dict[str, Shape]:

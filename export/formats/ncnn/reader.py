@@ -55,7 +55,7 @@ class NcnnModel:
             if labels != "".join(f"{name}\n" for name in parse_json(self._metadata["dmask.class_names"])):
                 raise ValueError("labels.txt does not contain the class names of description.json")
             self._metadata["labels.txt"] = labels
-            self._net = _load(path)
+            self._net = load_net(path)
         except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError) as error:
             raise DmaskError(f"'{path}' cannot be loaded as an ncnn model: {error}", "export it again") from error
         self._path = path
@@ -125,7 +125,12 @@ def _strings(content: Any) -> dict[str, str]:
     return content
 
 
-def _load(path: Path) -> Any:
+def load_net(path: Path) -> Any:
+    """The model of a folder in ncnn, on one thread and in float32.
+
+    Raises:
+        ValueError: if ncnn cannot read a file.
+    """
     import ncnn
 
     net = ncnn.Net()

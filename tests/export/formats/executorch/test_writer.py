@@ -136,7 +136,7 @@ def test_int8_of_a_trained_network_agrees_with_fp32(tmp_path: Path) -> None:
 def test_folding_changes_nothing_and_leaves_the_model_alone() -> None:
     request = request_of()
     before = {name: tensor.clone() for name, tensor in request.model.state_dict().items()}
-    folded = to_executorch._folded(request.model)
+    folded = to_executorch.folded(request.model)
     kinds = {type(part) for part in folded.modules()}
     assert not kinds & {torch.nn.BatchNorm2d, torch.nn.Hardsigmoid}
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_folding_changes_nothing_and_leaves_the_model_alone() -> None:
 
 def test_what_folding_avoids_is_stray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a hard sigmoid two constants are cast outside the delegate, and two transposes are inside."""
-    monkeypatch.setattr(to_executorch, "_folded", copy.deepcopy)
+    monkeypatch.setattr(to_executorch, "folded", copy.deepcopy)
     ExecuTorch().write(request_of(short_child()), tmp_path / "net.pte")
     model = ExecuTorch().open(tmp_path / "net.pte")
     assert model.stray_operations() == {
