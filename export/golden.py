@@ -160,7 +160,9 @@ def _source_resolution(artifact: Artifact) -> int:
 
 def _input_of_photo(artifact: Artifact, path: Path) -> Tensor:
     """The artifact's input (1, ...) made from a photograph by the rule of training."""
-    square = torch.from_numpy(read_square(read_bytes(path, MAX_PHOTO_BYTES), _source_resolution(artifact)))
+    resized = artifact.preprocessing.resize_resolution
+    content = read_bytes(path, MAX_PHOTO_BYTES)
+    square = torch.from_numpy(read_square(content, _source_resolution(artifact), resized))
     image = subsample(square[None], artifact.child.resolution).float() / 255
     return as_input(image, artifact.preprocessing)
 

@@ -63,6 +63,8 @@ def write_sample(platform: str, artifacts: Sequence[Artifact], folder: Path) -> 
         "golden_literal": _literal(platform, f"{golden_stem(artifact)}.json"),
         "resolution": resolution,
         "source_resolution": max(resolution, artifact.preprocessing.source_resolution or resolution),
+        "resize_resolution": artifact.preprocessing.resize_resolution
+        or max(resolution, artifact.preprocessing.source_resolution or resolution),
         "top_value": f"{artifact.preprocessing.input_range[1]:g}",
         "channels_last": "true" if artifact.preprocessing.layout == "NHWC" else "false",
         "output": artifact.output,

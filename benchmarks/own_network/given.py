@@ -120,7 +120,7 @@ def imported(work: Path, plan: Plan, classes: int) -> tuple[SearchSpace, nn.Modu
     path = once(work, "import", identity, job)["path"]
     space = load_space(path)
     state = imported_weights(path, space)
-    own = space.input.model_dump() | {"resolutions": plan.resolutions}
+    own = space.input.model_dump() | {"resolutions": plan.resolutions, "crop": 1.0}
     if plan.mean is not None and plan.std is not None:
         own |= {"mean": (plan.mean,) * space.input.channels, "std": (plan.std,) * space.input.channels}
     content = space.model_dump() | {"classes": classes, "input": own}

@@ -77,7 +77,7 @@ def import_space(
 
     imported = import_network(opened.model.eval(), opened.resolution, opened.name)
     difference = check_outputs(opened.model, imported)
-    space = space_around(imported.child, source, (opened.mean, opened.std))
+    space = space_around(imported.child, source, (opened.mean, opened.std), opened.crop)
     weights_path = None
     if weights_used:
         weights_path = path.with_suffix(".safetensors")
@@ -191,7 +191,8 @@ def _gradients(space: SearchSpace, imported: ImportedNetwork, data: AnyData, pro
     from dmask_mobile.importing.proof import child_network
     from dmask_mobile.records.data import DataOptions
 
-    images = load_data(data, space.resolution, DataOptions(), progress).normalized_by(space.input)
+    found = load_data(data, space.resolution, DataOptions(), progress, crop=space.input.crop)
+    images = found.normalized_by(space.input)
     loaded = itertools.islice(batches(images.train, images, GRADIENT_BATCH, 0), GRADIENT_IMAGES // GRADIENT_BATCH)
     pairs = ((batch.images, batch.labels) for batch in loaded)
     return loss_gradients(child_network(imported), pairs, images.classes == space.classes)

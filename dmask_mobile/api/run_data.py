@@ -73,7 +73,9 @@ def data_of(
     from dmask_mobile.data.registry import name_of
 
     source = _source(record, data)
-    images = load_data(source, decoded_at(record, child), record.data_options.with_said(options), progress)
+    images = load_data(
+        source, decoded_at(record, child), record.data_options.with_said(options), progress, crop=crop_of(record)
+    )
     images = (images.normalized_by(record.space.input) if record.space else images).at(child.resolution)
     if data is None and record.data_digest not in (None, images.digest):
         raise DmaskError(
@@ -120,6 +122,11 @@ def decoded_at(record: RunRecord, child: ChildSpec) -> int:
     return record.space.resolution if record.space else child.resolution
 
 
+def crop_of(record: RunRecord) -> float:
+    """The share of the shorter side that a run's images keep."""
+    return record.space.input.crop if record.space else 1.0
+
+
 def trained_network(folder: RunFolder) -> ChildNetwork:
     """The run's child with its trained weights.
 
@@ -161,6 +168,7 @@ def new_record(images: ImageData, options: DataOptions) -> RunRecord:
             mean=images.mean,
             std=images.std,
             source_resolution=images.decoded_at,
+            resize_resolution=resized if (resized := images.train.pictures.resized) != images.decoded_at else None,
         ),
         class_names=images.class_names,
         data=images.spec,

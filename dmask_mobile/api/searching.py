@@ -200,11 +200,15 @@ def _prepared_search(
     weights = imported_weights(given, space)
     models = {name: find(name, tables, costs) for name in budgets}  # before data is read, which may take a long time
     machine.wait()
-    images = load_data(data, space.resolution, data_options or DataOptions(), progress).normalized_by(space.input)
+    read, crop = data_options or DataOptions(), space.input.crop
+    images = load_data(data, space.resolution, read, progress, crop=crop).normalized_by(space.input)
     if weights and space.classes != images.classes:
         logger.warning(
-            "the data has %d classes, the given network %d: it gets a new classifier", images.classes, space.classes
+            "the data has %d classes, the given network %d: it gets a new classifier, and is no teacher",
+            images.classes,
+            space.classes,
         )
+        settings = settings.model_copy(update={"teacher": "none"})
     space = space.with_classes(images.classes)
     held = []
     for name, limit in budgets.items():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyPath, as_path
 from dmask_mobile.api.describing import describe_accuracy
-from dmask_mobile.api.run_data import decoded_at, locks_run, opened_data, trained_network
+from dmask_mobile.api.run_data import crop_of, decoded_at, locks_run, opened_data, trained_network
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
@@ -58,7 +58,9 @@ def measure_accuracy(run: AnyPath, *, data: DataSource | None = None, progress: 
     if split == "test":
         earlier = 0 if kept is None else kept.times_opened
         times = max(note_opening(folder, record.weights_sha256, "dmask test"), earlier + 1)
-    images, num_skipped = opened.read(split, decoded_at(record, child), record.data_options, progress)
+    images, num_skipped = opened.read(
+        split, decoded_at(record, child), record.data_options, progress, crop=crop_of(record)
+    )
     normalization = KnownNormalization(record.preprocessing.mean, record.preprocessing.std, child.resolution)
     result = AccuracyRecord.from_confusion(
         confusion_of(network, images, normalization, child.classes).tolist(),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dmask_mobile.api.run_data import decoded_at, opened_data, trained_network
+from dmask_mobile.api.run_data import crop_of, decoded_at, opened_data, trained_network
 from dmask_mobile.api.testing import note_opening
 from dmask_mobile.progress import Progress
 from dmask_mobile.records.accuracy import AccuracyRecord
@@ -57,12 +57,12 @@ def reference_of(
     options = record.data_options.model_copy(update={"memory_bytes": 0})  # only the sample is decoded
     own_classes = len(opened.class_names) == child.classes
     own_data = data in (None, record.data) or opened.digest == record.data_digest
-    val, _ = opened.read("val", decoded_at(record, child), options, progress)
+    val, _ = opened.read("val", decoded_at(record, child), options, progress, crop=crop_of(record))
     pixels, labels = _sample(val, images, child.resolution)
     reference = replace(reference, images=pixels, labels=labels if own_classes else None)
     if own_classes and "test" in opened.splits:
         note_opening(folder, reference.weights_digest, "dmask verify")
-        test, _ = opened.read("test", decoded_at(record, child), options, progress)
+        test, _ = opened.read("test", decoded_at(record, child), options, progress, crop=crop_of(record))
         reference = replace(reference, test=HeldOut(*_sample(test, images, child.resolution), len(test)))
     checks = [check_accuracy(reference, len(val), not own_data)]
     checks += _test_checks(folder, record, reference) if own_data else []

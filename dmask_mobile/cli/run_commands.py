@@ -45,6 +45,7 @@ from dmask_mobile.records.setting_names import (
     LossName,
     ResolutionMode,
     SearchMethod,
+    SearchTeacher,
 )
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ def search(
     trial_epochs: Annotated[
         int | None, typer.Option(min=1, help="The epochs of each trial. Default: a fifth of --epochs.")
     ] = None,
+    teacher: Annotated[
+        SearchTeacher | None,
+        typer.Option(help="Learn also from the scores of the given network, if it has the classes of the data."),
+    ] = None,
     gate_learning_rate: Annotated[float, typer.Option(help="The learning rate of soft gates (dmasking).")] = 0.05,
     flip: Flip = None,
     skip_bad: SkipBad = None,
@@ -154,7 +159,13 @@ def search(
     from dmask_mobile.training.machine import Machine
 
     budgets = parse_budgets(budget)
-    given = {"epochs": epochs, "warmup": warmup, "weight_learning_rate": weight_learning_rate, "trials": trials}
+    given = {
+        "epochs": epochs,
+        "warmup": warmup,
+        "weight_learning_rate": weight_learning_rate,
+        "trials": trials,
+        "teacher": teacher,
+    }
     settings = SearchSettings(
         **{
             **api.default_settings(api.load_space(space)).model_dump(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -45,6 +46,7 @@ MAX_PIXELS = (
 )
 MAX_RATIO = 50  # of an image's sides: a longer side is cut before scaling
 MAX_GREY = 65535
+ROUNDING = 1e-6  # of a share that was itself computed from pixels
 PAPER = (255, 255, 255)  # the background of transparent pixels
 
 
@@ -97,29 +99,40 @@ def as_seen(image: Image.Image) -> Image.Image:
         raise BadImageError(reason_of(error)) from error
 
 
-def square(image: Image.Image, resolution: int) -> np.ndarray:
+def resized_to(resolution: int, crop: float) -> int:
+    """The pixels of the shorter side of which the central ``resolution`` pixels are the share ``crop``, as in timm.
+
+    >>> resized_to(224, 0.875)
+    256
+    """
+    return max(resolution, math.floor(resolution / crop + ROUNDING))
+
+
+def square(image: Image.Image, resolution: int, resized: int | None = None) -> np.ndarray:
     """An upright RGB image as a square (3, resolution, resolution) uint8, by the rule for both training and apps.
 
-    Its shorter side is scaled to ``resolution`` by Pillow's bilinear filter with antialiasing, and the central square
-    is cut out. `dmask_mobile.records.artifact.Preprocessing` describes the same rule for apps.
+    Its shorter side is scaled to ``resized`` pixels (default: ``resolution``) by Pillow's bilinear filter with
+    antialiasing, and the central square is cut out. `dmask_mobile.records.artifact.Preprocessing` describes the same
+    rule for apps.
     """
     shorter, longer = sorted(image.size)
     if longer > MAX_RATIO * shorter:  # scaling all of 1 x 1,000,000 pixels would take gigabytes
         image = _middle(image, min(image.width, MAX_RATIO * shorter), min(image.height, MAX_RATIO * shorter))
         longer = MAX_RATIO * shorter
-    long_side = int(resolution * longer / shorter)
-    size = (long_side, resolution) if image.width > image.height else (resolution, long_side)
+    short_side = resized or resolution
+    long_side = int(short_side * longer / shorter)
+    size = (long_side, short_side) if image.width > image.height else (short_side, long_side)
     scaled = image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image
     return np.asarray(_middle(scaled, resolution, resolution)).transpose(2, 0, 1).copy()
 
 
-def read_square(file: Path | bytes, resolution: int) -> np.ndarray:
+def read_square(file: Path | bytes, resolution: int, resized: int | None = None) -> np.ndarray:
     """The image in a file, or in the content of a file, upright and made square by `square`.
 
     Raises:
         BadImageError: if it cannot be decoded.
     """
-    return square(as_seen(open_image(file)), resolution)
+    return square(as_seen(open_image(file)), resolution, resized)
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:

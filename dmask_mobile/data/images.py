@@ -44,10 +44,12 @@ class Pictures(Dataset[Tensor | Undecodable]):
         examples: the source of the images.
         resolution: pixels of their sides.
         workers: the number of processes that decode images that are not in memory; 0 decodes in this process.
+        resized: pixels of their shorter sides before the central square is cut out; the default is ``resolution``.
     """
 
-    def __init__(self, examples: Examples, resolution: int, workers: int = 0) -> None:
-        self.examples = examples.at(resolution) if hasattr(examples, "at") else examples
+    def __init__(self, examples: Examples, resolution: int, workers: int = 0, resized: int | None = None) -> None:
+        self.resized = resized or resolution
+        self.examples = examples.at(self.resized) if hasattr(examples, "at") else examples
         self.resolution = resolution
         self.workers = workers
         self.kept = torch.empty((0, CHANNELS, resolution, resolution), dtype=torch.uint8)
@@ -60,7 +62,7 @@ class Pictures(Dataset[Tensor | Undecodable]):
         if (place := int(self.place[number])) >= 0:
             return self.kept[place]
         try:
-            return torch.from_numpy(square(as_seen(self.examples.image(number)), self.resolution))
+            return torch.from_numpy(square(as_seen(self.examples.image(number)), self.resolution, self.resized))
         except DmaskError:
             raise
         except Exception as error:  # parsers and custom sources may raise any exception
@@ -257,7 +259,9 @@ class ImageData:
 
 def normalization_of(data: ImageData) -> dict[str, Any]:
     """The settings of the data that a checkpoint must match, in addition to its content."""
+    resized = data.train.pictures.resized
     return {
+        **({"resized": resized} if resized != data.decoded_at else {}),
         "flip": data.flip,
         "mean": list(data.mean),
         "std": list(data.std),

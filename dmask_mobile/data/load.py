@@ -11,6 +11,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from dmask_mobile.data.decoding import resized_to
 from dmask_mobile.data.images import ImageData, ImageSet, Pictures, Undecodable
 from dmask_mobile.data.registry import absolute_spec, name_of, open_source
 from dmask_mobile.data.source import DataSource, Examples, digest_of
@@ -32,7 +33,12 @@ DEFAULTS = DataOptions()
 
 
 def load_data(
-    data: str | DataSource, resolution: PositiveInt, options: DataOptions = DEFAULTS, progress: Progress = silent
+    data: str | DataSource,
+    resolution: PositiveInt,
+    options: DataOptions = DEFAULTS,
+    progress: Progress = silent,
+    *,
+    crop: float = 1.0,
 ) -> ImageData:
     """The training and validation images of ``data``; the test split is not opened.
 
@@ -41,6 +47,7 @@ def load_data(
         resolution: the images become ``resolution`` x ``resolution`` pixels: the largest centred square, scaled.
         options: memory, workers and mirroring.
         progress: is called while images are decoded.
+        crop: the share of the shorter side that the central square keeps.
 
     Raises:
         DmaskError: for data that does not exist or has fewer than two classes or too few images, or naming an image
@@ -53,7 +60,7 @@ def load_data(
     left = options.memory_bytes // local_processes()
     sets, notes = {}, [note] if note else []
     for split in ("train", "val"):
-        sets[split], bad = _image_set(splits[split], resolution, left, options, progress)
+        sets[split], bad = _image_set(splits[split], resolution, left, options, progress, crop)
         left -= len(sets[split].pictures.kept) * sets[split].pictures.image_bytes
         _check_left(spec, split, splits[split], sets[split])
         notes += [f"{split}: left out {len(bad)} that cannot be decoded, the first is '{bad[0].name}'"] if bad else []
@@ -102,14 +109,20 @@ class OpenedData:
     splits: Mapping[str, Examples]
 
     def read(
-        self, split: str, resolution: int, options: DataOptions = DEFAULTS, progress: Progress = silent
+        self,
+        split: str,
+        resolution: int,
+        options: DataOptions = DEFAULTS,
+        progress: Progress = silent,
+        *,
+        crop: float = 1.0,
     ) -> tuple[ImageSet, int]:
         """The images of one split, as `load_data` reads them, and how many were left out; other splits are not opened.
 
         Raises:
             DmaskError: in the same cases as `load_data`.
         """
-        images, bad = _image_set(self.splits[split], resolution, options.memory_bytes, options, progress)
+        images, bad = _image_set(self.splits[split], resolution, options.memory_bytes, options, progress, crop)
         _check_left(self.spec, split, self.splits[split], images)
         return images, len(bad)
 
@@ -204,7 +217,7 @@ def _labels(spec: str, examples: Examples, classes: int) -> np.ndarray:
 
 
 def _image_set(
-    examples: Examples, resolution: int, memory_bytes: int, options: DataOptions, progress: Progress
+    examples: Examples, resolution: int, memory_bytes: int, options: DataOptions, progress: Progress, crop: float
 ) -> tuple[ImageSet, list[Undecodable]]:
     """A split with as many images in memory as fit into ``memory_bytes``, and the images that were left out."""
     count = len(examples.labels)
@@ -212,7 +225,7 @@ def _image_set(
     if workers is None:
         cores = max(1, num_cores() // local_processes())
         workers = min(MAX_WORKERS, cores) if count >= MIN_FOR_WORKERS else 0
-    pictures = Pictures(examples, resolution, workers)
+    pictures = Pictures(examples, resolution, workers, resized_to(resolution, crop))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     kept = order[: memory_bytes // pictures.image_bytes].sort().values
     bad = _keep(pictures, kept, options.skip_bad, progress)

@@ -16,7 +16,10 @@ HOW_TO_NAME = "give timm:NAME, torchvision:NAME or module:function, whose functi
 
 
 class OpenedModel(NamedTuple):
-    """A built model and how it sees images: pixels of a side, mean and deviation of each channel."""
+    """A built model and how it sees images: pixels of a side, mean and deviation of each channel.
+
+    ``crop``: the share of the shorter side that the central square keeps.
+    """
 
     model: nn.Module
     name: str
@@ -24,6 +27,7 @@ class OpenedModel(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     has_weights: bool
+    crop: float = 1.0
 
 
 def open_model(source: str, classes: int | None = None) -> OpenedModel:
@@ -49,7 +53,8 @@ def _of_timm(name: str, sized: dict[str, int]) -> OpenedModel:
         raise DmaskError(f"timm has no model '{shown(name)}'", "give one of timm.list_models()")
     model = timm.create_model(name, pretrained=False, **sized)
     config = model.pretrained_cfg
-    return OpenedModel(model, name, config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]), False)
+    mean, std, crop = tuple(config["mean"]), tuple(config["std"]), config.get("crop_pct") or 1.0
+    return OpenedModel(model, name, config["input_size"][-1], mean, std, False, crop)
 
 
 def _of_torchvision(name: str, sized: dict[str, int]) -> OpenedModel:
@@ -64,7 +69,8 @@ def _of_torchvision(name: str, sized: dict[str, int]) -> OpenedModel:
     seen = None if weights is None else weights.transforms()
     resolution = 224 if seen is None else seen.crop_size[0]
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if seen is None else (tuple(seen.mean), tuple(seen.std))
-    return OpenedModel(model, name, resolution, mean, std, False)
+    crop = 1.0 if seen is None else resolution / seen.resize_size[0]
+    return OpenedModel(model, name, resolution, mean, std, False, crop)
 
 
 def _of_function(module_name: str, function_name: str) -> OpenedModel:
@@ -85,4 +91,4 @@ def _of_function(module_name: str, function_name: str) -> OpenedModel:
     config = getattr(model, "pretrained_cfg", {})
     resolution = config.get("input_size", (3, 224, 224))[-1]
     mean, std = tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
-    return OpenedModel(model, function_name, resolution, mean, std, True)
+    return OpenedModel(model, function_name, resolution, mean, std, True, config.get("crop_pct") or 1.0)

@@ -18,13 +18,16 @@ MULTIPLE, RESOLUTION_MULTIPLE = 8, 32
 KERNELS = (3, 5, 7)
 
 
-def space_around(child: ChildSpec, origin: str, normalization: tuple[Sequence[float], Sequence[float]]) -> SearchSpace:
+def space_around(
+    child: ChildSpec, origin: str, normalization: tuple[Sequence[float], Sequence[float]], crop: float = 1.0
+) -> SearchSpace:
     """The space whose widest child is ``child``.
 
     Args:
         child: the given network.
         origin: where it comes from.
         normalization: mean and deviation of each channel of its images.
+        crop: the share of their shorter side that the central square keeps.
 
     Raises:
         DmaskError: when the network has a form that no space has.
@@ -43,6 +46,7 @@ def space_around(child: ChildSpec, origin: str, normalization: tuple[Sequence[fl
                 "resolutions": _shares(child.resolution, RESOLUTION_SHARES, RESOLUTION_MULTIPLE),
                 "mean": tuple(mean),
                 "std": tuple(std),
+                "crop": crop,
             },
             "stem": {
                 "widths": _shares(stem.out_width, WIDTH_SHARES),

@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.base import MAX_RECORD_BYTES, FileRecord, Record, describe_validation_error
@@ -29,11 +36,12 @@ class Preprocessing(Record):
     1. ``orientation``: the orientation in the EXIF data is applied, or the pixels are used as they are stored.
     2. ``colors``, ``transparency``: the pixels are converted to RGB with 8 bits a channel. Transparent pixels are
        blended with white, or the transparency channel is dropped.
-    3. ``resize``: the shorter side becomes ``source_resolution`` pixels (None: R, the child's resolution), and the
-       longer side becomes ``floor(source_resolution * longer / shorter)``.
+    3. ``resize``: the shorter side becomes ``resize_resolution`` pixels (absent: ``source_resolution``; None there: R,
+       the child's resolution), and the longer side becomes ``floor(that * longer / shorter)``.
     4. ``interpolation``: a triangle (bilinear) filter with antialiasing: half its width is ``max(1, old size / new
        size)`` old pixels. The result is rounded to 8 bits.
-    5. ``crop``: the central square. Its left and upper edges lie at ``(size - source_resolution) / 2``; halves are
+    5. ``crop``: the central square of ``source_resolution`` pixels. Its left and upper edges lie at ``(size -
+       source_resolution) / 2``; halves are
        rounded to even.
     6. If ``source_resolution`` is larger than R, nearest-neighbour subsampling: position i of the input is position
        ``floor(i * source_resolution / R)`` of the square.
@@ -53,6 +61,18 @@ class Preprocessing(Record):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source_resolution: PositiveInt | None = None
+    resize_resolution: PositiveInt | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_default_resize(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        fields: dict[str, Any] = handler(self)
+        return fields if self.resize_resolution else {k: v for k, v in fields.items() if k != "resize_resolution"}
+
+    @model_validator(mode="after")
+    def _check_resize(self) -> Self:
+        if self.resize_resolution is not None and self.resize_resolution < (self.source_resolution or 0):
+            raise ValueError("resize_resolution must be at least source_resolution")
+        return self
 
 
 class LatencyPrediction(Record):

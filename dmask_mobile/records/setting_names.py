@@ -12,6 +12,7 @@ InitialWeights = Literal["scratch", "supernet"]
 EngineName = Literal["local", "ray"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 Precision = Literal["fp32", "fp16", "int8"]
+SearchTeacher = Literal["none", "original"]
 Importance = Literal["l1", "bn", "taylor"]
 Layout = Literal["NCHW", "NHWC"]
 RECIPES = ("small", "photographs", "imagenet", "finetune")

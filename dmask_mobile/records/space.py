@@ -87,7 +87,9 @@ class SearchSpace(FileRecord):
         # No return type: with one, the JSON schema would say "any mapping".
         fields: dict[str, Any] = handler(self)
         if self.input.mean is None:
-            fields["input"] = {name: fields["input"][name] for name in ("channels", "resolutions")}
+            fields["input"] = {name: fields["input"][name] for name in fields["input"] if name not in ("mean", "std")}
+        if self.input.crop == 1:
+            fields["input"] = {name: value for name, value in fields["input"].items() if name != "crop"}
         return {
             name: value for name, value in fields.items() if name not in OF_VERSION_2 or value != OF_VERSION_2[name]
         }
@@ -99,6 +101,7 @@ class SearchSpace(FileRecord):
             any(getattr(self, name) != default for name, default in OF_VERSION_2.items())
             or self.last is None
             or self.input.mean is not None
+            or self.input.crop != 1
             or any(isinstance(stage, ListedStage) for stage in self.stages)
             or any(block.version > 1 for block in self.child(self.largest()).blocks)
         )

@@ -11,6 +11,7 @@ from dmask_mobile.records.base import Record
 from dmask_mobile.records.block import Activation, Gate, Kernel, Size, Width
 from dmask_mobile.records.child import MAX_BLOCKS
 
+MIN_CROP = 0.1
 MAX_OPTIONS = 100  # of one decision
 
 Widths = Annotated[tuple[Width, ...], Field(max_length=MAX_OPTIONS)]
@@ -39,13 +40,15 @@ class InputOptions(Record):
     """Channels and the resolutions (pixels) of the input image.
 
     ``mean``, ``std``: for each channel, for pixels in 0..1: the normalization with which imported weights were trained.
-    The default is the normalization of the data.
+    The default is the normalization of the data. ``crop``: the share of the shorter side that the central square of an
+    image keeps, for weights that were evaluated in this way (version 2).
     """
 
     channels: Width = 3
     resolutions: Annotated[tuple[Size, ...], Field(max_length=MAX_OPTIONS)]
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
+    crop: float = Field(default=1.0, ge=MIN_CROP, le=1)
 
     @field_validator("resolutions", mode="after")
     @classmethod

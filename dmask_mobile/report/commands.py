@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from dmask_mobile.records.artifact import Artifact
@@ -17,8 +18,10 @@ from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
 SEARCH_OPTIONS: dict[str, object] = {
     "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 16,
     "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 100, "trials": 5,
-    "trial_epochs": None, "gate_learning_rate": 0.05, "seed": 0,
+    "trial_epochs": None, "teacher": "none", "gate_learning_rate": 0.05, "seed": 0,
 }  # fmt: skip
+FROM_WEIGHTS: dict[str, object] = {"epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0}
+"""The default values of a search from trained weights, where they differ."""
 SAMPLES = 24  # of a search without trials
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
 RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe that have their own option
@@ -45,8 +48,9 @@ def commands_of(
     run = str(folder.path)
     found: list[Command] = []
     if record.space is not None:
+        found += _import(record.space)
         space = _space_name(record.space)
-        found += (_profile(space or "space.json", table) for table in tables)
+        found += (_profile(space or _space_file(record.space), table) for table in tables)
         found.append(search_command(folder, record, result))
     else:
         found.append(Command(line=_line("dmask", "export", "child.json", "-o", run), note="the network is child.json"))
@@ -72,6 +76,22 @@ def _space_name(space: SearchSpace) -> str | None:
     return space.name if load_space(space.name).with_classes(space.classes) == space else None
 
 
+def _space_file(space: SearchSpace) -> str:
+    """The file of a custom space: beside the trained weights, if it has any."""
+    return "space.json" if space.weights is None else f"{PurePath(space.weights.file).stem}.yaml"
+
+
+def _import(space: SearchSpace) -> Iterator[Command]:
+    """The command that made a space from a trained network; none for other spaces."""
+    if space.weights is not None and space.origin:
+        line = _line("dmask", "space", "from", space.origin, "--weights", "WEIGHTS", "-o", _space_file(space))
+        yield Command(
+            line=line,
+            note=f"WEIGHTS: those of the network; the SHA-256 of {space.weights.file} is {space.weights.sha256};"
+            " 'space' in run.json shows what was edited afterwards",
+        )
+
+
 def _profile(space: str, table: TableView) -> Command:
     options = {"precision": "fp32", "delegate": "cpu", "threads": 1}
     given = {name: getattr(table, name) for name in options}
@@ -89,8 +109,9 @@ def search_command(folder: RunFolder, record: RunRecord, result: SearchResultRec
         record: its ``run.json``.
         result: its result; None for a search that has not finished, whose ranking is not known yet.
     """
-    space = _space_name(record.space) if record.space is not None else None
-    words = ["dmask", "search", space or "space.json"]
+    assert record.space is not None
+    space = _space_name(record.space)
+    words = ["dmask", "search", space or _space_file(record.space)]
     if record.data is not None:
         words += ["--data", record.data]
     for budget in record.budgets:
@@ -107,8 +128,8 @@ def search_command(folder: RunFolder, record: RunRecord, result: SearchResultRec
         words += ["--samples", str(max(1, len(result.candidates)))]
     if result is not None and result.rank_format is not None:
         words += ["--rank-precision", f"{result.rank_precision}:{result.rank_format}"]
-    words += _options(settings, SEARCH_OPTIONS)
-    notes = [] if space else ["space.json is 'space' in run.json"]
+    words += _options(settings, SEARCH_OPTIONS if record.space.weights is None else SEARCH_OPTIONS | FROM_WEIGHTS)
+    notes = [] if space or record.space.weights else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
     return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.costs.model import ExpectedCost, SpaceCost
-from dmask_mobile.data.batches import Reading, check_batch
+from dmask_mobile.data.batches import Batch, Reading, check_batch
 from dmask_mobile.data.images import ImageData, ImageSet, split_for_search
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError, stop_signals
+from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.run import TRIALS_NAME
@@ -37,11 +38,13 @@ from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checkpoint import content_digest
 from dmask_mobile.training.checks import Agreed, Agreement, check_weights
+from dmask_mobile.training.distillation import Teacher, distillation_loss
 from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
 
 RISING = 0.05  # of the steps
 LOWEST_RATE = 0.01  # of the first learning rate
+TAUGHT_SHARE, TEMPERATURE = 0.5, 2.0  # as in recipes
 
 
 class SearchResult(NamedTuple):
@@ -102,6 +105,7 @@ class Searcher:
         generator = torch.Generator().manual_seed(settings.seed)
         self.supernet = MaskedSupernet(space, generator)
         start_from(self.supernet, weights or {})
+        self.teacher = _teacher(space, weights or {}, self.machine) if settings.teacher == "original" else None
         self.supernet.to(device=self.machine.device)
         self.supernet.to(memory_format=torch.channels_last)
         self.for_weights, self.for_gates = split_for_search(data.train, settings.gate_share, generator)
@@ -233,13 +237,21 @@ class Searcher:
         for batch in parts.batches(self.for_weights, self.settings.batch_size, parts.seed(0), len(state.weight_steps)):
             self._set_rate()
             scores = self.called(batch.images, self.gate_training.draw())
-            loss = F.cross_entropy(scores, batch.labels, reduction="sum") * batch.weight
+            loss = self._loss(scores, batch) * batch.weight
             agreed = parts.agree(scores, batch, loss, "weights", len(state.weight_steps))
             self.stepped.zero_grad()
             self.machine.backward(loss)
             self.stepped.step()
             state.weight_steps.append(StepRecord(agreed.loss, agreed.accuracy))
             yield agreed
+
+    def _loss(self, scores_NK: Tensor, batch: Batch) -> Tensor:
+        """The sum of the losses of a weight step's images."""
+        loss = F.cross_entropy(scores_NK, batch.labels, reduction="sum")
+        if self.teacher is None:
+            return loss
+        taught = distillation_loss(scores_NK, self.teacher(batch.images), TEMPERATURE)
+        return (1 - TAUGHT_SHARE) * loss + TAUGHT_SHARE * taught
 
     def _set_rate(self) -> None:
         """Sets the learning rate of the next weight step: it rises for a twentieth of the search, then falls."""
@@ -263,6 +275,22 @@ def start_from(supernet: MaskedSupernet, weights: Mapping[str, Tensor]) -> None:
     own = supernet.state_dict()
     fitting = {name: value for name, value in weights.items() if own[name].shape == value.shape}
     supernet.load_state_dict(own | fitting)
+
+
+def _teacher(space: SearchSpace, weights: Mapping[str, Tensor], machine: Machine) -> Teacher:
+    """The given network, which does not change during the search.
+
+    Raises:
+        DmaskError: if there are no weights, or they are for other classes.
+    """
+    network = ChildNetwork(space.child(space.largest()))
+    if {name: value.shape for name, value in weights.items()} != {n: v.shape for n, v in network.state_dict().items()}:
+        raise DmaskError(
+            "the teacher 'original' is a network with trained weights for the classes of the data",
+            "search without --teacher, or import a network that was trained on these classes",
+        )
+    network.load_state_dict(dict(weights))
+    return Teacher(network.to(memory_format=torch.channels_last), machine.device)
 
 
 def _check_split(for_weights: ImageSet, for_gates: ImageSet, share: float) -> None:

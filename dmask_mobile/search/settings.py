@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.recipe import BatchSize, Epochs
-from dmask_mobile.records.setting_names import Expectation, LossName, ResolutionMode, SearchMethod
+from dmask_mobile.records.setting_names import Expectation, LossName, ResolutionMode, SearchMethod, SearchTeacher
 from dmask_mobile.search.losses import ControlSettings, FixedSettings
 from dmask_mobile.search.schedule import Schedule
 from dmask_mobile.training.train import Seed
@@ -25,7 +25,8 @@ class SearchSettings(Record):
     ``budget`` and a ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` runs all of them (FBNetV2,
     section 3.1). ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the temperatures also apply only to
     ``dmasking``. ``expectation``: how multiply-adds and parameters enter the loss of the gates: as the exact expected
-    cost, or by the paper's effective shapes (section 3.3). Derivation is exact in both cases.
+    cost, or by the paper's effective shapes (section 3.3). Derivation is exact in both cases. ``teacher``: the weight
+    steps also learn from the scores of the given network (``original``), whose trained weights the search starts from.
     """
 
     method: SearchMethod = "single_path"
@@ -48,6 +49,7 @@ class SearchSettings(Record):
     resolution_mode: ResolutionMode = "sampled"
     expectation: Expectation = "exact"
     schedule: Schedule = Schedule()
+    teacher: SearchTeacher = "none"
     loss: LossName = "budget"
     control: ControlSettings = ControlSettings()
     fixed: FixedSettings = FixedSettings()

@@ -45,12 +45,13 @@ class Classifier(context: Context) : AutoCloseable {
 }
 
 /**
- * Makes of a photograph what the model saw in training: the shorter side scaled to SOURCE pixels by a triangle filter,
- * the middle square, and of that every SOURCE/SIZE-th pixel. Normalization is in the model.
+ * Makes of a photograph what the model saw in training: the shorter side scaled to RESIZED pixels by a triangle filter,
+ * the middle square of SOURCE pixels, and of that every SOURCE/SIZE-th pixel. Normalization is in the model.
  */
 object Preprocessing {
     private const val SIZE = $resolution
     private const val SOURCE = $source_resolution
+    private const val RESIZED = $resize_resolution
     private const val TOP_VALUE = ${top_value}f
     private const val CHANNELS_LAST = $channels_last
 
@@ -60,8 +61,8 @@ object Preprocessing {
     /** The input for pixels 0xAARRGGBB, row by row. */
     fun input(pixels: IntArray, width: Int, height: Int): FloatArray {
         val shorter = minOf(width, height)
-        val columns = taps(width, (SOURCE.toLong() * width / shorter).toInt())
-        val rows = taps(height, (SOURCE.toLong() * height / shorter).toInt())
+        val columns = taps(width, (RESIZED.toLong() * width / shorter).toInt())
+        val rows = taps(height, (RESIZED.toLong() * height / shorter).toInt())
         val result = FloatArray(3 * SIZE * SIZE)
         val narrow = FloatArray(height * SIZE)
         for (channel in 0..2) {

@@ -9,6 +9,7 @@ final class Classifier {
     private let labels: [String]
     private let size = $resolution
     private let source = $source_resolution
+    private let resized = $resize_resolution
     private let topValue: Float = $top_value
 
     init() throws {
@@ -35,8 +36,8 @@ final class Classifier {
     }
 
     /// What the model saw in training of the pixels as they are stored (an EXIF orientation is not applied): the
-    /// shorter side scaled to `source` pixels by a triangle filter, the middle square, and of that every
-    /// source/size-th pixel. Normalization is in the model.
+    /// shorter side scaled to `resized` pixels by a triangle filter, the middle square of `source` pixels, and of that
+    /// every source/size-th pixel. Normalization is in the model.
     func input(of image: CGImage) -> [Float] {
         let (width, height) = (image.width, image.height)
         let context = CGContext(
@@ -44,8 +45,8 @@ final class Classifier {
             space: CGColorSpace(name: CGColorSpace.sRGB)!, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)!
         context.draw(image, in: CGRect(x: 0, y: 0, width: width, height: height))
         let bytes = context.data!.assumingMemoryBound(to: UInt8.self)
-        let columns = taps(width, source * width / min(width, height))
-        let rows = taps(height, source * height / min(width, height))
+        let columns = taps(width, resized * width / min(width, height))
+        let rows = taps(height, resized * height / min(width, height))
         var result = [Float](repeating: 0, count: 3 * size * size)
         var narrow = [Float](repeating: 0, count: height * size)
         for channel in 0..<3 {

@@ -67,7 +67,7 @@ def _of_the_metadata(artifact: Artifact, metadata: dict[str, str], inside: Model
 
 
 def _of_the_run(inside: ModelDescription, reference: Reference) -> dict[str, bool]:
-    normalization = ("mean", "std", "source_resolution")
+    normalization = ("mean", "std", "source_resolution", "resize_resolution")
     return {
         "it contains another child than this run": inside.child.digest() != reference.child_digest,
         "it was made from other weights than those of this run": inside.weights_digest != reference.weights_digest,

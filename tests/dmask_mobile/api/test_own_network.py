@@ -14,6 +14,7 @@ import dmask_mobile as dm
 from dmask_mobile.api.importing import imported_weights
 from dmask_mobile.cli.outcome import exit_status_of_command
 from dmask_mobile.nets.build import ChildNetwork
+from dmask_mobile.report.gather import gather_run
 from dmask_mobile.run import RunFolder
 from dmask_mobile.search.search import start_from
 from dmask_mobile.supernet.supernet import MaskedSupernet
@@ -29,7 +30,7 @@ def net(classes=3):
     blocks = [InvertedResidual(16, 16, 2, 4), InvertedResidual(16, 16, 1, 4)]
     last = [Conv2dNormActivation(16, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes)]
     model = nn.Sequential(Conv2dNormActivation(3, 16, stride=2), *blocks, *last)
-    model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "crop_pct": 0.8}
     return model
 
 
@@ -99,7 +100,18 @@ def test_half_of_what_the_network_takes(run: dm.Run, folder: Path) -> None:
     (budget,) = run.budgets
     assert budget.limit == 0.5 * whole
     assert macs.estimate(run.child).value <= 0.5 * whole
-    assert RunFolder(folder / "run").record().preprocessing.mean == (0.4, 0.5, 0.6)
+    preprocessing = RunFolder(folder / "run").record().preprocessing
+    assert preprocessing.mean == (0.4, 0.5, 0.6)
+    assert (preprocessing.source_resolution, preprocessing.resize_resolution) == (32, 40)  # 32 px are 80% of 40 px
+    assert space.input.crop == 0.8
+
+
+def test_the_report_tells_how_the_run_came_from_a_network(run: dm.Run) -> None:
+    made, searched = (command.line for command in gather_run(RunFolder(run.path), ()).commands[:2])
+    assert made == "dmask space from ours:net --weights WEIGHTS -o net.yaml"
+    assert searched.startswith("dmask search net.yaml --data ")
+    changed = "--epochs 2 --weight-learning-rate 0.01 --evaluations 16"  # the rest is what it does by itself
+    assert searched.endswith(f" {changed} -o {run.path}")
 
 
 def test_the_child_is_fine_tuned_from_its_part_of_the_weights(run: dm.Run) -> None:
@@ -123,9 +135,12 @@ def test_a_search_that_ranks_by_int8_says_so(folder: Path) -> None:
 
 
 def test_other_classes_get_a_new_classifier(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data, short = f"folder:{folder / 'photos'}", SHORT.model_copy(update={"epochs": 1, "warmup": 0.0})
+    short = SHORT.model_copy(update={"epochs": 1, "warmup": 0.0, "teacher": "original"})
+    data = f"folder:{folder / 'photos'}"
     found = dm.search(folder / "five.yaml", data, {"macs": dm.Times(0.7)}, folder / "five", settings=short, samples=1)
-    assert "the data has 3 classes, the given network 5: it gets a new classifier" in caplog.text
+    assert "the data has 3 classes, the given network 5: it gets a new classifier, and is no teacher" in caplog.text
+    assert found.record.search_settings is not None
+    assert found.record.search_settings["teacher"] == "none"
     assert found.child.classes == 3
 
 

@@ -13,6 +13,8 @@ from dmask_mobile.cli import app, deploy_commands, table_commands
 from dmask_mobile.records import setting_names
 from dmask_mobile.records.artifact import PIXEL_RANGE, UNIT_RANGE, Precision
 from dmask_mobile.records.base import Record
+from dmask_mobile.records.space import load_space
+from dmask_mobile.records.space_options import ImportedWeights
 from dmask_mobile.report import commands
 from dmask_mobile.search import result
 
@@ -37,6 +39,11 @@ def test_the_report_leaves_out_what_a_search_does_by_itself() -> None:
     """A command in a report must contain every setting that differs from the default."""
     fields = api.SearchSettings().model_dump(mode="json")
     assert {name: fields[name] for name in commands.SEARCH_OPTIONS} == commands.SEARCH_OPTIONS
+    weights = ImportedWeights(file="a.safetensors", sha256="0" * 64)
+    from_weights = api.default_settings(load_space("demo").model_copy(update={"weights": weights})).model_dump(
+        mode="json"
+    )
+    assert {name: from_weights[name] for name in fields if from_weights[name] != fields[name]} == commands.FROM_WEIGHTS
     defaults = [inspect.signature(function).parameters["samples"].default for function in (app.search, api.search)]
     assert defaults == [None, None]
     assert commands.SAMPLES == result.SAMPLES

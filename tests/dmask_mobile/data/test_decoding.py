@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmask_mobile.data.decoding import BadImageError, as_seen, open_image, read_square, square
+from dmask_mobile.data.decoding import BadImageError, as_seen, open_image, read_square, resized_to, square
 
 TELLING = np.zeros((20, 30, 3), np.uint8)
 TELLING[:10, :15] = (255, 0, 0)  # red at the top left
@@ -150,6 +150,16 @@ def test_the_middle_square_of_the_shorter_side(
     original.save(tmp_path / "a.png")
     expected = np.asarray(original.resize(resized, Image.Resampling.BILINEAR).crop(box))
     assert np.array_equal(read_square(tmp_path / "a.png", 40).transpose(1, 2, 0), expected)
+
+
+def test_the_middle_share_of_the_shorter_side(tmp_path: Path) -> None:
+    original = photo(80, 60)
+    original.save(tmp_path / "a.png")
+    expected = np.asarray(original.resize((66, 50), Image.Resampling.BILINEAR).crop((13, 5, 53, 45)))
+    resized = resized_to(40, 0.8)
+    assert resized == 50
+    assert np.array_equal(read_square(tmp_path / "a.png", 40, resized).transpose(1, 2, 0), expected)
+    assert [resized_to(size, share) for size, share in ((224, 0.875), (224, 224 / 232), (32, 1.0))] == [256, 232, 32]
 
 
 def triangle(length: int, scaled: int) -> np.ndarray:

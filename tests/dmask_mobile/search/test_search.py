@@ -10,13 +10,15 @@ from dmask_mobile import api
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.costs.effective_shapes import EffectiveShapes
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.nets.build import build
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.derive import derive
 from dmask_mobile.search.losses import BudgetLoss, ControlSettings
 from dmask_mobile.search.schedule import Schedule
-from dmask_mobile.search.search import Searcher
+from dmask_mobile.search.search import TAUGHT_SHARE, TEMPERATURE, Searcher
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.training.checks import Agreement
 from tests.dmask_mobile.small import SPACE, few_images
 
 COST = Macs().on(SPACE)
@@ -138,3 +140,30 @@ def test_multiplier_grows_over_the_budget_and_turns_negative_under_it() -> None:
         loss(torch.zeros(()), logits, target_entropy=1.0)
         assert sign * loss.multipliers[0] > 0
         assert loss.entropy_multiplier == pytest.approx(0, abs=1e-6)
+
+
+def test_weight_steps_learn_from_the_given_network() -> None:
+    given = build(SPACE.child(SPACE.largest()), torch.Generator().manual_seed(1))
+    settings = SETTINGS.model_copy(update={"teacher": "original"})
+    budgets = [Budget(COST, (LOW + HIGH) / 2)]
+    search = Searcher(SPACE, few_images(), budgets, settings, weights=given.state_dict())
+    assert search.teacher is not None
+    batch = next(search.parts.batches(search.for_weights, 8, 0, 0))
+    scores = torch.randn(8, SPACE.classes, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        taught = (given.eval()(batch.images) / TEMPERATURE).softmax(1)
+        own = (scores / TEMPERATURE).log_softmax(1)
+        divergence = (taught * (taught.log() - own)).sum()
+        plain = -scores.log_softmax(1)[range(8), batch.labels].sum()
+        expected = (1 - TAUGHT_SHARE) * plain + TAUGHT_SHARE * TEMPERATURE**2 * divergence
+        assert float(search._loss(scores, batch)) == pytest.approx(float(expected), rel=1e-5)
+    before = {name: value.clone() for name, value in search.teacher.network.state_dict().items()}
+    search.called.train()
+    next(search.train_weights(Agreement(search.machine, lambda: None)))
+    assert all(torch.equal(value, before[name]) for name, value in search.teacher.network.state_dict().items())
+
+
+def test_a_teacher_needs_weights_for_the_classes() -> None:
+    settings = SETTINGS.model_copy(update={"teacher": "original"})
+    with pytest.raises(DmaskError, match="the teacher 'original' is a network with trained weights for the classes"):
+        searcher(settings)
