@@ -11,8 +11,8 @@ writes ``benchmarks/results/conversion_RUNTIME.json``.
 from __future__ import annotations
 
 import argparse
-import os
 import random
+import resource
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -36,9 +36,14 @@ RUNTIMES = ("litert", "executorch", "ncnn")
 
 def cpu_seconds(work: Callable[[], object]) -> float:
     """The CPU seconds of this process and of programs that it waits for."""
-    before = sum(os.times()[:4])
+    before = _cpu_seconds_so_far()
     work()
-    return sum(os.times()[:4]) - before
+    return _cpu_seconds_so_far() - before
+
+
+def _cpu_seconds_so_far() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(times.ru_utime + times.ru_stime for times in used)
 
 
 def convert_alone(located: BlockAt, runtime: Runtime) -> None:
