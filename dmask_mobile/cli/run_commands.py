@@ -43,6 +43,7 @@ from dmask_mobile.records.setting_names import (
     Expectation,
     InitialWeights,
     LossName,
+    ModelFormat,
     ResolutionMode,
     SearchMethod,
     SearchTeacher,
@@ -239,6 +240,10 @@ def train(
         int | None, typer.Option(min=1, help="Images of a step; replaces the recipe's value.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Replaces the recipe's value.")] = None,
+    qat: Annotated[
+        ModelFormat | None,
+        typer.Option(help="Compute as in this format's int8 in the last half of the epochs: onnx, litert, executorch."),
+    ] = None,
     flip: Flip = None,
     skip_bad: SkipBad = None,
     memory: Memory = None,
@@ -264,7 +269,7 @@ def train(
     from dmask_mobile.training.machine import Machine
     from dmask_mobile.training.train import TrainSettings
 
-    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "qat": qat}
     said = {name: value for name, value in given.items() if value is not None}
     settings = TrainSettings.of(recipe, parse_changes(changes or []), **said, init=init, seed=seed)
     read, machine = data_options(flip, skip_bad, memory, workers), Machine(mixed_precision, compiled=compiled)

@@ -21,9 +21,9 @@ from dmask_mobile.records.base import MAX_RECORD_BYTES, FileRecord, Record, desc
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.names import ClassNames, FileName, Line
 from dmask_mobile.records.setting_names import Layout as Layout
+from dmask_mobile.records.setting_names import ModelFormat as ModelFormat
 from dmask_mobile.records.setting_names import Precision as Precision
 
-ModelFormat = Literal["onnx", "coreml", "litert", "executorch", "ncnn"]
 Output = Literal["logits", "probabilities"]
 InputRange = tuple[float, float]
 UNIT_RANGE: InputRange = (0.0, 1.0)

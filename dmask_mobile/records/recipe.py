@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_va
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.base import FileRecord, Record
 from dmask_mobile.records.setting_names import RECIPES as RECIPES
+from dmask_mobile.records.setting_names import ModelFormat
 
 Mirroring = Literal["alternating", "random", "never"]
 Optimizer = Literal["sgd", "adamw", "rmsproptf"]
@@ -21,6 +23,7 @@ Alpha = Annotated[float, Field(ge=0, le=100), AfterValidator(lambda alpha: alpha
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
+QAT_SHARE = 0.5  # of the epochs, at the end
 MIN_ALPHA = 1e-3  # of mixup and cutmix; smaller values would leave images nearly unchanged
 
 
@@ -85,7 +88,8 @@ class RecipeFields(Record):
     schedule. ``weight_decay`` does not apply to norms and biases. ``ema_decay``: the decay of the moving average of the
     weights, which is kept if it is better on the validation images; None for no average. ``drop_path``: the probability
     that the last block's residual branch is left out, falling linearly to the first (Huang et al., 2016).
-    ``clip_norm``: the largest norm of the gradient.
+    ``clip_norm``: the largest norm of the gradient. ``qat``: the format for whose int8 the network is trained in the
+    last half of the epochs (`training.fake_quantization`); None for no such training.
     """
 
     epochs: Epochs = 30
@@ -104,6 +108,12 @@ class RecipeFields(Record):
     clip_norm: PositiveFloat | None = None
     augmentation: Augmentation = Augmentation()
     distillation: Distillation | None = None
+    qat: ModelFormat | None = None
+
+    @property
+    def plain_epochs(self) -> int:
+        """The number of epochs before the network computes as in int8; only for recipes with ``qat``."""
+        return math.floor((1 - QAT_SHARE) * self.epochs)
 
 
 class Recipe(FileRecord, RecipeFields):

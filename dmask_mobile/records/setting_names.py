@@ -13,6 +13,7 @@ EngineName = Literal["local", "ray"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 Precision = Literal["fp32", "fp16", "int8"]
 SearchTeacher = Literal["none", "original"]
+ModelFormat = Literal["onnx", "coreml", "litert", "executorch", "ncnn"]
 Importance = Literal["l1", "bn", "taylor"]
 Layout = Literal["NCHW", "NHWC"]
 RECIPES = ("small", "photographs", "imagenet", "finetune")

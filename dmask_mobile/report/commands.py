@@ -24,7 +24,7 @@ FROM_WEIGHTS: dict[str, object] = {"epochs": 8, "warmup": 0.5, "weight_learning_
 """The default values of a search from trained weights, where they differ."""
 SAMPLES = 24  # of a search without trials
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
-RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate")  # fields of a recipe that have their own option
+RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate", "qat")  # fields of a recipe that have their own option
 
 
 def commands_of(

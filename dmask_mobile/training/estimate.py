@@ -41,7 +41,12 @@ def estimate_of(steps: list[StepEstimate], machine: Machine) -> Estimate:
 def estimate_training(trainer: Trainer) -> Estimate:
     """Estimates the duration of a training from two optimizer steps and one batch of the validation images."""
     epochs, machine, data = trainer.settings.epochs, trainer.machine, trainer.data
-    training = timed("training", epochs * trainer.steps, trainer.train_epoch(Agreement(machine, lambda: None)))
+    agreement = Agreement(machine, lambda: None)
+    plain = epochs if trainer.quantized is None else trainer.settings.plain_epochs
+    training = [timed("training", plain * trainer.steps, trainer.train_epoch(agreement))]
+    if trainer.quantized is not None:
+        trainer.state.epoch, trainer.state.step = plain, 0
+        training.append(timed("int8 training", (epochs - plain) * trainer.steps, trainer.train_epoch(agreement)))
     chunks = chunks_of(data.val, data)
     few = data.val.subset(torch.arange(len(chunks[0])))
     start = time.perf_counter()
@@ -49,7 +54,7 @@ def estimate_training(trainer: Trainer) -> Estimate:
     seconds = time.perf_counter() - start
     num_steps = epochs * -(-len(chunks) // machine.share.processes)
     validation = StepEstimate(kind="validation", num_steps=num_steps, seconds_per_step=seconds)
-    return estimate_of([training, validation], machine)
+    return estimate_of([*training, validation], machine)
 
 
 def _peak_resident_bytes() -> int:

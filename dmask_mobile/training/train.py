@@ -24,6 +24,7 @@ from dmask_mobile.training.checkpoint import content_digest, remove_checkpoints,
 from dmask_mobile.training.checks import Agreed, Agreement, check_loss, check_weights
 from dmask_mobile.training.distillation import Teacher, distillation_loss
 from dmask_mobile.training.evaluation import evaluate
+from dmask_mobile.training.fake_quantization import SPREAD_WEIGHT, FakeQuantized
 from dmask_mobile.training.going_on import go_on
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.recipe_parts import moving_average_of, optimizer_of, schedule_of, stochastic_depth
@@ -105,9 +106,10 @@ class Trainer:
         settings: the recipe, and the seed.
         machine: device and processes.
         teacher: gives the scores that the recipe's distillation learns from.
+        weight_bits: the bits of weights in int8, if the recipe has ``qat``.
 
     Raises:
-        DmaskError: if a batch cannot be divided among the processes.
+        DmaskError: if a batch cannot be divided among the processes, or a recipe with ``qat`` is to be compiled.
     """
 
     def __init__(
@@ -117,7 +119,10 @@ class Trainer:
         settings: TrainSettings,
         machine: Machine,
         teacher: Teacher | None = None,
+        weight_bits: int | None = None,
     ) -> None:
+        if weight_bits is not None and machine.compiled:
+            raise DmaskError("--qat cannot be combined with --compile", "leave out --compile")
         self.data, self.settings, self.machine, self.teacher = data, settings, machine, teacher
         self.reading = Reading(machine.share, settings.accumulate, machine.device)
         check_batch(data.train, settings.batch_size, self.reading)
@@ -127,7 +132,8 @@ class Trainer:
         self.steps = num_batches(data.train, settings.batch_size)
         self.schedule = schedule_of(optimizer, settings, self.steps)
         self.state = TrainState(network, optimizer, moving_average_of(network, settings), machine)
-        self.called, self.stepped = machine.prepared(network, optimizer)
+        self.quantized = None if weight_bits is None else FakeQuantized(network, weight_bits)
+        self.called, self.stepped = machine.prepared(self.quantized or network, optimizer)
 
     def train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
         """Runs the remaining steps of the current epoch and yields the result of each.
@@ -137,6 +143,8 @@ class Trainer:
         """
         state, settings = self.state, self.settings
         self.called.train()
+        if self.quantized is not None:
+            self.quantized.active = state.epoch >= settings.plain_epochs
         pieces = batches(
             self.data.train,
             self.data,
@@ -178,10 +186,12 @@ class Trainer:
         """The sum of the losses of the images in ``piece``."""
         loss = F.cross_entropy(scores_NK, piece.labels, label_smoothing=self.settings.label_smoothing, reduction="sum")
         distillation = self.settings.distillation
-        if self.teacher is None or distillation is None:
-            return loss
-        taught = distillation_loss(scores_NK, self.teacher(piece.images), distillation.temperature)
-        return (1 - distillation.share) * loss + distillation.share * taught
+        if self.teacher is not None and distillation is not None:
+            taught = distillation_loss(scores_NK, self.teacher(piece.images), distillation.temperature)
+            loss = (1 - distillation.share) * loss + distillation.share * taught
+        if self.quantized is not None and self.quantized.active:
+            loss = loss + SPREAD_WEIGHT * len(scores_NK) * self.quantized.spread
+        return loss
 
     def finish_epoch(self) -> None:
         """Measures the accuracy and moves on to the next epoch."""
@@ -221,6 +231,7 @@ def train_child(
     child_digest: str = "",
     machine: Machine | None = None,
     teacher: Teacher | None = None,
+    weight_bits: int | None = None,
     restart: bool = False,
     previous: bool = False,
 ) -> Trained:
@@ -239,6 +250,7 @@ def train_child(
         child_digest: the digest of the child; a checkpoint of another child is refused.
         machine: device and processes; the default is one process on the best available device.
         teacher: the teacher, if the recipe has distillation.
+        weight_bits: the bits of weights in int8, if the recipe has ``qat``.
         restart: remove the checkpoints after everything else has been checked.
         previous: resume from the checkpoint before the last.
 
@@ -247,7 +259,7 @@ def train_child(
         StoppedError: after a signal; the current step is finished and saved first.
     """
     machine = machine or Machine()
-    trainer = Trainer(network, data, settings, machine, teacher)
+    trainer = Trainer(network, data, settings, machine, teacher, weight_bits)
     state, epochs, steps = trainer.state, settings.epochs, trainer.steps
     identity = _identity(trainer, child_digest)
     if restart and machine.is_main:

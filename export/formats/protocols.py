@@ -102,6 +102,11 @@ class Format(Protocol):
         ...
 
     @property
+    def int8_weight_bits(self) -> int | None:
+        """The bits of weights in int8; None if the format has no int8, or its activations stay in float."""
+        ...
+
+    @property
     def layouts(self) -> tuple[str, ...]:
         """The layouts that its input may have."""
         ...

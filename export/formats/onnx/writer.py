@@ -41,6 +41,7 @@ class Onnx:
     package = "onnx"
     extra = ""
     refused: ClassVar[Mapping[Precision, str]] = {}
+    int8_weight_bits = 7  # see `_to_int8`
     layouts = ("NCHW", "NHWC")
     dynamic_batch = True
     crashes_on_damage = False

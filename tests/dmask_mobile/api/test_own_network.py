@@ -134,6 +134,26 @@ def test_a_search_that_ranks_by_int8_says_so(folder: Path) -> None:
     assert "--samples 2 --rank-precision int8:onnx" in step.command
 
 
+def test_training_for_int8_is_recorded(run: dm.Run, folder: Path) -> None:
+    settings = dm.TrainSettings.of("finetune", {}, epochs=1, batch_size=32, init="supernet", seed=0, qat="onnx")
+    assert dm.train(run, settings=settings, restart=True) == run.accuracy
+    (artifact,) = dm.export(run, "onnx", "int8")
+    assert artifact.precision == "int8"
+    assert RunFolder(folder / "run").record().train_settings["qat"] == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("coreml", r"--qat imitates int8 activations, but int8 of format coreml quantizes only weights; train without"),
+        ("ncnn", r"format ncnn has no int8: .*; choose another precision or format"),
+    ],
+)
+def test_formats_without_int8_activations(name: str, message: str, run: dm.Run) -> None:
+    with pytest.raises(dm.DmaskError, match=message):
+        dm.train(run, data="no such data", settings=dm.TrainSettings.model_validate({"qat": name}))
+
+
 def test_other_classes_get_a_new_classifier(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = SHORT.model_copy(update={"epochs": 1, "warmup": 0.0, "teacher": "original"})
     data = f"folder:{folder / 'photos'}"

@@ -116,10 +116,10 @@ def test_the_commands_make_the_run_again(whole: RunView) -> None:
 def test_a_training_is_told_by_its_recipe(tmp_path: Path) -> None:
     folder = trained_run(tmp_path / "run")
     changes = {"augmentation.mixup": 0.3}
-    settings = TrainSettings.of("imagenet", changes, epochs=7, seed=5)
+    settings = TrainSettings.of("imagenet", changes, epochs=7, seed=5, qat="litert")
     folder.record().model_copy(update={"train_settings": settings.model_dump(mode="json")}).write(folder.record_path)
     line = next(command.line for command in view_of(folder).commands if command.line.startswith("dmask train"))
-    options = "--recipe imagenet --epochs 7 --set augmentation.mixup=0.3 --seed 5"
+    options = "--recipe imagenet --epochs 7 --set augmentation.mixup=0.3 --qat litert --seed 5"
     assert line == f"dmask train {tmp_path}/run {options}"
     assert view_of(trained_run(tmp_path / "old")).commands[2].line == f"dmask train {tmp_path}/old --epochs 4"
 
