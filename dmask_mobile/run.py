@@ -171,6 +171,7 @@ class RunFolder:
         self.trials_path = self.search_checkpoint.parent / TRIALS_NAME
         self.metrics_path = path / "search" / "metrics.jsonl"
         self.tensorboard_path = path / "search" / "tensorboard"
+        self.original_path = path / "search" / "original.safetensors"
         self.search_result = path / "search" / "result.json"
         self.train_checkpoint = path / "checkpoints" / "train.pt"
         self.weights_path = path / "checkpoints" / "child.safetensors"

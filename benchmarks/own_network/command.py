@@ -85,6 +85,7 @@ def parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile-minutes", type=float, default=4)
     parser.add_argument("--table", help="of the space, instead of a new one")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--teacher", choices=("none", "original"), default="none", help="of searches and fine-tunings")
     parser.add_argument("--work", type=Path, default=Path("runs/own_network"), help="give the same one to go on")
     parser.add_argument("--open-test", action="store_true", help="test every network at the very end")
     parser.add_argument("--estimate", action="store_true", help="only print what it would cost")

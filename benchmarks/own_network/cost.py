@@ -16,7 +16,7 @@ from own_network.plan import EVALUATION_IMAGES, Plan
 
 SECONDS_A_MODEL = 1.5  # to convert and measure a network
 GATE_SHARE = 0.2
-SLOWER = 1.2  # training against inference: how much less a smaller network saves
+SLOWER = 1.6  # training against inference: how much less a smaller network saves
 
 
 def estimated_seconds(plan: Plan, images: dict[str, Any], data: ImageData, network: nn.Module) -> dict[str, float]:

@@ -19,6 +19,7 @@ from dmask_mobile.search.rank import recalibrate
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.training.distillation import Teacher
 from dmask_mobile.training.evaluation import evaluate
 from dmask_mobile.training.train import TrainSettings, train_child
 from own_network.given import Given, inherited, latency_model
@@ -126,7 +127,10 @@ def train(given: Given, job: Job) -> Result:
     def training(folder: Path, clock: CpuClock) -> Result:
         network, data = job.network(given), given.data(job.child.resolution)
         before = evaluate(network, data.val, data)
-        trained = train_child(network, data, job.settings, folder / "checkpoint.pt", clock)
+        teacher = None
+        if job.settings.distillation is not None:
+            teacher = Teacher(inherited(given.state, given.original), torch.device("cpu"))
+        trained = train_child(network, data, job.settings, folder / "checkpoint.pt", clock, teacher=teacher)
         torch.save(network.state_dict(), folder / "weights.pt")
         return {"val": trained.accuracy, "val_before": before, "epochs": job.settings.epochs}
 

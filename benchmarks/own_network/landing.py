@@ -16,6 +16,7 @@ from dmask_mobile.records.child import ChildSpec
 from own_network.given import Given
 
 AT_ONCE = 4  # networks that are measured together
+LEAST_SLOPE, MOST_SLOPE = 0.3, 2.0  # of the latency over what is asked for, both as logarithms
 SHARES = np.linspace(0.2, 1.0, 161)
 
 
@@ -42,6 +43,7 @@ def land(given: Given, propose: Callable[[float], Sequence[ChildSpec]]) -> Lande
     """
     settings, scale = given.plan.measuring, 1.0
     tried: dict[str, Landed] = {}
+    steps: list[tuple[float, float]] = []
     for _ in range(settings.attempts):
         new = [child for child in propose(scale) if child.digest() not in tried][:AT_ONCE]
         if not new:
@@ -51,9 +53,21 @@ def land(given: Given, propose: Callable[[float], Sequence[ChildSpec]]) -> Lande
         tried |= {each.child.digest(): each for each in found}
         if near := [each for each in found if abs(each.ratio - 1) <= settings.tolerance]:
             return near[0]._replace(tried=len(tried))
-        scale /= float(np.median([each.ratio for each in found]))
+        steps.append((math.log(scale), math.log(float(np.median([each.ratio for each in found])))))
+        scale = math.exp(_next(steps))
     nearest = min(tried.values(), key=lambda each: abs(math.log(each.ratio)))
     return nearest._replace(tried=len(tried))
+
+
+def _next(steps: Sequence[tuple[float, float]]) -> float:
+    """The logarithm of the multiple to propose next, from those of multiples and of the ratios that they led to.
+
+    The latency of narrow networks falls more slowly than their multiply-adds, so the slope is that of the last two.
+    """
+    (asked, reached), slope = steps[-1], 1.0
+    if len(steps) > 1 and asked != steps[-2][0]:
+        slope = float(np.clip((reached - steps[-2][1]) / (asked - steps[-2][0]), LEAST_SLOPE, MOST_SLOPE))
+    return asked - reached / slope
 
 
 def scaled(original: ChildSpec, share: float, resolution: int) -> ChildSpec:

@@ -9,7 +9,7 @@ from search_quality.protocol import Measuring
 
 from dmask_mobile import api
 from dmask_mobile.records.base import Record
-from dmask_mobile.records.setting_names import Importance
+from dmask_mobile.records.setting_names import Importance, SearchTeacher
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.training.train import TrainSettings
@@ -26,7 +26,8 @@ class Plan(Record):
     ``network``, ``weights``: as for ``dmask space from``; ``mean``, ``std``: with which the network was trained, None
     for what the import says. ``data``: any data source. ``resolutions``: those of the space, in pixels; the given
     network gets the largest. ``budget``: a share of its measured latency. ``epochs``: of every fine-tuning;
-    ``given_epochs``: of the given network on the classes of the data, before everything else.
+    ``given_epochs``: of the given network on the classes of the data, before everything else. ``teacher``: whether
+    searches and fine-tunings also learn from the scores of the given network.
     """
 
     network: str
@@ -48,17 +49,20 @@ class Plan(Record):
     table: str | None = None
     contenders: tuple[ContenderName, ...] = CONTENDERS
     importance: Importance = "l1"
-    measuring: Measuring = Measuring(tolerance=0.025, attempts=3)
+    teacher: SearchTeacher = "none"
+    measuring: Measuring = Measuring(tolerance=0.025, attempts=5)
 
     def searching(self, space: SearchSpace, seed: int) -> SearchSettings:
         """The default settings of a search from trained weights, shorter."""
         length = {"epochs": self.search_epochs, "evaluations": self.evaluations, "evaluation_images": EVALUATION_IMAGES}
-        return api.default_settings(space).model_copy(update={**length, "batch_size": self.batch_size, "seed": seed})
+        others = {"batch_size": self.batch_size, "seed": seed, "teacher": self.teacher}
+        return api.default_settings(space).model_copy(update={**length, **others})
 
     def fine_tuning(self, seed: int, epochs: int | None = None) -> TrainSettings:
         """The recipe ``finetune``, the same for every network that starts from weights."""
         settings = {"epochs": epochs or self.epochs, "batch_size": self.batch_size, "seed": seed}
-        return TrainSettings.of("finetune", **settings, init="supernet")
+        distillation = None if self.teacher == "none" else {"teacher": self.teacher}
+        return TrainSettings.of("finetune", **settings, distillation=distillation, init="supernet")
 
     def from_scratch(self, seed: int, epochs: int) -> TrainSettings:
         """The same recipe with the learning rate of a training from random weights."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from dmask_mobile.importing.network import ImportedNetwork
     from dmask_mobile.importing.sources import OpenedModel
+    from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.records.child import ChildSpec
+    from dmask_mobile.run import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +114,33 @@ def imported_weights(given: AnySpace, space: SearchSpace) -> dict[str, Tensor]:
     widest = space.child(space.largest())
     network = ChildNetwork(widest)
     try:
-        load_weights(path, network, _digest_of_any_resolution(widest))
+        load_weights(path, network, digest_of_any_resolution(widest))
     except DmaskError as error:
         raise DmaskError(
             error.problem, "keep the last option of every list in the space's file: its widest child is the network"
         ) from error
     return network.state_dict()
+
+
+def original_network(folder: RunFolder) -> ChildNetwork:
+    """The trained network that a run's search started from.
+
+    Raises:
+        DmaskError: when there is none, it has other classes than the run's data, or its copy in the run is damaged.
+    """
+    from dmask_mobile.nets.build import ChildNetwork
+    from dmask_mobile.training.checkpoint import load_weights
+
+    space, path = folder.record().space, folder.original_path
+    if space is None or not path.is_file():
+        raise DmaskError(
+            f"there is no '{path}': the search did not start from a trained network for the classes of its data",
+            "take another teacher, for example supernet",
+        )
+    widest = space.child(space.largest())
+    network = ChildNetwork(widest)
+    load_weights(path, network, digest_of_any_resolution(widest))
+    return network
 
 
 def _check_output(path: Path, importance: Importance, data: AnyData | None) -> None:
@@ -175,11 +198,11 @@ def _with_weights(
 
     gradients = None if data is None else _gradients(space, imported, data, progress)
     state = sorted_by_importance(space, imported.state, gradients, importance)
-    save_weights(path, child_network(imported._replace(state=state)), _digest_of_any_resolution(imported.child))
+    save_weights(path, child_network(imported._replace(state=state)), digest_of_any_resolution(imported.child))
     return space.model_copy(update={"weights": ImportedWeights(file=path.name, sha256=hash_path(path))})
 
 
-def _digest_of_any_resolution(child: ChildSpec) -> str:
+def digest_of_any_resolution(child: ChildSpec) -> str:
     """The digest of a network at 1 px: weights do not depend on the resolution, which a user may lower."""
     return child.model_copy(update={"resolution": 1}).digest()
 

@@ -19,12 +19,12 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.quantities import Times
 from dmask_mobile.records.data import DataOptions
+from dmask_mobile.records.space import SearchSpace
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel, SpaceCost
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.estimate import Estimate
-    from dmask_mobile.records.space import SearchSpace
     from dmask_mobile.run import RunFolder, RunRecord
     from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
@@ -118,7 +118,7 @@ def search(
         if restart:
             _remove_search(folder)
         if not folder.search_checkpoint.exists():  # otherwise a search is resumed, and its record must not change
-            _begin(folder, record, tables)
+            _begin(folder, record, tables, _original_weights(space, record))
     machine.wait()
     found = searcher.run(folder.search_checkpoint, progress, previous=previous)
     # Only one process exports, and only its result is written.
@@ -242,7 +242,7 @@ def default_settings(space: SearchSpace) -> SearchSettings:
 
     if space.weights is None:
         return SearchSettings()
-    return SearchSettings(epochs=8, warmup=0.5, weight_learning_rate=0.02, trials=0)
+    return SearchSettings(epochs=8, warmup=0.5, weight_learning_rate=0.02, trials=0, teacher="original")
 
 
 def _in_units(limit: float, cost: SpaceCost) -> float:
@@ -282,15 +282,23 @@ def _remove_search(folder: RunFolder) -> None:
     from dmask_mobile.training.checkpoint import remove_checkpoints
 
     # The result is removed first: without it the search counts as unfinished, even if this function is interrupted.
-    for path in (folder.search_result, folder.child_path, folder.metrics_path):
+    for path in (folder.search_result, folder.child_path, folder.metrics_path, folder.original_path):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder.search_checkpoint)
     shutil.rmtree(folder.trials_path, ignore_errors=True)
     shutil.rmtree(folder.tensorboard_path, ignore_errors=True)
 
 
-def _begin(folder: RunFolder, record: RunRecord, tables: AnyPaths) -> None:
-    """Writes the record of a new search, and copies its tables."""
+def _original_weights(given: AnySpace, record: RunRecord) -> bytes | None:
+    """The file with the weights of the given network, if that has the classes of the data: it may teach the child."""
+    space = as_space(given)
+    if isinstance(given, SearchSpace) or space.weights is None or record.space is None:
+        return None
+    return (as_path(given).parent / space.weights.file).read_bytes() if space.classes == record.space.classes else None
+
+
+def _begin(folder: RunFolder, record: RunRecord, tables: AnyPaths, original: bytes | None) -> None:
+    """Writes the record of a new search, and copies its tables and the weights that it starts from."""
     copies = {
         name: table.read_bytes() for name, table in named_tables(tables).items()
     }  # the tables may be in this folder
@@ -298,5 +306,7 @@ def _begin(folder: RunFolder, record: RunRecord, tables: AnyPaths) -> None:
         shutil.rmtree(folder.tables_path, ignore_errors=True)
     folder.tables_path.mkdir(parents=True, exist_ok=True)
     record.write(folder.record_path)
+    if original is not None:
+        folder.original_path.write_bytes(original)
     for name, content in copies.items():
         (folder.tables_path / f"{name}.jsonl").write_bytes(content)

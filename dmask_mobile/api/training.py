@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyData, AnyPath, as_path
 from dmask_mobile.api.describing import describe_training
+from dmask_mobile.api.importing import original_network
 from dmask_mobile.api.run_data import check_beginning, data_of, locks_run, new_record
 from dmask_mobile.cost_names import our_package
 from dmask_mobile.errors import DmaskError
@@ -188,6 +189,8 @@ def _network_and_teacher(
         supernet = _trained_supernet(folder)
         widest = recalibrated_subnet(supernet, supernet.space.largest(), images.train, images)
         return network, Teacher(widest, machine.device)
+    if distillation.teacher == "original":
+        return network, Teacher(original_network(folder), machine.device)
     resolution = images.resolution or images.decoded_at
     return network, timm_teacher(distillation, images.classes, images, resolution, machine.device)
 

@@ -133,7 +133,10 @@ def search(
     ] = None,
     teacher: Annotated[
         SearchTeacher | None,
-        typer.Option(help="Learn also from the scores of the given network, if it has the classes of the data."),
+        typer.Option(
+            help="Learn also from the scores of the given network, which needs the classes of the data. Default: none;"
+            " original from trained weights."
+        ),
     ] = None,
     gate_learning_rate: Annotated[float, typer.Option(help="The learning rate of soft gates (dmasking).")] = 0.05,
     flip: Flip = None,

@@ -62,21 +62,20 @@ class Augmentation(Record):
 class Distillation(Record):
     """Knowledge distillation: learning from another network's scores (Hinton et al., 2015, section 2).
 
-    ``teacher``: ``supernet`` (the widest network in the run's supernet) or ``timm:NAME``, whose ``weights`` are a
-    safetensors file. The loss is ``(1 - share) CE + share T^2 KL(teacher || student)`` at the temperature T.
+    ``teacher``: ``supernet`` (the widest network in the run's supernet), ``original`` (the trained network that the
+    search started from) or ``timm:NAME``, whose ``weights`` are a safetensors file. The loss is ``(1 - share) CE +
+    share T^2 KL(teacher || student)`` at the temperature T.
     """
 
-    teacher: str = Field(pattern=r"^(supernet|timm:[A-Za-z0-9_.]+)$")
+    teacher: str = Field(pattern=r"^(supernet|original|timm:[A-Za-z0-9_.]+)$")
     weights: str | None = None
     share: Share = 0.5
     temperature: float = Field(default=2.0, ge=0.1, le=100)
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
-        if (self.weights is None) != (self.teacher == "supernet"):
-            raise ValueError(
-                "a teacher from timm needs weights (a safetensors file), and the supernet as a teacher takes none"
-            )
+        if (self.weights is not None) != self.teacher.startswith("timm:"):
+            raise ValueError("a teacher from timm needs weights (a safetensors file), and other teachers take none")
         return self
 
 

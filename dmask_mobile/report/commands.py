@@ -20,7 +20,9 @@ SEARCH_OPTIONS: dict[str, object] = {
     "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 100, "trials": 5,
     "trial_epochs": None, "teacher": "none", "gate_learning_rate": 0.05, "seed": 0,
 }  # fmt: skip
-FROM_WEIGHTS: dict[str, object] = {"epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0}
+FROM_WEIGHTS: dict[str, object] = {
+    "epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"
+}  # fmt: skip
 """The default values of a search from trained weights, where they differ."""
 SAMPLES = 24  # of a search without trials
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
@@ -121,8 +123,8 @@ def search_command(folder: RunFolder, record: RunRecord, result: SearchResultRec
     if record.precision is not None:
         words += ["--precision", record.precision]
     settings = record.search_settings or {}
-    if settings:  # older runs do not name the method, when this was the only one, or trials, when there were none
-        settings = {"method": "dmasking", "trials": 0, **settings}
+    if settings:  # older runs do not name the method, when there was only one, or what did not exist
+        settings = {"method": "dmasking", "trials": 0, "teacher": "none", **settings}
     has_trials = settings.get("method") == "single_path" and settings["trials"] > 0
     if result is not None and len(result.candidates) != (0 if has_trials else SAMPLES):
         words += ["--samples", str(max(1, len(result.candidates)))]

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 import dmask_mobile as dm
-from dmask_mobile.api.importing import imported_weights
+from dmask_mobile.api.importing import imported_weights, original_network
 from dmask_mobile.cli.outcome import exit_status_of_command
 from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.report.gather import gather_run
@@ -110,7 +110,9 @@ def test_the_report_tells_how_the_run_came_from_a_network(run: dm.Run) -> None:
     made, searched = (command.line for command in gather_run(RunFolder(run.path), ()).commands[:2])
     assert made == "dmask space from ours:net --weights WEIGHTS -o net.yaml"
     assert searched.startswith("dmask search net.yaml --data ")
-    changed = "--epochs 2 --weight-learning-rate 0.01 --evaluations 16"  # the rest is what it does by itself
+    changed = (
+        "--epochs 2 --weight-learning-rate 0.01 --evaluations 16 --teacher none"  # the rest is what it does by itself
+    )
     assert searched.endswith(f" {changed} -o {run.path}")
 
 
@@ -118,6 +120,14 @@ def test_the_child_is_fine_tuned_from_its_part_of_the_weights(run: dm.Run) -> No
     settings = dm.TrainSettings.of("finetune", {}, epochs=1, batch_size=32, init="supernet", seed=0)
     assert dm.train(run, settings=settings) == run.accuracy
     assert run.network() is not None
+
+
+def test_the_original_teaches_the_child(run: dm.Run, folder: Path) -> None:
+    original = original_network(RunFolder(run.path))
+    given = imported_weights(folder / "net.yaml", dm.load_space(folder / "net.yaml"))
+    assert all(torch.equal(value, given[name]) for name, value in original.state_dict().items())
+    taught = dm.TrainSettings.of("finetune", {"distillation": {"teacher": "original"}}, epochs=1, init="supernet")
+    assert dm.train(run, settings=taught.model_copy(update={"batch_size": 32}), restart=True) == run.accuracy
 
 
 def test_a_search_that_ranks_by_int8_says_so(folder: Path) -> None:
@@ -161,6 +171,9 @@ def test_other_classes_get_a_new_classifier(folder: Path, caplog: pytest.LogCapt
     assert "the data has 3 classes, the given network 5: it gets a new classifier, and is no teacher" in caplog.text
     assert found.record.search_settings is not None
     assert found.record.search_settings["teacher"] == "none"
+    taught = dm.TrainSettings.of("finetune", {"distillation": {"teacher": "original"}}, epochs=1)
+    with pytest.raises(dm.DmaskError, match="did not start from a trained network for the classes of its data"):
+        dm.train(found, settings=taught)
     assert found.child.classes == 3
 
 
