@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.quantities import TABLE_UNITS
 
 if TYPE_CHECKING:
     from dmask_mobile.api.arguments import AnyPaths
@@ -110,7 +111,8 @@ def cost_model(
     """The cost ``name``: one of ``costs``, or a built-in one.
 
     The built-in costs are ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes`` and, with a table,
-    ``latency``. With several tables, ``latency@NAME`` is the latency in the table with this file name.
+    ``latency``, ``memory`` and ``energy``. With several tables, ``latency@NAME`` is the latency in the table with this
+    file name. ``memory`` and ``energy`` are fitted to measured networks; ``peak_activation_bytes`` is counted.
 
     >>> low, high = dm.cost_model("latency", "epyc-onnxruntime-1thread-demo").on(dm.load_space("demo")).reachable()
     >>> 0 < low < high
@@ -125,8 +127,9 @@ def cost_model(
         precision: the precision of the later export; tables must have it, and weight bytes are computed for it.
 
     Raises:
-        DmaskError: for an unknown name, or for latency without its table or with a table of another precision; with
-            ``check`` also for a device that is absent, is a different one, or has drifted by more than 10% since.
+        DmaskError: for an unknown name, for latency, memory or energy without a table or with a table of another
+            precision, or if the table lacks measurements of it; with ``check`` also for a device that is absent, is a
+            different one, or has drifted by more than 10% since.
     """
     from dmask_mobile.api.arguments import as_tuple
 
@@ -134,13 +137,15 @@ def cost_model(
     for cost in reversed(known):
         if cost.name == name:
             return cost
-    if name.partition(TABLE_SEPARATOR)[0] != "latency":
-        names = ", ".join(["latency", *(cost.name for cost in known)])
+    quantity = name.partition(TABLE_SEPARATOR)[0]
+    if quantity not in TABLE_UNITS:
+        names = ", ".join([*TABLE_UNITS, *(cost.name for cost in known)])
         raise DmaskError(f"no cost '{name}'", f"choose one of {names}, or add your own with --cost module:Class")
     path = _table_of(name, named_tables(tables))
     our_package("latency_tables")
     from dmask_mobile.costs.latency import Latency
     from latency_tables.prediction.latency_model import LatencyModel
+    from latency_tables.prediction.metrics import METRICS, MetricModel
     from latency_tables.profiling.table_probe import check_drift
     from latency_tables.table.table import LatencyTable
     from latency_tables.user_cache import user_cache
@@ -156,13 +161,16 @@ def cost_model(
             f"'{path}' is a table for {read.head.precision}, but the network will be exported in {precision}",
             f"make one: dmask profile SPACE --precision {precision} -o TABLE",
         )
-    if check and not read.head.emulated:
+    metric = None if quantity == "latency" else MetricModel(read, quantity, name)
+    if check and not read.head.emulated and (metric is None or METRICS[quantity].follows_speed):
         check_drift(read)
+    if metric is not None:
+        return metric
     return Latency(LatencyModel(read), name, user_cache() / "cost-tensors")
 
 
 def all_costs(tables: AnyPaths = (), costs: CostModel | Sequence[CostModel] = ()) -> list[CostModel]:
-    """Every cost that a budget may name: built-in costs, the latency of each table, custom costs.
+    """Every cost that a budget may name: built-in costs, what each table can predict, custom costs.
 
     >>> [cost.name for cost in dm.all_costs()]
     ['macs', 'params', 'weight_bytes', 'peak_activation_bytes']
@@ -171,15 +179,34 @@ def all_costs(tables: AnyPaths = (), costs: CostModel | Sequence[CostModel] = ()
 
     return [
         *_counted(),
-        *(cost_model(name, tables, emulated=True) for name in latency_names(named_tables(tables)).values()),
+        *(cost_model(name, tables, emulated=True) for name in _predictable(named_tables(tables))),
         *as_tuple(costs),
     ]
 
 
-def latency_names(tables: Iterable[str]) -> dict[str, str]:
-    """The name of each table's latency: ``latency`` if there is only one table, otherwise ``latency@NAME``."""
+def quantity_names(quantity: str, tables: Iterable[str]) -> dict[str, str]:
+    """The name of a quantity of each table: ``latency`` if there is only one table, otherwise ``latency@NAME``."""
     names = list(tables)
-    return {name: "latency" if len(names) == 1 else f"latency{TABLE_SEPARATOR}{name}" for name in names}
+    return {name: quantity if len(names) == 1 else f"{quantity}{TABLE_SEPARATOR}{name}" for name in names}
+
+
+def _predictable(named: Mapping[str, Path]) -> list[str]:
+    """The names of the latencies of all tables, and of the metrics that they hold."""
+    if not named:
+        return []
+    from latency_tables.prediction.metrics import METRICS, what_is_lacking
+    from latency_tables.table.table import LatencyTable
+
+    read = {name: LatencyTable.read(path) for name, path in named.items()}
+    return [
+        *quantity_names("latency", named).values(),
+        *(
+            line
+            for metric in METRICS
+            for name, line in quantity_names(metric, named).items()
+            if what_is_lacking(read[name], metric) is None
+        ),
+    ]
 
 
 def _counted(precision: Precision | None = None) -> list[CostModel]:
@@ -192,7 +219,8 @@ def _counted(precision: Precision | None = None) -> list[CostModel]:
 def _table_of(cost: str, tables: Mapping[str, Path]) -> Path:
     """The table that the name of a latency refers to."""
     if not tables:
-        raise DmaskError("a latency budget needs a latency table", "give --table, made with 'dmask profile'")
+        what = cost.partition(TABLE_SEPARATOR)[0]
+        raise DmaskError(f"a {what} budget needs a latency table", "give --table, made with 'dmask profile'")
     name = cost.partition(TABLE_SEPARATOR)[2]
     if not name and len(tables) > 1:
         raise DmaskError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+TABLE_UNITS = {"latency": "ms", "memory": "bytes", "energy": "mJ"}
+"""What tables of devices predict, with the units; budgets name it, with several tables as ``memory@TABLE``."""
+
 
 def quantity(value: float | None, unit: str) -> str:
     """A number with its unit as text for people."""
@@ -11,8 +14,8 @@ def quantity(value: float | None, unit: str) -> str:
         return f"{value:,.0f}"
     if unit == "bytes":
         return f"{value / 1024:,.1f} KiB"
-    if unit == "ms":
-        return f"{value:.4f} ms" if value < 1 else f"{value:.2f} ms"
+    if unit in ("ms", "mJ"):
+        return f"{value:.4f} {unit}" if value < 1 else f"{value:.2f} {unit}"
     if unit == "share":
         return f"{value:.2%}"
     if unit == "dB":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dmask_mobile.cost_names import TABLE_SEPARATOR, cost_model
 from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.quantities import TABLE_UNITS
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, line_of
 
 if TYPE_CHECKING:
@@ -15,27 +16,29 @@ if TYPE_CHECKING:
     from dmask_mobile.records.child import ChildSpec
     from dmask_mobile.run import BudgetRecord, RunRecord
     from export.verification.latency_verdict import PredictedLatency
+    from export.verification.metric_verdict import PredictedMetric
 
 BUILT_IN = ("macs", "params", "weight_bytes", "peak_activation_bytes")
 ROUNDING = 1e-9
 """Two sums of the same floats in a different order have a smaller relative difference; counts are exact."""
 
 
-def is_latency(budget: BudgetRecord) -> bool:
-    """Whether the budget belongs to a latency table: ``latency`` or ``latency@NAME``."""
-    return not budget.custom and budget.cost.partition(TABLE_SEPARATOR)[0] == "latency"
+def is_of_table(budget: BudgetRecord) -> bool:
+    """Whether the budget belongs to a latency table: ``latency``, ``latency@NAME``, ``memory`` and so on."""
+    return not budget.custom and budget.cost.partition(TABLE_SEPARATOR)[0] in TABLE_UNITS
 
 
-def latency_budgets(record: RunRecord, table: str, line: str, only_table: bool) -> dict[str, float]:
-    """The run's budgets in ms for one latency table, by their names in the search.
+def table_budgets(record: RunRecord, table: str, line: str, only_table: bool) -> dict[str, float]:
+    """The run's budgets for one quantity of one latency table, by their names in the search.
 
     Args:
         record: the run.
         table: the table's name.
-        line: the name of its latency in this verification.
+        line: the name of the quantity in this verification: ``latency``, ``memory@NAME`` and so on.
         only_table: whether it is the only table of the search, so that ``latency`` refers to it.
     """
-    names = {line, f"latency{TABLE_SEPARATOR}{table}", *(("latency",) if only_table else ())}
+    quantity = line.partition(TABLE_SEPARATOR)[0]
+    names = {line, f"{quantity}{TABLE_SEPARATOR}{table}", *((quantity,) if only_table else ())}
     return {budget.cost: budget.limit for budget in record.budgets if budget.cost in names}
 
 
@@ -58,7 +61,7 @@ def budget_checks(
     record: RunRecord,
     child: ChildSpec,
     costs: Sequence[CostModel],
-    predictions: Sequence[PredictedLatency],
+    predictions: Sequence[PredictedLatency | PredictedMetric],
     formats: set[ModelFormat],
     checks: Sequence[Check],
 ) -> Iterator[Check]:
@@ -68,13 +71,13 @@ def budget_checks(
         record: the run.
         child: its network.
         costs: custom cost models.
-        predictions: the predictions of all tables.
+        predictions: the predictions of all tables, of latencies and metrics.
         formats: the formats that were verified.
         checks: the lines so far.
     """
     done = {check.quantity for check in checks}
     for budget in record.budgets:
-        if not is_latency(budget):
+        if not is_of_table(budget):
             yield _computed(budget, record, child, costs)
         elif budget.cost + BUDGET_SUFFIX not in done:
             yield _unmeasured(budget, predictions, formats)
@@ -95,16 +98,18 @@ def _computed(budget: BudgetRecord, record: RunRecord, child: ChildSpec, costs: 
     return line_of("run", name, budget.unit, budget.limit, value, "at most +0", "passed" if kept else "failed", note)
 
 
-def _unmeasured(budget: BudgetRecord, predictions: Sequence[PredictedLatency], formats: set[ModelFormat]) -> Check:
-    """The line of a latency budget for which no artifact was measured."""
+def _unmeasured(
+    budget: BudgetRecord, predictions: Sequence[PredictedLatency | PredictedMetric], formats: set[ModelFormat]
+) -> Check:
+    """The line of a budget of a table for which no artifact was measured."""
     name = budget.cost + BUDGET_SUFFIX
     of = [prediction for prediction in predictions if budget.cost in prediction.budgets]
     if not of:
         note = "its table was not found; give --table"
         return line_of("run", name, budget.unit, budget.limit, None, "-", "not verified", note)
-    predicted_ms = of[0].predicted.ms
-    if predicted_ms > budget.limit * (1 + ROUNDING):
-        note = f"the table predicts {predicted_ms:.4g} ms, over the budget"
+    predicted = of[0].predicted if isinstance(of[0].predicted, float) else of[0].predicted.ms
+    if predicted > budget.limit * (1 + ROUNDING):
+        note = f"the table predicts {predicted:.4g} {budget.unit}, over the budget"
         return line_of("run", name, budget.unit, budget.limit, None, "-", "failed", note)
     which = f"{of[0].model_format} {of[0].precision}" if of[0].model_format in formats else of[0].model_format
     note = f"no {which} artifact to measure"

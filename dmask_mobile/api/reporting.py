@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dmask_mobile.api.arguments import AnyPath, AnyPaths, as_path, as_paths
 from dmask_mobile.clock import now
-from dmask_mobile.cost_names import latency_names, our_package
+from dmask_mobile.cost_names import our_package, quantity_names
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.progress import Progress, silent
 
@@ -186,7 +186,7 @@ def _tables(folder: RunFolder) -> tuple[TableView, ...]:
     our_package("latency_tables")
     from latency_tables.table.table import LatencyTable
 
-    child, names = folder.child(), latency_names(named)
+    child, names = folder.child(), quantity_names("latency", named)
     return tuple(_table_view(name, names[name], LatencyTable.read(path), child) for name, path in named.items())
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, Words, as_path, as_paths, as_tuple, as_words
-from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, latency_budgets
+from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, table_budgets
 from dmask_mobile.api.describing import renew_card
 from dmask_mobile.api.reporting import write_report_of_run
 from dmask_mobile.api.run_data import locks_run
 from dmask_mobile.api.verified_images import reference_of
 from dmask_mobile.clock import now
-from dmask_mobile.cost_names import latency_names, named_tables, our_package
+from dmask_mobile.cost_names import named_tables, our_package, quantity_names
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.accuracy import Split
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
     from export.verification.isolation import ModelProcess
     from export.verification.latency_verdict import MeasuredLatency, PredictedLatency
+    from export.verification.metric_verdict import PredictedMetric
     from export.verification.reference import Reference
     from latency_tables.devices.native_output import Measurement
 
@@ -144,7 +145,7 @@ def _checks(
 
     record = folder.record() if folder else None
     check_custom_costs(record, costs)
-    predictions = _predictions(folder, child, tables, progress)
+    predictions, metrics = _predictions(folder, child, tables, progress)
     external = _external_measurements(as_paths(settings.measured), [artifact for artifact, _ in found], predictions)
     reference: Reference | str = "no run to compare with; give --run RUN"
     checks: list[Check] = []
@@ -152,13 +153,13 @@ def _checks(
         reference, of_weights = reference_of(folder, data, settings.images, progress)
         checks.extend(of_weights)
     rules = LatencyRules(settings.allow_drift, settings.budget_tolerance)
-    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, rules, process.open)
+    options = VerifyOptions(settings.limits, settings.bisect, predictions, external, metrics, rules, process.open)
     for number, (artifact, place) in enumerate(found, start=1):
         checks.extend(verify_artifact(artifact, place, reference, options))
         progress("verify", number, len(found), artifact.label)
     if record is not None:
         formats = {artifact.model_format for artifact, _ in found}
-        checks.extend(budget_checks(record, child, costs, predictions, formats, tuple(checks)))
+        checks.extend(budget_checks(record, child, costs, [*predictions, *metrics], formats, tuple(checks)))
     return tuple(checks), None if isinstance(reference, str) else reference.split
 
 
@@ -232,26 +233,30 @@ def _artifact_in(path: Path, folder: RunFolder | None, process: ModelProcess) ->
 
 def _predictions(
     folder: RunFolder | None, child: ChildSpec, tables: AnyPaths, progress: Progress
-) -> tuple[PredictedLatency, ...]:
-    """The predictions of each table for the child's latency, and the latency budgets of the search."""
+) -> tuple[tuple[PredictedLatency, ...], tuple[PredictedMetric, ...]]:
+    """The predictions of each table for the child, with the budgets of the search for them."""
     named = named_tables(tables) or (folder.tables() if folder else {})
     if not named:
-        return ()
+        return (), ()
     our_package("latency_tables")
-    from latency_tables.profiling.table_probe import predicted_latency
+    from latency_tables.prediction.metrics import METRICS
+    from latency_tables.profiling.table_probe import predicted_latency, predicted_metrics, probe_of
     from latency_tables.table.table import LatencyTable
 
     record, own = (folder.record(), list(folder.tables())) if folder else (None, [])
-    return tuple(
-        predicted_latency(
-            LatencyTable.read(named[name]),
-            line,
-            child,
-            latency_budgets(record, name, line, own == [name]) if record else {},
-            progress,
-        )
-        for name, line in latency_names(named).items()
-    )
+
+    def budgets_for(name: str, line: str) -> dict[str, float]:
+        return table_budgets(record, name, line, own == [name]) if record else {}
+
+    latencies, metrics = [], []
+    for name, line in quantity_names("latency", named).items():
+        table = LatencyTable.read(named[name])
+        probe = probe_of(table, progress)
+        latencies.append(predicted_latency(table, line, child, budgets_for(name, line), probe))
+        lines = {metric: quantity_names(metric, named)[name] for metric in METRICS}
+        budgets = {metric: budgets_for(name, line) for metric, line in lines.items()}
+        metrics += predicted_metrics(table, lines, child, budgets, probe)
+    return tuple(latencies), tuple(metrics)
 
 
 def _external_measurements(

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 
 from dmask_mobile.errors import DmaskError, shown
-from dmask_mobile.quantities import Times
+from dmask_mobile.quantities import TABLE_UNITS, Times
 
 COUNT_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 BYTE_UNITS = COUNT_UNITS | {"KiB": 1024.0, "MiB": 1024.0**2}
-LATENCY_UNITS = {"ms": 1.0}
+UNITS = {"ms": {"ms": 1.0}, "mJ": {"mJ": 1.0, "J": 1e3}, "bytes": BYTE_UNITS}
 TIMES = "x"
 NUMBER_AND_UNIT = re.compile(r"([-+0-9.eE]*[0-9.]|[-+]?(?:nan|inf|infinity))\s*([^\W\d_]*)", re.IGNORECASE)
 
@@ -54,8 +54,8 @@ def parse_budget_values(texts: Iterable[str]) -> dict[str, tuple[float, ...]]:
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """``NAME=VALUE`` with a unit: ms for latency; none, K, M or G for counts and bytes; KiB and MiB for bytes; x for a
-    multiple of what the space's widest child costs.
+    """``NAME=VALUE`` with a unit: ms for latency; mJ and J for energy; none, K, M or G for counts and bytes; KiB and
+    MiB for bytes; x for a multiple of what the space's widest child costs.
 
     Raises:
         DmaskError: for any other text.
@@ -79,7 +79,8 @@ def parse_budget(text: str) -> tuple[str, float]:
         known = ", ".join(filter(None, units))
         if not parts[2]:
             raise DmaskError(
-                f"budget '{shown(text)}' has no unit", f"give it in {known}: {shown(name)}={parts[1]}{known}"
+                f"budget '{shown(text)}' has no unit",
+                f"give it in {known}: {shown(name)}={parts[1]}{next(iter(units))}",
             )
         raise DmaskError(
             f"budget '{shown(text)}': unknown unit '{shown(parts[2])}'", f"the units of {shown(name)} are {known}"
@@ -88,8 +89,9 @@ def parse_budget(text: str) -> tuple[str, float]:
 
 
 def _units_of(name: str) -> dict[str, float]:
-    if name.partition("@")[0] == "latency":
-        return LATENCY_UNITS
+    quantity = name.partition("@")[0]
+    if quantity in TABLE_UNITS:
+        return UNITS[TABLE_UNITS[quantity]]
     return BYTE_UNITS if name.endswith("_bytes") else COUNT_UNITS
 
 

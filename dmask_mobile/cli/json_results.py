@@ -91,13 +91,25 @@ class SpaceFacts(TypedDict):
     num_children: int
 
 
+class MetricFacts(TypedDict):
+    """A metric beside latency: how many networks were measured, in which unit, and why not if the device cannot.
+
+    ``error``: for networks that were left out of the fit, as a share; null if unknown.
+    """
+
+    unit: str
+    num_networks: int
+    error: float | None
+    not_available: str | None
+
+
 class TableFacts(TypedDict):
     """Printed by ``table show``, ``table check`` and ``table merge`` with `TableHead`.
 
     ``error`` and ``relative_spread``: for networks that were left out of the fit, as shares; null if unknown.
     ``noise``: the noise between rounds, as a share. ``quantile``: of a round's runs, counts as the time of the round.
     ``device_scale``: how slow the device was at its last check; 1 if it was as when the table was made.
-    ``failures``: blocks that could not be measured, and the reasons.
+    ``failures``: blocks that could not be measured, and the reasons. ``metrics``: by name, memory and energy.
     """
 
     num_blocks: int
@@ -108,6 +120,7 @@ class TableFacts(TypedDict):
     quantile: float
     device_scale: float
     failures: list[str]
+    metrics: dict[str, MetricFacts]
 
 
 class ProfileFacts(TableFacts):

@@ -115,8 +115,8 @@ TargetError = Annotated[
 Budgets = Annotated[
     list[str],
     typer.Option(
-        help="latency=0.08ms, macs=1.5M, params=60K, weight_bytes=250K or peak_activation_bytes=100K; may be repeated."
-        " latency@NAME is the latency in the table NAME.jsonl."
+        help="latency=0.08ms, memory=40MiB, energy=3mJ, macs=1.5M, params=60K, weight_bytes=250K or"
+        " peak_activation_bytes=100K; may be repeated. latency@NAME is the latency in the table NAME.jsonl."
     ),
 ]
 Cost = Annotated[str | None, typer.Option(help="A custom cost: module:Class.")]

@@ -13,6 +13,7 @@ from dmask_mobile import api
 from dmask_mobile.cli.console import console, fits, print_json, tell
 from dmask_mobile.cli.json_results import (
     ImportedTable,
+    MetricFacts,
     ProfileFacts,
     TableChange,
     TableChanges,
@@ -35,9 +36,17 @@ from dmask_mobile.cli.options import (
     parse_cores,
 )
 from dmask_mobile.cli.progress import ShownProgress
-from dmask_mobile.cli.tables import corrections_of, device_now, evaluation_table, heat_map, latency_table_summary
+from dmask_mobile.cli.tables import (
+    corrections_of,
+    device_now,
+    evaluation_table,
+    heat_map,
+    latency_table_summary,
+    metric_error,
+)
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.quantities import TABLE_UNITS
 from dmask_mobile.records.setting_names import Precision
 
 if TYPE_CHECKING:
@@ -221,6 +230,7 @@ def parse_share(text: str) -> float:
 
 def table_facts(table: LatencyTable) -> TableFacts:
     """The coverage and the quality of a table."""
+    from latency_tables.prediction.metrics import METRICS
     from latency_tables.table.rows import describe_subject
 
     corrections = corrections_of(table)
@@ -239,6 +249,20 @@ def table_facts(table: LatencyTable) -> TableFacts:
         quantile=table.quantile,
         device_scale=table.scale,
         failures=[f"{describe_subject(subject)}: {reason}" for subject, reason in table.failures.items()],
+        metrics={metric: metric_facts(table, metric) for metric in METRICS},
+    )
+
+
+def metric_facts(table: LatencyTable, metric: str) -> MetricFacts:
+    """What a table holds of a metric beside latency."""
+    from latency_tables.prediction.metrics import MetricModel, what_is_lacking
+
+    lacking = what_is_lacking(table, metric)
+    return MetricFacts(
+        unit=TABLE_UNITS[metric],
+        num_networks=len(table.metrics.get(metric, {})),
+        error=None if lacking else metric_error(MetricModel(table, metric)),
+        not_available=table.not_reported.get(metric),
     )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dmask_mobile.cli.console import cell
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.quantities import quantity
+from dmask_mobile.quantities import TABLE_UNITS, quantity
 
 if TYPE_CHECKING:
     from dmask_mobile.records.accuracy import AccuracyRecord
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dmask_mobile.records.space import SearchSpace
     from dmask_mobile.run import BudgetRecord, SearchResultRecord
     from latency_tables.prediction.correction import Corrections, Form
+    from latency_tables.prediction.metrics import MetricModel
     from latency_tables.profiling.judging import Evaluation
     from latency_tables.table.table import LatencyTable
 
@@ -87,7 +88,7 @@ def latency_table_summary(table: LatencyTable) -> Table:
     shown.add_row("whole networks", str(len(networks)))
     for name, value in _quality(table):
         shown.add_row(name, cell(value))
-    for name, value in _said_of_itself(table):
+    for name, value in (*_metrics(table), *_said_of_itself(table)):
         shown.add_row(name, cell(value))
     if table.failures:
         shown.add_row("failed", str(len(table.failures)))
@@ -140,6 +141,31 @@ def describe_form(form: Form) -> str:
         "none": "none: the plain sum is best",
     }[form.lines]
     return f"what changes inside a network, and {lines}" if form.with_context else lines
+
+
+def _metrics(table: LatencyTable) -> Iterator[tuple[str, str]]:
+    """What was measured of whole networks beside latency, and how well it is predicted."""
+    from latency_tables.prediction.metrics import METRICS, MetricModel, what_is_lacking
+
+    for metric in METRICS:
+        values = table.metrics.get(metric, {}).values()
+        if values:
+            unit = TABLE_UNITS[metric]
+            text = f"{len(values)} networks, {quantity(min(values), unit)} to {quantity(max(values), unit)}"
+            if what_is_lacking(table, metric) is None:
+                error = metric_error(MetricModel(table, metric))
+                text += f"; error on networks left out {'unknown' if error is None else f'{error:.1%}'}"
+            yield metric, text
+        elif metric in table.not_reported:
+            yield metric, f"not available: {table.not_reported[metric]}"
+
+
+def metric_error(model: MetricModel) -> float | None:
+    """The error of a metric on networks left out; None if the table cannot predict what the metric depends on."""
+    try:
+        return model.fitted.error
+    except DmaskError:
+        return None
 
 
 def _said_of_itself(table: LatencyTable) -> Iterator[tuple[str, str]]:
@@ -205,6 +231,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         ("mean error of the sum and one line", f"{evaluation.mape_line:.2%}"),
         ("the device now", device_now(evaluation.drift)),
         ("mean error without this scale", f"{evaluation.mape_unscaled:.2%}"),
+        *((f"mean error of {m.metric}", f"{m.mape:.2%} ({m.num_children} children)") for m in evaluation.metrics),
     ):
         shown.add_row(name, value)
     for child in evaluation.worst():

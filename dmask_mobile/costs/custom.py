@@ -11,6 +11,7 @@ from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.costs.guard import checked_number, custom_code
 from dmask_mobile.costs.memory import SpacePeak
 from dmask_mobile.costs.model import SpaceCost
+from dmask_mobile.costs.peak_and_sum import PeakAndSum
 from dmask_mobile.costs.values import CostRange
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.choice import Choice
@@ -69,7 +70,7 @@ def checked_cost(cost: SpaceCost) -> SpaceCost:
     A subclass of a built-in cost that overrides how a child's cost is computed counts as a custom cost.
     """
     if isinstance(cost, CustomSpaceCost) or any(
-        isinstance(cost, known) and type(cost).cost is known.cost for known in (ChainCost, SpacePeak)
+        isinstance(cost, known) and type(cost).cost is known.cost for known in (ChainCost, SpacePeak, PeakAndSum)
     ):
         return cost
     return CustomSpaceCost(cost)

@@ -12,9 +12,11 @@ from dmask_mobile.costs.chain import ChainCost, free_cost
 from dmask_mobile.costs.custom import CustomSpaceCost, checked_cost
 from dmask_mobile.costs.memory import SpacePeak
 from dmask_mobile.costs.model import SpaceCost
+from dmask_mobile.costs.peak_and_sum import PeakAndSum
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.search.derive import FLOOR, Derived, PeakLimit, derive
 from dmask_mobile.search.derive_custom import derive_custom
+from dmask_mobile.search.derive_peak_and_sum import derive_peak_and_sum
 from dmask_mobile.search.derive_several import derive_within_all
 
 
@@ -54,8 +56,9 @@ def check_budgets(budgets: Sequence[Budget]) -> None:
 def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]) -> Derived:
     """The best child within every budget. It is exact for one sum over blocks; for several sums a gap is stated.
 
-    A peak is not a sum: its budget excludes the blocks that exceed it, which is exact. Custom costs are neither sums
-    nor peaks; they are checked for each child (`search.derive_custom`).
+    A peak is not a sum: its budget excludes the blocks that exceed it, which is exact. So is a sum with a weighted
+    peak (`search.derive_peak_and_sum`). Custom costs are none of these; they are checked for each child
+    (`search.derive_custom`).
 
     Raises:
         DmaskError: if no child was found.
@@ -70,7 +73,13 @@ def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]
 
 
 def _derive_built_in(probabilities: Sequence[np.ndarray], budgets: Sequence[Budget], floor: float) -> Derived:
-    """The best child within every budget that is a sum or a peak."""
+    """The best child within every budget that is a sum, a peak, or a sum with a weighted peak."""
+    for budget in budgets:
+        if isinstance(budget.cost, PeakAndSum):
+            others = [other for other in budgets if other is not budget]
+            return derive_peak_and_sum(
+                functools.partial(_with_limits, probabilities, others, budget.cost), budget.cost, budget.limit
+            )
     sums = [(b.cost, b.limit) for b in budgets if isinstance(b.cost, ChainCost)]
     peaks = tuple(PeakLimit(b.cost, b.limit) for b in budgets if isinstance(b.cost, SpacePeak))
     if not sums:  # no sum is limited: the same search, with a cost of 0 for every block
@@ -78,3 +87,10 @@ def _derive_built_in(probabilities: Sequence[np.ndarray], budgets: Sequence[Budg
     if len(sums) == 1:
         return derive(sums[0][0], probabilities, sums[0][1], floor, peaks)
     return derive_within_all([cost for cost, _ in sums], [limit for _, limit in sums], probabilities, peaks)
+
+
+def _with_limits(
+    probabilities: Sequence[np.ndarray], others: Sequence[Budget], cost: PeakAndSum, total: float, peak: float
+) -> Derived:
+    """The best child whose sum is at most ``total`` and whose peak is at most ``peak``, within the other budgets."""
+    return _derive_built_in(probabilities, [*others, Budget(cost.total, total), Budget(cost.peak, peak)], floor=0.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.quantities import TABLE_UNITS
 from dmask_mobile.records.base import remove_stale_temporaries, temporary_beside
 from dmask_mobile.records.data import GIB, DataOptions
 from dmask_mobile.records.sweep import Options, SweepDesign
@@ -139,7 +140,8 @@ def train_arguments(design: SweepDesign, run: PlannedRun, folder: SweepFolder, r
 
 
 def _unit(cost: str) -> str:
-    return "ms" if cost.partition("@")[0] == "latency" else ""
+    unit = TABLE_UNITS.get(cost.partition("@")[0], "")
+    return "" if unit == "bytes" else unit
 
 
 def _reading_arguments(reading: DataOptions) -> Iterator[str]:

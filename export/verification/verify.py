@@ -39,6 +39,7 @@ from export.verification.latency_verdict import (
     PredictedLatency,
     judge_latencies,
 )
+from export.verification.metric_verdict import PredictedMetric, judge_metrics
 from export.verification.numerics import COSINE_QUANTILE, Limits, Numerics, compare, limits_of
 from export.verification.reference import IMAGES_OF, Reference
 
@@ -63,14 +64,15 @@ class VerifyOptions(NamedTuple):
     """The options of a verification.
 
     ``limits``: limits (`export.verification.numerics.Limits`) that replace those of the precision. ``bisect``: find the
-    first wrong block if numerics fail. ``predictions`` and ``external``: see `judge_latencies`. ``open_model``: opens a
-    file in this or another process (see `export.verification.isolation`).
+    first wrong block if numerics fail. ``predictions`` and ``external``: see `judge_latencies`; ``metrics``: see
+    `judge_metrics`. ``open_model``: opens a file in this or another process (see `export.verification.isolation`).
     """
 
     limits: Mapping[str, float] = {}
     bisect: bool = False
     predictions: Sequence[PredictedLatency] = ()
     external: Mapping[str, MeasuredLatency] = {}
+    metrics: Sequence[PredictedMetric] = ()
     latency_rules: LatencyRules = DEFAULT_RULES
     open_model: Callable[[ModelFormat, Path], ExportedModel] = open_here
 
@@ -115,6 +117,7 @@ def verify_artifact(
         return
     yield _size(artifact, path)
     yield from judge_latencies(artifact, path, options.predictions, options.external, options.latency_rules)
+    yield from judge_metrics(artifact, path, options.metrics, options.latency_rules.budget_tolerance)
 
 
 def _numerics(

@@ -13,24 +13,30 @@ other programs may write there too:
     {"do": "output", "key": "a"}                      {"output": [...]}
     {"do": "shares", "key": "a"}                      {"shares": {"ios16.conv": 0.7, ...}}
     {"do": "unload", "key": "a"}                      {}
+    {"do": "meter", "metric": "memory",
+     "model": BASE64, "warm_up": BASE64}              {"value": ...}
 
 A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
 answered with ``{"error": "...", "cause": "..."}``; the cause is a word where no model is to blame: one of `TROUBLES`,
-or why nothing can run at all (``cores``, ``macos``, ``package``). Requests also have a ``limit`` in seconds: soon after
+why nothing can run at all (``cores``, ``macos``, ``package``), or ``meter``: this machine does not report the metric.
+``meter`` needs a process that has loaded no other model. Requests also have a ``limit`` in seconds: soon after
 it, a process that hangs ends.
 """
 
 import base64
 import collections
 import contextlib
+import ctypes
 import errno
 import faulthandler
+import gc
 import glob
 import io
 import itertools
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import statistics
@@ -63,6 +69,9 @@ CORES = SYSTEM_CPU + "/cpu[0-9]*"
 COREML_UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "npu": "CPU_AND_NE", "all": "ALL"}
 DELEGATES = {"coreml": tuple(COREML_UNITS)}  # of the others only the CPU
 NCNN_HALF = b"\x47\x6b\x30\x01"  # stands before weights in float16
+
+METERED_RUNS = 3  # of a model whose memory is measured
+IDLE_SECONDS, ENERGY_SECONDS = 0.5, 1.0  # the counters of energy are read before and after each of these
 
 MAX_ERROR = 2000  # characters of an error in an answer
 TROUBLES = {
@@ -104,7 +113,8 @@ def trouble_in(text):
 
 def failure(error):
     """The answer for an exception: runtimes wrap what the system told them, in a chain or in words."""
-    text = f"{type(error).__name__}: {error}"[:MAX_ERROR]
+    ours = isinstance(error, CannotRunError)
+    text = (str(error) if ours else f"{type(error).__name__}: {error}")[:MAX_ERROR]
     cause, link = getattr(error, "cause", ""), error
     while link is not None and not cause:
         if isinstance(link, MemoryError):
@@ -435,6 +445,122 @@ def pin(threads, cores):
     return ""
 
 
+def meter_memory(open_model, path, warm_up):
+    """The peak of the resident bytes of loading a model and of a few runs, beyond those of the process before.
+
+    The process has then loaded, run and closed another, small model, so that what the runtime itself needs does not
+    count. Pages of the model's file count where the runtime maps it into memory.
+
+    Raises:
+        CannotRunError: when this system does not report the peak of one process.
+        RuntimeError: when the peak does not show the model.
+    """
+    if not os.path.exists("/proc/self/status"):
+        raise CannotRunError(f"{platform.system()} does not report the peak of a process's resident memory", "meter")
+    model = open_model(warm_up)
+    model.run()
+    del model
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory, which the model would use again
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins again
+    except OSError as error:
+        raise CannotRunError(f"the peak of resident memory cannot be reset: {error.strerror}", "meter") from error
+    before = resident_bytes("VmRSS")
+    model = open_model(path)
+    for _ in range(METERED_RUNS):
+        model.run()
+    added = resident_bytes("VmHWM") - before
+    if added <= 0:
+        raise RuntimeError("the resident memory of the process does not show the model")
+    return added
+
+
+def resident_bytes(name):
+    """A size of this process: VmRSS, what is resident now, or VmHWM, its peak."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(name + ":"))
+    return 1024 * int(line.split()[1])
+
+
+def meter_energy(open_model, path, warm_up, root="/sys"):
+    """The millijoules that one run adds to what the idle processor takes, by the processor's own counters.
+
+    Raises:
+        CannotRunError: when there is no counter, or it cannot be read.
+        RuntimeError: when the counters do not show the runs.
+    """
+    read_counters(root)  # fails before the model is opened
+    run = open_model(path).run
+    repeat(run, IDLE_SECONDS)  # warms up
+    idle = [spent(root, lambda: time.sleep(IDLE_SECONDS))]
+    joules, seconds, count = spent(root, lambda: repeat(run, ENERGY_SECONDS))
+    idle.append(spent(root, lambda: time.sleep(IDLE_SECONDS)))
+    idle_watts = sum(each[0] for each in idle) / sum(each[1] for each in idle)
+    added = joules - idle_watts * seconds
+    if added <= 0:
+        raise RuntimeError(f"{count} runs took {joules:.3g} J in {seconds:.3g} s, no more than the idle processor")
+    return 1e3 * added / count
+
+
+def repeat(run, seconds):
+    """Runs for ``seconds``; returns how often."""
+    end, count = time.perf_counter() + seconds, 0
+    while count == 0 or time.perf_counter() < end:
+        run()
+        count += 1
+    return count
+
+
+def spent(root, action):
+    """The joules and the seconds that an action takes, and what it returns."""
+    before, begin = read_counters(root), time.perf_counter()
+    result = action()
+    seconds, after = time.perf_counter() - begin, read_counters(root)
+    # A counter of RAPL begins again at zero after its range.
+    used = [end - start + (span if end < start else 0) for (start, span), (end, _) in zip(before, after)]  # noqa: B905
+    return sum(used) / 1e6, seconds, result
+
+
+def read_counters(root="/sys"):
+    """The processor's counters of energy in microjoules, each with its range (0: it has none).
+
+    They are those of RAPL (Intel, AMD), or a phone's power rails of CPU cores (Pixel: On-Device Power Monitor).
+
+    Raises:
+        CannotRunError: when there is none, or it cannot be read.
+    """
+    found = []
+    try:
+        # Only whole packages; intel-rapl-mmio counts the same ones again.
+        for folder in sorted(glob.glob(root + "/class/powercap/intel-rapl:*")):
+            if "".join(lines_of(glob.escape(folder) + "/name")).startswith("package"):
+                found.append((read_number(folder + "/energy_uj"), read_number(folder + "/max_energy_range_uj")))
+        for path in sorted(glob.glob(root + "/bus/iio/devices/iio:device*/energy_value")):
+            with open(path) as file:
+                rails = re.findall(r"^CH\d+\(.*?\)\[(.*?)\], *(\d+)", file.read(), re.M)
+            found += [(int(number), 0) for name, number in rails if "CPU" in name]
+    except OSError as error:
+        raise CannotRunError(
+            f"the counter of energy {error.filename} cannot be read: {error.strerror}", "meter"
+        ) from error
+    if not found:
+        raise CannotRunError("there is no counter of energy (RAPL, or a phone's power rails)", "meter")
+    return found
+
+
+def read_number(path):
+    """The number in a file."""
+    with open(path) as file:
+        return int(file.read())
+
+
+METERS = {"memory": meter_memory, "energy": meter_energy}
+"""How metrics are measured, by their names; `latency_tables.prediction.metrics` has the same names."""
+
+
 class Agent:
     """Holds models in a folder of its own, and carries out requests."""
 
@@ -459,11 +585,23 @@ class Agent:
         elif do == "output":
             self.models[key].run()  # the output of some runtimes is what their last run has left
             return {"output": [float(value) for value in self.models[key].output().ravel()]}
+        elif do == "meter":
+            return {"value": self.meter(request)}
         elif do == "shares":
             return {"shares": coreml_shares(self.paths[key], self.delegate) if self.runtime == "coreml" else {}}
         else:
             raise ValueError(f"no request {do!r}")
         return {}
+
+    def meter(self, request):
+        """The value of a metric for a model."""
+        path, warm_up = (self.put(base64.b64decode(request[name])) for name in ("model", "warm_up"))
+        try:
+            opener = OPENERS[self.runtime]
+            return METERS[request["metric"]](lambda path: opener(path, self.threads, self.delegate), path, warm_up)
+        finally:
+            self.remove(path)
+            self.remove(warm_up)
 
     def put(self, content):
         """Writes a model's content below the folder; returns its path."""

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +80,7 @@ class AgentSession:
         asks_twice: bool = False,
     ) -> None:
         self.process = AgentProcess(command, SOURCE, None if folder is None else {**os.environ, "TMPDIR": folder})
+        self.folder = folder
         self.link = link
         self.patience = patience
         self.pauses = pauses
@@ -129,6 +130,16 @@ class AgentSession:
         """The shares of operations as estimated by the runtime; see `EstimatingSession`."""
         shares: dict[str, float] = self._of_model("shares", key)["shares"]
         return shares
+
+    def meter(self, metric: str, model: bytes, warm_up: bytes) -> float:
+        """The metric of a model, measured by a second agent; see `MeteringSession`."""
+        models = {"model": base64.b64encode(model).decode(), "warm_up": base64.b64encode(warm_up).decode()}
+        another = AgentSession(
+            self.process.command, self.link, self.patience, self.pauses, self.folder, self.asks_twice
+        )
+        with closing(another):
+            answer = another._connected(lambda: another._ask({"do": "meter", "metric": metric, **models}))
+        return float(answer["value"])
 
     def unload(self, key: str) -> None:
         """Removes the model; see `Session`."""

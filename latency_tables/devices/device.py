@@ -117,6 +117,35 @@ class EstimatingSession(Protocol):
         ...
 
 
+@runtime_checkable
+class MeteringSession(Protocol):
+    """A session that may measure other metrics of a model than its latency."""
+
+    def meter(self, metric: str, model: bytes, warm_up: bytes) -> float:
+        """The metric of a model, in a new process that first runs the small model ``warm_up``.
+
+        Raises:
+            MeasuringError: if the runtime fails, crashes or hangs; with the cause `NO_METER` if the device does not
+                report the metric.
+        """
+        ...
+
+
+NO_METER = "meter"
+"""The cause of a `MeasuringError`: the device does not report the metric."""
+
+
+def metered(session: Session, metric: str, model: bytes, warm_up: bytes) -> float:
+    """The metric of a model; see `MeteringSession`.
+
+    Raises:
+        MeasuringError: also for a session that measures nothing but latencies.
+    """
+    if not isinstance(session, MeteringSession):
+        raise MeasuringError("the runtime's native program measures latencies only", cause=NO_METER)
+    return session.meter(metric, model, warm_up)
+
+
 class Device(Protocol):
     """Something that can run a runtime's models. It is not contacted before one of these methods is called."""
 

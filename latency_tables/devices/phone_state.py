@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import check_stopped
 from latency_tables.devices.adb_client import Adb, serial_number
-from latency_tables.devices.device import Conditions, Samples, Session
+from latency_tables.devices.device import Conditions, Samples, Session, metered
 from latency_tables.user_cache import unwritable, user_cache
 
 TEMPORARY = "/data/local/tmp"  # the only place that the shell may write to and run programs from
@@ -227,6 +227,11 @@ class WatchedSession:
         hot = self.thermometer.hot
         samples = self.session.sample(key, seconds)
         return samples._replace(hot=hot or self.thermometer.hot)
+
+    def meter(self, metric: str, model: bytes, warm_up: bytes) -> float:
+        """A metric of a model on the cool phone; see `MeteringSession`."""
+        self.thermometer.wait_until_cool()
+        return metered(self.session, metric, model, warm_up)
 
     def unload(self, key: str) -> None:
         """Forgets a model; see `Session`."""

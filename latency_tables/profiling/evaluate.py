@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,9 @@ from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.space import SearchSpace
 from latency_tables.prediction.correction import common_line
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.profiling.judging import Evaluation, MeasuredChild, judge, repeatability
+from latency_tables.prediction.metrics import METRICS, MetricModel, what_is_lacking
+from latency_tables.profiling.judging import Evaluation, MeasuredChild, MetricJudgement, judge, repeatability
+from latency_tables.profiling.metering import meter_models
 from latency_tables.profiling.profile import check_cool
 from latency_tables.profiling.retaking import Retaking
 from latency_tables.profiling.setup import Setup, setup_of
@@ -26,6 +28,7 @@ from latency_tables.table.table import LatencyTable
 
 PASSES = 4  # an even number: see `repeatability`
 BATCH_CHILDREN = 25  # loaded at once
+METRIC_CHILDREN = 20  # whose memory and energy are measured
 BETWEEN_SENTINELS = 5  # children
 MAX_REPEATABILITY = 0.05  # of a machine on which an error can be measured
 MAX_INTERRUPTED = 0.5  # of the rounds
@@ -93,7 +96,20 @@ def evaluate(
                 drift=tuple(map(float, drift)),
             )
         )
-    return judge(measured)
+    few = dict(itertools.islice(zip(children, models.values(), strict=True), METRIC_CHILDREN))
+    return judge(measured).model_copy(update={"metrics": judge_metrics(table, setup, few)})
+
+
+def judge_metrics(table: LatencyTable, setup: Setup, models: Mapping[ChildSpec, bytes]) -> tuple[MetricJudgement, ...]:
+    """How well the table predicts the metrics beside latency of networks that are measured now."""
+    found = []
+    for metric in METRICS:
+        if what_is_lacking(table, metric) is None:
+            measured = meter_models(setup, metric, list(models.values()))
+            predicted = [MetricModel(table, metric).estimate(child).value for child in models]
+            mape = float(np.mean(np.abs(np.array(predicted) / np.array(measured) - 1)))
+            found.append(MetricJudgement(metric=metric, num_children=len(models), mape=mape))
+    return tuple(found)
 
 
 def check_quiet(passes: Sequence[Pass]) -> None:
@@ -144,7 +160,7 @@ def _passes(table: LatencyTable, setup: Setup, models: Mapping[str, bytes], prog
     sentinels, done = sentinel_models(table, setup), 0
     for _ in range(PASSES):
         keys = iter(models)
-        while batch := list(islice(keys, BATCH_CHILDREN)):
+        while batch := list(itertools.islice(keys, BATCH_CHILDREN)):
             for key, found in _measure_batch(table, setup, {key: models[key] for key in batch}, sentinels):
                 taken[key].append(found)
             done += len(batch)

@@ -38,6 +38,14 @@ class MeasuredChild(Record):
         return float(np.mean(self.passes_ms))
 
 
+class MetricJudgement(Record):
+    """How well a metric beside latency is predicted: ``mape`` is the mean of |predicted / measured - 1|."""
+
+    metric: str
+    num_children: int
+    mape: float
+
+
 class JudgedChild(Record):
     """A child's prediction for the current speed of the device, and its measurement.
 
@@ -56,7 +64,8 @@ class Evaluation(Record):
     Predictions are scaled to the current speed of the device: they are multiplied by 1 + ``drift``, which the table's
     sentinels showed while the children were measured. ``mape_unscaled`` is the error without scaling. A Kendall tau is
     None if there are no pairs to compare. ``repeatability_mape`` is the error that a perfect table would have: see
-    `repeatability`. ``intervals``: the 95% bootstrap interval of each figure by name.
+    `repeatability`. ``intervals``: the 95% bootstrap interval of each figure by name. ``metrics``: those that the table
+    can predict, measured for some of the children.
     """
 
     num_children: int
@@ -74,6 +83,7 @@ class Evaluation(Record):
     drift: float
     intervals: Mapping[str, tuple[float, float] | None]
     children: tuple[MeasuredChild, ...]
+    metrics: tuple[MetricJudgement, ...] = ()
 
     def judged(self) -> list[JudgedChild]:
         """Each child with its prediction for the current speed of the device."""

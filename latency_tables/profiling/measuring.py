@@ -310,9 +310,9 @@ class Measuring:
             if samples is not None:
                 common = {"round": round_, "at": now(), "device_index": device.index, **samples._asdict()}
                 if isinstance(subject, ChildSpec):
-                    self._add(NetworkRow(child=subject, **common))
+                    self.add(NetworkRow(child=subject, **common))
                 else:
-                    self._add(BlockRow(block=subject[0], in_size=subject[1], **common))
+                    self.add(BlockRow(block=subject[0], in_size=subject[1], **common))
                 self.done.add((subject, round_))
                 self.failed.discard(subject)
         check_stopped("profiling")
@@ -322,7 +322,7 @@ class Measuring:
         conditions = device.conditions()
         if conditions is not None:
             self._note = THERMAL_UNKNOWN if conditions.thermal_status is None else self._note
-            self._add(ConditionsRow(at=now(), device_index=device.index, **conditions._asdict()))
+            self.add(ConditionsRow(at=now(), device_index=device.index, **conditions._asdict()))
         networks = [child for child in self.sentinels if device.load(child)]
         blocks = [block for block in self.block_sentinels if with_blocks and device.load(block)]
         for child in networks[:1]:
@@ -341,9 +341,9 @@ class Measuring:
         common = {"round": round_, "at": now(), "device_index": device.index, **samples._asdict()}
         elapsed_s = round(self.elapsed_s, 3)
         if isinstance(subject, ChildSpec):
-            self._add(SentinelRow(child=subject, elapsed_s=elapsed_s, **common))
+            self.add(SentinelRow(child=subject, elapsed_s=elapsed_s, **common))
         else:
-            self._add(BlockSentinelRow(block=subject[0], in_size=subject[1], elapsed_s=elapsed_s, **common))
+            self.add(BlockSentinelRow(block=subject[0], in_size=subject[1], elapsed_s=elapsed_s, **common))
 
     def _note_shares(self, device: MeasuredDevice, child: ChildSpec) -> None:
         """Records the runtime's estimate for a network's operations, once."""
@@ -351,17 +351,18 @@ class Measuring:
             return
         shares = device.shares(child)
         if shares:
-            self._add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
+            self.add(SharesRow(at=now(), child=child, shares=tuple(sorted(shares.items()))))
 
     def _fail(self, subject: Subject, error: DmaskError) -> None:
         self.failed.add(subject)
         reason = describe_failure(error)
         if isinstance(subject, ChildSpec):
-            self._add(FailureRow(at=now(), child=subject, reason=reason))
+            self.add(FailureRow(at=now(), child=subject, reason=reason))
         else:
-            self._add(FailureRow(at=now(), block=subject[0], in_size=subject[1], reason=reason))
+            self.add(FailureRow(at=now(), block=subject[0], in_size=subject[1], reason=reason))
 
-    def _add(self, row: TableRow) -> None:
+    def add(self, row: TableRow) -> None:
+        """Adds a row to the table."""
         with self._lock:
             self.writer.add(row)
             self.rows.append(row)

@@ -18,6 +18,7 @@ from latency_tables.devices.device import MeasuringError, Samples
 from latency_tables.prediction.correction import MIN_NETWORKS
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.profiling.measuring import Measuring, measuring_into
+from latency_tables.profiling.metering import measure_metrics, metered_networks
 from latency_tables.profiling.plan import (
     Planner,
     alternating,
@@ -54,6 +55,7 @@ def profile_space(
 
     Stops when every block is measured, when ``target_error`` is reached or when ``minutes`` are over, whichever
     comes first; the blocks that were not measured are predicted. `what_is_missing` says what there was no time for.
+    Then the metrics beside latency are measured, for a few of the networks.
     With ``like``, a table of another device or runtime, predictions begin with its latencies, and some tens of blocks
     and ten networks are enough.
 
@@ -68,6 +70,9 @@ def profile_space(
             logger.warning("'%s': dropped an incomplete line", path)
         measuring.limit(settings.minutes)
         table = _SpaceProfile(space, measuring).run(progress)
+        few = metered_networks(few_networks_of(networks_of(space)), table.networks, settings.metric_networks)
+        measure_metrics(measuring, few, progress)
+        table = measuring.table()
     if not table.blocks:
         reason = next((f": {failure}" for failure in describe_failures(table)), f" in {settings.minutes:g} minutes")
         raise DmaskError(

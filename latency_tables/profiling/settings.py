@@ -15,6 +15,8 @@ class ProfileSettings(Record):
 
     ``minutes`` counts all runs for one table. The rounds of a block are spread over time, so that a disturbance affects
     one round of many blocks. ``retry_failures``: try again to measure what failed in an earlier run.
+    ``metric_networks``: the number of whole networks whose memory and energy are measured after everything else, beyond
+    ``minutes``; each takes as long as starting the runtime.
     """
 
     minutes: float | None = Field(default=6.0, gt=0, le=MAX_MINUTES)
@@ -25,3 +27,4 @@ class ProfileSettings(Record):
     seconds_per_block: float = Field(default=0.015, gt=0, le=60)
     seconds_per_network: float = Field(default=0.1, gt=0, le=60)
     retry_failures: bool = False
+    metric_networks: int = Field(default=10, ge=0, le=1_000)

@@ -9,12 +9,16 @@ from dmask_mobile.clock import now
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.quantities import TABLE_UNITS
 from dmask_mobile.records.artifact import LatencyPrediction
 from dmask_mobile.records.child import ChildSpec
 from export.verification.latency_verdict import MAX_DRIFT, UNSTABLE_NOISE, MeasuredLatency, PredictedLatency
+from export.verification.metric_verdict import PredictedMetric
 from latency_tables.conversion.converter import converter_for
 from latency_tables.devices.device import Samples
 from latency_tables.prediction.latency_model import LatencyModel
+from latency_tables.prediction.metrics import METRICS, MetricModel, what_is_lacking
+from latency_tables.profiling.metering import meter_artifact
 from latency_tables.profiling.profile import remeasure
 from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup, setup_of
@@ -29,25 +33,33 @@ SENTINEL = "sentinel"  # the names of their models, before their numbers
 SECONDS_PER_NETWORK = ProfileSettings().seconds_per_network
 
 
+def probe_of(table: LatencyTable, progress: Progress = silent) -> TableProbe | str:
+    """Measures on the table's device, or the reason why nothing can be measured there.
+
+    Args:
+        table: the table.
+        progress: is called while measuring.
+    """
+    if table.head.emulated:
+        return "the table was measured on an emulator, its times are meaningless"
+    try:
+        return TableProbe(table, progress)
+    except DmaskError as error:
+        return f"the device cannot be reached: {error}"
+
+
 def predicted_latency(
-    table: LatencyTable, name: str, child: ChildSpec, budgets: Mapping[str, float], progress: Progress = silent
+    table: LatencyTable, name: str, child: ChildSpec, budgets: Mapping[str, float], probe: TableProbe | str
 ) -> PredictedLatency:
-    """The child's latency as predicted by ``table``, with a probe that measures it or the reason why there is none.
+    """The child's latency as predicted by ``table``.
 
     Args:
         table: the table.
         name: the name of its line.
         child: the network.
         budgets: the budgets of a search for this latency in ms, by name.
-        progress: is called while measuring.
+        probe: that of `probe_of`.
     """
-    probe: TableProbe | str
-    try:
-        probe = TableProbe(table, progress)
-    except DmaskError as error:
-        probe = f"the device cannot be reached: {error}"
-    if table.head.emulated:
-        probe = "the table was measured on an emulator, its times are meaningless"
     model_format = runtime_named(table.head.runtime).model_format
     head, predicted = table.head, predict(table, child)
     return PredictedLatency(name, model_format, head.precision, predicted, budgets, probe, head.delegate)
@@ -68,7 +80,7 @@ def predict(table: LatencyTable, child: ChildSpec) -> LatencyPrediction:
 
 
 class TableProbe:
-    """`export.verification.latency_verdict.LatencyProbe` for a connected device, which must be that of the table.
+    """`LatencyProbe` and `MetricProbe` of `export.verification` on a connected device, which must be the table's.
 
     Raises:
         DmaskError: if the table was measured with another device, runtime version or setting.
@@ -78,6 +90,10 @@ class TableProbe:
         self.table = table
         self.setup = setup_of(table)
         self.progress = progress
+
+    def meter(self, metric: str, path: Path) -> tuple[float, ...]:
+        """Measures a metric of the artifact now."""
+        return meter_artifact(self.setup, metric, path)
 
     def measure(self, path: Path) -> MeasuredLatency:
         """Measures the artifact now, in rounds that alternate with the table's sentinels.
@@ -92,6 +108,40 @@ class TableProbe:
             if summary.noise <= UNSTABLE_NOISE:
                 break
         return measured
+
+
+def predicted_metrics(
+    table: LatencyTable,
+    lines: Mapping[str, str],
+    child: ChildSpec,
+    budgets: Mapping[str, Mapping[str, float]],
+    probe: TableProbe | str,
+) -> list[PredictedMetric]:
+    """The child's metrics as predicted by ``table``, without those that it has too few measurements of.
+
+    Args:
+        table: the table.
+        lines: for each metric, the name of its line.
+        child: the network.
+        budgets: for each metric, the budgets of a search for it, by name.
+        probe: that of `probe_of`.
+    """
+    head = table.head
+    return [
+        PredictedMetric(
+            metric=metric,
+            name=line,
+            unit=TABLE_UNITS[metric],
+            model_format=runtime_named(head.runtime).model_format,
+            precision=head.precision,
+            predicted=MetricModel(table, metric).estimate(child).value,
+            tolerance=METRICS[metric].tolerance,
+            budgets=budgets[metric],
+            probe=probe,
+        )
+        for metric, line in lines.items()
+        if what_is_lacking(table, metric) is None
+    ]
 
 
 def sentinel_models(table: LatencyTable, setup: Setup) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ MAX_LOOPS = 1_000_000
 MAX_CORES = 4_096
 NOT_COMPARED = ("created", "reached_at", "prior", "block_models")  # these do not affect measurements
 UNKNOWN_AGREES = ("cpu", "governor", "turbo")  # fields that older tables lack and some devices do not report
+MAX_METRIC = 1e18  # a million times the bytes of a large computer's memory
 
 Milliseconds = Annotated[float, Field(ge=MIN_MS, le=MAX_MS)]
 CpuMilliseconds = Annotated[float, Field(ge=0, le=MAX_MS)]
@@ -45,7 +46,7 @@ class TableHead(FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
-    file_version: ClassVar[int] = 3
+    file_version: ClassVar[int] = 4  # 3 had no metrics
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
     added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit", "prior", "block_models")
@@ -208,6 +209,26 @@ class FailureRow(Record):
         return self.block, self.in_size
 
 
+class MetricRow(Record):
+    """A metric of a whole network other than its latency; ``value`` in the unit of the metric of this name."""
+
+    row: Literal["metric"] = "metric"
+    at: Text
+    device_index: DeviceIndex = 0
+    metric: Text
+    child: ChildSpec
+    value: float = Field(gt=0, le=MAX_METRIC)
+
+
+class NoMetricRow(Record):
+    """A metric that the device does not report, and why."""
+
+    row: Literal["no_metric"] = "no_metric"
+    at: Text
+    metric: Text
+    reason: Text
+
+
 class PriorRow(Record):
     """A block's latency in the table of another device or runtime, on which predictions are based."""
 
@@ -245,6 +266,8 @@ TableRow = (
     | RecheckRow
     | FailureRow
     | PriorRow
+    | MetricRow
+    | NoMetricRow
     | ConditionsRow
     | SharesRow
 )

@@ -32,7 +32,9 @@ from latency_tables.table.rows import (
     BlockRow,
     BlockSentinelRow,
     FailureRow,
+    MetricRow,
     NetworkRow,
+    NoMetricRow,
     PriorRow,
     RecheckRow,
     Row,
@@ -219,6 +221,24 @@ class LatencyTable:
     def prior(self) -> dict[BlockAt, float]:
         """The milliseconds of blocks on another device or runtime, on which predictions are based; empty for none."""
         return {(row.block, row.in_size): row.ms for row in self.rows if isinstance(row, PriorRow)}
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[ChildSpec, float]]:
+        """The measured whole networks of each metric, with the median of their values in the metric's unit."""
+        found: dict[str, dict[ChildSpec, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for row in self.rows:
+            if isinstance(row, MetricRow):
+                found[row.metric][row.child].append(row.value)
+        return {
+            metric: {child: float(np.median(values)) for child, values in of_metric.items()}
+            for metric, of_metric in found.items()
+        }
+
+    @cached_property
+    def not_reported(self) -> dict[str, str]:
+        """The metrics that the device does not report, with reasons."""
+        rows = (row for row in self.rows if isinstance(row, NoMetricRow))
+        return {row.metric: row.reason for row in rows if row.metric not in self.metrics}
 
     @cached_property
     def num_rounds(self) -> dict[Subject, int]:

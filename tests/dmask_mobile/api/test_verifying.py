@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dmask_mobile import api
-from dmask_mobile.api.budget_checks import budget_checks, latency_budgets
+from dmask_mobile.api.budget_checks import budget_checks, table_budgets
 from dmask_mobile.api.verifying import check_fits_one
 from dmask_mobile.costs.counts import Macs, Params, block_layers
 from dmask_mobile.costs.memory import PeakActivationBytes
@@ -382,9 +382,9 @@ def test_the_budget_of_a_table_is_found_by_name(tmp_path: Path) -> None:
             for name, limit in (("latency", 8), ("latency@pixel", 9), ("latency@galaxy", 8))
         ),
     )  # fmt: skip
-    assert latency_budgets(record, "pixel", "latency@pixel", only_table=False) == {"latency@pixel": 9}
-    assert latency_budgets(record, "pixel", "latency@pixel", only_table=True) == {"latency": 8, "latency@pixel": 9}
-    assert latency_budgets(record, "other", "latency", only_table=False) == {"latency": 8}
+    assert table_budgets(record, "pixel", "latency@pixel", only_table=False) == {"latency@pixel": 9}
+    assert table_budgets(record, "pixel", "latency@pixel", only_table=True) == {"latency": 8, "latency@pixel": 9}
+    assert table_budgets(record, "other", "latency", only_table=False) == {"latency": 8}
 
 
 def test_a_latency_budget_without_an_artifact_is_judged_by_its_prediction(run: Path) -> None:

@@ -20,6 +20,8 @@ from dmask_mobile.errors import DmaskError
         ("weight_bytes=250K", "weight_bytes", 250_000.0),
         ("weight_bytes=2KiB", "weight_bytes", 2048.0),
         ("peak_activation_bytes=1MiB", "peak_activation_bytes", 1048576.0),
+        ("memory=40MiB", "memory", 41943040.0),
+        ("energy@pixel=3mJ", "energy@pixel", 3.0),
         ("depth=9", "depth", 9.0),
     ],
 )
@@ -35,6 +37,7 @@ def test_budget(text: str, name: str, limit: float) -> None:
         ("latency=0.12", "budget 'latency=0.12' has no unit; give it in ms: latency=0.12ms"),
         ("latency@a=3", "has no unit; give it in ms: latency@a=3ms"),
         ("latency=120us", "unknown unit 'us'; the units of latency are ms"),
+        ("energy=3", "budget 'energy=3' has no unit; give it in mJ, J: energy=3mJ"),
         ("latency=0.1s", "unknown unit 's'; the units of latency are ms"),
         ("latency=1K", "unknown unit 'K'; the units of latency are ms"),
         ("macs=3ms", "unknown unit 'ms'; the units of macs are K, M, G"),

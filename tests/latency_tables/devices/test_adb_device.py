@@ -53,7 +53,9 @@ PIXEL = DeviceInfo(
     clocks_mhz=(1704,) * 4 + (2367,) * 4 + (2914,),
 )
 SETTINGS = "settings/stay_on_while_plugged_in"
-QUICK = ProfileSettings(rounds=2, network_rounds=1, seconds_per_block=0.001, seconds_per_network=0.001)
+QUICK = ProfileSettings(
+    rounds=2, network_rounds=1, seconds_per_block=0.001, seconds_per_network=0.001, metric_networks=0
+)
 
 
 @pytest.fixture

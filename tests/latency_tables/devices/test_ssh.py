@@ -25,6 +25,7 @@ from latency_tables.devices.local import LocalDevice
 from latency_tables.devices.options import DeviceOptions
 from latency_tables.devices.registry import DEVICES
 from latency_tables.devices.ssh import SshDevice
+from latency_tables.profiling.metering import warm_up_model
 from latency_tables.profiling.plan import blocks_of, networks_of
 from latency_tables.profiling.profile import profile_space
 from latency_tables.profiling.settings import ProfileSettings
@@ -41,7 +42,9 @@ pytestmark = pytest.mark.slow  # connections, and a process at the end of each
 GOLDEN = Path(__file__).parents[2] / "golden" / "space_v1.yaml"
 SPACE = SearchSpace.read(GOLDEN)
 BLOCKS, NETWORKS = blocks_of(SPACE), networks_of(SPACE)
-QUICK = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001)
+QUICK = ProfileSettings(
+    rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001, metric_networks=0
+)
 RUNTIME = OnnxRuntime()
 # Runs the agent, and does something of its own with one model.
 FRAGILE = """
@@ -123,12 +126,14 @@ def test_a_machine_is_the_same_over_ssh(board: Sshd) -> None:
     over_ssh, here = SshDevice(options()), LocalDevice()
     assert over_ssh.describe(RUNTIME) == here.describe(RUNTIME)
     model = convert_subject(NETWORKS[0], RUNTIME, "fp32")
-    outputs = []
+    outputs, memories, warm_up = [], [], warm_up_model(RUNTIME)
     for device in (over_ssh, here):
         with device.open(RUNTIME, 1, "cpu") as session:
             session.load("network", model)
             outputs.append(session.output("network"))
+            memories.append(session.meter("memory", model, warm_up))
     assert outputs[0] == outputs[1]
+    assert memories[0] == pytest.approx(memories[1], rel=0.15)
 
 
 def test_contract(board: Sshd) -> None:

@@ -133,7 +133,9 @@ def test_near_pairs_are_those_of_one_resolution_within_20_percent() -> None:
 
 @pytest.mark.slow
 def test_a_table_is_judged_on_this_machine_by_children_that_it_never_saw(tmp_path: Path) -> None:
-    settings = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.002, seconds_per_network=0.01)
+    settings = ProfileSettings(
+        rounds=2, network_rounds=2, seconds_per_block=0.002, seconds_per_network=0.01, metric_networks=0
+    )
     table = profile_space(SPACE, setup(), settings, tmp_path / "t.jsonl")
     children = unseen_children(table, SPACE, 6, seed=1)
     assert not {(c.resolution, c.blocks) for c in children} & {(c.resolution, c.blocks) for c in table.networks}

@@ -50,7 +50,9 @@ from tests.export.factory import exported
 from tests.latency_tables.factory import AT, local_head
 
 SPACE = SearchSpace.read(Path(__file__).parents[2] / "golden" / "space_v1.yaml")
-QUICK = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001)
+QUICK = ProfileSettings(
+    rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001, metric_networks=0
+)
 
 
 class ScriptedSession:

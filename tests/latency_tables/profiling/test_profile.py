@@ -28,7 +28,7 @@ from latency_tables.profiling.plan import Planner, blocks_of, networks_of
 from latency_tables.profiling.profile import profile_child, profile_space, stability
 from latency_tables.profiling.settings import ProfileSettings
 from latency_tables.profiling.setup import Setup
-from latency_tables.profiling.table_probe import TableProbe, check_drift, predicted_latency
+from latency_tables.profiling.table_probe import TableProbe, check_drift, predicted_latency, probe_of
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.table.rows import BlockRow, FailureRow, NetworkRow, SentinelRow
 from latency_tables.table.table import LatencyTable
@@ -38,7 +38,9 @@ from tests.latency_tables.factory import write_table
 from tests.processes import DMASK, HANG_SECONDS, dmask, wait_until
 
 SPACE = SearchSpace.read(Path(__file__).parents[2] / "golden" / "space_v1.yaml")
-QUICK = ProfileSettings(rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001)
+QUICK = ProfileSettings(
+    rounds=2, network_rounds=2, seconds_per_block=0.001, seconds_per_network=0.001, metric_networks=0
+)
 BLOCKS, NETWORKS = blocks_of(SPACE), networks_of(SPACE)
 
 
@@ -102,12 +104,12 @@ def test_a_probe_predicts_and_measures(table: LatencyTable, tmp_path: Path) -> N
     assert measured.ms > 0
     assert measured.noise >= 0
     assert measured.drift > -1
-    prediction = predicted_latency(table, "latency", child, {"latency": 2.0})
+    prediction = predicted_latency(table, "latency", child, {"latency": 2.0}, probe_of(table))
     assert (prediction.model_format, prediction.precision, prediction.budgets) == ("onnx", "fp32", {"latency": 2.0})
     assert prediction.predicted.ms == Latency(LatencyModel(table)).estimate(child).value
     assert isinstance(prediction.probe, TableProbe)
     elsewhere = LatencyTable(table.head.model_copy(update={"device": "phone"}), table.rows, table.source)
-    reason = predicted_latency(elsewhere, "latency", child, {}).probe
+    reason = probe_of(elsewhere)
     assert isinstance(reason, str)
     assert reason.startswith("the device cannot be reached: ")
     assert "device of the table is 'phone'" in reason

@@ -66,7 +66,7 @@ def test_a_row_that_means_nothing_is_named(line: dict[str, object], message: str
         LatencyTable.read(garbled)
 
 
-def test_a_table_of_version_1_goes_on_as_version_3_with_its_digest(tmp_path: Path) -> None:
+def test_a_table_of_version_1_goes_on_as_version_4_with_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     lines = (Path(__file__).parents[2] / "golden" / "table_v1.jsonl").read_text().splitlines()
     head = json.loads(lines[0]) | {"functional": True}
@@ -78,7 +78,7 @@ def test_a_table_of_version_1_goes_on_as_version_3_with_its_digest(tmp_path: Pat
     with TableWriter(path, before.head):
         pass
     after = path.read_text()
-    assert json.loads(after.splitlines()[0]).items() >= {"version": 3, "emulated": True}.items()
+    assert json.loads(after.splitlines()[0]).items() >= {"version": 4, "emulated": True}.items()
     assert '"device_index":1' in after.splitlines()[1]
     assert "functional" not in after
     assert LatencyTable.read(path).digest == before.digest
@@ -96,6 +96,14 @@ def test_golden_table_of_version_2_still_reads_with_its_digest() -> None:
     assert (table.digest, table.head.digest()) == ("6d8ae0eac877372e", "c55b6a901dd630c5")
     assert (table.block_sentinels, table.scale, table.quantile) == ((), 1.0, 0.5)
     assert table.drift[-2:] == pytest.approx([1 / 1.025, 1.05 / 1.025])
+
+
+def test_golden_table_of_version_3_still_reads_with_its_digest() -> None:
+    """Its sentinel took 1.025 times as long as in the first of two rounds, and 1.1 times at the check."""
+    table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v3.jsonl")
+    assert (table.digest, table.head.digest()) == ("6a25c2173472325d", "ef00d1d81bf9f4a3")
+    assert (len(table.block_sentinels), table.metrics, table.not_reported) == (1, {}, {})
+    assert table.scale == pytest.approx(1.1 / 1.025)
 
 
 def rows_with_drift(factors: list[float], head: TableHead) -> LatencyTable:
