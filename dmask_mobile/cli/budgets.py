@@ -78,10 +78,8 @@ def parse_budget(text: str) -> tuple[str, float]:
     if parts[2] not in units:
         known = ", ".join(filter(None, units))
         if not parts[2]:
-            raise DmaskError(
-                f"budget '{shown(text)}' has no unit",
-                f"give it in {known}: {shown(name)}={parts[1]}{next(iter(units))}",
-            )
+            example = f"{shown(name)}={parts[1]}{next(iter(units))}"
+            raise DmaskError(f"budget '{shown(text)}' has no unit", f"give it in {known}: {example}")
         raise DmaskError(
             f"budget '{shown(text)}': unknown unit '{shown(parts[2])}'", f"the units of {shown(name)} are {known}"
         )
