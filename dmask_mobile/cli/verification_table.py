@@ -1,4 +1,4 @@
-"""A verification in 80 columns: first failures and latencies, then a summary of the other checks."""
+"""A verification in 80 columns: first failures and what a device measured, then a summary of the other checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmask_mobile.cli.console import cell
-from dmask_mobile.quantities import quantity
+from dmask_mobile.quantities import TABLE_UNITS, quantity
 
 if TYPE_CHECKING:
     from dmask_mobile.records.verification import Check, Verification
@@ -41,9 +41,9 @@ def verification_view(verification: Verification, title: str, *, full: bool = Fa
 
 
 def is_worth_a_line(check: Check) -> bool:
-    """Whether the check gets its own line: it did not pass, or it is a measured latency."""
+    """Whether the check gets its own line: it did not pass, or a device measured it (latency, memory, energy)."""
     wrong = check.verdict in ("failed", "not verified")
-    return wrong or (check.quantity.startswith("latency") and check.measured is not None)
+    return wrong or (check.quantity.startswith(tuple(TABLE_UNITS)) and check.measured is not None)
 
 
 def _table(verification: Verification, checks: Sequence[Check]) -> Table:
