@@ -81,7 +81,7 @@ def measure_metrics(measuring: Measuring, children: Sequence[ChildSpec], progres
                 measuring.add(NoMetricRow(at=now(), metric=metric, reason=error.problem))
         else:
             measuring.add(MetricRow(at=now(), metric=metric, child=child, value=value))
-        progress("measure metrics", done, len(due), metric)
+            progress("measure metrics", done, len(due), metric)
         check_stopped("profiling")
 
 
