@@ -7,19 +7,20 @@ from typing import Any
 from torch import nn
 
 from dmask_mobile.data.images import ImageData
-from dmask_mobile.search.result import SAMPLES
+from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.training.estimate import estimate_training
 from dmask_mobile.training.evaluation import chunks_of
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trainer
-from own_network.plan import EVALUATION_IMAGES, Plan
+from own_network.plan import Plan
 
 SECONDS_A_MODEL = 1.5  # to convert and measure a network
-GATE_SHARE = 0.2
 SLOWER = 1.6  # training against inference: how much less a smaller network saves
 
 
-def estimated_seconds(plan: Plan, images: dict[str, Any], data: ImageData, network: nn.Module) -> dict[str, float]:
+def estimated_seconds(
+    plan: Plan, images: dict[str, Any], data: ImageData, network: nn.Module, space: SearchSpace
+) -> dict[str, float]:
     """CPU seconds by kind of work for the whole plan on this machine; the network is changed by two steps."""
     trainer = Trainer(network, data, plan.fine_tuning(0), Machine())
     training, _ = estimate_training(trainer).steps
@@ -28,8 +29,9 @@ def estimated_seconds(plan: Plan, images: dict[str, Any], data: ImageData, netwo
     forward = validation.seconds_per_step / len(chunks_of(data.val, data)[0])
     count, seeds, smaller = len(data.train), plan.seeds, min(1.0, SLOWER * plan.budget)
     tuning = count * plan.epochs * step + len(data.val) * (plan.epochs + 1) * forward
-    judged = plan.evaluations * EVALUATION_IMAGES + SAMPLES * GATE_SHARE * count
-    searching = plan.search_epochs * (1 - GATE_SHARE) * count * step * smaller + judged * forward * plan.budget
+    settings = plan.searching(space, 0)
+    changes = sum(len(decision.options) - 1 for decision in space.decisions)
+    searching = settings.epochs * changes * min(settings.evaluation_images, settings.gate_share * count) * forward
     by_contender = {
         "original": tuning,
         "ours": searching + smaller * tuning,

@@ -16,7 +16,6 @@ from dmask_mobile.training.train import TrainSettings
 
 ContenderName = Literal["original", "ours", "uniform", "uniform_resolution", "macs", "scratch"]
 CONTENDERS: tuple[ContenderName, ...] = ("original", "ours", "uniform", "uniform_resolution", "macs", "scratch")
-EVALUATION_IMAGES = 128  # of each child that a search evaluates
 SCRATCH_LEARNING_RATE = 0.1  # of the shipped recipe for photographs
 
 
@@ -27,7 +26,7 @@ class Plan(Record):
     for what the import says. ``data``: any data source. ``resolutions``: those of the space, in pixels; the given
     network gets the largest. ``budget``: a share of its measured latency. ``epochs``: of every fine-tuning;
     ``given_epochs``: of the given network on the classes of the data, before everything else. ``teacher``: whether
-    searches and fine-tunings also learn from the scores of the given network.
+    fine-tunings also learn from the scores of the given network.
     """
 
     network: str
@@ -43,8 +42,6 @@ class Plan(Record):
     epochs: PositiveInt
     batch_size: PositiveInt
     given_epochs: PositiveInt
-    search_epochs: PositiveInt
-    evaluations: PositiveInt
     profile_minutes: PositiveFloat
     table: str | None = None
     contenders: tuple[ContenderName, ...] = CONTENDERS
@@ -53,10 +50,8 @@ class Plan(Record):
     measuring: Measuring = Measuring(tolerance=0.025, attempts=5)
 
     def searching(self, space: SearchSpace, seed: int) -> SearchSettings:
-        """The default settings of a search from trained weights, shorter."""
-        length = {"epochs": self.search_epochs, "evaluations": self.evaluations, "evaluation_images": EVALUATION_IMAGES}
-        others = {"batch_size": self.batch_size, "seed": seed, "teacher": self.teacher}
-        return api.default_settings(space).model_copy(update={**length, **others})
+        """The default settings of a search from trained weights."""
+        return api.default_settings(space).model_copy(update={"batch_size": self.batch_size, "seed": seed})
 
     def fine_tuning(self, seed: int, epochs: int | None = None) -> TrainSettings:
         """The recipe ``finetune``, the same for every network that starts from weights."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel, SpaceCost
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.estimate import Estimate
+    from dmask_mobile.records.setting_names import SearchMethod
     from dmask_mobile.run import RunFolder, RunRecord
     from dmask_mobile.search.search import Searcher
     from dmask_mobile.search.settings import SearchSettings
@@ -70,8 +71,8 @@ def search(
         tables: the latency tables that latency budgets need.
         costs: custom cost models that budgets may name.
         samples: the number of children that are drawn within the budgets; the one with the lowest loss with its weights
-            from the supernet is selected. With 1, the best one by the gates is selected. None: 1 if the search has made
-            trials, otherwise 24.
+            from the supernet is selected. With 1, the best one by the gates is selected. None: 24 if the search trains
+            a supernet and makes no trials, otherwise 1.
         rank_precision: ``int8[:FORMAT]`` ranks the children by the accuracy of their int8 exports in a format (ONNX by
             default): the five with the lowest loss are exported. Their batch norms are recalibrated first.
         allow_drift: search even if the device has become more than 10% slower or faster than its table says, or is not
@@ -89,7 +90,7 @@ def search(
         DmaskError: for bad input, and before anything is trained for a budget that cannot be reached.
     """
     from dmask_mobile.run import RunFolder
-    from dmask_mobile.search.result import choose_child
+    from dmask_mobile.search.result import check_ranking, choose_child
     from dmask_mobile.training.machine import Machine
 
     machine = machine or Machine()
@@ -114,6 +115,7 @@ def search(
         machine=machine,
         progress=progress,
     )
+    check_ranking(searcher, samples)
     if machine.is_main:
         if restart:
             _remove_search(folder)
@@ -232,17 +234,25 @@ def _prepared_search(
     return Searcher(space, images, held, settings, machine, weights), record
 
 
-def default_settings(space: SearchSpace) -> SearchSettings:
-    """The settings of a search: shorter and gentler where it starts from the weights of a given network.
+def default_settings(space: SearchSpace, method: SearchMethod | None = None) -> SearchSettings:
+    """The settings of a search.
 
     >>> dm.default_settings(dm.load_space("demo")).epochs
     16
+
+    Args:
+        space: the space.
+        method: None for ``sensitivity`` where the space has the weights of a given network, ``single_path`` elsewhere.
     """
     from dmask_mobile.search.settings import SearchSettings
 
+    method = method or ("single_path" if space.weights is None else "sensitivity")
+    if method == "sensitivity":
+        return SearchSettings(method=method, epochs=2, warmup=0, trials=0)
     if space.weights is None:
-        return SearchSettings()
-    return SearchSettings(epochs=8, warmup=0.5, weight_learning_rate=0.02, trials=0, teacher="original")
+        return SearchSettings(method=method)
+    gentle = {"epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"}
+    return SearchSettings.model_validate({"method": method, **gentle})
 
 
 def _in_units(limit: float, cost: SpaceCost) -> float:

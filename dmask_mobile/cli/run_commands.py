@@ -77,15 +77,20 @@ def search(
     table: Tables = None,
     cost: Cost = None,
     method: Annotated[
-        SearchMethod,
-        typer.Option(help="Train one child a step and fit gates to children's losses, or FBNetV2's soft gates."),
-    ] = "single_path",
+        SearchMethod | None,
+        typer.Option(
+            help="single_path: train one child a step and fit gates to children's losses. dmasking: FBNetV2's soft"
+            " gates. sensitivity: measure what each option changes in a given network. Default: single_path;"
+            " sensitivity from trained weights."
+        ),
+    ] = None,
     loss: Annotated[LossName, typer.Option(help="The loss of the gates; only 'budget' reaches the budget.")] = "budget",
     samples: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Draw this many children; select the best with supernet weights. Default: 1 after trials, else 24.",
+            help="Draw this many children; select the best with supernet weights. Default: 1; 24 if a supernet is"
+            " trained and no trials are made.",
         ),
     ] = None,
     rank_precision: Annotated[
@@ -106,12 +111,16 @@ def search(
     allow_drift: AllowDrift = False,
     emulated: TakeEmulated = False,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of the supernet's weights. Default: 16; 8 from trained weights.")
+        int | None,
+        typer.Option(min=1, help="Of the supernet's weights. Default: 16; 8 from trained weights, 2 of 'sensitivity'."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     warmup: Annotated[
         float | None,
-        typer.Option(help="The share of the epochs before the gates learn. Default: 0.75; 0.5 from trained weights."),
+        typer.Option(
+            help="The share of the epochs before the gates learn. Default: 0.75; 0.5 from trained weights, 0 of"
+            " 'sensitivity'."
+        ),
     ] = None,
     weight_learning_rate: Annotated[
         float | None,
@@ -135,7 +144,7 @@ def search(
         SearchTeacher | None,
         typer.Option(
             help="Learn also from the scores of the given network, which needs the classes of the data. Default: none;"
-            " original from trained weights."
+            " original with --method single_path or dmasking from trained weights."
         ),
     ] = None,
     gate_learning_rate: Annotated[float, typer.Option(help="The learning rate of soft gates (dmasking).")] = 0.05,
@@ -172,9 +181,8 @@ def search(
     }
     settings = SearchSettings(
         **{
-            **api.default_settings(api.load_space(space)).model_dump(),
+            **api.default_settings(api.load_space(space), method).model_dump(),
             **{name: value for name, value in given.items() if value is not None},
-            "method": method,
             "loss": loss,
             "resolution_mode": resolution_mode,
             "expectation": expectation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-SearchMethod = Literal["single_path", "dmasking"]
+SearchMethod = Literal["single_path", "dmasking", "sensitivity"]
 LossName = Literal["budget", "fbnet", "linear"]
 ResolutionMode = Literal["sampled", "exact"]
 Expectation = Literal["exact", "effective_shapes"]

@@ -23,8 +23,9 @@ SEARCH_OPTIONS: dict[str, object] = {
 FROM_WEIGHTS: dict[str, object] = {
     "epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"
 }  # fmt: skip
-"""The default values of a search from trained weights, where they differ."""
-SAMPLES = 24  # of a search without trials
+SENSITIVITY: dict[str, object] = {"epochs": 2, "warmup": 0.0, "trials": 0}
+"""Default values from trained weights where they differ: of the methods that train a supernet, and of the default."""
+SAMPLES = 24  # of a search that trains a supernet and makes no trials
 TRAIN_OPTIONS: dict[str, object] = {"init": "scratch", "seed": 0}
 RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate", "qat")  # fields of a recipe that have their own option
 
@@ -125,15 +126,23 @@ def search_command(folder: RunFolder, record: RunRecord, result: SearchResultRec
     settings = record.search_settings or {}
     if settings:  # older runs do not name the method, when there was only one, or what did not exist
         settings = {"method": "dmasking", "trials": 0, "teacher": "none", **settings}
-    has_trials = settings.get("method") == "single_path" and settings["trials"] > 0
-    if result is not None and len(result.candidates) != (0 if has_trials else SAMPLES):
+    method = settings.get("method")
+    ranks = method == "dmasking" or (method == "single_path" and not settings["trials"])
+    if result is not None and len(result.candidates) != (SAMPLES if ranks else 0):
         words += ["--samples", str(max(1, len(result.candidates)))]
     if result is not None and result.rank_format is not None:
         words += ["--rank-precision", f"{result.rank_precision}:{result.rank_format}"]
-    words += _options(settings, SEARCH_OPTIONS if record.space.weights is None else SEARCH_OPTIONS | FROM_WEIGHTS)
+    words += _options(settings, _search_defaults(record.space, method))
     notes = [] if space or record.space.weights else ["space.json is 'space' in run.json"]
     notes += ["--cost gives the class of the custom cost"] if any(budget.custom for budget in record.budgets) else []
     return Command(line=_line(*words, "-o", str(folder.path)), note="; ".join(notes))
+
+
+def _search_defaults(space: SearchSpace, method: str | None) -> Mapping[str, object]:
+    """The default values of a search's options."""
+    if space.weights is None:
+        return SEARCH_OPTIONS
+    return {**SEARCH_OPTIONS, **(SENSITIVITY if method == "sensitivity" else FROM_WEIGHTS), "method": "sensitivity"}
 
 
 def _train_options(settings: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`SearchParts`: the parts of a search that both methods of training gates need."""
+"""`SearchParts`: the parts of a search that all methods of training gates need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dmask_mobile.training.machine import Machine
 
 
 class GateTraining(Protocol):
-    """A method of training gates: `soft_gates` (that of the paper) or `single_path` (the default).
+    """A method of training gates: `single_path` (the default), `soft_gates` (that of the paper) or `sensitivity`.
 
     ``num_steps``: the number of gate steps in an epoch.
     """
@@ -68,6 +68,8 @@ class SearchParts:
     @property
     def num_weight_steps(self) -> int:
         """The number of weight steps in an epoch."""
+        if self.settings.method == "sensitivity":
+            return 0
         return num_batches(self.for_weights, self.settings.batch_size)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.run import CandidateRecord, SearchResultRecord, TrialRecord
@@ -12,16 +13,35 @@ from dmask_mobile.search.derive import log_scores, score_of
 from dmask_mobile.search.rank import draw_within, rank
 from dmask_mobile.search.rank_exported import ExportScorer, rank_exported
 from dmask_mobile.search.search import Searcher, SearchResult
+from dmask_mobile.search.sensitivity import Sensitivity
 from dmask_mobile.search.settings import SearchSettings
 
-SAMPLES = 24  # of a search without trials
+SAMPLES = 24  # of a search that trains a supernet and makes no trials
 
 
 def num_samples(settings: SearchSettings, samples: int | None) -> int:
     """The number of children that are drawn within the budgets: ``samples``, or the default of the search."""
     if samples is not None:
         return samples
-    return 1 if settings.method == "single_path" and settings.trials > 0 else SAMPLES
+    has_trials = settings.method == "single_path" and settings.trials > 0
+    return 1 if has_trials or settings.method == "sensitivity" else SAMPLES
+
+
+def check_ranking(searcher: Searcher, samples: int | None) -> None:
+    """Checks that children can be ranked by their loss with the weights of the search.
+
+    Raises:
+        DmaskError: if they can not: nothing is trained, and the given network has other classes than the data.
+    """
+    method, classes = searcher.gate_training, searcher.supernet.space.classes
+    if num_samples(searcher.settings, samples) == 1 or not isinstance(method, Sensitivity):
+        return
+    if method.given.space.classes != classes:
+        raise DmaskError(
+            f"the data has {classes} classes and the given network {method.given.space.classes}, so that its classifier"
+            " is not trained, and children cannot be ranked by their loss",
+            "leave out --samples and --rank-precision, or search with --method single_path",
+        )
 
 
 def choose_child(
@@ -38,8 +58,8 @@ def choose_child(
         found: the result of the search.
         samples: the number of children that are drawn within the budgets, including the best one by the gates. The
             child with the lowest loss on the gates' images, with its weights from the supernet, is selected. With 1,
-            the best one by the gates is selected. None: 1 if the search has made trials, which are more accurate than
-            the supernet; otherwise 24.
+            the best one by the gates is selected. None: 24 if the search trains a supernet and makes no trials;
+            otherwise 1, because trials and a given network are more accurate than a supernet.
         progress: is called after each ranked child.
         scorer: measures the accuracy of exports, by which the best candidates are then ranked; None to rank by the
             loss alone.

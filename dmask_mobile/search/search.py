@@ -29,6 +29,7 @@ from dmask_mobile.search.loss_model import Trial
 from dmask_mobile.search.losses import BudgetLoss, FbnetLoss, GateLoss, LinearLoss
 from dmask_mobile.search.metrics import SearchMetrics, mean_entropy
 from dmask_mobile.search.parts import GateTraining, SearchParts
+from dmask_mobile.search.sensitivity import Sensitivity
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.single_path import SinglePath
 from dmask_mobile.search.soft_gates import SoftGates
@@ -130,9 +131,16 @@ class Searcher:
             machine=self.machine,
             reading=self.reading,
         )
-        self.gate_training: GateTraining = (
-            SinglePath(self.parts) if settings.method == "single_path" else SoftGates(self.parts)
-        )
+        self.gate_training = self._gate_training(weights or {})
+
+    def _gate_training(self, weights: Mapping[str, Tensor]) -> GateTraining:
+        match self.settings.method:
+            case "single_path":
+                return SinglePath(self.parts)
+            case "dmasking":
+                return SoftGates(self.parts)
+            case "sensitivity":
+                return Sensitivity(self.parts, _given_supernet(self.supernet.space, weights, self.machine))
 
     def run(self, checkpoint: Path, progress: Progress = silent, *, previous: bool = False) -> SearchResult:
         """Searches to the end; ``metrics.jsonl`` and ``tensorboard/`` lie beside the checkpoint.
@@ -234,6 +242,8 @@ class Searcher:
         """Runs the remaining weight steps of this epoch and yields the result of each."""
         parts, state = self.parts, self.state
         parts.agreement = agreement
+        if not parts.num_weight_steps:
+            return
         for batch in parts.batches(self.for_weights, self.settings.batch_size, parts.seed(0), len(state.weight_steps)):
             self._set_rate()
             scores = self.called(batch.images, self.gate_training.draw())
@@ -275,6 +285,25 @@ def start_from(supernet: MaskedSupernet, weights: Mapping[str, Tensor]) -> None:
     own = supernet.state_dict()
     fitting = {name: value for name, value in weights.items() if own[name].shape == value.shape}
     supernet.load_state_dict(own | fitting)
+
+
+def _given_supernet(space: SearchSpace, weights: Mapping[str, Tensor], machine: Machine) -> MaskedSupernet:
+    """The given network with its own classes.
+
+    Raises:
+        DmaskError: if there is none.
+    """
+    if not weights:
+        raise DmaskError(
+            "the method 'sensitivity' measures a trained network, and this space has no weights",
+            "search with another --method, or take the space from a network: dmask space from",
+        )
+    classes = len(list(weights.values())[-1])
+    supernet = MaskedSupernet(space.with_classes(classes))
+    start_from(supernet, weights)
+    supernet.to(device=machine.device)
+    supernet.to(memory_format=torch.channels_last)
+    return supernet
 
 
 def _teacher(space: SearchSpace, weights: Mapping[str, Tensor], machine: Machine) -> Teacher:

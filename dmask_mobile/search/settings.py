@@ -21,12 +21,14 @@ class SearchSettings(Record):
     ``method``: ``single_path`` trains one child a step, with a cost near the budgets. Its gates learn from
     ``evaluations`` evaluated children, each on ``evaluation_images`` images (`search.single_path`), and from ``trials``
     children that are trained from scratch for ``trial_epochs`` each (`search.trials`; None: a fifth of ``epochs``).
-    ``dmasking`` is the method of FBNetV2, with soft gates in every step. Only ``dmasking`` offers other losses than
-    ``budget`` and a ``resolution_mode``: ``sampled`` runs one resolution a step, ``exact`` runs all of them (FBNetV2,
-    section 3.1). ``gate_learning_rate``, ``min_gate_steps``, ``control`` and the temperatures also apply only to
-    ``dmasking``. ``expectation``: how multiply-adds and parameters enter the loss of the gates: as the exact expected
-    cost, or by the paper's effective shapes (section 3.3). Derivation is exact in both cases. ``teacher``: the weight
-    steps also learn from the scores of the given network (``original``), whose trained weights the search starts from.
+    ``dmasking`` is the method of FBNetV2, with soft gates in every step. ``sensitivity`` trains nothing: it
+    measures in ``epochs`` rounds what each option changes in the scores of a given network (`search.sensitivity`).
+    Only ``dmasking`` offers other losses than ``budget`` and a ``resolution_mode``: ``sampled`` runs one resolution
+    a step, ``exact`` runs all of them (FBNetV2, section 3.1). ``gate_learning_rate``, ``min_gate_steps``,
+    ``control`` and the temperatures also apply only to ``dmasking``. ``expectation``: how multiply-adds and
+    parameters enter the loss of the gates: as the exact expected cost, or by the paper's effective shapes (section
+    3.3). Derivation is exact in both cases. ``teacher``: the weight steps also learn from the scores of the given
+    network (``original``), whose trained weights the search starts from.
     """
 
     method: SearchMethod = "single_path"
@@ -67,9 +69,9 @@ class SearchSettings(Record):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.method == "single_path" and (self.loss != "budget" or self.resolution_mode != "sampled"):
+        if self.method != "dmasking" and (self.loss != "budget" or self.resolution_mode != "sampled"):
             raise ValueError(
-                f"the method 'single_path' allows only the loss 'budget' and one resolution a step, got the loss"
+                f"the method '{self.method}' allows only the loss 'budget' and one resolution a step, got the loss"
                 f" '{self.loss}' and the resolution mode '{self.resolution_mode}': choose --method dmasking for these"
             )
         return self

@@ -17,8 +17,8 @@ from dmask_mobile.records.space import load_space
 from tests.dmask_mobile.api.test_own_network import OURS
 
 TINY = ["--network", "ours_benched:net", "--data", "glyphs", "--resolution", "24", "--train-images", "200"]
-TINY += ["--val-images", "50", "--seeds", "1", "--epochs", "1", "--given-epochs", "1", "--search-epochs", "2"]
-TINY += ["--evaluations", "8", "--profile-minutes", "1", "--budget", "0.75", "--teacher", "original"]
+TINY += ["--val-images", "50", "--seeds", "1", "--epochs", "1", "--given-epochs", "1"]
+TINY += ["--profile-minutes", "1", "--budget", "0.75", "--teacher", "original"]
 QUICK = Measuring(attempts=1, tolerance=0.025, rounds=1, seconds=0.005, passes=2, agreement=0.5)
 
 

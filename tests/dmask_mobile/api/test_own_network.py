@@ -110,10 +110,27 @@ def test_the_report_tells_how_the_run_came_from_a_network(run: dm.Run) -> None:
     made, searched = (command.line for command in gather_run(RunFolder(run.path), ()).commands[:2])
     assert made == "dmask space from ours:net --weights WEIGHTS -o net.yaml"
     assert searched.startswith("dmask search net.yaml --data ")
-    changed = (
-        "--epochs 2 --weight-learning-rate 0.01 --evaluations 16 --teacher none"  # the rest is what it does by itself
-    )
+    changed = "--method single_path --epochs 2 --weight-learning-rate 0.01 --evaluations 16 --teacher none"
     assert searched.endswith(f" {changed} -o {run.path}")
+
+
+@pytest.mark.parametrize("name", ["net", "five"])
+def test_by_default_a_search_measures_the_given_network(name: str, folder: Path) -> None:
+    """Also one of other classes than those of the data; it trains nothing."""
+    data, path = f"folder:{folder / 'photos'}", folder / f"measured-{name}"
+    run = dm.search(folder / f"{name}.yaml", data, {"macs": dm.Times(0.5)}, path)
+    assert run.search_result.costs[0] <= run.budgets[0].limit
+    searched = gather_run(RunFolder(path), ()).commands[1].line
+    assert searched == f"dmask search {name}.yaml --data {data} --budget macs={run.budgets[0].limit!r} -o {path}"
+    settings = dm.TrainSettings.of("finetune", {}, epochs=1, batch_size=32, init="supernet", seed=0)
+    assert dm.train(run, settings=settings) == run.accuracy
+
+
+def test_an_untrained_classifier_cannot_rank(folder: Path) -> None:
+    data, budget = f"folder:{folder / 'photos'}", {"macs": dm.Times(0.5)}
+    with pytest.raises(dm.DmaskError, match=r"the data has 3 classes and the given network 5, .* cannot be ranked"):
+        dm.search(folder / "five.yaml", data, budget, folder / "unranked", samples=2)
+    assert not (folder / "unranked").exists()
 
 
 def test_the_child_is_fine_tuned_from_its_part_of_the_weights(run: dm.Run) -> None:

@@ -40,10 +40,11 @@ def test_the_report_leaves_out_what_a_search_does_by_itself() -> None:
     fields = api.SearchSettings().model_dump(mode="json")
     assert {name: fields[name] for name in commands.SEARCH_OPTIONS} == commands.SEARCH_OPTIONS
     weights = ImportedWeights(file="a.safetensors", sha256="0" * 64)
-    from_weights = api.default_settings(load_space("demo").model_copy(update={"weights": weights})).model_dump(
-        mode="json"
-    )
-    assert {name: from_weights[name] for name in fields if from_weights[name] != fields[name]} == commands.FROM_WEIGHTS
+    weighted = load_space("demo").model_copy(update={"weights": weights})
+    for method, expected in (("single_path", commands.FROM_WEIGHTS), ("sensitivity", commands.SENSITIVITY)):
+        own = api.default_settings(weighted, method).model_dump(mode="json")  # type: ignore[arg-type]
+        assert {name: own[name] for name in fields if own[name] != fields[name] and name != "method"} == expected
+    assert api.default_settings(weighted).method == "sensitivity"
     defaults = [inspect.signature(function).parameters["samples"].default for function in (app.search, api.search)]
     assert defaults == [None, None]
     assert commands.SAMPLES == result.SAMPLES
@@ -56,7 +57,7 @@ def test_ranges_are_those_of_the_library() -> None:
 @pytest.mark.parametrize(
     ("command", "option", "names"),
     [
-        (app.search, "method", setting_names.SearchMethod),
+        (app.search, "method", setting_names.SearchMethod | None),
         (app.search, "loss", setting_names.LossName),
         (app.search, "resolution_mode", setting_names.ResolutionMode),
         (app.search, "expectation", setting_names.Expectation),
