@@ -93,14 +93,10 @@ def search(given: Given, cost: str, seed: int) -> Result:
             searcher = Searcher(given.space, data, [Budget(held, wanted)], settings, weights=state)
             record = choose_child(searcher, found)
             chosen_after.append(clock.seconds())
-            choices = dict.fromkeys([record.choice, *(each.choice for each in record.candidates)])
-            return [given.space.child(choice) for choice in choices]
+            return [given.space.child(record.choice)]
 
-        landed = land(given, propose)
-        torch.save(found.supernet.state_dict(), folder / "supernet.pt")
         return {
-            **_landed(landed),
-            "start": str(folder / "supernet.pt"),
+            **_landed(land(given, propose)),
             "search_seconds": chosen_after[0],
             "warnings": list(found.warnings),
         }

@@ -69,8 +69,8 @@ def _job(given: Given, contender: str, seed: int, notes: dict[str, Any]) -> Job:
         chosen = scale_uniformly(given, resolutions[-2 if smaller else -1])
     else:
         chosen = search(given, "macs" if contender == "macs" else "latency", seed)
-    notes[f"{contender}-{seed}"] = {name: value for name, value in chosen.items() if name not in ("child", "start")}
-    child, start = ChildSpec.model_validate(chosen["child"]), chosen.get("start", str(given.path))
+    notes[f"{contender}-{seed}"] = {name: value for name, value in chosen.items() if name != "child"}
+    child, start = ChildSpec.model_validate(chosen["child"]), str(given.path)
     if contender != "scratch":
         return Job(contender, seed, child, plan.fine_tuning(seed), start)
     ours = train(given, Job("ours", seed, child, plan.fine_tuning(seed), start))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dmask_mobile.cost_names import TABLE_SEPARATOR, cost_model
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.quantities import TABLE_UNITS
-from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, line_of
+from dmask_mobile.records.verification import BUDGET_SUFFIX, ROUNDING, Check, line_of
 
 if TYPE_CHECKING:
     from dmask_mobile.costs.model import CostModel
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from export.verification.metric_verdict import PredictedMetric
 
 BUILT_IN = ("macs", "params", "weight_bytes", "peak_activation_bytes")
-ROUNDING = 1e-9
-"""Two sums of the same floats in a different order have a smaller relative difference; counts are exact."""
 
 
 def is_of_table(budget: BudgetRecord) -> bool:

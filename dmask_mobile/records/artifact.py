@@ -41,8 +41,7 @@ class Preprocessing(Record):
     4. ``interpolation``: a triangle (bilinear) filter with antialiasing: half its width is ``max(1, old size / new
        size)`` old pixels. The result is rounded to 8 bits.
     5. ``crop``: the central square of ``source_resolution`` pixels. Its left and upper edges lie at ``(size -
-       source_resolution) / 2``; halves are
-       rounded to even.
+       source_resolution) / 2``; halves are rounded to even.
     6. If ``source_resolution`` is larger than R, nearest-neighbour subsampling: position i of the input is position
        ``floor(i * source_resolution / R)`` of the square.
     7. ``input_range``, ``layout``: values are scaled from 0..255 to this range as float32, with the axes in this order.

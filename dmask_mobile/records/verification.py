@@ -10,6 +10,8 @@ from dmask_mobile.records.base import FileRecord, Record
 Verdict = Literal["passed", "failed", "not verified", "not predicted"]
 BUDGET_SUFFIX = " budget"
 """The end of the name of a budget's line, as in ``macs budget``."""
+ROUNDING = 1e-9
+"""Two sums of the same floats in a different order have a smaller relative difference; counts are exact."""
 BUDGET_TOLERANCE = 0.05
 """How far a measured latency may exceed a budget that its prediction meets, unless the user sets another limit."""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision
-from dmask_mobile.records.verification import BUDGET_SUFFIX, BUDGET_TOLERANCE, Check, Verdict, line_of
+from dmask_mobile.records.verification import BUDGET_SUFFIX, BUDGET_TOLERANCE, ROUNDING, Check, Verdict, line_of
 
 LATENCY_TOLERANCE = 0.10
 """How far a measurement may be from the table's prediction, in both directions."""
@@ -21,8 +21,6 @@ UNSTABLE_NOISE = 0.10
 MAX_DRIFT, MAX_ALLOWED_DRIFT = 0.10, 0.25  # the second with --allow-drift
 MIN_RUNS = 10
 """The minimum number of runs of an external measurement with unknown deviation."""
-ROUNDING = 1e-9
-"""Two sums of the same floats in a different order have a smaller relative difference."""
 
 
 class MeasuredLatency(NamedTuple):

@@ -13,10 +13,7 @@ from typing import NamedTuple, Protocol
 
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.artifact import Artifact, ModelFormat, Precision
-from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verdict, line_of
-
-ROUNDING = 1e-9
-"""Two sums of the same floats in a different order have a smaller relative difference."""
+from dmask_mobile.records.verification import BUDGET_SUFFIX, ROUNDING, Check, Verdict, line_of
 
 
 class MetricProbe(Protocol):
