@@ -238,7 +238,7 @@ def default_settings(space: SearchSpace, method: SearchMethod | None = None) -> 
     """The settings of a search.
 
     >>> dm.default_settings(dm.load_space("demo")).epochs
-    16
+    8
 
     Args:
         space: the space.
@@ -251,7 +251,7 @@ def default_settings(space: SearchSpace, method: SearchMethod | None = None) -> 
         return SearchSettings(method=method, epochs=2, warmup=0, trials=0)
     if space.weights is None:
         return SearchSettings(method=method)
-    gentle = {"epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"}
+    gentle = {"warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"}
     return SearchSettings.model_validate({"method": method, **gentle})
 
 

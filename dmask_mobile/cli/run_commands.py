@@ -112,7 +112,7 @@ def search(
     emulated: TakeEmulated = False,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the supernet's weights. Default: 16; 8 from trained weights, 2 of 'sensitivity'."),
+        typer.Option(min=1, help="Of the supernet's weights. Default: 8; 2 of 'sensitivity'."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     warmup: Annotated[
@@ -133,12 +133,12 @@ def search(
         int | None,
         typer.Option(
             min=0,
-            help="Children that are trained shortly from scratch; the gates learn from them. Default: 5; 0 from trained"
+            help="Children that are trained shortly from scratch; the gates learn from them. Default: 8; 0 from trained"
             " weights.",
         ),
     ] = None,
     trial_epochs: Annotated[
-        int | None, typer.Option(min=1, help="The epochs of each trial. Default: a fifth of --epochs.")
+        int | None, typer.Option(min=1, help="The epochs of each trial. Default: a quarter of --epochs.")
     ] = None,
     teacher: Annotated[
         SearchTeacher | None,

@@ -16,13 +16,11 @@ from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
 
 # Settings that are options of a command, and their default values.
 SEARCH_OPTIONS: dict[str, object] = {
-    "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 16,
-    "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 100, "trials": 5,
+    "method": "single_path", "loss": "budget", "resolution_mode": "sampled", "expectation": "exact", "epochs": 8,
+    "batch_size": 64, "warmup": 0.75, "weight_learning_rate": 0.1, "evaluations": 100, "trials": 8,
     "trial_epochs": None, "teacher": "none", "gate_learning_rate": 0.05, "seed": 0,
 }  # fmt: skip
-FROM_WEIGHTS: dict[str, object] = {
-    "epochs": 8, "warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"
-}  # fmt: skip
+FROM_WEIGHTS: dict[str, object] = {"warmup": 0.5, "weight_learning_rate": 0.02, "trials": 0, "teacher": "original"}
 SENSITIVITY: dict[str, object] = {"epochs": 2, "warmup": 0.0, "trials": 0}
 """Default values from trained weights where they differ: of the methods that train a supernet, and of the default."""
 SAMPLES = 24  # of a search that trains a supernet and makes no trials

@@ -18,8 +18,9 @@ from dmask_mobile.records.space import SearchSpace
 
 RIDGE = 3.0  # the weight of the squared effects: equal to three more losses that show no effect
 # Prior standard deviations in units of the standard deviation of the trials' losses: of the effect of one option, of a
-# direction that blocks share (for one standard deviation of the children along it), and of the noise of a loss.
-OWN, SHARED, NOISE = 0.15, 0.45, 0.6
+# direction that blocks share (for one standard deviation of the children along it), of what is particular to one child,
+# and of the noise of a loss.
+OWN, SHARED, PARTICULAR, NOISE = 0.15, 0.45, 0.3, 0.3
 SUPERNET = 0.25  # the expected weight of the supernet's predictions, likewise
 LEAST_SPREAD = 1e-6  # of losses
 
@@ -40,14 +41,25 @@ class Trial(NamedTuple):
     choice: Choice
 
 
+class Effects(NamedTuple):
+    """What each option of each decision adds to the loss; 0 for the options inside a skipped block.
+
+    ``spread``: the standard deviation of the losses that they predict for the children that were evaluated or trained.
+    """
+
+    of_options: tuple[np.ndarray, ...]
+    spread: float
+
+
 class LossModel:
     """The effect of each option on the loss.
 
     Evaluations are fitted by ridge regression (Hoerl and Kennard, 1970) within groups. Trials are fitted by Bayesian
     linear regression. Its prior assumes that blocks are alike, so that few trials are enough: one more skipped block,
     or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
-    are another such direction. Options inside a skipped block have no effect. ``spread``: the standard deviation of the
-    predicted losses of the children that were evaluated or trained.
+    are another such direction. Options inside a skipped block have no effect. ``expected``: the effects by all
+    observations. ``best_trial``: the trained child with the lowest expected loss, by its own loss and by those of the
+    others, and this loss as in `of`; None with fewer than two trials.
 
     Args:
         space: the space of the children.
@@ -60,19 +72,56 @@ class LossModel:
         self._skips = {d: slot.skip for slot in space.slots for d in slot.inner if slot.skip is not None}
         self._sizes = [len(decision.options) for decision in space.decisions]
         evaluated, tried = [each.choice for each in evaluations], [trial.choice for trial in trials]
-        features_MF, known_NF = self._all_features(evaluated), self._all_features(evaluated + tried)
+        features_MF, self._known_NF = self._all_features(evaluated), self._all_features(evaluated + tried)
         effects_F = _from_evaluations(features_MF, evaluations)
+        directions_DF = np.stack([effects_F, *self._directions()])
+        self._trials = FromTrials(directions_DF, (self._known_NF @ directions_DF.T).std(0))
+        self.best_trial: tuple[Choice, float] | None = None
         if len(trials) > 1:
-            directions_DF = np.stack([effects_F, *self._directions()])
             features_KF = self._all_features(tried)
-            losses_K = np.array([trial.loss for trial in trials])
-            effects_F = from_trials(features_KF, losses_K, directions_DF, (known_NF @ directions_DF.T).std(0))
-        self.effects = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
-        self.spread = float((known_NF @ effects_F).std())
+            self._trials.fit(features_KF, np.array([trial.loss for trial in trials]))
+            effects_F, particular_K = self._trials.expected()
+            expected_K = features_KF @ effects_F + particular_K
+            self.best_trial = tried[int(expected_K.argmin())], float(expected_K.min())
+        self.expected = self._effects(effects_F)
+
+    def drawn(self, generator: np.random.Generator) -> Effects:
+        """Effects that are likely by the trials; they vary along the directions that blocks share."""
+        return self._effects(self._trials.drawn(generator))
+
+    def corners(self, generator: np.random.Generator, count: int) -> list[Effects]:
+        """Pairs of opposite effects that point along all directions that blocks share, each by one spread.
+
+        The best option inside a block has no effect, so that it does not matter to the number of blocks.
+        """
+        unit_DF = self._trials.unit_DF
+        signs = [generator.choice([-1.0, 1.0], len(unit_DF)) for _ in range(count // 2)]
+        found = [self._effects(sign * each @ unit_DF) for each in signs for sign in (1.0, -1.0)]
+        return [
+            effects._replace(
+                of_options=tuple(e - e.min() if d in self._skips else e for d, e in enumerate(effects.of_options))
+            )
+            for effects in found
+        ]
+
+    def most_informative(self, candidates: Sequence[Choice], known: Sequence[Choice]) -> Choice:
+        """The candidate whose loss, beside those of ``known``, tells the most about the directions that blocks share.
+
+        The directions are equally important, whatever their spread among the candidates is.
+        """
+        along_KD = self._all_features([*candidates, *known]) @ self._trials.unit_DF.T
+        along_KD /= np.maximum(along_KD[: len(candidates)].std(0), LEAST_SPREAD)
+        known_ND = along_KD[len(candidates) :]
+        gains = [information(np.vstack([known_ND, along_D])) for along_D in along_KD[: len(candidates)]]
+        return candidates[int(np.argmax(gains))]
 
     def of(self, choice: Choice) -> float:
         """The predicted loss of one child, minus a constant that is the same for all children."""
-        return float(self._features(choice) @ np.concatenate(self.effects))
+        return float(self._features(choice) @ np.concatenate(self.expected.of_options))
+
+    def _effects(self, effects_F: np.ndarray) -> Effects:
+        of_options = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
+        return Effects(of_options, max(float((self._known_NF @ effects_F).std()), LEAST_SPREAD))
 
     def _all_features(self, choices: Sequence[Choice]) -> np.ndarray:
         return np.stack([self._features(choice) for choice in choices])
@@ -110,26 +159,65 @@ def _from_evaluations(features_MF: np.ndarray, evaluations: Sequence[Evaluation]
     return effects_F
 
 
-def from_trials(
-    features_KF: np.ndarray, losses_K: np.ndarray, directions_DF: np.ndarray, spreads_D: np.ndarray
-) -> np.ndarray:
-    """The posterior mean of the effects (Rasmussen and Williams, 2006, equation 2.12, in the dual form).
+class FromTrials:
+    """The normal distribution of the effects on the losses of trials (Rasmussen and Williams, 2006, section 2.1).
 
     Args:
-        features_KF: the features of the trained children.
-        losses_K: their losses.
         directions_DF: effects that are likely to occur together; the first are those from the supernet.
         spreads_D: standard deviations of children along the directions.
     """
-    spread = max(float(losses_K.std()), LEAST_SPREAD)
-    unit_DF = directions_DF[spreads_D > LEAST_SPREAD] / spreads_D[spreads_D > LEAST_SPREAD, None]
-    expected_F = SUPERNET * unit_DF[0] if spreads_D[0] > LEAST_SPREAD else np.zeros(features_KF.shape[1])
-    covariance_FF = OWN**2 * np.eye(features_KF.shape[1]) + SHARED**2 * unit_DF.T @ unit_DF
-    centred_KF = features_KF - features_KF.mean(0)
-    surprise_K = (losses_K - losses_K.mean()) / spread - centred_KF @ expected_F
-    covariance_KK = centred_KF @ covariance_FF @ centred_KF.T + NOISE**2 * np.eye(len(losses_K))
-    effects_F: np.ndarray = expected_F + covariance_FF @ centred_KF.T @ np.linalg.solve(covariance_KK, surprise_K)
-    return spread * effects_F
+
+    def __init__(self, directions_DF: np.ndarray, spreads_D: np.ndarray) -> None:
+        vary = spreads_D > LEAST_SPREAD
+        self.unit_DF = directions_DF[vary] / spreads_D[vary, None]
+        features = directions_DF.shape[1]
+        self._expected_F = SUPERNET * self.unit_DF[0] if vary[0] else np.zeros(features)
+        self._covariance_FF = OWN**2 * np.eye(features) + SHARED**2 * self.unit_DF.T @ self.unit_DF
+        self._scale = 1.0
+        self._centred_KF, self._losses_K = np.zeros((0, features)), np.zeros(0)
+
+    def fit(self, features_KF: np.ndarray, losses_K: np.ndarray) -> None:
+        """Takes the losses of trained children into account."""
+        self._scale = max(float(losses_K.std()), LEAST_SPREAD)
+        self._centred_KF = features_KF - features_KF.mean(0)
+        self._losses_K = (losses_K - losses_K.mean()) / self._scale
+
+    def expected(self) -> tuple[np.ndarray, np.ndarray]:
+        """The posterior means of the effects, and of what is particular to each trained child (equation 2.12)."""
+        weights_K = self._weights(self._losses_K - self._centred_KF @ self._expected_F)
+        effects_F = self._expected_F + self._covariance_FF @ self._centred_KF.T @ weights_K
+        return self._scale * effects_F, self._scale * PARTICULAR**2 * weights_K
+
+    def drawn(self, generator: np.random.Generator) -> np.ndarray:
+        """A draw from the posterior along the directions; the effects of single options stay at their expected values.
+
+        A draw from the prior is corrected by the losses that it does not explain (Matheron's rule).
+        """
+        prior_F = self._expected_F + SHARED * generator.standard_normal(len(self.unit_DF)) @ self.unit_DF
+        noise_K = np.hypot(PARTICULAR, NOISE) * generator.standard_normal(len(self._losses_K))
+        weights_K = self._weights(self._losses_K - self._centred_KF @ prior_F - noise_K)
+        drawn_F: np.ndarray = self._scale * (prior_F + self._covariance_FF @ self._centred_KF.T @ weights_K)
+        return drawn_F
+
+    def _weights(self, surprise_K: np.ndarray) -> np.ndarray:
+        covariance_KK = self._centred_KF @ self._covariance_FF @ self._centred_KF.T + _unexplained(len(surprise_K))
+        weights_K: np.ndarray = np.linalg.solve(covariance_KK, surprise_K)
+        return weights_K
+
+
+def information(along_KD: np.ndarray) -> float:
+    """The logarithm of the determinant of the covariance of the losses of children, by their places along directions.
+
+    The mean loss is as unknown as the loss of one child.
+    """
+    covariance_KK = SHARED**2 * along_KD @ along_KD.T + 1.0 + _unexplained(len(along_KD))
+    return float(np.linalg.slogdet(covariance_KK)[1])
+
+
+def _unexplained(count: int) -> np.ndarray:
+    """The covariance of what effects cannot explain in the losses of ``count`` trials."""
+    unexplained_KK: np.ndarray = (PARTICULAR**2 + NOISE**2) * np.eye(count)
+    return unexplained_KK
 
 
 def _within(groups: Sequence[int], values_MF: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ class SearchSettings(Record):
 
     ``method``: ``single_path`` trains one child a step, with a cost near the budgets. Its gates learn from
     ``evaluations`` evaluated children, each on ``evaluation_images`` images (`search.single_path`), and from ``trials``
-    children that are trained from scratch for ``trial_epochs`` each (`search.trials`; None: a fifth of ``epochs``).
+    children that are trained from scratch for ``trial_epochs`` each (`search.trials`; None: a quarter of ``epochs``).
     ``dmasking`` is the method of FBNetV2, with soft gates in every step. ``sensitivity`` trains nothing: it
     measures in ``epochs`` rounds what each option changes in the scores of a given network (`search.sensitivity`).
     Only ``dmasking`` offers other losses than ``budget`` and a ``resolution_mode``: ``sampled`` runs one resolution
@@ -32,7 +32,7 @@ class SearchSettings(Record):
     """
 
     method: SearchMethod = "single_path"
-    epochs: Epochs = 16
+    epochs: Epochs = 8
     warmup: float = Field(default=0.75, ge=0, lt=1, description="share of the epochs before the gates learn")
     gate_share: float = Field(default=0.2, gt=0, lt=1, description="share of the images that the gates learn from")
     batch_size: BatchSize = 64
@@ -46,7 +46,7 @@ class SearchSettings(Record):
         default=100, ge=1, le=1_000_000, description="children whose loss in the supernet the gates learn from"
     )
     evaluation_images: BatchSize = 256
-    trials: int = Field(default=5, ge=0, le=10_000, description="children that are trained shortly by themselves")
+    trials: int = Field(default=8, ge=0, le=10_000, description="children that are trained shortly by themselves")
     trial_epochs: Epochs | None = None
     resolution_mode: ResolutionMode = "sampled"
     expectation: Expectation = "exact"
@@ -65,7 +65,7 @@ class SearchSettings(Record):
     @property
     def epochs_of_a_trial(self) -> int:
         """The number of epochs of a trial."""
-        return self.trial_epochs or max(1, round(self.epochs / 5))
+        return self.trial_epochs or max(1, round(self.epochs / 4))
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -6,6 +6,7 @@ the gates, and a step is as fast as a training step of one child. Towards the en
 the gates' images, several children on the same images. In the last epoch a few children are trained shortly from
 scratch (`trials`). A linear model of both kinds of losses (`loss_model`) estimates the effect of each option. The gates
 become the Gibbs distribution of that model: better options are more likely, and the expected costs are at the budgets.
+If a trained child is expected to be better than the best one by the model, its options are preferred to all others.
 The gates are then sharpened until they are decided. This replaces the gradient through soft gates, which describes a
 mixture of children and not any single child.
 """
@@ -19,7 +20,9 @@ from typing import Any
 import torch
 
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.loss_model import LEAST_SPREAD, Evaluation, LossModel, Trial
+from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.budgets import derive_within
+from dmask_mobile.search.loss_model import Effects, Evaluation, LossModel, Trial
 from dmask_mobile.search.near_budget import centre_on_budgets, decide, draw_near
 from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.supernet.gates import GateLogits
@@ -27,6 +30,7 @@ from dmask_mobile.training.checks import Agreed
 
 CHILDREN_A_GROUP = 8  # children that see the same images
 NATS_A_SPREAD = 2.0  # the gain in log-probability of an option that lowers the loss by one spread
+PREFERRED = 4.0  # how much more likely, in log-probability, the options of a trained child are than all others
 
 
 class SinglePath:
@@ -50,7 +54,8 @@ class SinglePath:
         Batch norms use the statistics of the group's images, as in training, so no recalibration is needed.
         """
         parts = self.parts
-        proposals = self.learned(parts.state.evaluations[: parts.gate_epoch * self.num_steps])
+        model = self.model(parts.state.evaluations[: parts.gate_epoch * self.num_steps], [])
+        proposals = self.following(model.expected if model else None)
         done = len(parts.state.gate_steps)
         groups = itertools.groupby(range(done, self.num_steps), lambda step: step // CHILDREN_A_GROUP)
         loaded = parts.gate_batches(parts.settings.evaluation_images, done // CHILDREN_A_GROUP)
@@ -66,22 +71,59 @@ class SinglePath:
     def finish_epoch(self) -> None:
         """Fits the gates to everything so far, from the start: a decision based on less would be hard to undo."""
         parts = self.parts
-        learned = self.learned(parts.state.evaluations, parts.state.trials)
-        decide(learned, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
-        parts.state.logits.load_state_dict(learned.state_dict())
+        model = self.model(parts.state.evaluations, parts.state.trials)
+        gates = self.following(model.expected) if model else self.following(None)
+        if model and model.best_trial:
+            trained, loss = model.best_trial
+            if loss < model.of(self.best(model.expected)):
+                self._prefer(gates, trained)
+        decide(gates, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
+        parts.state.logits.load_state_dict(gates.state_dict())
 
     def metrics(self) -> dict[str, Any]:
         """Empty: there is no temperature, and the budgets are met without controllers."""
         return {}
 
-    def learned(self, evaluations: Sequence[Evaluation], trials: Sequence[Trial] = ()) -> GateLogits:
+    def model(self, evaluations: Sequence[Evaluation], trials: Sequence[Trial]) -> LossModel | None:
+        """The model of losses; None before the first evaluation."""
+        return LossModel(self.parts.supernet.space, evaluations, trials) if evaluations else None
+
+    def following(self, effects: Effects | None) -> GateLogits:
         """The prior with better options made more likely; its costs are at the budgets, and it is far from decided."""
         logits = GateLogits(self.parts.supernet.space)
         logits.load_state_dict(self.prior.state_dict())
-        if evaluations:
-            model = LossModel(self.parts.supernet.space, evaluations, trials)
-            with torch.no_grad():
-                for row, effects in zip(logits.logits, model.effects, strict=True):
-                    row[: len(effects)] -= NATS_A_SPREAD / max(model.spread, LEAST_SPREAD) * torch.from_numpy(effects)
+        if effects is not None:
+            prefer(logits, self.parts.supernet.space, effects)
             centre_on_budgets(logits, self.parts.loss.costs, self.parts.loss.budgets)
         return logits
+
+    def best(self, effects: Effects) -> Choice:
+        """The child within the budgets with the lowest loss by ``effects``."""
+        logits = GateLogits(self.parts.supernet.space)
+        prefer(logits, self.parts.supernet.space, effects)
+        return derive_within(self.parts.budgets, [g.detach().double().numpy() for g in logits.probabilities()]).choice
+
+    def _prefer(self, logits: GateLogits, choice: Choice) -> None:
+        """Makes one child the most likely one."""
+        with torch.no_grad():
+            for row, option in zip(logits.logits, choice.indices, strict=True):
+                row[option] = row.max() + PREFERRED
+        centre_on_budgets(logits, self.parts.loss.costs, self.parts.loss.budgets)
+
+
+def prefer(logits: GateLogits, space: SearchSpace, effects: Effects) -> None:
+    """Makes options more likely that lower the loss.
+
+    The score of a child (`search.derive`) compares each option with the best one of its gate, and counts no option
+    inside a skipped block. So what the best options inside a block gain is added to the option not to skip it, and the
+    order of children by score is that of their losses by ``effects``.
+    """
+    gains = [torch.from_numpy(-NATS_A_SPREAD / effects.spread * each) for each in effects.of_options]
+    with torch.no_grad():
+        rows = [row[: len(gain)] for row, gain in zip(logits.logits, gains, strict=True)]
+        before = [row.max() for row in rows]
+        for row, gain in zip(rows, gains, strict=True):
+            row += gain
+        for slot in space.slots:
+            if slot.skip is not None:
+                rows[slot.skip][0] += sum(rows[inner].max() - before[inner] for inner in slot.inner)

@@ -1,8 +1,8 @@
 """Short trainings of single children from scratch, which give information that shared weights do not contain.
 
 A supernet that is trained about as long as one child hardly shows differences between wide and narrow or deep and
-shallow children. A tenth of a child's own training does (docs/search_quality.md). Half of the trials train children
-that are drawn as in weight steps. The other half train children that the model of losses proposes after each of these.
+shallow children. A tenth of a child's own training does (docs/search_quality.md). All trials use the same seed, because
+the losses of two trainings of one child differ half as much as those of two random children.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.loss_model import Trial
 from dmask_mobile.search.near_budget import draw_near
 from dmask_mobile.search.parts import SearchParts
+from dmask_mobile.search.proposals import Proposals
 from dmask_mobile.search.single_path import SinglePath
 from dmask_mobile.training.evaluation import chunks_of
 from dmask_mobile.training.machine import Machine
@@ -46,12 +47,10 @@ def make_trials(parts: SearchParts, gates: SinglePath, folder: Path, progress: P
         DmaskError: for a loss that is not finite.
     """
     settings, state, machine = parts.settings, parts.state, parts.machine
+    proposals = Proposals(parts, gates)
     while len(state.trials) < settings.trials:
         number = len(state.trials)
-        generator = torch.Generator().manual_seed((settings.seed + 1) * 100_003 + number)
-        drawn_from = gates.prior if number < settings.trials / 2 else gates.learned(state.evaluations, state.trials)
-        choice = draw_near(drawn_from, parts.budgets, generator)
-        trial = train_shortly(parts, choice, number, folder / f"{number}.pt", progress)
+        trial = train_shortly(parts, proposals.next(), folder / f"{number}.pt", progress)
         state.trials.append(trial)
         progress("trial", number + 1, settings.trials, f"loss {trial.loss:.3f}, accuracy {trial.accuracy:.1%}")
         yield trial
@@ -59,10 +58,10 @@ def make_trials(parts: SearchParts, gates: SinglePath, folder: Path, progress: P
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def train_shortly(parts: SearchParts, choice: Choice, number: int, checkpoint: Path, progress: Progress) -> Trial:
+def train_shortly(parts: SearchParts, choice: Choice, checkpoint: Path, progress: Progress) -> Trial:
     """Trains one child by the default recipe in small batches, and evaluates it on the gates' images."""
     child = parts.supernet.space.child(choice)
-    network, data, recipe = _prepared(parts, child, number)
+    network, data, recipe = _prepared(parts, child)
     train_child(network, data, recipe, checkpoint, progress, child_digest=child.digest(), machine=parts.machine)
     loss, accuracy = loss_and_accuracy(network, data, parts.machine)
     return Trial(loss, accuracy, choice)
@@ -71,14 +70,13 @@ def train_shortly(parts: SearchParts, choice: Choice, number: int, checkpoint: P
 def trial_trainer(parts: SearchParts, gates: SinglePath) -> Trainer:
     """The training of the first trial, used to estimate its duration."""
     choice = draw_near(gates.prior, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
-    return Trainer(*_prepared(parts, parts.supernet.space.child(choice), 0), parts.machine)
+    return Trainer(*_prepared(parts, parts.supernet.space.child(choice)), parts.machine)
 
 
-def _prepared(parts: SearchParts, child: ChildSpec, number: int) -> tuple[ChildNetwork, ImageData, TrainSettings]:
-    """A child with random weights, its images, and the settings of its training in trial ``number``."""
-    settings = parts.settings
-    epochs, seed = settings.epochs_of_a_trial, settings.seed + number
-    recipe = TrainSettings(epochs=epochs, batch_size=settings.batch_size, warmup_epochs=WARM_UP * epochs, seed=seed)
+def _prepared(parts: SearchParts, child: ChildSpec) -> tuple[ChildNetwork, ImageData, TrainSettings]:
+    """A child with random weights, its images, and the settings of its trial."""
+    epochs, batch_size, seed = parts.settings.epochs_of_a_trial, parts.settings.batch_size, parts.settings.seed
+    recipe = TrainSettings(epochs=epochs, batch_size=batch_size, warmup_epochs=WARM_UP * epochs, seed=seed)
     data = replace(parts.data, train=parts.for_weights, val=parts.for_gates).at(child.resolution)
     return build(child, torch.Generator().manual_seed(seed)), data, recipe
 

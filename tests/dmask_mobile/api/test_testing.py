@@ -40,7 +40,7 @@ def trained(folder: Path, splits: dict[str, int]) -> Path:
     data, run = coloured_images(folder / "data", splits), folder / "run"
     settings = SearchSettings(epochs=2, batch_size=16, warmup=0.5, trials=1)
     api.search(SPACE, str(data), {"macs": 93_600}, run, settings=settings, data_options=DataOptions(flip=False))
-    api.train(run, settings=TrainSettings(epochs=4, batch_size=16, learning_rate=0.05))
+    api.train(run, settings=TrainSettings(epochs=6, batch_size=16, learning_rate=0.05))
     return run
 
 

@@ -9,12 +9,13 @@ from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.loss_model import (
     NOISE,
     OWN,
+    PARTICULAR,
     SHARED,
     SUPERNET,
     Evaluation,
+    FromTrials,
     LossModel,
     Trial,
-    from_trials,
 )
 from tests.dmask_mobile.small import SPACE
 
@@ -39,8 +40,8 @@ def evaluations() -> list[Evaluation]:
 def test_it_finds_the_effects_whatever_the_images_of_a_group_are(evaluations: list[Evaluation]) -> None:
     model = LossModel(SPACE, evaluations)
     first, second = KERNELS[0], INSIDE or 0
-    assert model.effects[first][1] - model.effects[first][0] == pytest.approx(-0.2, abs=0.01)
-    assert model.effects[second][1] - model.effects[second][0] == pytest.approx(-0.1, abs=0.01)
+    assert model.expected.of_options[first][1] - model.expected.of_options[first][0] == pytest.approx(-0.2, abs=0.01)
+    assert model.expected.of_options[second][1] - model.expected.of_options[second][0] == pytest.approx(-0.1, abs=0.01)
     differences = [model.of(a.choice) - model.of(b.choice) for a, b in zip(evaluations, evaluations[8:], strict=False)]
     expected = [loss_of(a.choice) - loss_of(b.choice) for a, b in zip(evaluations, evaluations[8:], strict=False)]
     assert differences == pytest.approx(expected, abs=0.02)
@@ -67,38 +68,94 @@ def test_trials_outweigh_a_supernet_that_contradicts_them(evaluations: list[Eval
     assert np.corrcoef([model.of(choice) for choice in unseen], [loss_of(choice) for choice in unseen])[0, 1] > 0.5
 
 
-def test_effects_are_the_posterior_mean(evaluations: list[Evaluation]) -> None:
-    """The same as the least squares of all observations, each divided by its standard deviation."""
+def fitted() -> tuple[FromTrials, np.ndarray, np.ndarray, np.ndarray]:
+    """Trials of six children with five options, their features, losses and two directions with a spread of 1."""
     generator = np.random.default_rng(0)
     features_KF, losses_K = generator.integers(0, 2, (6, 5)).astype(float), generator.normal(3, 0.2, 6)
     directions_DF, spreads_D = generator.normal(size=(2, 5)), np.array([0.5, 2.0])
-    unit_DF = directions_DF / spreads_D[:, None]
-    # Effects are SUPERNET * unit[0] + OWN * own + SHARED * unit.T @ shared, where own and shared are standard normal.
-    parts_FP = np.concatenate([OWN * np.eye(5), SHARED * unit_DF.T], axis=1)
+    trials = FromTrials(directions_DF, spreads_D)
+    trials.fit(features_KF, losses_K)
+    return trials, features_KF, losses_K, directions_DF / spreads_D[:, None]
+
+
+def test_effects_are_the_posterior_mean() -> None:
+    """The same as the least squares of all observations, each divided by its standard deviation."""
+    trials, features_KF, losses_K, unit_DF = fitted()
+    # Effects are SUPERNET * unit[0] + OWN * own + SHARED * unit.T @ shared, and a loss adds PARTICULAR * particular;
+    # own, shared and particular are standard normal.
+    parts_FP = np.concatenate([OWN * np.eye(5), SHARED * unit_DF.T, np.zeros((5, 6))], axis=1)
+    particular_KP = np.concatenate([np.zeros((6, 7)), PARTICULAR * np.eye(6)], axis=1)
     centred_KF = features_KF - features_KF.mean(0)
     target_K = (losses_K - losses_K.mean()) / losses_K.std() - centred_KF @ (SUPERNET * unit_DF[0])
-    rows = np.concatenate([centred_KF @ parts_FP / NOISE, np.eye(7)])
-    parts_P = np.linalg.lstsq(rows, np.concatenate([target_K / NOISE, np.zeros(7)]))[0]
-    expected = losses_K.std() * (SUPERNET * unit_DF[0] + parts_FP @ parts_P)
-    found = from_trials(features_KF, losses_K, directions_DF, spreads_D)
-    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-9)
+    rows = np.concatenate([(centred_KF @ parts_FP + particular_KP) / NOISE, np.eye(13)])
+    parts_P = np.linalg.lstsq(rows, np.concatenate([target_K / NOISE, np.zeros(13)]))[0]
+    effects_F, particular_K = trials.expected()
+    expected_F = losses_K.std() * (SUPERNET * unit_DF[0] + parts_FP @ parts_P)
+    assert effects_F.tolist() == pytest.approx(expected_F.tolist(), abs=1e-9)
+    assert particular_K.tolist() == pytest.approx((losses_K.std() * particular_KP @ parts_P).tolist(), abs=1e-9)
+
+
+def test_draws_have_the_mean_and_the_spread_of_the_posterior_along_the_directions() -> None:
+    """The spread: that of a linear regression of two weights, if single options had no effects of their own."""
+    trials, _, losses_K, unit_DF = fitted()
+    generator = np.random.default_rng(1)
+    drawn = np.array([trials.drawn(generator) for _ in range(20_000)])
+    assert drawn.mean(0) == pytest.approx(trials.expected()[0], abs=0.01)
+    prior = FromTrials(unit_DF, np.ones(2))
+    assert np.array([prior.drawn(generator) for _ in range(20_000)]).std(0) == pytest.approx(
+        SHARED * np.sqrt((unit_DF**2).sum(0)), rel=0.03
+    )
+    assert (drawn.std(0) < losses_K.std() * SHARED * np.sqrt((unit_DF**2).sum(0))).all()
+
+
+def test_another_child_tells_more_than_the_same_one_again(evaluations: list[Evaluation]) -> None:
+    model, (first, second) = LossModel(SPACE, evaluations[:100]), [e.choice for e in evaluations[:2]]
+    assert model.most_informative([first, second], [first]) == second
+    assert model.most_informative([first, second], [second]) == first
+
+
+def test_corners_are_pairs_of_opposites(evaluations: list[Evaluation]) -> None:
+    """The best option inside a block has no effect, so that only the skips decide the number of blocks."""
+    corners = LossModel(SPACE, evaluations[:100]).corners(np.random.default_rng(0), 4)
+    assert len(corners) == 4
+    for one, other in zip(corners[::2], corners[1::2], strict=True):
+        assert one.of_options[SKIP].tolist() == pytest.approx((-other.of_options[SKIP]).tolist())
+        assert {float(effects.of_options[INSIDE or 0].min()) for effects in (one, other)} == {0.0}
+        assert np.argmin(one.of_options[KERNELS[0]]) != np.argmin(other.of_options[KERNELS[0]])
+
+
+def test_the_best_trial_is_that_of_the_lowest_loss_unless_its_relatives_are_bad(evaluations: list[Evaluation]) -> None:
+    blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
+    trials = trials_of(0, 10)
+    best = LossModel(SPACE, blind, trials).best_trial
+    assert best is not None
+    assert best[0] == min(trials, key=lambda trial: trial.loss).choice
+    worst = max(trials, key=lambda trial: trial.loss)
+    lucky = [*trials, *(Trial(worst.loss, 0.5, worst.choice) for _ in range(4))]
+    lucky.append(Trial(min(trial.loss for trial in trials) - 0.01, 0.5, worst.choice))
+    best = LossModel(SPACE, blind, lucky).best_trial
+    assert best is not None
+    assert best[0] != worst.choice
+    assert LossModel(SPACE, blind).best_trial is None
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_trials_say_nothing(count: int, evaluations: list[Evaluation]) -> None:
     with_trials = LossModel(SPACE, evaluations[:80], trials_of(0, count))
     without = LossModel(SPACE, evaluations[:80])
-    assert all(np.array_equal(a, b) for a, b in zip(with_trials.effects, without.effects, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(with_trials.expected.of_options, without.expected.of_options, strict=True)
+    )
 
 
 def test_trials_that_are_alike_leave_no_effect(evaluations: list[Evaluation]) -> None:
     alike = [trial._replace(loss=1.5) for trial in trials_of(0, 6)]
-    effects = np.concatenate(LossModel(SPACE, evaluations[:80], alike).effects)
+    effects = np.concatenate(LossModel(SPACE, evaluations[:80], alike).expected.of_options)
     assert np.abs(effects).max() < 1e-4
 
 
 def test_one_evaluation_leaves_a_spread_among_trials(evaluations: list[Evaluation]) -> None:
     """Few images allow one evaluation only; gates divide by the spread."""
     model = LossModel(SPACE, evaluations[:1], trials_of(0, 5))
-    assert model.spread > 0.01
-    assert np.abs(np.concatenate(model.effects)).max() < 10 * model.spread
+    assert model.expected.spread > 0.01
+    assert np.abs(np.concatenate(model.expected.of_options)).max() < 10 * model.expected.spread

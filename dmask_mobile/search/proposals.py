@@ -1,0 +1,57 @@
+"""Which children are trained shortly: at first different ones, then those that may be the best.
+
+Random children within a budget are alike: nearly all have about the same number of blocks and the same mean width, so
+that their losses do not tell how the loss depends on these. So the first half of the trials trains children from the
+corners of the space, chosen to tell the most about the effects (D-optimal design; Fedorov, "Theory of Optimal
+Experiments", 1972). Each trial of the second half trains the best child by effects drawn from what is known (Thompson,
+Biometrika, 1933), and the last one the best child by the expected effects.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.parts import SearchParts
+from dmask_mobile.search.single_path import SinglePath
+
+NUM_CORNERS = 16
+ATTEMPTS = 5  # at a child that was not trained yet
+
+
+class Proposals:
+    """Proposes the next child; after an interruption the same one."""
+
+    def __init__(self, parts: SearchParts, gates: SinglePath) -> None:
+        self.parts, self.gates = parts, gates
+
+    def next(self) -> Choice:
+        """The child within the budgets that the next trial trains; its loss is not known yet, if possible."""
+        state, settings = self.parts.state, self.parts.settings
+        tried = [trial.choice for trial in state.trials]
+        model = self.gates.model(state.evaluations, state.trials)
+        assert model is not None, "trials follow the evaluations"
+        if len(tried) < settings.trials / 2:
+            fresh = [corner for corner in self._corners if corner not in tried]
+            return model.most_informative(fresh or self._corners, tried)
+        generator = np.random.default_rng((settings.seed + 1) * 100_003 + len(tried))
+        choice = self.gates.best(model.expected)
+        for _ in range(ATTEMPTS):
+            if choice not in tried and len(tried) + 1 == settings.trials:
+                break
+            choice = self.gates.best(model.drawn(generator))
+            if choice not in tried:
+                break
+        return choice
+
+    @functools.cached_property
+    def _corners(self) -> list[Choice]:
+        """The best children by effects that point along the directions that blocks share, in all combinations."""
+        state = self.parts.state
+        model = self.gates.model(state.evaluations, [])
+        assert model is not None, "trials follow the evaluations"
+        generator = np.random.default_rng(self.parts.settings.seed)
+        found = [self.gates.best(effects) for effects in model.corners(generator, NUM_CORNERS)]
+        return list(dict.fromkeys(found))
