@@ -136,16 +136,19 @@ class LossModel:
         return np.concatenate(parts)
 
     def _directions(self) -> list[np.ndarray]:
-        """For each kind of decision, the effects of its options if all blocks were alike.
+        """The directions that blocks share: for each kind of decision, the effects if all blocks were alike.
 
-        The effects rise linearly with the logarithm of a size, or with the value of an on/off option.
+        The effects rise linearly with the logarithm of a size, or with the value of an on/off option. Each resolution
+        is a direction of its own: it is one decision for all blocks, and the best one often lies between the others.
         """
         by_kind: dict[str, list[np.ndarray]] = {}
         for number, decision in enumerate(self._space.decisions):
             options = np.array(decision.options, dtype=float)
             rising = np.log(options) if options.min() > 0 else options
-            parts = by_kind.setdefault(decision.kind, [np.zeros(size) for size in self._sizes])
-            parts[number] = rising - rising.mean()
+            each = np.eye(len(options)) if decision.kind == "resolution" else rising[None]
+            for place, effects in enumerate(each):
+                parts = by_kind.setdefault(f"{decision.kind} {place}", [np.zeros(size) for size in self._sizes])
+                parts[number] = effects - effects.mean()
         return [np.concatenate(parts) for parts in by_kind.values()]
 
 
