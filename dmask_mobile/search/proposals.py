@@ -48,7 +48,7 @@ class Proposals:
 
     @functools.cached_property
     def _corners(self) -> list[Choice]:
-        """The best children by effects that point along the directions that blocks share, in all combinations."""
+        """The best children by effects that point along the directions that blocks share, in random combinations."""
         state = self.parts.state
         model = self.gates.model(state.evaluations, [])
         assert model is not None, "trials follow the evaluations"

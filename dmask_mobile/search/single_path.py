@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import derive_within
@@ -30,6 +31,7 @@ from dmask_mobile.training.checks import Agreed
 
 CHILDREN_A_GROUP = 8  # children that see the same images
 NATS_A_SPREAD = 2.0  # the gain in log-probability of an option that lowers the loss by one spread
+UNDECIDED = 0.3  # the entropy of gates of which children near the budgets can still be drawn
 PREFERRED = 4.0  # how much more likely, in log-probability, the options of a trained child are than all others
 
 
@@ -98,10 +100,20 @@ class SinglePath:
         return logits
 
     def best(self, effects: Effects) -> Choice:
-        """The child within the budgets with the lowest loss by ``effects``."""
-        logits = GateLogits(self.parts.supernet.space)
-        prefer(logits, self.parts.supernet.space, effects)
-        return derive_within(self.parts.budgets, [g.detach().double().numpy() for g in logits.probabilities()]).choice
+        """The child within the budget with the lowest loss by ``effects``, if the budget is of one sum over blocks.
+
+        Otherwise a child near the budgets with a low loss: deriving the best one may take minutes, or fail.
+        """
+        parts = self.parts
+        if len(parts.budgets) == 1 and isinstance(parts.budgets[0].cost, ChainCost):
+            logits = GateLogits(parts.supernet.space)
+            prefer(logits, parts.supernet.space, effects)
+            return derive_within(
+                parts.budgets, [gate.detach().double().numpy() for gate in logits.probabilities()]
+            ).choice
+        logits = self.following(effects)
+        decide(logits, parts.loss.costs, parts.loss.budgets, UNDECIDED)
+        return draw_near(logits, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
 
     def _prefer(self, logits: GateLogits, choice: Choice) -> None:
         """Makes one child the most likely one."""

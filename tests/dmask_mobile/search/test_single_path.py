@@ -5,8 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from dmask_mobile.api import load_space
-from dmask_mobile.costs.counts import Macs
+from dmask_mobile.api import cost_model, load_space
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import Budget, derive_within
@@ -22,12 +21,14 @@ from tests.dmask_mobile.small import SPACE, few_images
 TRIALS = 8
 
 
-def single_path(space: SearchSpace) -> SinglePath:
-    """A search of which 50 random children near the budget were evaluated, all with the same loss."""
-    cost = Macs().on(space)
-    low, high = cost.reachable()
-    budget = Budget(cost, (low * high) ** 0.5)
-    searcher = Searcher(space, few_images(), [budget], SearchSettings(epochs=1, warmup=0, trials=TRIALS))
+def single_path(space: SearchSpace, *costs: str) -> SinglePath:
+    """A search of which 50 random children near the budgets were evaluated, all with the same loss."""
+    budgets = []
+    for name in costs or ("macs",):
+        cost = cost_model(name, []).on(space)
+        low, high = cost.reachable()
+        budgets.append(Budget(cost, (low * high) ** 0.5))
+    searcher = Searcher(space, few_images(), budgets, SearchSettings(epochs=1, warmup=0, trials=TRIALS))
     gates = searcher.gate_training
     assert isinstance(gates, SinglePath)
     searcher.state.evaluations += [Evaluation(0, 2.0, gates.draw()) for _ in range(50)]
@@ -71,6 +72,21 @@ def test_trials_begin_at_the_corners_and_end_at_the_best_child() -> None:
     assert max(corners) - min(corners) >= 3  # of 6; of random children nearly all have one or two
     assert skipped[-1] == max(skipped)
     assert all(FLOOR <= tightest_share(budgets, trial.choice) <= 1 for trial in state.trials)
+    assert len({trial.choice for trial in state.trials}) == TRIALS
+
+
+def test_with_several_budgets_trials_are_within_all_of_them_and_differ() -> None:
+    """Deriving the best child within two sums of a large space would take minutes for each trial."""
+    space = load_space("mobilenet_small").with_classes(10)
+    gates = single_path(space, "macs", "params")
+    state, proposals = gates.parts.state, Proposals(gates.parts, gates)
+    skips = [slot.skip for slot in space.slots if slot.skip is not None]
+    for _ in range(TRIALS):
+        choice = proposals.next()
+        state.trials.append(Trial(2.0 - 0.1 * sum(choice[skip] for skip in skips), 0.5, choice))
+        assert tightest_share(gates.parts.budgets, choice) <= 1
+    losses = [trial.loss for trial in state.trials]
+    assert min(losses[TRIALS // 2 :]) < np.mean(losses[: TRIALS // 2])
     assert len({trial.choice for trial in state.trials}) == TRIALS
 
 
