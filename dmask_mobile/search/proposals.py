@@ -37,11 +37,10 @@ class Proposals:
             fresh = [corner for corner in self._corners if corner not in tried]
             return model.most_informative(fresh or self._corners, tried)
         generator = np.random.default_rng((settings.seed + 1) * 100_003 + len(tried))
-        choice = self.gates.best(model.expected)
-        for _ in range(ATTEMPTS):
-            if choice not in tried and len(tried) + 1 == settings.trials:
-                break
-            choice = self.gates.best(model.drawn(generator))
+        is_last = len(tried) + 1 == settings.trials
+        for attempt in range(ATTEMPTS):
+            effects = model.expected if is_last and attempt == 0 else model.drawn(generator)
+            choice = self.gates.best(effects)
             if choice not in tried:
                 break
         return choice
