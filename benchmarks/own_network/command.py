@@ -59,7 +59,7 @@ def run(plan: Plan, work: Path, *, open_test: bool = False, only_estimate: bool 
         say("opening the test split")
         tests = [test(given, each.job)["test"] for each in compared]
     counts = {"images": images["images"], "classes": images["classes"]}
-    return {"plan": plan.model_dump(mode="json"), **counts, "notes": notes, **summarized(plan, compared, tests)}
+    return {"plan": plan.described(), **counts, "notes": notes, **summarized(plan, compared, tests)}
 
 
 def parsed(given: Sequence[str] | None) -> argparse.Namespace:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from search_quality.protocol import Measuring
@@ -48,6 +49,13 @@ class Plan(Record):
     importance: Importance = "l1"
     teacher: SearchTeacher = "none"
     measuring: Measuring = Measuring(tolerance=0.025, attempts=5)
+
+    def described(self) -> dict[str, Any]:
+        """The plan as JSON, with the names of files and folders instead of their paths."""
+        kind, _, folder = self.data.partition(":")
+        paths = {"weights": self.weights, "table": self.table}
+        named = {field: path and Path(path).name for field, path in paths.items()}
+        return self.model_dump(mode="json") | named | {"data": f"{kind}:{Path(folder).name}" if folder else kind}
 
     def searching(self, space: SearchSpace, seed: int) -> SearchSettings:
         """The default settings of a search from trained weights."""

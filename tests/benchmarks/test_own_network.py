@@ -44,6 +44,12 @@ def test_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert done == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("result.json")}
 
 
+def test_results_name_no_folder_of_this_machine() -> None:
+    plan = plan_of(parsed([*TINY, "--data", "folder:/home/me/photos", "--weights", "/home/me/lite0.pth"]))
+    described = plan.described()
+    assert (described["data"], described["weights"], described["table"]) == ("folder:photos", "lite0.pth", None)
+
+
 def test_a_network_is_scaled_uniformly() -> None:
     space = load_space("mobilenet_small")
     original = space.child(space.largest())
