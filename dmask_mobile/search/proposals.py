@@ -10,10 +10,12 @@ Biometrika, 1933), and the last one the best child by the expected effects.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.loss_model import LossModel, Trial
 from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.search.single_path import SinglePath
 
@@ -29,10 +31,8 @@ class Proposals:
 
     def next(self) -> Choice:
         """The child within the budgets that the next trial trains; its loss is not known yet, if possible."""
-        state, settings = self.parts.state, self.parts.settings
-        tried = [trial.choice for trial in state.trials]
-        model = self.gates.model(state.evaluations, state.trials)
-        assert model is not None, "trials follow the evaluations"
+        settings, trials = self.parts.settings, self.parts.state.trials
+        tried, model = [trial.choice for trial in trials], self._model(trials)
         if len(tried) < settings.trials / 2:
             fresh = [corner for corner in self._corners if corner not in tried]
             return model.most_informative(fresh or self._corners, tried)
@@ -48,9 +48,12 @@ class Proposals:
     @functools.cached_property
     def _corners(self) -> list[Choice]:
         """The best children by effects that point along the directions that blocks share, in random combinations."""
-        state = self.parts.state
-        model = self.gates.model(state.evaluations, [])
-        assert model is not None, "trials follow the evaluations"
         generator = np.random.default_rng(self.parts.settings.seed)
-        found = [self.gates.best(effects) for effects in model.corners(generator, NUM_CORNERS)]
+        found = [self.gates.best(effects) for effects in self._model([]).corners(generator, NUM_CORNERS)]
         return list(dict.fromkeys(found))
+
+    def _model(self, trials: Sequence[Trial]) -> LossModel:
+        """The model of all evaluations and of ``trials``."""
+        model = self.gates.model(self.parts.state.evaluations, trials)
+        assert model is not None, "trials follow the evaluations"
+        return model

@@ -49,7 +49,7 @@ def draw_within(budgets: Sequence[Budget], logits: GateLogits, count: int, gener
     again.
     """
     space = budgets[0].cost.space
-    best = derive_within(budgets, [gate.detach().double().numpy() for gate in logits.probabilities()]).choice
+    best = derive_within(budgets, logits.as_arrays()).choice
     found = {space.child(best).digest(): best}
     flatter = GateLogits(space)
     flatter.load_state_dict(logits.state_dict())

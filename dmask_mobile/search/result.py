@@ -68,7 +68,7 @@ def choose_child(
         DmaskError: if no child within the budgets was found.
     """
     space, budgets = found.supernet.space, searcher.budgets
-    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
+    probabilities = found.logits.as_arrays()
     derived = derive_within(budgets, probabilities)
 
     def costs(choice: Choice) -> tuple[float, ...]:

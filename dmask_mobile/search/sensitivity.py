@@ -91,8 +91,7 @@ class Sensitivity:
         """The child whose changes are measured in an epoch."""
         if epoch == 0:
             return self.draw()
-        gates = [gate.detach().double().numpy() for gate in self._gates(epoch).probabilities()]
-        return derive_within(self.parts.budgets, gates).choice
+        return derive_within(self.parts.budgets, self._gates(epoch).as_arrays()).choice
 
     def _gates(self, epochs: int) -> GateLogits:
         """The gates by the first epochs, with expected costs at the budgets."""

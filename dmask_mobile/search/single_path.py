@@ -74,11 +74,11 @@ class SinglePath:
         """Fits the gates to everything so far, from the start: a decision based on less would be hard to undo."""
         parts = self.parts
         model = self.model(parts.state.evaluations, parts.state.trials)
-        gates = self.following(model.expected) if model else self.following(None)
+        gates = self.following(model.expected if model else None)
         if model and model.best_trial:
             trained, loss = model.best_trial
             if loss < model.of(self.best(model.expected)):
-                self._prefer(gates, trained)
+                self._prefer_child(gates, trained)
         decide(gates, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
         parts.state.logits.load_state_dict(gates.state_dict())
 
@@ -108,14 +108,12 @@ class SinglePath:
         if len(parts.budgets) == 1 and isinstance(parts.budgets[0].cost, ChainCost):
             logits = GateLogits(parts.supernet.space)
             prefer(logits, parts.supernet.space, effects)
-            return derive_within(
-                parts.budgets, [gate.detach().double().numpy() for gate in logits.probabilities()]
-            ).choice
+            return derive_within(parts.budgets, logits.as_arrays()).choice
         logits = self.following(effects)
         decide(logits, parts.loss.costs, parts.loss.budgets, UNDECIDED)
         return draw_near(logits, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
 
-    def _prefer(self, logits: GateLogits, choice: Choice) -> None:
+    def _prefer_child(self, logits: GateLogits, choice: Choice) -> None:
         """Makes one child the most likely one."""
         with torch.no_grad():
             for row, option in zip(logits.logits, choice.indices, strict=True):

@@ -5,6 +5,7 @@ Shape legend: D decisions, K the largest number of options of any of them.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +34,10 @@ class GateLogits(nn.Module):
     def probabilities(self) -> Gates:
         """The noise-free gates ``softmax(logits)``."""
         return self._split(F.softmax(self._masked(self.logits), dim=1))
+
+    def as_arrays(self) -> list[np.ndarray]:
+        """The probabilities as float64 arrays, as derivations take them."""
+        return [gate.detach().double().numpy() for gate in self.probabilities()]
 
     def sample(self, temperature: float, generator: torch.Generator) -> Gates:
         """Gumbel-softmax gates, ``softmax((logits + noise) / temperature)`` (FBNetV2, equation 2)."""

@@ -22,7 +22,7 @@ def test_depth_is_counted_expected_and_held() -> None:
         kept = sum(block.kind != "skip" for block in SPACE.child(choice).blocks)
         assert Depth().estimate(SPACE.child(choice)).value == kept
         assert cost.expected(one_hot_gates(SPACE, choice)).item() == kept
-    probabilities = [gate.detach().double().numpy() for gate in GateLogits(SPACE).probabilities()]
+    probabilities = GateLogits(SPACE).as_arrays()
     assert cost.cost(derive(cost, probabilities, 4).choice) == 4
     assert cost.reachable() == (4, 5)
     assert cost.expected([torch.tensor(p) for p in probabilities]).item() == pytest.approx(4.5)

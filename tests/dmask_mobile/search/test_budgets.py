@@ -62,5 +62,5 @@ def test_a_search_within_a_peak(tmp_path: Path) -> None:
     search = Searcher(SPACE, few_images(), [Budget(MACS, between(*MACS.reachable(), 0.5)), budget], settings)
     found = search.run(tmp_path / "s.pt")
     assert found.expected[1] <= 1.03 * budget.limit
-    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
+    probabilities = found.logits.as_arrays()
     assert PEAK.cost(derive_within(search.budgets, probabilities).choice) <= budget.limit

@@ -65,7 +65,7 @@ def test_a_search_lands_on_its_budget_decided_and_derives_within_it(place: float
     found = search.run(tmp_path / "s.pt")
     assert found.expected[0] == pytest.approx(budget, rel=0.03)
     assert found.entropy < 0.2
-    probabilities = [gate.detach().double().numpy() for gate in found.logits.probabilities()]
+    probabilities = found.logits.as_arrays()
     assert COST.cost(derive(COST, probabilities, budget).choice) <= budget
 
 
