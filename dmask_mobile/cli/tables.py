@@ -226,7 +226,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         ("within 10%", share("within_10")),
         ("Kendall tau, over all", tau("kendall_tau")),
         ("Kendall tau, near", tau("kendall_tau_near")),
-        ("inside the stated 80% interval", share("coverage_80")),
+        ("inside the stated 80% interval, widened by the noise of these measurements", share("coverage_80")),
         ("mean error of the sum alone", f"{evaluation.mape_sum:.2%}"),
         ("mean error of the sum and one line", f"{evaluation.mape_line:.2%}"),
         ("the device now", device_now(evaluation.drift)),

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dmask_mobile.interruption import check_stopped
+from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.loss_model import LossModel, Trial
+from dmask_mobile.search.loss_model import Effects, LossModel, Trial
 from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.search.single_path import SinglePath
 
@@ -24,10 +26,10 @@ ATTEMPTS = 5  # at a child that was not trained yet
 
 
 class Proposals:
-    """Proposes the next child; after an interruption the same one."""
+    """Proposes the next child; after an interruption the same one. A signal stops it between two derivations."""
 
-    def __init__(self, parts: SearchParts, gates: SinglePath) -> None:
-        self.parts, self.gates = parts, gates
+    def __init__(self, parts: SearchParts, gates: SinglePath, progress: Progress = silent) -> None:
+        self.parts, self.gates, self.progress = parts, gates, progress
 
     def next(self) -> Choice:
         """The child within the budgets that the next trial trains; its loss is not known yet, if possible."""
@@ -40,7 +42,7 @@ class Proposals:
         is_last = len(tried) + 1 == settings.trials
         for attempt in range(ATTEMPTS):
             effects = model.expected if is_last and attempt == 0 else model.drawn(generator)
-            choice = self.gates.best(effects)
+            choice = self._best(effects)
             if choice not in tried:
                 break
         return choice
@@ -49,8 +51,16 @@ class Proposals:
     def _corners(self) -> list[Choice]:
         """The best children by effects that point along the directions that blocks share, in random combinations."""
         generator = np.random.default_rng(self.parts.settings.seed)
-        found = [self.gates.best(effects) for effects in self._model([]).corners(generator, NUM_CORNERS)]
-        return list(dict.fromkeys(found))
+        found = {}
+        for number, effects in enumerate(self._model([]).corners(generator, NUM_CORNERS), start=1):
+            found[self._best(effects)] = None
+            self.progress("corner", number, NUM_CORNERS)
+        return list(found)
+
+    def _best(self, effects: Effects) -> Choice:
+        """The best child by ``effects``; deriving it may take seconds in a large space."""
+        check_stopped("search")
+        return self.gates.best(effects)
 
     def _model(self, trials: Sequence[Trial]) -> LossModel:
         """The model of all evaluations and of ``trials``."""

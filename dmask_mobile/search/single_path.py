@@ -29,6 +29,7 @@ from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.supernet.gates import GateLogits
 from dmask_mobile.training.checks import Agreed
 
+STEPS_AN_EVALUATION = 3  # weight steps, at least; an evaluation takes about as long as a step
 CHILDREN_A_GROUP = 8  # children that see the same images
 NATS_A_SPREAD = 2.0  # the gain in log-probability of an option that lowers the loss by one spread
 UNDECIDED = 0.3  # the entropy of gates of which children near the budgets can still be drawn
@@ -43,8 +44,9 @@ class SinglePath:
         self.prior = GateLogits(parts.supernet.space)
         centre_on_budgets(self.prior, parts.loss.costs, parts.loss.budgets)
         parts.state.logits.load_state_dict(self.prior.state_dict())
-        trained = parts.settings.epochs * parts.num_weight_steps  # more children than this cannot be distinguished
-        self.num_steps = -(-min(parts.settings.evaluations, trained) // parts.num_gate_epochs)
+        trained = parts.settings.epochs * parts.num_weight_steps
+        evaluations = min(parts.settings.evaluations, max(1, trained // STEPS_AN_EVALUATION))
+        self.num_steps = -(-evaluations // parts.num_gate_epochs)
 
     def draw(self) -> Choice:
         """The child that the next weight step trains."""

@@ -13,6 +13,7 @@ from dmask_mobile.records.child import ChildSpec
 
 NEAR = 1.2  # latencies of one resolution within 20% of each other
 QUANTILE_80 = 1.2816  # of the normal distribution: 80% lie within this number of standard deviations
+STANDARD_DEVIATION = float(np.sqrt(np.pi / 2))  # of a normal distribution whose mean absolute value is 1
 NUM_WORST = 5
 RESAMPLES, CONFIDENCE = 400, 0.95
 
@@ -64,7 +65,7 @@ class Evaluation(Record):
     Predictions are scaled to the current speed of the device: they are multiplied by 1 + ``drift``, which the table's
     sentinels showed while the children were measured. ``mape_unscaled`` is the error without scaling. A Kendall tau is
     None if there are no pairs to compare. ``repeatability_mape`` is the error that a perfect table would have: see
-    `repeatability`. ``intervals``: the 95% bootstrap interval of each figure by name. ``metrics``: those that the table
+    `repeatability`. ``coverage_80``: the share of `inside_80`. ``intervals``: the 95% bootstrap interval of each figure by name. ``metrics``: those that the table
     can predict, measured for some of the children.
     """
 
@@ -116,8 +117,8 @@ def judge(children: Sequence[MeasuredChild], seed: int = 0) -> Evaluation:
     predicted = np.array([child.predicted_ms for child in children])
     spread = np.array([child.spread_ms for child in children])
     errors = np.abs(scale * predicted / measured - 1)
-    covered = np.abs(scale * predicted - measured) <= QUANTILE_80 * scale * spread
     halves = half_differences(passes_ms)
+    covered = inside_80(scale * predicted, scale * spread, passes_ms)
     near = near_pairs(children)
 
     def mean_error(attribute: str, factor: float = scale) -> float:
@@ -145,6 +146,23 @@ def judge(children: Sequence[MeasuredChild], seed: int = 0) -> Evaluation:
         intervals={name: bootstrap_interval(figure, len(children), seed) for name, figure in figures.items()},
         children=tuple(children),
     )
+
+
+def inside_80(predicted_ms: np.ndarray, spread_ms: np.ndarray, passes_ms: np.ndarray) -> np.ndarray:
+    """Which measurements are inside the 80% interval of their prediction, widened by their own noise.
+
+    The interval is that of the true latency. Without the noise of the mean of the passes a perfect table, which states
+    an error of 0, would hold nothing.
+
+    Args:
+        predicted_ms: (children,).
+        spread_ms: (children,), one standard deviation of each prediction.
+        passes_ms: (children, passes); the number of passes is even.
+    """
+    measured_ms = passes_ms.mean(1)
+    noise = STANDARD_DEVIATION * repeatability(passes_ms)
+    inside: np.ndarray = np.abs(predicted_ms - measured_ms) <= QUANTILE_80 * np.hypot(spread_ms, noise * measured_ms)
+    return inside
 
 
 def repeatability(passes_ms: np.ndarray) -> float:

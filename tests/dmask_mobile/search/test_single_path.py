@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import random
+import signal
 
 import numpy as np
 import pytest
 
 from dmask_mobile.api import cost_model, load_space
+from dmask_mobile.interruption import StoppedError, stop_signals
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import Budget, derive_within
@@ -88,6 +90,21 @@ def test_with_several_budgets_trials_are_within_all_of_them_and_differ() -> None
     losses = [trial.loss for trial in state.trials]
     assert min(losses[TRIALS // 2 :]) < np.mean(losses[: TRIALS // 2])
     assert len({trial.choice for trial in state.trials}) == TRIALS
+
+
+def test_a_signal_stops_the_choice_of_children_between_two_derivations() -> None:
+    """In a large space the derivations before the first trial take minutes."""
+    gates, told = single_path(SPACE), []
+
+    def tell(stage: str, done: int, total: int, note: str = "") -> None:
+        told.append((stage, done))
+        if done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    proposals = Proposals(gates.parts, gates, tell)
+    with pytest.raises(StoppedError), stop_signals():
+        proposals.next()
+    assert told == [("corner", 1), ("corner", 2), ("corner", 3)]
 
 
 def test_a_trained_child_is_taken_if_the_model_is_wrong_about_better_ones() -> None:

@@ -19,7 +19,7 @@ from latency_tables.profiling.evaluate import (
     steadier,
     unseen_children,
 )
-from latency_tables.profiling.judging import MeasuredChild, bootstrap_interval, judge, repeatability
+from latency_tables.profiling.judging import MeasuredChild, bootstrap_interval, inside_80, judge, repeatability
 from latency_tables.profiling.plots import plot_evaluation, plot_table
 from latency_tables.profiling.profile import profile_space
 from latency_tables.profiling.settings import ProfileSettings
@@ -72,6 +72,16 @@ def test_predictions_are_scaled_to_the_device_as_it_is_now() -> None:
     assert found.mape_unscaled == pytest.approx(0.2)
     assert found.mape_line == 0.0
     assert [child.predicted_ms for child in found.judged()] == [5.0, 10.0, 12.5]
+
+
+@pytest.mark.parametrize(("spread", "noise"), [(0.02, 0.0), (0.02, 0.04), (0.0, 0.04), (0.01, 0.08)])
+def test_honest_intervals_hold_80_percent_whatever_the_noise_of_the_measurements(spread: float, noise: float) -> None:
+    """Predictions that are off by what they state, judged by four noisy passes."""
+    random, count = np.random.default_rng(0), 4_000
+    true_ms = random.uniform(1, 100, count)
+    predicted_ms = true_ms * (1 + spread * random.standard_normal(count))
+    passes_ms = true_ms[:, None] * (1 + noise * random.standard_normal((count, 4)))
+    assert inside_80(predicted_ms, spread * true_ms, passes_ms).mean() == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize("passes", [2, 4, 6])
