@@ -65,8 +65,8 @@ class Evaluation(Record):
     Predictions are scaled to the current speed of the device: they are multiplied by 1 + ``drift``, which the table's
     sentinels showed while the children were measured. ``mape_unscaled`` is the error without scaling. A Kendall tau is
     None if there are no pairs to compare. ``repeatability_mape`` is the error that a perfect table would have: see
-    `repeatability`. ``coverage_80``: the share of `inside_80`. ``intervals``: the 95% bootstrap interval of each figure by name. ``metrics``: those that the table
-    can predict, measured for some of the children.
+    `repeatability`. ``coverage_80``: the share of `inside_80`. ``intervals``: the 95% bootstrap interval of each figure
+    by name. ``metrics``: those that the table can predict, measured for some of the children.
     """
 
     num_children: int
