@@ -110,8 +110,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     Raises:
         DmaskError: if another process has the lock, naming that process.
     """
-    real = path.resolve()
-    place = real / LOCK_NAME if real.is_dir() else real.with_name(f".{real.name}.lock")
+    place = _place_of_lock(path)
     lock = FileLock(place)
     try:
         lock.acquire(timeout=0)
@@ -128,6 +127,25 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     finally:
         _owner(place).unlink(missing_ok=True)
         lock.release()
+
+
+def writer_of(path: Path) -> str | None:
+    """A text about the process that has the lock of the file or folder ``path`` now; None if no process has it."""
+    place = _place_of_lock(path)
+    if not _owner(place).exists():  # then the lock is not tried: a command that begins now must get it
+        return None
+    try:
+        with FileLock(place).acquire(timeout=0):
+            return None
+    except Timeout:
+        return _writer(place)
+    except OSError:  # a folder that this user may not write to
+        return None
+
+
+def _place_of_lock(path: Path) -> Path:
+    real = path.resolve()
+    return real / LOCK_NAME if real.is_dir() else real.with_name(f".{real.name}.lock")
 
 
 def _owner(place: Path) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -28,13 +29,14 @@ Returned = TypeVar("Returned")
 
 
 def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Returned]], Callable[Taken, Returned]]:
-    """A decorator that locks the run folder while the function runs, so that no other command can use it.
+    """A decorator that locks the run folders of a function while it runs, so that no other command can use them.
 
-    The run folder is the argument ``run`` or ``target``. If a command has several processes, only the main one locks.
+    The run folders are those that the arguments ``run`` and ``target`` name, and those that contain an exported model
+    that they name. If a command has several processes, only the main one locks.
 
     Args:
         doing: the command, such as ``dmask export``, for the message to a command that is refused.
-        new: create the folder; otherwise nothing is locked if there is no folder.
+        new: create the folder; otherwise nothing is locked if there is no run.
     """
 
     def decorate(function: Callable[Taken, Returned]) -> Callable[Taken, Returned]:
@@ -45,15 +47,40 @@ def locks_run(doing: str, *, new: bool = False) -> Callable[[Callable[Taken, Ret
             from dmask_mobile.run import RunFolder
 
             given = signature.bind(*args, **kwargs).arguments
-            run = given.get("run") or given.get("target")
-            if not is_main_process() or not isinstance(run, str | os.PathLike) or not (new or Path(run).is_dir()):
-                return function(*args, **kwargs)
-            with RunFolder(Path(run)).locked(doing):
+            with ExitStack() as locks:
+                if is_main_process():
+                    for folder in _run_folders([given.get("run"), given.get("target")], new):
+                        locks.enter_context(RunFolder(folder).locked(doing))
                 return function(*args, **kwargs)
 
         return locking
 
     return decorate
+
+
+def _run_folders(arguments: Iterable[object], new: bool) -> list[Path]:
+    """The run folders of arguments that are paths or sequences of paths: each folder once, sorted by real path.
+
+    All commands lock in this order, so that of two commands one gets all its folders.
+    """
+    found: dict[Path, Path] = {}
+    for argument in arguments:
+        for value in argument if isinstance(argument, Sequence) and not isinstance(argument, str) else (argument,):
+            if isinstance(value, str | os.PathLike):
+                path = Path(value)
+                folder = path if new or (path / "run.json").exists() else run_of_model(path)
+                if folder is not None:
+                    found.setdefault(folder.resolve(), folder)
+    return [found[real] for real in sorted(found)]
+
+
+def run_of_model(path: Path) -> Path | None:
+    """The run folder whose ``exports/`` contains the model ``path``; None if no run does."""
+    try:
+        above = path.resolve().parent.parent
+    except (OSError, RuntimeError):  # symbolic links in a circle
+        return None
+    return above if (above / "run.json").exists() else None
 
 
 def data_of(

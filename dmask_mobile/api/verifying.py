@@ -11,7 +11,7 @@ from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, Words, as_pat
 from dmask_mobile.api.budget_checks import budget_checks, check_custom_costs, table_budgets
 from dmask_mobile.api.describing import renew_card
 from dmask_mobile.api.reporting import write_report_of_run
-from dmask_mobile.api.run_data import locks_run
+from dmask_mobile.api.run_data import locks_run, run_of_model
 from dmask_mobile.api.verified_images import reference_of
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package, quantity_names
@@ -210,9 +210,7 @@ def _files(
     targets: Sequence[Path], run: Path | None, process: ModelProcess
 ) -> tuple[list[tuple[Artifact, Path]], RunFolder | None]:
     """The artifacts in files with their folders, and the run that they belong to, if there is one."""
-    above = targets[0].resolve().parent.parent
-    if run is None and (above / "run.json").exists():
-        run = above
+    run = run or run_of_model(targets[0])
     folder = RunFolder(run) if run is not None else None
     return [(_artifact_in(path, folder, process), path.parent) for path in targets], folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,10 @@ import typer
 from rich.table import Table
 
 from dmask_mobile import api
-from dmask_mobile.cli.console import cell, console, print_json
+from dmask_mobile.cli.console import cell, console, note, print_json
 from dmask_mobile.cli.json_results import WrittenPicture, WrittenReport
 from dmask_mobile.cli.options import Json, Run
+from dmask_mobile.files import writer_of
 
 STATE_STYLES = {
     "done": "green",
@@ -34,6 +36,7 @@ def report(
 
     Example: dmask report runs/a runs/b -o report.html
     """
+    _note_writers(runs)
     written = api.report(runs, output)
     if as_json:
         print_json(
@@ -48,6 +51,7 @@ def status(run: Run, as_json: Json = False) -> None:
 
     Example: dmask status runs/a
     """
+    _note_writers([run])
     found = api.status(run)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -71,8 +75,16 @@ def plot(
 
     Example: dmask plot runs/a -o search.svg
     """
+    _note_writers([run])
     picture = api.plot_search(run, output)
     if as_json:
         print_json(WrittenPicture(picture=str(picture)))
     else:
         console.print(str(picture), soft_wrap=True)
+
+
+def _note_writers(runs: Iterable[Path]) -> None:
+    """Says which commands are writing to the folders, because what is shown of them may be incomplete."""
+    for run in runs:
+        if writer := writer_of(run):
+            note(f"{writer} is writing to '{run}' now; what is shown may be incomplete")

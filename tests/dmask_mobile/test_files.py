@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dmask_mobile.errors import MAX_MESSAGE, DmaskError, shown
-from dmask_mobile.files import locked, parse_json, parse_yaml, read_bytes
+from dmask_mobile.files import locked, parse_json, parse_yaml, read_bytes, writer_of
 from dmask_mobile.records.space import SearchSpace
 
 
@@ -93,7 +93,9 @@ def test_a_lock_holds_by_every_path_and_says_who_has_it(kind: str, tmp_path: Pat
         says = rf"another 'dmask search' \(process {other.pid}, since 20.*\) is writing to '.*link'"
         with pytest.raises(DmaskError, match=says), locked(link, "dmask train"):
             pass
+        assert str(writer_of(link)).startswith(f"'dmask search' (process {other.pid}, since 20")
         other.kill()  # which removes no lock file
+    assert writer_of(link) is None
     with locked(link, "dmask train"):
         pass
 

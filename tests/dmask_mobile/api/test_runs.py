@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -17,9 +18,11 @@ import torch
 from PIL import Image
 
 from dmask_mobile import api
+from dmask_mobile.api.run_data import locks_run
+from dmask_mobile.cli.outcome import exit_status_of_command
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.errors import DmaskError
-from dmask_mobile.files import locked
+from dmask_mobile.files import locked, writer_of
 from dmask_mobile.run import RunFolder, RunRecord
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.training.checkpoint import load_checkpoint, save_checkpoint
@@ -110,6 +113,35 @@ def test_a_folder_has_one_command_at_a_time(command: str, run: Path, data: str, 
             with pytest.raises(DmaskError, match=r"another 'dmask profile' \(process \d+, .*\) is writing to '"):
                 calls[command](path)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("target", ["run", "run/exports/model.onnx", "run/exports/model.mlpackage"])
+def test_verify_locks_the_run_on_the_command_line_too(
+    target: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line gives a list; a model locks the run that contains it."""
+    (tmp_path / "other.onnx").touch()
+    with locked(run, "dmask train"):
+        for words in ([str(tmp_path / target)], [str(tmp_path / "other.onnx"), str(tmp_path / target)]):
+            assert exit_status_of_command(["verify", *words]) == 2
+            assert re.search(r"another 'dmask train' \(process \d+, .*\) is writing to '", capsys.readouterr().err)
+
+
+def test_runs_are_locked_once_and_in_the_order_of_their_real_paths(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name / "exports").mkdir(parents=True)
+        (tmp_path / name / "run.json").touch()
+    (tmp_path / "0").symlink_to(tmp_path / "b")
+    held = []
+
+    @locks_run("dmask verify")
+    def look(target: list[str], *, run: Path | None = None) -> None:
+        held.extend(name for name in ("a", "b") if writer_of(tmp_path / name))
+
+    look([str(tmp_path / "0"), str(tmp_path / "b" / "exports" / "model.onnx")], run=tmp_path / "a")
+    assert held == ["a", "b"]
+    assert not any(writer_of(tmp_path / name) for name in ("a", "b"))
+    assert not (tmp_path / "b" / "exports" / ".lock").exists()
 
 
 @pytest.mark.slow
