@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import LOCK_NAME, locked
@@ -31,6 +31,7 @@ RECORDED_PACKAGES = ("dmask-mobile", "torch", "torchvision", "timm", "onnx", "on
 MAX_SUM_ERROR = 1e-3  # of probabilities that were written as decimal numbers
 
 _RESTORE = "restore the files of one search, or search again: dmask search ... --restart"
+_RESTORE_RUN = "restore the files of one run"
 TRIALS_NAME = "trials"  # the folder beside the checkpoint of a search, for the checkpoints of its trials
 
 
@@ -77,6 +78,16 @@ class RunRecord(FileRecord):
     accuracy: float | None = Field(default=None, ge=0, le=1)
     compared: dict[str, float] = Field(default_factory=dict)
     weights_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _check_agreement(self) -> Self:
+        if self.space is not None and len(self.class_names) != self.space.classes:
+            raise ValueError(f"{len(self.class_names)} class names for the {self.space.classes} classes of the space")
+        costs = [budget.cost for budget in self.budgets]
+        if len(set(costs)) < len(costs):
+            twice = next(cost for cost in costs if costs.count(cost) > 1)
+            raise ValueError(f"it has two budgets for '{shown(twice)}'")
+        return self
 
 
 class CandidateRecord(Record):
@@ -214,16 +225,22 @@ class RunFolder:
             self.path.rmdir()
 
     def record(self) -> RunRecord:
-        """The record in ``run.json``.
+        """The record in ``run.json``, checked against the child of the run.
 
         Raises:
-            DmaskError: if the folder is not a run folder.
+            DmaskError: if the folder is not a run folder, or the record is damaged or does not fit the child.
         """
         if not self.record_path.exists():
             raise DmaskError(
                 f"'{self.path}' is not a run folder: it has no run.json", "start one: dmask search ... -o RUN"
             )
-        return RunRecord.read(self.record_path)
+        record = RunRecord.read(self.record_path)
+        if self.child_path.exists() and len(record.class_names) != (classes := self.child().classes):
+            raise DmaskError(
+                f"'{self.record_path}' has {len(record.class_names)} class names, but child.json has {classes} classes",
+                _RESTORE_RUN,
+            )
+        return record
 
     def result(self) -> SearchResultRecord:
         """``search/result.json``, checked against the space and the child of the run.

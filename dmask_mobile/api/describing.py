@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.arguments import AnyPath, as_path
 from dmask_mobile.api.run_data import locks_run
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.names import MAX_LINE, check_line
 from dmask_mobile.run import RunFolder
@@ -105,6 +105,8 @@ def renew_card(folder: RunFolder, progress: Progress = silent, license_name: str
         note = _write(folder, license_name or None).note
     except (DmaskError, OSError) as error:
         logger.warning("no model card: %s", error)
+    except Exception as error:  # the command has done its work, and its result must not be lost
+        logger.warning("no model card, a fault of dmask-mobile: %s: %s", type(error).__name__, shown(error))
     else:
         progress("card", 1, 1, note)
 

@@ -111,8 +111,10 @@ def write_report_of_run(folder: RunFolder, progress: Progress = silent) -> None:
     """Writes ``report.html`` into a run folder; a problem is only reported, and earlier results are kept."""
     try:
         report(folder.path, folder.report_path)
-    except DmaskError as error:
+    except (DmaskError, OSError) as error:
         logger.warning("no report: %s", error)
+    except Exception as error:  # the command has done its work, and its result must not be lost
+        logger.warning("no report, a fault of dmask-mobile: %s: %s", type(error).__name__, shown(error))
     else:
         progress("report", 1, 1, str(folder.report_path))
 

@@ -296,6 +296,12 @@ def test_a_search_checkpoint_of_wrong_content_is_refused(
     ("name", "change", "message"),
     [
         ("run.json", {"accuracy": 1.5}, r"accuracy: .*less than or equal to 1"),
+        ("run.json", {"class_names": ["a", "b"]}, r"run\.json': 2 class names for the 3 classes of the space$"),
+        (
+            "run.json",
+            {"budgets": [{"cost": "macs", "limit": limit, "unit": "macs"} for limit in (1, 2)]},
+            r"run\.json': it has two budgets for 'macs'$",
+        ),
         ("run.json", {"preprocessing.source_resolution": 0}, r"source_resolution: .*greater than 0"),
         ("run.json", {"space.input.resolutions": [0]}, r"resolutions"),
         ("run.json", {"budgets": [{"cost": "macs", "limit": -1, "unit": "macs"}]}, r"limit: .*greater than 0, got -1"),

@@ -407,6 +407,28 @@ def test_a_run_of_the_version_before_is_read(run: Path, tmp_path: Path) -> None:
     assert RunRecord.read(tmp_path / "run.json").budgets == (BudgetRecord(cost="macs", limit=1.0, unit="macs"),)
 
 
+def test_class_names_that_do_not_fit_the_child_are_refused_by_every_command(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    content = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(content | {"class_names": ["a"]}))
+    for command in (api.status, api.verify, api.write_card, lambda run: api.report(run, tmp_path / "report.html")):
+        with pytest.raises(DmaskError, match=r"run\.json' has 1 class names, but child\.json has 2 classes"):
+            command(copy)
+
+
+@pytest.mark.parametrize("broken", ["dmask_mobile.api.describing._write", "dmask_mobile.api.reporting.report"])
+def test_a_fault_in_card_or_report_does_not_change_the_result(
+    broken: str, run: Path, data: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(broken, fail)
+    assert api.verify(run, data=data).checks
+    assert "a fault of dmask-mobile: KeyError: 'x'" in caplog.text
+
+
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
 def test_a_tolerance_of_budgets_is_a_share(tolerance: float, run: Path) -> None:
     with pytest.raises(DmaskError, match="--budget-tolerance must be a share of at least 0 and below 1"):

@@ -30,7 +30,7 @@ RECORD = RunRecord(
     data=DATA,
     data_digest="0123456789abcdef",
     data_notes=("no val split: 4 of 20 | images",),
-    space=SPACE,
+    space=SPACE.with_classes(COUNT),
     budgets=(BudgetRecord(cost="macs", limit=93_600, unit="macs"),),
     train_settings={"epochs": 3, "recipe": {"mixup": 0.2, "teacher": "/home/ann/secret/teacher.pt"}, "note": "a | b"},
     weights_sha256="w",
