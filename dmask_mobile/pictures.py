@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.outputs import check_output
 from dmask_mobile.records.base import temporary_beside
 
 if TYPE_CHECKING:
@@ -21,17 +22,11 @@ def check_picture(path: Path) -> None:
     """Checks that a picture may be written to ``path``: a new PNG or SVG file, or an earlier picture.
 
     Raises:
-        DmaskError: for another suffix, or an existing file that is not such a picture.
+        DmaskError: for another suffix, and in the same cases as `check_output`.
     """
     if path.suffix.lower() not in MARKS:
         raise DmaskError(f"a picture must be a PNG or SVG file, got '{path}'", "give FILE.png or FILE.svg")
-    if path.exists():
-        ours = False
-        if path.is_file():
-            with path.open("rb") as file:
-                ours = MARKS[path.suffix.lower()].encode() in file.read(4096)
-        if not ours:
-            raise DmaskError(f"'{path}' exists and is not a picture that dmask-mobile drew", "give another file")
+    check_output(path, MARKS[path.suffix.lower()], "a picture that dmask-mobile drew")
 
 
 def save_picture(figure: Figure, path: Path) -> None:

@@ -24,7 +24,7 @@ LAYERS = [
         "dmask_mobile.ranks",
     ),
     ("dmask_mobile.records", "dmask_mobile.spaces", "dmask_mobile.recipes"),
-    ("dmask_mobile.pictures", "dmask_mobile.temporary"),
+    ("dmask_mobile.outputs", "dmask_mobile.pictures", "dmask_mobile.temporary"),
     ("dmask_mobile.costs", "dmask_mobile.nets", "dmask_mobile.run"),
     (
         "export",

@@ -16,6 +16,7 @@ from dmask_mobile.api.verified_images import reference_of
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package, quantity_names
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.outputs import check_output
 from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.accuracy import Split
 from dmask_mobile.records.artifact import Artifact, ModelDescription, hash_path
@@ -100,7 +101,11 @@ def verify(
     targets, costs = as_paths(target), as_tuple(costs)
     run = None if run is None else as_path(run)
     whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
+    _check_inputs(targets, whole_run, run, tables, settings)
     report = _report_path(targets, whole_run)
+    mark = f'"{Verification.file_format}"'
+    check_output(report, mark, "a verification by dmask-mobile", "rename it or move it away")
+    report = report.resolve()  # a symbolic link stays one
     report.unlink(missing_ok=True)  # the verdict of the last verification must not remain if this one fails
     with model_process(settings.time_limit) as process:
         if whole_run:
@@ -177,10 +182,32 @@ def _check_settings(settings: VerifySettings) -> None:
         )
 
 
-def _report_path(targets: Sequence[Path], whole_run: bool) -> Path:
-    """The path of the verification: in the run folder for a whole run, next to the first file for files."""
+def _check_inputs(
+    targets: Sequence[Path], whole_run: bool, run: Path | None, tables: AnyPaths, settings: VerifySettings
+) -> None:
+    """Checks that the inputs exist, before the verdict of the last verification is removed.
+
+    Raises:
+        DmaskError: if there is nothing to verify, or one of the inputs does not exist.
+    """
+    from export.formats.registry import format_of
+
     if not targets:
         raise DmaskError("nothing to verify", "give a run folder or exported models")
+    for path in () if whole_run else targets:
+        if (path / "run.json").exists():
+            raise DmaskError(f"'{path}' is a run folder, which is verified by itself", "give only the run folder")
+        format_of(path)
+    if own := targets[0] if whole_run else run:
+        RunFolder(own).record()
+        RunFolder(own).child()
+    for path in (*named_tables(tables).values(), *as_paths(settings.measured)):
+        if not path.exists():
+            raise DmaskError(f"no file '{path}'", "check the path")
+
+
+def _report_path(targets: Sequence[Path], whole_run: bool) -> Path:
+    """The path of the verification: in the run folder for a whole run, next to the first file for files."""
     if whole_run:
         return RunFolder(targets[0]).verification_path
     return targets[0].with_name(f"{targets[0].name}.verification.json")

@@ -126,9 +126,10 @@ def verify(
 
     A file: dmask verify model.tflite --run runs/a --measured benchmark_model.txt
     """
-    from dmask_mobile.cli.reports import to_junit, to_markdown
-    from dmask_mobile.records.base import write_atomically
+    from dmask_mobile.cli.reports import check_reports, to_junit, to_markdown
+    from dmask_mobile.outputs import write_output
 
+    check_reports(markdown, junit)  # before minutes of verifying
     settings = api.VerifySettings(
         images=images,
         allow_drift=allow_drift,
@@ -146,7 +147,7 @@ def verify(
         )
     for path, write in ((markdown, to_markdown), (junit, to_junit)):
         if path is not None:
-            write_atomically(path, write(verification))
+            write_output(path, write(verification))
     show_verification(verification, ", ".join(map(str, target)), as_json, full=full)
 
 

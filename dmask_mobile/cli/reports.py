@@ -8,21 +8,38 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
-from dmask_mobile.errors import MAX_MESSAGE, shown
+from dmask_mobile.errors import MAX_MESSAGE, DmaskError, shown
 from dmask_mobile.markdown import as_markdown
+from dmask_mobile.outputs import check_output, is_stream
 from dmask_mobile.quantities import quantity
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 
+MARKDOWN_MARK = "<!-- written by dmask verify -->"
+JUNIT_MARK = '<testsuites name="dmask verify '
 MARKS = {"passed": "✅", "failed": "❌", "not verified": "⚠️", "not predicted": "➖"}
 COLUMNS = ("artifact", "quantity", "predicted", "measured", "allowed", "verdict", "note")
 ALIGNED = "| --- | --- | ---: | ---: | ---: | --- | --- |"
 
 
+def check_reports(markdown: Path | None, junit: Path | None) -> None:
+    """Checks that these reports may be written: to streams, new files, empty files or earlier reports.
+
+    Raises:
+        DmaskError: if both have the same path, and in the same cases as `check_output`.
+    """
+    if markdown is not None and junit is not None and markdown.resolve() == junit.resolve():
+        raise DmaskError(f"--markdown and --junit both name '{shown(markdown)}'", "give two files")
+    for path, mark, option in ((markdown, MARKDOWN_MARK, "--markdown"), (junit, JUNIT_MARK, "--junit")):
+        if path is not None and not is_stream(path):
+            check_output(path, mark, f"a report of dmask verify {option}")
+
+
 def to_markdown(verification: Verification) -> str:
     """The verdict in one line, the checks that did not pass, the main figures by artifact; all checks folded below."""
     wrong = [c for c in verification.checks if c.verdict != "not predicted" and verification.verdict_of(c) != "passed"]
-    lines = [_headline(verification)]
+    lines = [MARKDOWN_MARK, _headline(verification)]
     if wrong:
         lines += ["", *_table(verification, wrong)]
     headline = list(_main_figures(verification))

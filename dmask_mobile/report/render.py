@@ -9,33 +9,25 @@ from importlib import resources
 from pathlib import Path
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.outputs import check_output, write_output
 from dmask_mobile.quantities import quantity
-from dmask_mobile.records.base import write_atomically
 from dmask_mobile.report.comparing import comparisons, sweep_page
 from dmask_mobile.report.page import run_page
 from dmask_mobile.report.records import Report
 
 MAX_BYTES = 2_000_000
 MARK = '<meta name="generator" content="dmask-mobile report">'
-SEARCHED_BYTES = 4_096  # at the beginning of a file, searched for the mark
 
 
 def check_page(path: Path) -> None:
     """Checks that a page may be written to ``path``: a new HTML file, or an earlier page.
 
     Raises:
-        DmaskError: for another suffix, or an existing file that is not such a page.
+        DmaskError: for another suffix, and in the same cases as `check_output`.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise DmaskError(f"a report must be an HTML file, got '{path}'", "give -o FILE.html")
-    if not path.exists() and not path.is_symlink():
-        return
-    ours = False
-    if path.is_file():
-        with path.open("rb") as file:
-            ours = MARK.encode() in file.read(SEARCHED_BYTES)
-    if not ours:
-        raise DmaskError(f"'{path}' exists and is not a report of dmask-mobile", "give another file with -o")
+    check_output(path, MARK, "a report of dmask-mobile", "give another file with -o")
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -51,7 +43,7 @@ def write_page(report: Report, path: Path) -> None:
             f"the report of {len(report.runs)} runs has {size:,} bytes; at most {MAX_BYTES:,} are allowed",
             "give fewer runs",
         )
-    write_atomically(path, text)
+    write_output(path, text)
 
 
 def render(report: Report) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from dmask_mobile import api
 from dmask_mobile.api.budget_checks import budget_checks, table_budgets
 from dmask_mobile.api.verifying import check_fits_one
+from dmask_mobile.cli.outcome import exit_status_of_command
 from dmask_mobile.costs.counts import Macs, Params, block_layers
 from dmask_mobile.costs.memory import PeakActivationBytes
 from dmask_mobile.costs.model import AdditiveCost
@@ -287,6 +288,60 @@ def test_a_model_without_a_record_is_not_passed_over(run: Path, data: str, tmp_p
     with pytest.raises(DmaskError, match=r"model\.tflite' has no record of its export"):
         api.verify(copy, data=data)
     assert not (copy / "verification.json").exists()  # nor does the last verdict stay
+
+
+@pytest.mark.parametrize("name", ["nothing", "model.onnx"])
+def test_a_foreign_file_with_the_name_of_the_verification_is_kept(name: str, run: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / f"{name}.verification.json"
+    foreign.write_text("mine\n")
+    if name == "model.onnx":
+        shutil.copy(run / "exports" / "model.onnx", tmp_path / name)
+        with pytest.raises(DmaskError, match=r"verification\.json' exists and is not a verification by dmask-mobile"):
+            api.verify([tmp_path / name])
+    else:
+        assert exit_status_of_command(["verify", str(tmp_path / name)]) == 2
+    assert foreign.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("missing", ["target", "run", "table", "measured"])
+def test_a_verification_stays_if_an_input_is_missing(missing: str, run: Path, tmp_path: Path) -> None:
+    model, nothing = tmp_path / "model.onnx", tmp_path / "nothing.jsonl"
+    shutil.copy(run / "exports" / "model.onnx", model)
+    api.verify([model])
+    before = (tmp_path / "model.onnx.verification.json").read_bytes()
+    targets = [model, tmp_path / "other.onnx"] if missing == "target" else [model]
+    with pytest.raises(DmaskError, match=r"no file '.*'|is not a run folder"):
+        api.verify(
+            targets,
+            run=nothing if missing == "run" else None,
+            tables=[nothing] if missing == "table" else [],
+            settings=api.VerifySettings(measured=[nothing] if missing == "measured" else []),
+        )
+    assert (tmp_path / "model.onnx.verification.json").read_bytes() == before
+
+
+def test_reports_are_checked_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A foreign file, a folder and one path for both are refused; an empty file and an earlier report are replaced."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(run / "exports" / "model.onnx", "model.onnx")
+    Path("mine.md").write_text("mine")
+    Path("empty.md").touch()
+    for options, message in (
+        (["--markdown", "mine.md"], "'mine.md' exists and is not a report of dmask verify --markdown"),
+        (["--junit", "mine.md"], "'mine.md' exists and is not a report of dmask verify --junit"),
+        (["--markdown", "."], "'.' is a folder"),
+        (["--markdown", "mine.md/a.md"], "mine.md' is not a folder"),
+        (["--markdown", "a.md", "--junit", "./a.md"], "--markdown and --junit both name 'a.md'"),
+    ):
+        assert exit_status_of_command(["verify", "model.onnx", *options]) == 2
+        assert message in capsys.readouterr().err
+    assert Path("mine.md").read_text() == "mine"
+    assert not Path("model.onnx.verification.json").exists()
+    for _ in range(2):
+        assert exit_status_of_command(["verify", "model.onnx", "--markdown", "empty.md", "--junit", "new/a.xml"]) == 1
+        assert Path("empty.md").read_text().startswith("<!-- written by dmask verify -->\n### Child `")
 
 
 def with_budgets(run: Path, copy: Path, *budgets: BudgetRecord, precision: Precision | None = None) -> Path:

@@ -61,6 +61,7 @@ def test_markdown_shows_the_verdict_what_failed_and_the_main_figures_first() -> 
     )  # fmt: skip
     before, folded = to_markdown(verification(*CHECKS, accuracy)).split("<details>")
     assert before.splitlines() == [
+        "<!-- written by dmask verify -->",
         f"### Child `{'d' * 16}`: **NOT verified** (1 failed, 1 not predicted, 1 not verified, 2 passed)",
         "",
         "| artifact | quantity | predicted | measured | allowed | verdict | note |",
@@ -79,7 +80,8 @@ def test_markdown_shows_the_verdict_what_failed_and_the_main_figures_first() -> 
     assert lines[-2:] == ["", "</details>"]
     assert len(lines) == 5 + len(CHECKS) + 1 + 2
     passed = to_markdown(verification(check("onnx", "latency", "passed")))
-    assert passed.startswith(f"### Child `{'d' * 16}`: verified (1 passed)\n\n| artifact | accuracy | latency | size |")
+    headline = f"### Child `{'d' * 16}`: verified (1 passed)\n\n| artifact | accuracy | latency | size |"
+    assert passed.startswith(f"<!-- written by dmask verify -->\n{headline}")
     assert "| onnx | - | 2.00 ms (predicted 1.50 ms) | - |" in passed
 
 

@@ -164,9 +164,9 @@ def test_a_picture_replaces_only_a_picture_of_ours(table: Path, tmp_path: Path) 
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"\x89PNG\r\n\x1a\nof somebody")
     (tmp_path / "folder.png").mkdir()
-    for path in (photo, tmp_path / "folder.png"):
-        message = refusal_of("table", "plot", table, "-o", path)
-        assert "exists and is not a picture that dmask-mobile drew; give another file" in message
+    message = refusal_of("table", "plot", table, "-o", photo)
+    assert "exists and is not a picture that dmask-mobile drew; give another file" in message
+    assert "folder.png' is a folder" in refusal_of("table", "plot", table, "-o", tmp_path / "folder.png")
     assert photo.read_bytes() == b"\x89PNG\r\n\x1a\nof somebody"
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(table.read_bytes())
