@@ -5,27 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.scaling import Scaled, Way, scaled_child, scaled_places, scales
 from search_quality.protocol import Ungated
 
 FLOOR, CENTRE = 0.95, 0.975  # of the budget: what a child must cost at least, and what one costs in the mean
-WAYS = {
-    "widths": ("width", "expansion"),
-    "depth": ("width", "expansion", "skip"),
-    "resolution": ("width", "expansion"),
-}
-"""The kinds of decisions that each way scales by one factor; the last one scales the resolution beside them."""
 MAX_DRAWS = 1_000_000
 Accuracy = Callable[[Choice], float]
-Scaled = tuple[int, ...]
-"""The number of a decision that is scaled, or those of the decisions that skip a stage's blocks."""
 
 
 def fits(cost: ChainCost, choice: Choice, budget: float) -> bool:
@@ -72,41 +64,7 @@ def typical_latency(latency: ChainCost, macs: ChainCost, wanted_macs: float) -> 
     return float(np.median(near)) / CENTRE
 
 
-def scaled_child(space: SearchSpace, way: str, scale: float, up: Collection[Scaled] | None = None) -> Choice:
-    """The widest child scaled uniformly: the options of the kinds that a way scales become ``scale`` times the largest.
-
-    Args:
-        space: the space.
-        way: a key of `WAYS`. Depth is the number of blocks in each stage that may be skipped and are not.
-        scale: 0 to 1.
-        up: which of the values that lie between two options become the larger one; None rounds each.
-    """
-    places = _scaled_places(space, way, scale)
-    if up is None:
-        up = {decisions for decisions, place in places.items() if place % 1 > 0.5}
-    indices = list(space.largest().indices)
-    for decisions, place in places.items():
-        index = int(place) + (decisions in up and place > int(place))
-        for number, decision in enumerate(decisions):
-            indices[decision] = index if space.decisions[decision].kind != "skip" else int(number >= index)
-    return Choice(indices=tuple(indices))
-
-
-def _scaled_places(space: SearchSpace, way: str, scale: float) -> dict[Scaled, float]:
-    """Where scaled values lie among the options of each decision, and how many blocks of a stage are kept."""
-    places: dict[Scaled, float] = {}
-    stages: dict[str, Scaled] = {}
-    for number, decision in enumerate(space.decisions):
-        if decision.kind == "skip" and "skip" in WAYS[way]:
-            stage = decision.name.split(".")[0]
-            stages[stage] = (*stages.get(stage, ()), number)
-        elif decision.kind in WAYS[way] and len(decision.options) > 1:
-            wanted = scale * decision.options[-1]
-            places[number,] = float(np.interp(wanted, decision.options, range(len(decision.options))))
-    return places | {skips: scale * len(skips) for skips in stages.values()}
-
-
-def scaled_children(cost: ChainCost, way: str, wanted: float, count: int) -> list[Choice]:
+def scaled_children(cost: ChainCost, way: Way, wanted: float, count: int) -> list[Choice]:
     """The children, scaled in one way, whose costs lie nearest to ``wanted``; the most evenly scaled ones first.
 
     Resolutions are few and far between: where they are scaled, each of them is tried, and the one preferred whose share
@@ -115,9 +73,9 @@ def scaled_children(cost: ChainCost, way: str, wanted: float, count: int) -> lis
     found: dict[Choice, tuple[float, ...]] = {}
     resolutions = cost.space.decisions[0].options
     for number in range(len(resolutions)) if way == "resolution" else [len(resolutions) - 1]:
-        for scale in np.geomspace(0.05, 1, 80).tolist():
+        for scale in scales():
             unevenness = abs(math.log(scale * resolutions[-1] / resolutions[number])) if way == "resolution" else 0.0
-            for up, changed in _roundings(_scaled_places(cost.space, way, scale)):
+            for up, changed in _roundings(scaled_places(cost.space, way, scale)):
                 choice = Choice(indices=(number, *scaled_child(cost.space, way, scale, up).indices[1:]))
                 off = round(abs(cost.cost(choice) / wanted - 1) / 0.005)  # half a percent is no difference
                 rank = off, unevenness, changed

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.scaling import Way
 from search_quality.bench import Bench, Network
 from search_quality.children import CENTRE, scaled_children
 from search_quality.jobs import choose_again, search, search_identity, search_ungated
@@ -106,7 +107,7 @@ class Uniform:
     """The widest child, scaled in one way."""
 
     bench: Bench
-    way: str
+    way: Way
 
     @property
     def key(self) -> str:

@@ -14,10 +14,11 @@ from dmask_mobile import api
 from dmask_mobile.clock import now
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.scaling import WAYS
 from latency_tables.profiling.profile import what_is_missing
 from latency_tables.profiling.settings import ProfileSettings
 from search_quality.bench import Bench, Network
-from search_quality.children import CENTRE, WAYS, typical_latency
+from search_quality.children import CENTRE, typical_latency
 from search_quality.contenders import Contender, MobileNet, Searched, Ungated, Uniform
 from search_quality.entries import Entry, Training, best_scaled
 from search_quality.images import prepared

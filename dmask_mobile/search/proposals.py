@@ -3,13 +3,16 @@
 Random children within a budget are alike: nearly all have about the same number of blocks and the same mean width, so
 that their losses do not tell how the loss depends on these. So the first half of the trials trains children from the
 corners of the space, chosen to tell the most about the effects (D-optimal design; Fedorov, "Theory of Optimal
-Experiments", 1972). Each trial of the second half trains the best child by effects drawn from what is known (Thompson,
-Biometrika, 1933), and the last one the best child by the expected effects.
+Experiments", 1972). The next trial is of the largest child, scaled uniformly to the budgets, which a person would take
+without a search: like every trained child, it is kept if nothing better is found. Each further trial trains the best
+child by effects drawn from what is known (Thompson, Biometrika, 1933), and the last one the best child by the expected
+effects.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +22,7 @@ from dmask_mobile.progress import Progress, silent
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.loss_model import Effects, LossModel, Trial
 from dmask_mobile.search.parts import SearchParts
+from dmask_mobile.search.scaling import scaled_within
 from dmask_mobile.search.single_path import SinglePath
 
 NUM_CORNERS = 16
@@ -38,8 +42,12 @@ class Proposals:
         if len(tried) < settings.trials / 2:
             fresh = [corner for corner in self._corners if corner not in tried]
             return model.most_informative(fresh or self._corners, tried)
-        generator = np.random.default_rng((settings.seed + 1) * 100_003 + len(tried))
         is_last = len(tried) + 1 == settings.trials
+        if len(tried) == math.ceil(settings.trials / 2) and not is_last:
+            scaled = scaled_within(self.parts.supernet.space, self.parts.budgets)
+            if scaled is not None and scaled not in tried:
+                return scaled
+        generator = np.random.default_rng((settings.seed + 1) * 100_003 + len(tried))
         for attempt in range(ATTEMPTS):
             effects = model.expected if is_last and attempt == 0 else model.drawn(generator)
             choice = self._best(effects)

@@ -15,6 +15,7 @@ from dmask_mobile.search.derive import FLOOR
 from dmask_mobile.search.loss_model import Effects, Evaluation, Trial
 from dmask_mobile.search.near_budget import tightest_share
 from dmask_mobile.search.proposals import Proposals
+from dmask_mobile.search.scaling import scaled_within
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.search.single_path import SinglePath
@@ -58,7 +59,7 @@ def test_no_other_child_within_the_budget_has_a_lower_loss_by_the_effects(seed: 
     assert loss_by(effects, best) <= min(loss_by(effects, choice) for choice in others) + 1e-9
 
 
-def test_trials_begin_at_the_corners_and_end_at_the_best_child() -> None:
+def test_trials_begin_at_the_corners_go_on_with_the_scaled_child_and_end_at_the_best_one() -> None:
     """Where shallow children are better, the last trials are of shallow children."""
     space = load_space("mobilenet_small").with_classes(10)
     gates = single_path(space)
@@ -72,6 +73,7 @@ def test_trials_begin_at_the_corners_and_end_at_the_best_child() -> None:
         state.trials.append(Trial(2.0 - 0.1 * skipped[-1], 0.5, choice))
     corners = skipped[: TRIALS // 2]
     assert max(corners) - min(corners) >= 3  # of 6; of random children nearly all have one or two
+    assert state.trials[TRIALS // 2].choice == scaled_within(space, budgets)
     assert skipped[-1] == max(skipped)
     assert all(FLOOR <= tightest_share(budgets, trial.choice) <= 1 for trial in state.trials)
     assert len({trial.choice for trial in state.trials}) == TRIALS
