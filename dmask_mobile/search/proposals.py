@@ -59,7 +59,7 @@ class Proposals:
     def _corners(self) -> list[Choice]:
         """The best children by effects that point along the directions that blocks share, in random combinations."""
         generator = np.random.default_rng(self.parts.settings.seed)
-        found = {}
+        found: dict[Choice, None] = {}
         for number, effects in enumerate(self._model([]).corners(generator, NUM_CORNERS), start=1):
             found[self._best(effects)] = None
             self.progress("corner", number, NUM_CORNERS)

@@ -68,7 +68,7 @@ def scaled_within(space: SearchSpace, budgets: Sequence[Budget]) -> Choice | Non
 
     Of the values between two options, those nearest to the larger one become it, as many as fit.
     """
-    children = {}
+    children: dict[Choice, None] = {}
     for scale in scales():
         places = scaled_places(space, "depth", scale)
         between = sorted((each for each in places if places[each] % 1), key=lambda each: -(places[each] % 1))
