@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.report.records import AccuracyView, ClassAccuracy, Confusion
 
@@ -11,24 +10,14 @@ MAX_CLASSES = 100  # hardest classes that are listed
 MAX_CONFUSIONS = 30
 
 
-def accuracy_view(found: AccuracyRecord, source: str, note: str = "") -> AccuracyView:
+def accuracy_view(found: AccuracyRecord, note: str = "") -> AccuracyView:
     """The accuracy of each class, hardest first, and the pairs that are confused most often.
 
     Args:
         found: the record.
-        source: the name of the record in error messages.
         note: a remark for the reader.
-
-    Raises:
-        DmaskError: if its matrix does not have one row and one column for each class.
     """
     names = found.class_names
-    if {len(names)} != {len(found.confusion), *map(len, found.confusion)}:
-        raise DmaskError(
-            f"{source}: confusion must have a row and a column for each of {len(names)} classes, it has"
-            f" {len(found.confusion)} rows",
-            "remove the file and test again: dmask test RUN",
-        )
     rates, drawn = found.class_accuracies(), len(names) <= MAX_MATRIX_CLASSES
     classes = sorted(
         (

@@ -170,7 +170,7 @@ def _accuracies(folder: RunFolder, record: RunRecord, notes: list[str]) -> tuple
             if opened > 1
             else ""
         )
-        views.append(accuracy_view(found, f"'{path}'", note))
+        views.append(accuracy_view(found, note))
     return tuple(views)
 
 

@@ -18,6 +18,7 @@ from dmask_mobile.costs.memory import PeakActivationBytes
 from dmask_mobile.costs.model import AdditiveCost
 from dmask_mobile.data.load import load_data
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision, Preprocessing
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.openings import SplitOpenings
@@ -90,7 +91,9 @@ def test_the_weights_must_have_the_accuracy_of_test_json(run: Path, data: str, t
     name, files = "accuracy of the weights (test)", [copy / "exports" / "model.onnx"]
     line = lines(api.verify(files), "run")[name]
     assert (line.verdict, line.predicted, line.measured) == ("passed", tested.accuracy, tested.accuracy)
-    tested.model_copy(update={"accuracy": tested.accuracy - 0.2}).write(copy / "test.json")
+    wrong = [[0, 20], [20, 0]] if tested.accuracy > 0.3 else [[20, 0], [0, 20]]
+    fields = {name: getattr(tested, name) for name in ("split", "data_digest", "weights_sha256", "class_names")}
+    AccuracyRecord.from_confusion(wrong, **fields).write(copy / "test.json")
     assert lines(api.verify(files), "run")[name].verdict == "failed"
     tested.model_copy(update={"weights_sha256": "others"}).write(copy / "test.json")
     assert name not in lines(api.verify(files), "run")

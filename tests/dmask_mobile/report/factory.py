@@ -170,9 +170,8 @@ def write_accuracy(folder: RunFolder) -> AccuracyRecord:
     names = folder.record().class_names
     count = len(names)
     rows = [[9 * (k == j) + (j == (k + 1) % count) for j in range(count)] for k in range(count)]
-    found = AccuracyRecord(
-        split="test", data_digest="d" * 16, weights_sha256=WEIGHTS, class_names=names,
-        confusion=tuple(map(tuple, rows)), accuracy=0.9, interval=(0.85, 0.94), times_opened=1,
-    )  # fmt: skip
+    found = AccuracyRecord.from_confusion(
+        rows, split="test", data_digest="d" * 16, weights_sha256=WEIGHTS, class_names=names, times_opened=1
+    )
     found.write(folder.test_path)
     return found
