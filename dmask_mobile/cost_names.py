@@ -53,7 +53,7 @@ def load_cost(path: str) -> CostModel:
     sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # importing the user's module may raise any exception
+    except (Exception, SystemExit) as error:  # importing the user's module may raise any exception
         raise DmaskError(
             f"cannot load cost '{path}': {type(error).__name__}: {shown(error)}",
             "give module:Class, for example mycosts:Depth; --debug shows the traceback",

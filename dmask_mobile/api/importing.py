@@ -1,7 +1,8 @@
-"""A space around a given network: the step before profiling and searching it."""
+"""Makes a space around a given network, before it is profiled and searched."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from pathlib import Path
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_WEIGHTS = "none"
+CHOOSE_ANOTHER = "choose another file with -o, or remove it"
 GRADIENT_IMAGES, GRADIENT_BATCH = 512, 64
 
 
 class ImportedSpace(NamedTuple):
-    """A written space, its file, that of the weights, and how far the outputs are from the original's.
+    """A written space, its file and the file of its weights.
 
-    ``difference``: the largest, as a share of the outputs' range.
+    ``difference``: the largest difference of its outputs from the original's, as a share of the outputs' range.
     """
 
     space: SearchSpace
@@ -60,19 +62,20 @@ def import_space(
     Args:
         source: ``timm:NAME``, ``torchvision:NAME``, or ``module:function``, whose function returns a model.
         output: the YAML file.
-        weights: a safetensors file or a state dict of ``torch.save``; ``none`` gives the space without weights; if not
-            given, those that a function's model has.
-        importance: what the order of channels follows: the weights that read them, the norms that write them, or the
-            loss on images.
-        data: the images, for ``taylor``.
-        progress: told while images are read.
+        weights: a safetensors file or a state dict of ``torch.save``; ``none`` gives the space without weights. The
+            default is the weights that the model of a function already has.
+        importance: what orders the channels: the weights that read them, the norms that write them, or the loss on
+            images.
+        data: the images for ``taylor``.
+        progress: is called while images are read.
 
     Raises:
-        DmaskError: for a network or weights that cannot be taken over, and when ``output`` exists.
+        DmaskError: for a network or weights that cannot be imported, and if ``output`` exists.
     """
     path = as_path(output)
-    _check_output(path, importance, data)
-    opened, weights_used = _opened(source, weights)
+    weights_path = None if weights == NO_WEIGHTS else path.with_suffix(".safetensors")
+    _check_output(path, weights_path, importance, data)
+    opened = _opened(source, weights)
     from dmask_mobile.importing.network import import_network
     from dmask_mobile.importing.proof import check_outputs
     from dmask_mobile.importing.space_around import space_around
@@ -80,23 +83,21 @@ def import_space(
     imported = import_network(opened.model.eval(), opened.resolution, opened.name)
     difference = check_outputs(opened.model, imported)
     space = space_around(imported.child, source, (opened.mean, opened.std), opened.crop)
-    weights_path = None
-    if weights_used:
-        weights_path = path.with_suffix(".safetensors")
+    if weights_path is not None:
         space = _with_weights(space, imported, weights_path, importance, data, progress)
     _write(space, path)
     return ImportedSpace(space, path, weights_path, difference)
 
 
 def imported_weights(given: AnySpace, space: SearchSpace) -> dict[str, Tensor]:
-    """The weights of a space's widest child; none where it has none.
+    """The weights of a space's widest child; empty if the space has no weights.
 
     Args:
-        given: the space as the user gave it: its file says where the weights lie.
-        space: the space that this is.
+        given: the space as the user gave it; the weights are beside its file.
+        space: the same space as an object.
 
     Raises:
-        DmaskError: when the file is absent, damaged or another one, and when the widest child is another network.
+        DmaskError: if the file is absent, damaged or another one, or the widest child is another network.
     """
     if space.weights is None:
         return {}
@@ -105,12 +106,12 @@ def imported_weights(given: AnySpace, space: SearchSpace) -> dict[str, Tensor]:
 
     again = "restore it, or import the network again: dmask space from"
     if isinstance(given, SearchSpace):
-        raise DmaskError(f"the weights of '{space.name}' lie beside its file", "give the path of that file")
+        raise DmaskError(f"the weights of '{space.name}' are beside its file", "give the path of that file")
     path = as_path(given).parent / space.weights.file
     if not path.is_file():
-        raise DmaskError(f"no file '{path}', which holds the weights of '{space.name}'", again)
+        raise DmaskError(f"no file '{path}', which contains the weights of '{space.name}'", again)
     if hash_path(path) != space.weights.sha256:
-        raise DmaskError(f"'{path}' is not the file that '{given}' names by its checksum", again)
+        raise DmaskError(f"'{path}' does not have the checksum in '{given}'", again)
     widest = space.child(space.largest())
     network = ChildNetwork(widest)
     try:
@@ -126,7 +127,7 @@ def original_network(folder: RunFolder) -> ChildNetwork:
     """The trained network that a run's search started from.
 
     Raises:
-        DmaskError: when there is none, it has other classes than the run's data, or its copy in the run is damaged.
+        DmaskError: if there is none, it has other classes than the run's data, or its copy in the run is damaged.
     """
     from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.training.checkpoint import load_weights
@@ -135,7 +136,7 @@ def original_network(folder: RunFolder) -> ChildNetwork:
     if space is None or not path.is_file():
         raise DmaskError(
             f"there is no '{path}': the search did not start from a trained network for the classes of its data",
-            "take another teacher, for example supernet",
+            "choose another teacher, for example supernet",
         )
     widest = space.child(space.largest())
     network = ChildNetwork(widest)
@@ -143,24 +144,30 @@ def original_network(folder: RunFolder) -> ChildNetwork:
     return network
 
 
-def _check_output(path: Path, importance: Importance, data: AnyData | None) -> None:
-    """Checks what needs no model."""
+def _check_output(path: Path, weights_path: Path | None, importance: Importance, data: AnyData | None) -> None:
+    """Checks the arguments that can be checked before the model is made."""
+    from dmask_mobile.training.checkpoint import child_of_weights
+
     if path.suffix not in (".yaml", ".yml"):
-        raise DmaskError(f"the space is written as YAML, '{path}' has another ending", "give -o NAME.yaml")
-    for taken in (path, path.with_suffix(".safetensors")):
-        if taken.exists():
-            raise DmaskError(f"'{taken}' exists", "choose another file with -o, or remove it")
+        raise DmaskError(f"a space is written as a YAML file, got '{path}'", "give -o NAME.yaml")
+    if path.exists() or path.is_symlink():
+        raise DmaskError(f"'{path}' exists", CHOOSE_ANOTHER)
+    # Weights without a space are left by a command that was killed between the two; `_with_weights` compares them.
+    if weights_path is not None and weights_path.exists() and child_of_weights(weights_path) is None:
+        raise DmaskError(f"'{weights_path}' exists", CHOOSE_ANOTHER)
     if (importance == "taylor") != (data is not None):
-        raise DmaskError("the importance 'taylor' is measured on images, the others need none", "give --data with it")
+        raise DmaskError(
+            "the importance 'taylor' is measured on images, and the others use none", "give --data with taylor only"
+        )
 
 
-def _opened(source: str, weights: AnyPath | None) -> tuple[OpenedModel, bool]:
-    """The model with its weights, and whether they say anything."""
+def _opened(source: str, weights: AnyPath | None) -> OpenedModel:
+    """The model with its weights."""
     from dmask_mobile.importing.sources import open_model
-    from dmask_mobile.importing.weights_file import load_into, num_classes_of, read_weights
+    from dmask_mobile.importing.weights_file import check_values, load_into, num_classes_of, read_weights
 
     if weights == NO_WEIGHTS:
-        return open_model(source), False
+        return open_model(source)
     if weights is None:
         opened = open_model(source)
         if not opened.has_weights:
@@ -168,15 +175,16 @@ def _opened(source: str, weights: AnyPath | None) -> tuple[OpenedModel, bool]:
                 f"the weights of '{source}' would have to be downloaded, which this command does not do",
                 "give --weights FILE, or --weights none for the space around the architecture",
             )
-        return opened, True
+        check_values(opened.model.state_dict(), source)
+        return opened
     path = as_path(weights)
     found = read_weights(path)
     opened = open_model(source)
-    if not opened.has_weights and (classes := num_classes_of(found)) != _num_classes(opened):
-        logger.warning("'%s': the weights are of %d classes", path, classes)
+    if not opened.has_weights and (classes := num_classes_of(found, path)) != _num_classes(opened):
+        logger.warning("'%s': the weights are for %d classes", path, classes)
         opened = open_model(source, classes)
     load_into(opened.model, found, path)
-    return opened, True
+    return opened
 
 
 def _num_classes(opened: OpenedModel) -> int:
@@ -191,15 +199,34 @@ def _with_weights(
     data: AnyData | None,
     progress: Progress,
 ) -> SearchSpace:
-    """The space with weights, which are written with their channels in the order of importance."""
+    """Writes the weights with their channels in the order of importance; returns the space with their file."""
     from dmask_mobile.importing.importance import sorted_by_importance
     from dmask_mobile.importing.proof import child_network
     from dmask_mobile.training.checkpoint import save_weights
 
     gradients = None if data is None else _gradients(space, imported, data, progress)
     state = sorted_by_importance(space, imported.state, gradients, importance)
-    save_weights(path, child_network(imported._replace(state=state)), digest_of_any_resolution(imported.child))
+    network, digest = child_network(imported._replace(state=state)), digest_of_any_resolution(imported.child)
+    if not path.exists():
+        save_weights(path, network, digest)
+    elif not _contains(path, network, digest):
+        raise DmaskError(f"'{path}' exists and contains other weights", CHOOSE_ANOTHER)
     return space.model_copy(update={"weights": ImportedWeights(file=path.name, sha256=hash_path(path))})
+
+
+def _contains(path: Path, network: ChildNetwork, digest: str) -> bool:
+    """Whether a file contains exactly the weights of ``network``."""
+    import torch
+
+    from dmask_mobile.training.checkpoint import load_weights
+
+    found = copy.deepcopy(network)
+    try:
+        load_weights(path, found, digest)
+    except DmaskError:
+        return False
+    state = found.state_dict()
+    return all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
 def digest_of_any_resolution(child: ChildSpec) -> str:
@@ -222,7 +249,7 @@ def _gradients(space: SearchSpace, imported: ImportedNetwork, data: AnyData, pro
 
 
 def _write(space: SearchSpace, path: Path) -> None:
-    """Writes the space as YAML for people: what is the default is left out."""
+    """Writes the space as YAML for people; fields with their default values are left out."""
     import yaml
 
     from dmask_mobile.records.base import write_atomically

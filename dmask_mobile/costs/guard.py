@@ -24,7 +24,7 @@ def custom_code(cost: str, what: str) -> Iterator[None]:
         yield
     except DmaskError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DmaskError(
             f"custom cost '{shown(cost)}': {what} raised {type(error).__name__}: {shown(error)}", _FIX
         ) from error

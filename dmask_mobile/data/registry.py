@@ -14,7 +14,7 @@ from dmask_mobile.data.hugging_face import HuggingFaceSource
 from dmask_mobile.data.shards import ShardSource
 from dmask_mobile.data.source import DataSource
 from dmask_mobile.data.torchvision_sets import TorchvisionSource
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 
 SOURCES: dict[str, Callable[[str], DataSource]] = {
     "folder": FolderSource,
@@ -84,9 +84,9 @@ def _own(module_name: str, class_name: str) -> DataSource:
         sys.path.append(here)
     try:
         source: DataSource = getattr(importlib.import_module(module_name), class_name)()
-    except Exception as error:  # the user's code may raise any exception
+    except (Exception, SystemExit) as error:  # the user's code may raise any exception
         raise DmaskError(
-            f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {error}",
+            f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {shown(error)}",
             "see dmask_mobile.data.source.DataSource",
         ) from error
     return _checked(source, f"{module_name}:{class_name}")

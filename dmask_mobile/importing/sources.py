@@ -79,7 +79,7 @@ def _of_function(module_name: str, function_name: str) -> OpenedModel:
     sys.path.append(str(Path.cwd()))
     try:
         model = getattr(importlib.import_module(module_name), function_name)()
-    except Exception as error:  # the module is the user's: it may raise anything
+    except (Exception, SystemExit) as error:  # the module is the user's: it may raise anything
         raise DmaskError(
             f"cannot make the model '{shown(source)}': {type(error).__name__}: {shown(error)}",
             f"{HOW_TO_NAME}; it must not need the network; --debug shows the traceback",

@@ -195,6 +195,15 @@ def save_weights(path: Path, network: nn.Module, child_digest: str) -> None:
     _write(path, to_safetensors(state, metadata))
 
 
+def child_of_weights(path: Path) -> str | None:
+    """The digest of the child that a weights file names; None if it is not a file of `save_weights`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("child_digest")
+    except (OSError, SafetensorError, ValueError):
+        return None
+
+
 def load_weights(path: Path, network: nn.Module, child_digest: str, file_sha256: str | None = None) -> None:
     """Loads ``path`` into ``network``.
 

@@ -47,22 +47,50 @@ def test_weights_of_other_classes_give_a_model_of_these(tmp_path: Path, caplog: 
 
     torch.save(timm.create_model(SOURCE[5:], num_classes=7).state_dict(), tmp_path / "w.pth")
     assert dm.import_space(SOURCE, tmp_path / "v3.yaml", weights=tmp_path / "w.pth").space.classes == 7
-    assert "the weights are of 7 classes" in caplog.text
+    assert "the weights are for 7 classes" in caplog.text
 
 
 def test_a_function_gives_a_model_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ours.py").write_text(
         "import timm\n\n"
         "def net():\n    return timm.create_model('tf_mobilenetv3_small_minimal_100', num_classes=4)\n\n"
-        "def broken():\n    raise OSError('no route to host')\n"
+        "def broken():\n    raise OSError('no route to host')\n\n"
+        "def leaving():\n    raise SystemExit(0)\n\n"
+        "def interrupted():\n    raise KeyboardInterrupt\n\n"
+        "def diverged():\n    model = net()\n    model.conv_stem.weight.data[:] = float('nan')\n    return model\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "ours", raising=False)
     assert dm.import_space("ours:net", "net.yaml").weights == Path("net.safetensors")
     with pytest.raises(dm.DmaskError, match=r"cannot make the model 'ours:broken': OSError: no route to host"):
         dm.import_space("ours:broken", "broken.yaml")
+    with pytest.raises(dm.DmaskError, match=r"cannot make the model 'ours:leaving': SystemExit: 0"):
+        dm.import_space("ours:leaving", "broken.yaml")
+    with pytest.raises(KeyboardInterrupt):
+        dm.import_space("ours:interrupted", "broken.yaml")
+    with pytest.raises(
+        dm.DmaskError, match=r"'ours:diverged': the tensor 'conv_stem\.weight' contains NaN or infinity"
+    ):
+        dm.import_space("ours:diverged", "broken.yaml")
     with pytest.raises(dm.DmaskError, match=r"'os:getcwd' returned str, not a torch.nn.Module"):
         dm.import_space("os:getcwd", "broken.yaml")
+
+
+def test_an_import_that_was_killed_before_its_last_file_can_be_repeated(tmp_path: Path) -> None:
+    torch.save(random_model(SOURCE).state_dict(), tmp_path / "w.pth")
+    path = tmp_path / "v3.yaml"
+    dm.import_space(SOURCE, path, weights=tmp_path / "w.pth")
+    before = path.read_text()
+    path.unlink()
+    dm.import_space(SOURCE, path, weights=tmp_path / "w.pth")
+    assert path.read_text() == before
+    path.unlink()
+    with pytest.raises(dm.DmaskError, match=r"v3\.safetensors' exists and contains other weights; choose another file"):
+        dm.import_space(SOURCE, path, weights=tmp_path / "w.pth", importance="bn")
+    (tmp_path / "v3.safetensors").write_bytes(b"mine")
+    with pytest.raises(dm.DmaskError, match=r"v3\.safetensors' exists; choose another file"):
+        dm.import_space(SOURCE, path, weights=tmp_path / "absent.pth")
+    assert (tmp_path / "v3.safetensors").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,13 @@ def test_the_command_line_takes_shares(folder: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": {"file": "gone.safetensors", "sha256": "0" * 64}}, r"no file '.*gone\.safetensors', which holds"),
+        (
+            {"weights": {"file": "gone.safetensors", "sha256": "0" * 64}},
+            r"no file '.*gone\.safetensors', which contains",
+        ),
         (
             {"weights": {"file": "net.safetensors", "sha256": "0" * 64}},
-            r"is not the file that '.*' names by its checks",
+            r"net\.safetensors' does not have the checksum in '.*edited\.yaml'",
         ),
         ({"stem": {"widths": [8], "activation": "relu"}}, r"belong to child .*keep the last option of every list"),
     ],
@@ -220,5 +223,5 @@ def test_weights_that_are_not_those_of_the_space(change: dict[str, object], mess
 
 
 def test_a_space_object_does_not_say_where_its_weights_lie(folder: Path) -> None:
-    with pytest.raises(dm.DmaskError, match="the weights of 'net' lie beside its file"):
+    with pytest.raises(dm.DmaskError, match="the weights of 'net' are beside its file"):
         dm.search(dm.load_space(folder / "net.yaml"), "glyphs", {"macs": 1e5}, folder / "none")

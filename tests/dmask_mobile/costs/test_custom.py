@@ -77,6 +77,7 @@ def test_a_cost_that_behaves_is_the_sum_of_its_blocks() -> None:
     [
         ("1 / 0", r"cannot load cost 'mine:Cost': ZeroDivisionError: division by zero"),
         ("def", r"cannot load cost 'mine:Cost': SyntaxError"),
+        ("raise SystemExit(0)", r"cannot load cost 'mine:Cost': SystemExit: 0"),
         ("class Cost: ...", r"must be a subclass of dmask_mobile\.costs\.model\.AdditiveCost"),
         ("{head}    def __init__(self, x): ...", r"custom cost 'Cost': making it without arguments raised TypeError"),
         ("{head}    pass", r"custom cost 'Cost': making it without arguments raised TypeError: .*abstract"),
