@@ -23,6 +23,15 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{value:.2g} {unit}" if unit else f"{value:.7g}"
 
 
+def percent(share: float) -> str:
+    """A share as text in percent.
+
+    >>> percent(0.04), percent(0.003), percent(0)
+    ('4%', '0.30%', '0%')
+    """
+    return f"{share:.2%}" if 0 < share < 0.0095 else f"{share:.0%}"
+
+
 class Times(float):
     """A budget as a multiple of what a space's widest child costs.
 

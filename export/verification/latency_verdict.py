@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dmask_mobile.errors import DmaskError
+from dmask_mobile.quantities import percent
 from dmask_mobile.records.artifact import Artifact, LatencyPrediction, Precision
 from dmask_mobile.records.verification import BUDGET_SUFFIX, BUDGET_TOLERANCE, ROUNDING, Check, Verdict, line_of
 
@@ -152,13 +153,24 @@ def _judge_budget(
     tolerance = rules.budget_tolerance
     ms = None if isinstance(measured, str) else measured.ms
     verdict, note = _judge_between(measured, 0.0, limit * (1 + tolerance), rules)
-    if ms is not None and ms > limit:
-        place = "within" if ms <= limit * (1 + tolerance) else "beyond"
-        note = f"over by {_percent(ms / limit - 1)}, {place} the tolerance of {_percent(tolerance)}; {note}"
+    if ms is not None:
+        note = excess_note(ms, limit, tolerance) + note
     if predicted_ms > limit * (1 + ROUNDING):  # independent of the measurement
         verdict, note = "failed", f"the table predicts {predicted_ms:.4g} ms, over the budget; {note}"
-    allowed = f"at most +{_percent(tolerance)}"
+    allowed = f"at most +{percent(tolerance)}"
     return line_of(label, name + BUDGET_SUFFIX, "ms", limit, ms, allowed, verdict, note)
+
+
+def excess_note(measured: float, limit: float, tolerance: float) -> str:
+    """The beginning of a note that says by how much a measurement exceeds its budget; empty if it does not.
+
+    >>> excess_note(1.04, 1.0, 0.05)
+    'over by 4%, within the tolerance of 5%; '
+    """
+    if measured <= limit:
+        return ""
+    place = "within" if measured <= limit * (1 + tolerance) else "beyond"
+    return f"over by {percent(measured / limit - 1)}, {place} the tolerance of {percent(tolerance)}; "
 
 
 def _judge_between(
@@ -189,7 +201,7 @@ def _judge_between(
         return "passed", note
     if least > high + slack or most < low - slack:
         return "failed", note
-    return "not verified", f"the limit lies within the uncertainty of {_percent(uncertainty)}: {note}"
+    return "not verified", f"the limit lies within the uncertainty of {percent(uncertainty)}: {note}"
 
 
 def _measure(
@@ -203,11 +215,7 @@ def _measure(
     if artifact.batch is None:
         return "the batch is open; export it again without --dynamic-batch to measure it"
     try:
-        return prediction.probe.measure(path)
+        found = prediction.probe.measure(path)
     except DmaskError as error:  # if a phone was disconnected, earlier results must not be lost
         return f"it could not be measured: {error}"
-
-
-def _percent(share: float) -> str:
-    """A share as text in percent: 4%, 0.3%."""
-    return f"{share:.0%}" if share >= 0.0095 else f"{share:.2%}"
+    return found if 0 < found.ms < math.inf else f"it was measured as {found.ms} ms, which is no latency"

@@ -6,14 +6,17 @@ A metric is measured several times. If some of the measurements are within a lim
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.quantities import percent
 from dmask_mobile.records.artifact import Artifact, ModelFormat, Precision
 from dmask_mobile.records.verification import BUDGET_SUFFIX, ROUNDING, Check, Verdict, line_of
+from export.verification.latency_verdict import excess_note
 
 
 class MetricProbe(Protocol):
@@ -62,17 +65,20 @@ def judge_metrics(
         if isinstance(values, str) and not prediction.budgets:
             continue
         low, high = ((1 + sign * prediction.tolerance) * prediction.predicted for sign in (-1, 1))
-        allowed = f"{prediction.tolerance:.0%}"
+        allowed = percent(prediction.tolerance)
         yield _line(artifact, prediction, prediction.name, prediction.predicted, values, (low, high), allowed)
         for name, limit in prediction.budgets.items():
             over = prediction.predicted > limit * (1 + ROUNDING)
             most = limit * (1 + budget_tolerance)
-            allowed = f"at most +{budget_tolerance:.0%}"
+            allowed = f"at most +{percent(budget_tolerance)}"
             check = _line(artifact, prediction, name + BUDGET_SUFFIX, limit, values, (0.0, most), allowed)
+            verdict, note = check.verdict, check.note
+            if check.measured is not None:
+                note = excess_note(check.measured, limit, budget_tolerance) + note
             if over:  # independent of the measurement
-                note = f"the table predicts {prediction.predicted:.4g} {prediction.unit}, over the budget"
-                check = check.model_copy(update={"verdict": "failed", "note": note})
-            yield check
+                verdict = "failed"
+                note = f"the table predicts {prediction.predicted:.4g} {prediction.unit}, over the budget; {note}"
+            yield check.model_copy(update={"verdict": verdict, "note": note})
 
 
 def _line(
@@ -104,6 +110,11 @@ def _measure(artifact: Artifact, path: Path, prediction: PredictedMetric) -> tup
     if artifact.batch is None:
         return "the batch is open; export it again without --dynamic-batch to measure it"
     try:
-        return prediction.probe.meter(prediction.metric, path)
+        values = prediction.probe.meter(prediction.metric, path)
     except DmaskError as error:  # earlier results must not be lost
         return f"it could not be measured: {error}"
+    if not values:
+        return "the device gave no measurement"
+    if not all(0 < value < math.inf for value in values):
+        return f"a measurement must be a number above 0, got {shown(', '.join(map(str, values)))}"
+    return values

@@ -162,3 +162,16 @@ def test_a_device_that_is_lost_costs_its_latency_alone(tmp_path: Path) -> None:
     check, budget = judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, LatencyRules())
     assert (check.verdict, check.measured) == (budget.verdict, budget.measured) == ("not verified", None)
     assert check.note == budget.note == "it could not be measured: the phone is gone; plug it in again"
+
+
+@pytest.mark.parametrize("ms", [0.0, float("nan"), float("inf")])
+def test_a_number_that_is_no_latency_is_not_verified(ms: float, tmp_path: Path) -> None:
+    class Broken:
+        def measure(self, path: Path) -> MeasuredLatency:
+            return MeasuredLatency(ms, 0.0, 0.0)
+
+    artifact = exported("onnx", tmp_path)
+    prediction = predicted_latency(10, latency=12)._replace(probe=Broken())
+    for check in judge_latencies(artifact, tmp_path / artifact.path, [prediction], {}, LatencyRules()):
+        assert (check.verdict, check.measured) == ("not verified", None)
+        assert check.note == f"it was measured as {ms} ms, which is no latency"
