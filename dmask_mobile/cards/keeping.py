@@ -22,14 +22,24 @@ def keep_card(folder: Path, text: str) -> Path:
     """Writes a card and returns its path: ``README.md``, or ``README.generated.md`` if a person has edited the former.
 
     The last line contains a digest of the other lines. A file with a missing or different digest was edited.
+
+    Raises:
+        DmaskError: if a person has edited both.
     """
     card, generated = folder / CARD_NAME, folder / GENERATED_NAME
-    is_free = not card.exists() and not card.is_symlink()
-    path = card if is_free or is_ours(card) else generated
+    path = next((path for path in (card, generated) if _is_free(path) or is_ours(path)), None)
+    if path is None:
+        raise DmaskError(
+            f"both '{card}' and '{generated}' were edited by hand and are kept", "rename one of them to get a new card"
+        )
     write_atomically(path, f"{text}<!-- written by dmask-mobile; sha256 of the rest: {_digest(text)} -->\n")
     if path == card and is_ours(generated):
         generated.unlink()
     return path
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists() and not path.is_symlink()
 
 
 def is_ours(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmask_mobile.cards.keeping import is_ours, keep_card, license_in
+from dmask_mobile.errors import DmaskError
 
 CARD = "---\nlicense: mit\n---\n# Model\n"
 
@@ -38,6 +39,28 @@ def test_what_a_person_wrote_is_kept(edit: str, tmp_path: Path) -> None:
     card.rmdir() if edit == "folder" else card.unlink()
     assert keep_card(tmp_path, CARD) == card
     assert not (tmp_path / "README.generated.md").exists()
+
+
+@pytest.mark.parametrize("edit", ["foreign", "folder", "dangling", "inside"])
+def test_two_edited_cards_are_both_kept(edit: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    generated = keep_card(tmp_path, CARD)
+    assert generated.name == "README.generated.md"
+    content = generated.read_text().replace("Model", "My model") if edit == "inside" else "mine"
+    generated.unlink()
+    match edit:
+        case "folder":
+            generated.mkdir()
+        case "dangling":
+            generated.symlink_to(tmp_path / "elsewhere")
+        case _:
+            generated.write_text(content)
+    with pytest.raises(DmaskError, match=r"README\.generated\.md' were edited by hand and are kept; rename one"):
+        keep_card(tmp_path, CARD)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    if edit in ("foreign", "inside"):
+        assert generated.read_text() == content
+    assert generated.is_dir() == (edit == "folder")
 
 
 @pytest.mark.parametrize(
