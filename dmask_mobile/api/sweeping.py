@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dmask_mobile.records.sweep import SweepRecord
 
 Given = Mapping[str, str | float | bool]
+MAX_RUNS = 1000  # of a sweep; each takes minutes to hours
 
 
 def sweep(
@@ -61,7 +63,7 @@ def sweep(
             processes read it.
         budgets: the names of costs and the limits of each, in ms, macs, params or bytes.
         folder: the sweep's folder.
-        seeds: the number of seeds; they are 0, 1, 2 and so on.
+        seeds: the number of seeds; they are 0, 1, 2 and so on. A sweep has at most 1,000 runs.
         tables: the latency tables that latency budgets need.
         cost: ``module:Class`` of a custom cost that a budget names.
         precision: the precision of the later export.
@@ -87,6 +89,12 @@ def sweep(
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if type(value) is not int or value < 1:
             raise DmaskError(f"{name} must be an integer of at least 1, got {shown(repr(value))}")
+    num_runs = seeds * math.prod(map(len, budgets.values()))
+    if num_runs > MAX_RUNS:
+        raise DmaskError(
+            f"a sweep has at most {MAX_RUNS:,} runs, got {num_runs:,}: every combination of budgets with every seed",
+            "give fewer seeds or budgets",
+        )
     if engine not in ENGINES:
         raise DmaskError(f"no engine '{shown(engine)}'", f"choose one of {', '.join(ENGINES)}")
     reading = data_options or DataOptions()

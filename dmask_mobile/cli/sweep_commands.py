@@ -43,7 +43,10 @@ def sweep(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The sweep's folder.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Runs for each budget, with the seeds 0, 1, 2 and so on.")] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Runs for each budget, with the seeds 0, 1, 2 and so on; at most 1,000 runs in all."),
+    ] = 1,
     table: Tables = None,
     cost: Cost = None,
     precision: ChildPrecision = None,

@@ -104,6 +104,8 @@ def test_the_classes_are_those_of_the_data(tmp_path: Path, started: list[str]) -
         ({"budgets": {"latency": (1.0,)}}, "a latency budget needs a latency table"),
         ({"budgets": {"latency": (1.0,)}, "tables": "no.jsonl"}, r"no file 'no\.jsonl'"),
         ({"seeds": 0}, "seeds must be an integer of at least 1, got 0"),
+        ({"seeds": 501}, r"a sweep has at most 1,000 runs, got 1,002: .*; give fewer seeds or budgets"),
+        ({"seeds": 10**12}, "a sweep has at most 1,000 runs, got 2,000,000,000,000"),
         ({"jobs": 1.5}, r"jobs must be an integer of at least 1, got 1\.5"),
         ({"engine": "slurm"}, "no engine 'slurm'; choose one of local, ray"),
         ({"data": "nothing"}, "no data 'nothing'"),
