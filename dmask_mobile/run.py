@@ -152,6 +152,12 @@ class SearchResultRecord(FileRecord):
         """The accuracies of the candidates that were exported for the ranking, the best first."""
         return tuple(c.exported_accuracy for c in self.candidates if c.exported_accuracy is not None)
 
+    def all_costs(self) -> Iterator[tuple[str, tuple[float, ...]]]:
+        """All lists of costs with their names; each has a value for each budget of the run."""
+        yield from (("costs", self.costs), ("expected costs", self.expected))
+        yield from (("costs of a candidate", candidate.costs) for candidate in self.candidates)
+        yield from (("costs of a trial", trial.costs) for trial in self.trials)
+
     def misfit(self, space: SearchSpace) -> str | None:
         """The reason why this cannot be the result of a search in ``space``; None if it can."""
         options = {decision.name: len(decision.options) for decision in space.decisions}
@@ -235,25 +241,37 @@ class RunFolder:
                 f"'{self.path}' is not a run folder: it has no run.json", "start one: dmask search ... -o RUN"
             )
         record = RunRecord.read(self.record_path)
-        if self.child_path.exists() and len(record.class_names) != (classes := self.child().classes):
-            raise DmaskError(
-                f"'{self.record_path}' has {len(record.class_names)} class names, but child.json has {classes} classes",
-                _RESTORE_RUN,
-            )
+        if self.child_path.exists():
+            child = self.child()
+            for found, what, own, kind in (
+                (len(record.class_names), "class names", child.classes, "classes"),
+                (len(record.preprocessing.mean), "means in preprocessing", child.in_channels, "channels"),
+            ):
+                if found != own:
+                    raise DmaskError(
+                        f"'{self.record_path}' has {found} {what}, but child.json has {own} {kind}", _RESTORE_RUN
+                    )
         return record
 
     def result(self) -> SearchResultRecord:
-        """``search/result.json``, checked against the space and the child of the run.
+        """``search/result.json``, checked against the space, the budgets and the child of the run.
 
         Raises:
             DmaskError: if no search has finished in this run, or the file does not fit the others.
         """
-        space = self.record().space
+        record = self.record()
+        space = record.space
         if space is None or not self.search_result.exists():
             raise DmaskError(f"'{self.path}' contains no finished search", "finish it: dmask search ... -o RUN")
         result = SearchResultRecord.read(self.search_result)
         if problem := result.misfit(space):
             raise DmaskError(f"'{self.search_result}' is not a result for the space of run.json: {problem}", _RESTORE)
+        for what, costs in result.all_costs():
+            if len(costs) != len(record.budgets):
+                raise DmaskError(
+                    f"'{self.search_result}' has {len(costs)} {what} for {len(record.budgets)} budgets of run.json",
+                    _RESTORE,
+                )
         child = space.child(result.choice)
         if child.digest() != self.child().digest():
             raise DmaskError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, Words, as_path, as_words
 from dmask_mobile.api.describing import renew_card
-from dmask_mobile.api.run_data import data_of, locks_run, trained_network
+from dmask_mobile.api.run_data import check_not_sweep, data_of, locks_run, trained_network
 from dmask_mobile.api.runs import Run
 from dmask_mobile.clock import now
 from dmask_mobile.cost_names import named_tables, our_package
@@ -67,12 +67,13 @@ def start_run(child: ChildSpec, run: AnyPath) -> Run:
     True
 
     Raises:
-        DmaskError: if the folder contains a run of another child.
+        DmaskError: if the folder contains a run of another child, or is the folder of a sweep.
     """
     from dmask_mobile.nets.build import build
     from dmask_mobile.training.checkpoint import save_weights
 
     folder = RunFolder(as_path(run))
+    check_not_sweep(folder)
     if folder.child_path.exists():
         if folder.child().digest() != child.digest():
             raise DmaskError(f"'{run}' contains another child", "choose another folder with -o")

@@ -83,6 +83,22 @@ def run_of_model(path: Path) -> Path | None:
     return above if (above / "run.json").exists() else None
 
 
+def check_not_sweep(folder: RunFolder) -> None:
+    """Checks that a new run would not be written into the folder of a sweep.
+
+    Raises:
+        DmaskError: if it would.
+    """
+    from dmask_mobile.sweep.design import SweepFolder
+
+    sweep = SweepFolder(folder.path)
+    if sweep.design_path.exists() or sweep.result_path.exists():
+        raise DmaskError(
+            f"'{folder.path}' is the folder of a sweep, whose runs are in '{sweep.runs_path}'",
+            "choose another run folder with -o",
+        )
+
+
 def data_of(
     record: RunRecord,
     child: ChildSpec,

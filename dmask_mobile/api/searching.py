@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dmask_mobile.api.arguments import AnyData, AnyPath, AnyPaths, AnySpace, as_path, as_space, as_tuple, check_limits
 from dmask_mobile.api.export_scoring import ExportAccuracy, parse_rank_precision
 from dmask_mobile.api.importing import imported_weights
-from dmask_mobile.api.run_data import check_beginning, locks_run, new_record
+from dmask_mobile.api.run_data import check_beginning, check_not_sweep, locks_run, new_record
 from dmask_mobile.api.runs import Run
 from dmask_mobile.cost_names import cost_model, named_tables
 from dmask_mobile.errors import DmaskError
@@ -275,8 +275,10 @@ def _check_free(folder: RunFolder, restart: bool) -> None:
     """Checks that a search may write into a folder.
 
     Raises:
-        DmaskError: if a search has finished there, or it contains a network that was not found by a search.
+        DmaskError: if a search has finished there, it contains a network that was not found by a search, or it is the
+            folder of a sweep.
     """
+    check_not_sweep(folder)
     elsewhere = "choose another run folder with -o"
     if folder.search_result.exists() and not restart:
         raise DmaskError(

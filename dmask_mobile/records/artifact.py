@@ -5,29 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
-    PositiveInt,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
     model_validator,
 )
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.records.base import MAX_RECORD_BYTES, FileRecord, Record, describe_validation_error
+from dmask_mobile.records.block import MAX_SIZE, Size
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.names import ClassNames, FileName, Line
 from dmask_mobile.records.setting_names import Layout as Layout
 from dmask_mobile.records.setting_names import ModelFormat as ModelFormat
 from dmask_mobile.records.setting_names import Precision as Precision
+from dmask_mobile.records.space_options import MIN_CROP
 
 Output = Literal["logits", "probabilities"]
 InputRange = tuple[float, float]
 UNIT_RANGE: InputRange = (0.0, 1.0)
 PIXEL_RANGE: InputRange = (0.0, 255.0)
+MAX_STATISTIC = 1e6  # a mean or deviation of pixels in 0..1; beyond it or below its inverse, float32 loses the pixels
 
 
 class Preprocessing(Record):
@@ -57,10 +59,10 @@ class Preprocessing(Record):
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     crop: Literal["center"] = "center"
     input_range: InputRange = UNIT_RANGE
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    source_resolution: PositiveInt | None = None
-    resize_resolution: PositiveInt | None = None
+    mean: tuple[Annotated[float, Field(ge=-MAX_STATISTIC, le=MAX_STATISTIC)], ...]
+    std: tuple[Annotated[float, Field(ge=1 / MAX_STATISTIC, le=MAX_STATISTIC)], ...]
+    source_resolution: Size | None = None
+    resize_resolution: int | None = Field(default=None, ge=1, le=round(MAX_SIZE / MIN_CROP))
 
     @model_serializer(mode="wrap")
     def _without_default_resize(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
@@ -68,7 +70,13 @@ class Preprocessing(Record):
         return fields if self.resize_resolution else {k: v for k, v in fields.items() if k != "resize_resolution"}
 
     @model_validator(mode="after")
-    def _check_resize(self) -> Self:
+    def _check_values(self) -> Self:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std need a number for each channel, got {len(self.mean)} and {len(self.std)} numbers"
+            )
+        if self.input_range not in (UNIT_RANGE, PIXEL_RANGE):
+            raise ValueError(f"input_range must be 0..1 or 0..255, got {shown(self.input_range)}")
         if self.resize_resolution is not None and self.resize_resolution < (self.source_resolution or 0):
             raise ValueError("resize_resolution must be at least source_resolution")
         return self

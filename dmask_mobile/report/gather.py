@@ -94,13 +94,7 @@ def _result(folder: RunFolder, record: RunRecord, child: ChildSpec) -> SearchRes
     """The result of the search; None for a network that was not found by a search."""
     if record.space is None or not folder.search_result.exists():
         return None
-    result = folder.result()
-    if len(result.costs) != len(record.budgets) or len(result.expected) != len(record.budgets):
-        raise DmaskError(
-            f"'{folder.search_result}' has {len(result.costs)} costs for {len(record.budgets)} budgets",
-            "restore the files of one search",
-        )
-    return result
+    return folder.result()
 
 
 def _current(kind: type[Found], path: Path, notes: list[str]) -> Found | None:

@@ -239,6 +239,17 @@ def test_a_search_does_not_take_the_folder_of_a_network_from_elsewhere(tmp_path:
     assert (tmp_path / "run" / "child.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["design.json", "sweep.json"])
+def test_the_folder_of_a_sweep_is_no_run_folder(name: str, tmp_path: Path, data: str) -> None:
+    (tmp_path / name).write_text("{}")
+    for begin in (lambda: search(tmp_path, data), lambda: api.start_run(SPACE.child(SPACE.smallest()), tmp_path)):
+        with pytest.raises(
+            DmaskError, match=r"' is the folder of a sweep, whose runs are in '.*/runs'; choose another"
+        ):
+            begin()
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_a_flipped_bit_in_weights_is_found_by_export_and_verify(run: Path) -> None:
     api.export(run, ["onnx"])
     path = RunFolder(run).weights_path
@@ -302,7 +313,12 @@ def test_a_search_checkpoint_of_wrong_content_is_refused(
             {"budgets": [{"cost": "macs", "limit": limit, "unit": "macs"} for limit in (1, 2)]},
             r"run\.json': it has two budgets for 'macs'$",
         ),
-        ("run.json", {"preprocessing.source_resolution": 0}, r"source_resolution: .*greater than 0"),
+        ("run.json", {"preprocessing.source_resolution": 0}, r"source_resolution: .*greater than or equal to 1"),
+        (
+            "run.json",
+            {"preprocessing.mean": [0.5], "preprocessing.std": [0.5]},
+            r"run\.json' has 1 means in preprocessing, but child\.json has 3 channels",
+        ),
         ("run.json", {"space.input.resolutions": [0]}, r"resolutions"),
         ("run.json", {"budgets": [{"cost": "macs", "limit": -1, "unit": "macs"}]}, r"limit: .*greater than 0, got -1"),
         ("result.json", {"choice": {"indices": [0]}}, r"a choice has 1 decisions, but the space has \d+"),
@@ -312,6 +328,9 @@ def test_a_search_checkpoint_of_wrong_content_is_refused(
             r"'resolution' has 1 options, but the choice is number 9 \(counted from 0\)",
         ),
         ("result.json", {"choice.indices": [-1] * 13}, r"indices.*greater than or equal to 0"),
+        ("result.json", {"costs": []}, r"result\.json' has 0 costs for 1 budgets of run\.json"),
+        ("result.json", {"expected": [1, 2]}, r"result\.json' has 2 expected costs for 1 budgets"),
+        ("result.json", {"trials.0.costs": []}, r"result\.json' has 0 costs of a trial for 1 budgets"),
         ("result.json", {"probabilities": {}}, r"its probabilities belong to other decisions"),
         ("result.json", {"probabilities.resolution": [2.0]}, r"the probabilities of 'resolution' must be at least 0"),
     ],
@@ -324,7 +343,7 @@ def test_records_of_wrong_content_are_refused(name: str, change: dict[str, Any],
             *above, last = key.split(".")
             place = content
             for part in above:
-                place = place[part]
+                place = place[int(part) if part.isdigit() else part]
             place[last] = value
 
     edit(path, apply)

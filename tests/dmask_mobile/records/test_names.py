@@ -107,6 +107,27 @@ def test_a_run_refuses_the_same_class_names() -> None:
         RunRecord.from_dict({**content, "preprocessing": preprocessing, "class_names": ["a\nb"]}, "file")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"std": [0, 0, 0]}, r"preprocessing\.std\.0: .* greater than or equal to 0\.000001, got 0"),
+        ({"std": [1, 1]}, "preprocessing: mean and std need a number for each channel, got 3 and 2 numbers"),
+        ({"mean": [], "std": []}, "preprocessing: mean and std need a number for each channel, got 0 and 0 numbers"),
+        ({"mean": [1e300, 0, 0]}, r"preprocessing\.mean\.0: .* less than or equal to 1000000"),
+        ({"source_resolution": 10**9}, r"preprocessing\.source_resolution: .* less than or equal to 8192, got"),
+        ({"resize_resolution": 10**9}, r"preprocessing\.resize_resolution: .* less than or equal to 81920, got"),
+        ({"input_range": [0, 0]}, r"preprocessing: input_range must be 0\.\.1 or 0\.\.255, got \(0\.0, 0\.0\)"),
+    ],
+)
+def test_preprocessing_that_cannot_be_computed_is_refused(change: dict[str, object], message: str) -> None:
+    content = {"format": "dmask-run", "version": 2, "created": "", "versions": {}, "class_names": ["a"]}
+    preprocessing = {"mean": [0, 0, 0], "std": [1, 1, 1], **change}
+    with pytest.raises(DmaskError, match=message) as caught:
+        RunRecord.from_dict({**content, "preprocessing": preprocessing}, "file")
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
 def test_an_artifact_of_the_last_version_is_read() -> None:
     """Version 2 did not describe the preprocessing of a photograph, which was the same as today."""
     found = Artifact.from_dict(described(version=2), "file")
