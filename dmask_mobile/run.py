@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import LOCK_NAME, locked
-from dmask_mobile.records.artifact import Artifact, ModelFormat, Precision, Preprocessing
+from dmask_mobile.records.artifact import Artifact, ModelFormat, Precision, Preprocessing, hash_path
 from dmask_mobile.records.base import FileRecord, Record, remove_stale_temporaries
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
@@ -252,6 +252,22 @@ class RunFolder:
                         f"'{self.record_path}' has {found} {what}, but child.json has {own} {kind}", _RESTORE_RUN
                     )
         return record
+
+    def damaged_weights(self) -> str | None:
+        """The reason why the weights are not those that ``run.json`` describes; None if they are or do not exist."""
+        expected = self.record().weights_sha256
+        if expected is None or not self.weights_path.is_file() or hash_path(self.weights_path) == expected:
+            return None
+        return f"'{self.weights_path}' is damaged or was replaced: its checksum differs from the one in run.json"
+
+    def check_weights(self) -> None:
+        """Checks that results of the weights may be published.
+
+        Raises:
+            DmaskError: if the weights are damaged or were replaced.
+        """
+        if problem := self.damaged_weights():
+            raise DmaskError(problem, f"restore the file, or write it again: dmask train {self.path}")
 
     def result(self) -> SearchResultRecord:
         """``search/result.json``, checked against the space, the budgets and the child of the run.

@@ -23,14 +23,14 @@ SPACE_FOR_CONVERSION = 4
 """The required free disk space, as a multiple of the network's weights; converters write copies."""
 
 
-class Wanted(NamedTuple):
-    """The pairs of format and precision that can be exported; ``skipped``: a line for each pair that cannot."""
+class ExportPlan(NamedTuple):
+    """The pairs of format and precision that will be exported; ``skipped``: a line for each pair that cannot be."""
 
     pairs: tuple[tuple[ModelFormat, Precision], ...]
     skipped: tuple[str, ...]
 
 
-def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
+def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> ExportPlan:
     """The exports for these formats and precisions, each pair once.
 
     A pair that the format does not support is skipped if other pairs remain.
@@ -53,7 +53,7 @@ def plan_exports(formats: Sequence[str], precisions: Sequence[str]) -> Wanted:
                 pairs.append((name, precision))
     if not pairs:
         raise DmaskError("; ".join(refusals), "choose another precision or format")
-    return Wanted(tuple(pairs), tuple(refusals))
+    return ExportPlan(tuple(pairs), tuple(refusals))
 
 
 def check_request(description: ModelDescription) -> None:

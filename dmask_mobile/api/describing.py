@@ -48,7 +48,8 @@ def write_card(run: AnyPath, *, license_name: str | None = None) -> WrittenCard:
             keeps the licence that is already in the card.
 
     Raises:
-        DmaskError: for a folder that is not a run, a run without a child, a damaged record, or an invalid licence name.
+        DmaskError: for a folder that is not a run, a run without a child, a damaged record, damaged weights, or an
+            invalid licence name.
     """
     if license_name is not None:
         check_license(license_name)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from dmask_mobile.quantities import TABLE_UNITS
 from dmask_mobile.records.accuracy import AccuracyRecord
 from dmask_mobile.records.artifact import Artifact
 from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 from dmask_mobile.run import RunFolder, RunRecord, SearchResultRecord
 
-SHOWN_QUANTITIES = ("accuracy", "top-1", "latency", "size", "macs", "params")
+SHOWN_QUANTITIES = ("accuracy", "top-1", *TABLE_UNITS, "size", "macs", "params")
 """First words of the lines of a verification that a card shows, in addition to the lines of budgets."""
 
 
@@ -63,9 +64,10 @@ def facts_of(folder: RunFolder) -> CardFacts:
     """The facts in the records of a run folder.
 
     Raises:
-        DmaskError: for a folder that is not a run or has no child, or a damaged record.
+        DmaskError: for a folder that is not a run or has no child, a damaged record, or damaged weights.
     """
     record = folder.record()
+    folder.check_weights()
     artifacts = folder.artifacts()
     found = Verification.read(folder.verification_path) if folder.verification_path.exists() else None
     return CardFacts(

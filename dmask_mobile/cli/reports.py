@@ -13,7 +13,7 @@ from pathlib import Path
 from dmask_mobile.errors import MAX_MESSAGE, DmaskError, shown
 from dmask_mobile.markdown import as_markdown
 from dmask_mobile.outputs import check_output, is_stream
-from dmask_mobile.quantities import quantity
+from dmask_mobile.quantities import TABLE_UNITS, quantity
 from dmask_mobile.records.verification import BUDGET_SUFFIX, Check, Verification
 
 MARKDOWN_MARK = "<!-- written by dmask verify -->"
@@ -42,9 +42,7 @@ def to_markdown(verification: Verification) -> str:
     lines = [MARKDOWN_MARK, _headline(verification)]
     if wrong:
         lines += ["", *_table(verification, wrong)]
-    headline = list(_main_figures(verification))
-    if headline:
-        lines += ["", "| artifact | accuracy | latency | size |", "| --- | ---: | ---: | ---: |", *headline]
+    lines += _main_figures(verification)
     summary = f"<summary>all {len(verification.checks)} checks</summary>"
     lines += ["", "<details>", summary, "", *_table(verification, verification.checks), "", "</details>"]
     return "\n".join(lines) + "\n"
@@ -101,22 +99,36 @@ def _table(verification: Verification, checks: Sequence[Check]) -> Iterator[str]
 
 
 def _main_figures(verification: Verification) -> Iterator[str]:
-    """A row for each artifact: measured accuracy, latency and size."""
+    """A table with a row for each artifact: measured accuracy, latency and size; memory and energy if measured."""
+    measured = [check for check in verification.checks if check.artifact != "run" and check.measured is not None]
+    of_device = [name for name in TABLE_UNITS if name == "latency" or any(_is_about(c, name) for c in measured)]
     artifacts = dict.fromkeys(check.artifact for check in verification.checks if check.artifact != "run")
+    if artifacts:
+        columns = ("accuracy", *of_device, "size")
+        yield from ("", f"| artifact | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}")
     for artifact in artifacts:
-        checks = [check for check in verification.checks if check.artifact == artifact]
-        measured = {check.quantity: quantity(check.measured, check.unit) for check in checks}
+        checks = [check for check in measured if check.artifact == artifact]
         accuracies = [
             f"{quantity(c.measured, c.unit)}{c.quantity.removeprefix('accuracy')}"
             for c in checks
-            if c.quantity.partition(" ")[0] == "accuracy" and c.measured is not None
+            if c.quantity.partition(" ")[0] == "accuracy"
         ]
-        latency = ", ".join(
-            f"{quantity(c.measured, c.unit)} (predicted {quantity(c.predicted, c.unit)})"
-            for c in checks
-            if c.quantity.startswith("latency") and not c.quantity.endswith(BUDGET_SUFFIX) and c.measured is not None
-        )
-        yield _row(artifact, ", ".join(accuracies) or "-", latency or "-", measured.get("size", "-"))
+        figures = [
+            [
+                f"{quantity(c.measured, c.unit)} (predicted {quantity(c.predicted, c.unit)})"
+                for c in checks
+                if _is_about(c, name)
+            ]
+            for name in of_device
+        ]
+        sizes = [quantity(c.measured, c.unit) for c in checks if c.quantity == "size"]
+        yield _row(artifact, *(", ".join(cells) or "-" for cells in (accuracies, *figures, sizes)))
+
+
+def _is_about(check: Check, name: str) -> bool:
+    """Whether a line is about a metric of the device, and not about a budget for it."""
+    word = check.quantity.partition(" ")[0].partition("@")[0]
+    return word == name and not check.quantity.endswith(BUDGET_SUFFIX)
 
 
 def _message(check: Check, verdict: str) -> str:

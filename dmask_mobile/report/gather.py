@@ -39,6 +39,7 @@ def gather_run(folder: RunFolder, tables: Sequence[TableView]) -> RunView:
             that can no longer be read is left out, and the page says so.
     """
     record, child = folder.record(), folder.child()
+    folder.check_weights()
     notes: list[str] = []
     result = _result(folder, record, child)
     verification = _current(Verification, folder.verification_path, notes)

@@ -76,6 +76,8 @@ def _search(folder: RunFolder, record: RunRecord) -> Step:
 
 def _train(folder: RunFolder, record: RunRecord) -> Step:
     data = () if record.data is not None else ("--data", "DATA")
+    if problem := folder.damaged_weights():
+        return _step(folder, "train", "failed", problem, *data)
     if folder.weights_path.exists() and record.train_settings is not None:
         accuracy = "" if record.accuracy is None else f"accuracy {record.accuracy:.2%} on the validation images"
         return _step(folder, "train", "done", accuracy, *data)

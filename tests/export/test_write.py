@@ -21,9 +21,9 @@ from tests.export.formats_at import ALL_FORMATS, ALL_VARIANTS
 
 
 def test_a_pair_that_cannot_be_is_skipped_where_others_are_left() -> None:
-    wanted = plan_exports(["onnx", "ncnn", "onnx"], ["fp32", "int8", "fp32"])
-    assert wanted.pairs == (("onnx", "fp32"), ("onnx", "int8"), ("ncnn", "fp32"))
-    (skipped,) = wanted.skipped
+    plan = plan_exports(["onnx", "ncnn", "onnx"], ["fp32", "int8", "fp32"])
+    assert plan.pairs == (("onnx", "fp32"), ("onnx", "int8"), ("ncnn", "fp32"))
+    (skipped,) = plan.skipped
     assert skipped.startswith("format ncnn has no int8: ")
 
 

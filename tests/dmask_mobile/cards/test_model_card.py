@@ -131,3 +131,10 @@ def test_a_verification_shows_its_main_lines() -> None:
 def test_data_has_a_name_without_its_folder(spec: str, name: str) -> None:
     assert name_of_data(spec) == name
     assert without_folders("C:\\\\Users\\\\ann\\\\x.pt") == "x.pt"
+
+
+@pytest.mark.parametrize("name", ["memory@pixel", "energy", "latency budget"])
+def test_what_a_device_measured_is_in_the_card(name: str) -> None:
+    check = line_of("onnx", name, "bytes", 2048, 3072, "15%", "passed")
+    verification = Verification(child_digest=CHILD.digest(), created="", checks=(check,), weights_sha256="w")
+    assert replace(FACTS, verification=verification).verified_lines() == (check,)

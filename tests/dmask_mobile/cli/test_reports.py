@@ -88,6 +88,29 @@ def test_markdown_shows_the_verdict_what_failed_and_the_main_figures_first() -> 
 HOSTILE = "a|b `c` <img src=x onerror=1> [l](http://x) ![i](y) **d** \x1b[31m \x00 \ud800 \uffff\nnew & old \\"
 
 
+def test_markdown_shows_measured_memory_and_energy_in_the_main_table() -> None:
+    memory, energy = (
+        Check(
+            artifact="onnx", quantity=name, unit=unit, predicted=2048, measured=measured, allowed="15%",
+            verdict="passed",
+        )
+        for name, unit, measured in (("memory@pixel", "bytes", 3072), ("energy", "mJ", None))
+    )  # fmt: skip
+    budget = memory.model_copy(update={"quantity": "memory@pixel budget", "measured": 9216})
+    text = to_markdown(verification(*CHECKS, memory, budget, energy))
+    before, _, _ = text.partition("<details>")
+    assert before.splitlines()[-5:-1] == [
+        "| artifact | accuracy | latency | memory | size |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| onnx | - | - | 3.0 KiB (predicted 2.0 KiB) | 2.00 ms |",
+        "| coreml | - | - | - | - |",
+    ]
+    measured_energy = energy.model_copy(update={"measured": 0.5})
+    assert "| artifact | accuracy | latency | memory | energy | size |" in to_markdown(
+        verification(memory, measured_energy)
+    )
+
+
 def test_markdown_escapes_what_files_say() -> None:
     hostile = Check(
         artifact=HOSTILE, quantity=HOSTILE, unit=HOSTILE, predicted=1, measured=2, allowed=HOSTILE, verdict="failed",

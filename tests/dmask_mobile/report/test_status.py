@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from dmask_mobile import api
+from dmask_mobile.errors import DmaskError
 from dmask_mobile.report.status import RunStatus
 from dmask_mobile.run import RunFolder
 from tests.dmask_mobile.report.factory import EPOCHS, searched_run, trained_run, whole_run
@@ -52,10 +56,28 @@ def test_a_search_under_way(tmp_path: Path) -> None:
 def test_what_is_of_earlier_weights_is_out_of_date(tmp_path: Path) -> None:
     folder = whole_run(tmp_path / "run", passing=True)
     content = json.loads(folder.record_path.read_text())
-    folder.record_path.write_text(json.dumps(content | {"weights_sha256": "ef" * 32}))
+    folder.weights_path.write_bytes(b"new weights")
+    digest = hashlib.sha256(b"new weights").hexdigest()
+    folder.record_path.write_text(json.dumps(content | {"weights_sha256": digest}))
     found = api.status(folder.path)
     assert states(found)["export"] == states(found)["test"] == "out of date"
     assert next_step(found) == "export"
+
+
+def test_damaged_weights_are_told_and_their_accuracy_is_not_published(tmp_path: Path) -> None:
+    folder = whole_run(tmp_path / "run")
+    folder.weights_path.write_bytes(b"weighty")
+    found = api.status(folder.path)
+    assert states(found)["train"] == "failed"
+    assert found.next is not None
+    assert (found.next.name, found.next.command) == ("train", f"dmask train {folder.path}")
+    assert "child.safetensors' is damaged or was replaced: its checksum differs" in found.next.detail
+    for publish in (api.write_card, lambda run: api.report(run, tmp_path / "report.html")):
+        with pytest.raises(
+            DmaskError, match=r"child\.safetensors' is damaged or was replaced: .*; restore the file, or"
+        ):
+            publish(folder.path)
+    assert not (folder.path / "README.md").exists()
 
 
 def test_a_verification_that_lacks_an_artifact_is_out_of_date(tmp_path: Path) -> None:
