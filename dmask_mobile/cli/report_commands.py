@@ -13,7 +13,6 @@ from dmask_mobile import api
 from dmask_mobile.cli.console import cell, console, note, print_json
 from dmask_mobile.cli.json_results import WrittenPicture, WrittenReport
 from dmask_mobile.cli.options import Json, Run
-from dmask_mobile.files import writer_of
 
 STATE_STYLES = {
     "done": "green",
@@ -85,6 +84,8 @@ def plot(
 
 def _note_writers(runs: Iterable[Path]) -> None:
     """Says which commands are writing to the folders, because what is shown of them may be incomplete."""
+    from dmask_mobile.files import writer_of
+
     for run in runs:
         if writer := writer_of(run):
             note(f"{writer} is writing to '{run}' now; what is shown may be incomplete")
