@@ -9,12 +9,13 @@ resolutions, more strongly if it has fewer networks. Networks far from the fit h
 work may have disturbed them.
 
 Simpler corrections are also tried, down to none. The one with the smallest error on networks that were left out of its
-fit is used, so that corrections do not make the predictions of a table worse than the plain sum.
+fit is used, so that corrections do not make the predictions of a table worse than the plain sum. Lines by resolution
+need a clearly smaller error than one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,9 +28,8 @@ MIN_NETWORKS = 3  # in all
 MIN_NETWORKS_FOR_CONTEXT = 12
 MIN_SHARE = 0.2  # the least contribution of a block, as a share of its own latency
 HUBER, REWEIGHTINGS = 1.345, 4  # standard deviations beyond which a residual has less weight (Huber, 1964)
-TRIMMED_SHARE = (
-    0.1  # of the largest errors, which are ignored in the choice because the networks may have been disturbed
-)
+TRIMMED_SHARE = 0.1  # of the networks with the largest errors or differences of errors: they may have been disturbed
+CLEARLY = 2.0  # standard errors by which the error of lines by resolution must be smaller
 Lines = Literal["by resolution", "common", "ratio", "none"]
 
 
@@ -83,6 +83,7 @@ class Form(NamedTuple):
 
 FORMS = (  # from the most to the least that is fitted
     Form(True, "by resolution"),
+    Form(True, "common"),
     Form(False, "by resolution"),
     Form(False, "common"),
     Form(False, "ratio"),
@@ -102,7 +103,7 @@ class Corrections(NamedTuple):
     lines: dict[int, Correction]
     spread: float
     error: float
-    form: Form = FORMS[0]
+    form: Form = Form(True, "common")
 
     def at(self, resolution: int) -> Correction:
         """The line of a resolution; the common line if no network with this resolution was measured."""
@@ -116,7 +117,7 @@ class Corrections(NamedTuple):
 def fit_corrections(networks: Sequence[WholeNetwork]) -> Corrections:
     """The corrections from whole networks; with fewer than three networks the error is unknown and set to infinity."""
     if len(networks) < MIN_NETWORKS:
-        return _fit(networks, FORMS[1])._replace(spread=np.inf, error=np.inf)
+        return _fit(networks, Form(False, "common"))._replace(spread=np.inf, error=np.inf)
     form, residuals = _best_form(networks)
     spread, error = float(np.sqrt(np.mean(np.square(residuals)))), float(np.mean(np.abs(residuals)))
     return _fit(networks, form)._replace(spread=spread, error=error)
@@ -129,13 +130,27 @@ def predicted_by_others(networks: Sequence[WholeNetwork]) -> list[float]:
 
 
 def _best_form(networks: Sequence[WholeNetwork]) -> tuple[Form, np.ndarray]:
-    """The form with the smallest error on left-out networks, without the largest errors; and the residual of each."""
-    forms = FORMS if len(networks) >= MIN_NETWORKS_FOR_CONTEXT else FORMS[1:]
-    kept = max(1, len(networks) - int(TRIMMED_SHARE * len(networks)))
-    by_form = {form: _residuals_left_out(networks, form) for form in forms}
-    # Rounded, so that the first of several equally good forms is used.
-    form = min(forms, key=lambda form: round(float(np.sort(np.abs(by_form[form]))[:kept].mean()), 9))
-    return form, by_form[form]
+    """The form with the smallest error on left-out networks; the residual of each network.
+
+    Lines by resolution must be clearly better than all other forms: a few networks at each resolution fix them badly,
+    and choose them too often.
+    """
+    forms = [form for form in FORMS if len(networks) >= MIN_NETWORKS_FOR_CONTEXT or not form.with_context]
+    residuals = {form: _residuals_left_out(networks, form) for form in forms}
+    errors = {form: np.abs(found) for form, found in residuals.items()}
+    trimmed = int(TRIMMED_SHARE * len(networks))
+    kept = max(1, len(networks) - trimmed)
+
+    def best(forms: Iterable[Form]) -> Form:
+        # Rounded, so that the first of several equally good forms is used.
+        return min(forms, key=lambda form: round(float(np.sort(errors[form])[:kept].mean()), 9))
+
+    by_resolution = best(form for form in forms if form.lines == "by resolution")
+    for_all = best(form for form in forms if form.lines != "by resolution")
+    gains = np.sort(errors[for_all] - errors[by_resolution])[trimmed : len(networks) - trimmed]
+    is_clear = gains.mean() > CLEARLY * gains.std(ddof=1) / np.sqrt(len(gains))
+    form = by_resolution if is_clear else for_all
+    return form, residuals[form]
 
 
 def _residuals_left_out(networks: Sequence[WholeNetwork], form: Form) -> np.ndarray:

@@ -61,6 +61,29 @@ def test_a_resolution_with_few_networks_stays_near_the_common_line() -> None:
     assert fit_corrections(many).at(96) == fit_corrections(many).common  # a resolution that was never measured
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_few_networks_of_many_resolutions_do_not_get_a_line_each(seed: int) -> None:
+    """Two or three networks of each of seven resolutions, all on one line with a noise of 3%."""
+    spread = [
+        network._replace(resolution=112 + 16 * (number % 7))
+        for number, network in enumerate(networks(0.1, 0.9, Context(0.01, 0.1, 0.02), noise=0.03, seed=seed))
+    ]
+    fitted = fit_corrections(spread[:16])
+    fresh = [n._replace(resolution=112) for n in networks(0.1, 0.9, Context(0.01, 0.1, 0.02), seed=seed + 10)]
+    assert fitted.form.lines != "by resolution"
+    assert np.mean([abs(fitted.apply(n) / n.measured_ms - 1) for n in fresh]) < 0.04
+
+
+def test_resolutions_that_differ_clearly_get_a_line_each() -> None:
+    found = [
+        n._replace(measured_ms=n.measured_ms * {128: 0.7, 160: 1.0, 224: 1.3}[n.resolution])
+        for n in networks(0.1, 0.9, noise=0.01)
+    ]
+    fitted = fit_corrections(found)
+    assert fitted.form.lines == "by resolution"
+    assert fitted.at(224).apply(10.0) > 1.3 * fitted.at(128).apply(10.0)
+
+
 def test_fewer_than_three_networks_say_nothing_of_their_error() -> None:
     assert fit_corrections(networks(0.1, 0.9)[:2]).error == np.inf
 
