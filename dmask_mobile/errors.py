@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 MAX_SHOWN = 200  # characters of a value
 MAX_MESSAGE = 2000  # characters of a message from any source
 
@@ -20,6 +23,24 @@ class DmaskError(Exception):
         self.problem = shown(problem, MAX_MESSAGE)
         self.fix = shown(fix, MAX_MESSAGE)
         super().__init__(f"{self.problem}; {self.fix}" if fix else self.problem)
+
+
+@contextmanager
+def code_of_user(what: str, fix: str) -> Iterator[None]:
+    """A context for calls of code that the user wrote: its exceptions become a DmaskError, whose cause they are.
+
+    Args:
+        what: the code and the called function, such as ``data 'mine:Photos': splits()``.
+        fix: what the user can do about it.
+    """
+    try:
+        yield
+    except DmaskError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise DmaskError(
+            f"{what} raised {type(error).__name__}: {shown(error)}", f"{fix}; --debug shows the traceback"
+        ) from error
 
 
 def shown(value: object, most: int = MAX_SHOWN) -> str:

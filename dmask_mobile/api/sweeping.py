@@ -128,7 +128,7 @@ def _design(
 ) -> SweepDesign:
     """The design of a sweep with these settings and with the data's classes and digest; no image is decoded."""
     from dmask_mobile.data.load import check_splits
-    from dmask_mobile.data.registry import absolute_spec, open_source
+    from dmask_mobile.data.registry import absolute_spec, open_source, splits_of
     from dmask_mobile.data.source import digest_of
 
     for name, limits in budgets.items():
@@ -137,7 +137,7 @@ def _design(
     source, spec = open_source(data), absolute_spec(data)
     if spec is None:
         raise DmaskError("a sweep needs text for its data, got an object", "give module:Class")
-    splits = source.splits()
+    splits = splits_of(source)
     check_splits(data, source.class_names, splits)
     try:
         return SweepDesign(

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.errors import DmaskError, code_of_user, shown
 
-_FIX = "correct the cost; --debug shows the traceback"
+_FIX = "correct the cost"
 
 
-@contextmanager
-def custom_code(cost: str, what: str) -> Iterator[None]:
+def custom_code(cost: str, what: str) -> AbstractContextManager[None]:
     """A context that turns an exception into a DmaskError naming the cost, the called function and the exception.
 
     Args:
         cost: the cost's name.
         what: the called function and the block, such as ``block_cost of skip 16->16 at 8 px``.
     """
-    try:
-        yield
-    except DmaskError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise DmaskError(
-            f"custom cost '{shown(cost)}': {what} raised {type(error).__name__}: {shown(error)}", _FIX
-        ) from error
+    return code_of_user(f"custom cost '{shown(cost)}': {what}", _FIX)
 
 
 def checked_number(value: object, cost: str, what: str) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmask_mobile.data.decoding import resized_to
 from dmask_mobile.data.images import ImageData, ImageSet, Pictures, Undecodable
-from dmask_mobile.data.registry import absolute_spec, name_of, open_source
+from dmask_mobile.data.registry import absolute_spec, name_of, open_source, splits_of
 from dmask_mobile.data.source import DataSource, Examples, digest_of
 from dmask_mobile.data.splits import SPLITS, with_validation
 from dmask_mobile.errors import DmaskError
@@ -54,7 +54,7 @@ def load_data(
             that cannot be decoded.
     """
     source, spec = open_source(data), name_of(data)
-    own = source.splits()
+    own = splits_of(source)
     check_splits(spec, source.class_names, own)
     splits, note = with_validation(own)
     left = options.memory_bytes // local_processes()
@@ -134,7 +134,7 @@ def open_data(data: str | DataSource, data_digest: str | None) -> OpenedData:
         DmaskError: in the same cases as `check_splits`, or if the data no longer has the digest ``data_digest``.
     """
     source, spec = open_source(data), name_of(data)
-    own = source.splits()
+    own = splits_of(source)
     digest = digest_of(source.class_names, own)
     if data_digest not in (None, digest):
         raise DmaskError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dmask_mobile.data.fashion_mnist import FashionMnistSource
@@ -12,9 +12,9 @@ from dmask_mobile.data.folder import FolderSource
 from dmask_mobile.data.glyphs import GlyphSource
 from dmask_mobile.data.hugging_face import HuggingFaceSource
 from dmask_mobile.data.shards import ShardSource
-from dmask_mobile.data.source import DataSource
+from dmask_mobile.data.source import DataSource, Examples
 from dmask_mobile.data.torchvision_sets import TorchvisionSource
-from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.errors import DmaskError, code_of_user
 
 SOURCES: dict[str, Callable[[str], DataSource]] = {
     "folder": FolderSource,
@@ -28,6 +28,7 @@ NEEDS_ARGUMENT = ("folder", "torchvision", "hf", "wds")
 HOW_TO_NAME = (
     "give folder:DIR, torchvision:NAME:DIR, hf:DIR, wds:PATTERN, fashion-mnist, glyphs, or your own module:Class"
 )
+HOW_TO_MAKE = "see dmask_mobile.data.source.DataSource"
 
 
 def open_source(data: str | DataSource) -> DataSource:
@@ -82,14 +83,22 @@ def _own(module_name: str, class_name: str) -> DataSource:
     here = str(Path.cwd())
     if here not in sys.path:  # it is not removed: processes that decode images import the module again
         sys.path.append(here)
-    try:
+    with code_of_user(f"data '{module_name}:{class_name}': making it", HOW_TO_MAKE):
         source: DataSource = getattr(importlib.import_module(module_name), class_name)()
-    except (Exception, SystemExit) as error:  # the user's code may raise any exception
-        raise DmaskError(
-            f"cannot load data '{module_name}:{class_name}': {type(error).__name__}: {shown(error)}",
-            "see dmask_mobile.data.source.DataSource",
-        ) from error
     return _checked(source, f"{module_name}:{class_name}")
+
+
+def splits_of(source: DataSource) -> Mapping[str, Examples]:
+    """The splits of a source.
+
+    Raises:
+        DmaskError: for what a custom source raises.
+    """
+    kind = type(source)
+    if kind.__module__.partition(".")[0] == "dmask_mobile":
+        return source.splits()
+    with code_of_user(f"data '{name_of(source)}': splits()", HOW_TO_MAKE):
+        return source.splits()
 
 
 def _checked(source: DataSource, name: str) -> DataSource:
@@ -98,7 +107,8 @@ def _checked(source: DataSource, name: str) -> DataSource:
     Raises:
         DmaskError: if a part is missing.
     """
-    missing = [part for part in ("class_names", "flip", "splits") if not hasattr(source, part)]
+    with code_of_user(f"data '{name}': its attributes", HOW_TO_MAKE):
+        missing = [part for part in ("class_names", "flip", "splits") if not hasattr(source, part)]
     if missing:
-        raise DmaskError(f"data '{name}' has no '{missing[0]}'", "see dmask_mobile.data.source.DataSource")
+        raise DmaskError(f"data '{name}' has no '{missing[0]}'", HOW_TO_MAKE)
     return source

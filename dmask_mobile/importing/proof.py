@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from dmask_mobile.errors import DmaskError
+from dmask_mobile.errors import DmaskError, code_of_user
 from dmask_mobile.importing.network import ImportedNetwork
 from dmask_mobile.nets.build import ChildNetwork
 
@@ -26,7 +26,9 @@ def child_network(imported: ImportedNetwork) -> ChildNetwork:
 def difference(model: nn.Module, network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> float:
     """The largest difference of two networks' outputs on two random images, as a share of the outputs' range."""
     x = torch.randn(2, *shape[1:], generator=torch.Generator().manual_seed(0)).to(dtype)
-    expected, found = (copy.deepcopy(part).to(dtype).eval()(x) for part in (model, network))
+    with code_of_user(f"model '{type(model).__name__}': its outputs on a batch of 2 images", "correct the model"):
+        expected = copy.deepcopy(model).to(dtype).eval()(x)
+    found = copy.deepcopy(network).to(dtype).eval()(x)
     scale = float(expected.max() - expected.min())
     return float((found - expected).abs().max()) / max(scale, torch.finfo(dtype).tiny)
 

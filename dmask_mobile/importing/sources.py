@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.errors import DmaskError, code_of_user, shown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HOW_TO_NAME = "give timm:NAME, torchvision:NAME or module:function, whose function returns a model"
@@ -78,17 +78,15 @@ def _of_function(module_name: str, function_name: str) -> OpenedModel:
     source = f"{module_name}:{function_name}"
     sys.path.append(str(Path.cwd()))
     try:
-        model = getattr(importlib.import_module(module_name), function_name)()
-    except (Exception, SystemExit) as error:  # the module is the user's: it may raise anything
-        raise DmaskError(
-            f"cannot make the model '{shown(source)}': {type(error).__name__}: {shown(error)}",
-            f"{HOW_TO_NAME}; it must not need the network; --debug shows the traceback",
-        ) from error
+        with code_of_user(f"model '{shown(source)}': making it", f"{HOW_TO_NAME}; it must not need the network"):
+            model = getattr(importlib.import_module(module_name), function_name)()
     finally:
         sys.path.pop()
     if not isinstance(model, nn.Module):
         raise DmaskError(f"'{shown(source)}' returned {type(model).__name__}, not a torch.nn.Module", HOW_TO_NAME)
-    config = getattr(model, "pretrained_cfg", {})
-    resolution = config.get("input_size", (3, 224, 224))[-1]
-    mean, std = tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
-    return OpenedModel(model, function_name, resolution, mean, std, True, config.get("crop_pct") or 1.0)
+    with code_of_user(f"model '{shown(source)}': its pretrained_cfg", "give it a dictionary as models of timm have"):
+        config = getattr(model, "pretrained_cfg", {})
+        resolution = int(config.get("input_size", (3, 224, 224))[-1])
+        mean, std = tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
+        crop = float(config.get("crop_pct") or 1.0)
+    return OpenedModel(model, function_name, resolution, mean, std, True, crop)

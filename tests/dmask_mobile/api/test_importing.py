@@ -57,15 +57,21 @@ def test_a_function_gives_a_model_with_its_weights(tmp_path: Path, monkeypatch: 
         "def broken():\n    raise OSError('no route to host')\n\n"
         "def leaving():\n    raise SystemExit(0)\n\n"
         "def interrupted():\n    raise KeyboardInterrupt\n\n"
+        "def failing():\n    model = net()\n    model.forward = lambda images: images.pixels\n    return model\n\n"
+        "def described():\n    model = net()\n    model.pretrained_cfg = 'none'\n    return model\n\n"
         "def diverged():\n    model = net()\n    model.conv_stem.weight.data[:] = float('nan')\n    return model\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "ours", raising=False)
     assert dm.import_space("ours:net", "net.yaml").weights == Path("net.safetensors")
-    with pytest.raises(dm.DmaskError, match=r"cannot make the model 'ours:broken': OSError: no route to host"):
+    with pytest.raises(dm.DmaskError, match=r"model 'ours:broken': making it raised OSError: no route to host"):
         dm.import_space("ours:broken", "broken.yaml")
-    with pytest.raises(dm.DmaskError, match=r"cannot make the model 'ours:leaving': SystemExit: 0"):
+    with pytest.raises(dm.DmaskError, match=r"model 'ours:leaving': making it raised SystemExit: 0"):
         dm.import_space("ours:leaving", "broken.yaml")
+    with pytest.raises(dm.DmaskError, match=r"its outputs on a batch of 2 images raised AttributeError: .*pixels"):
+        dm.import_space("ours:failing", "broken.yaml")
+    with pytest.raises(dm.DmaskError, match=r"model 'ours:described': its pretrained_cfg raised AttributeError: "):
+        dm.import_space("ours:described", "broken.yaml")
     with pytest.raises(KeyboardInterrupt):
         dm.import_space("ours:interrupted", "broken.yaml")
     with pytest.raises(

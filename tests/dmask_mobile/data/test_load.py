@@ -83,7 +83,7 @@ def test_fashion_mnist() -> None:
         ("torchvision:Nothing:{tmp}", "no torchvision data set 'Nothing:"),
         ("torchvision:CIFAR10:{tmp}", r"torchvision's CIFAR10 is not in '.*': Dataset not found or corrupted"),
         ("wds:{tmp}/*.tar", "no shard matches"),
-        ("no_such_module:Class", r"cannot load data 'no_such_module:Class': ModuleNotFoundError: No module named"),
+        ("no_such_module:Class", r"data 'no_such_module:Class': making it raised ModuleNotFoundError: No module named"),
         ("json:JSONDecoder", r"data 'json:JSONDecoder' has no 'class_names'"),
     ],
 )
@@ -271,6 +271,35 @@ def test_a_source_of_your_own(own: str) -> None:
     data = load_data(own, 16)
     assert (data.class_names, data.flip, len(data.train), len(data.val)) == (TWO_CLASSES, False, 16, 4)
     assert load_data(own, 16, DataOptions(flip=True)).flip
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            "    class_names, flip = ('a', 'b'), False\n    def splits(self): raise SystemExit(0)",
+            r"splits\(\) raised SystemExit: 0",
+        ),
+        (
+            "    class_names, flip = ('a', 'b'), False\n    def splits(self): return self.files",
+            r"splits\(\) raised AttributeError: ",
+        ),
+        (
+            "    flip = False\n    class_names = property(lambda self: 1 / 0)",
+            r"its attributes raised ZeroDivisionError: ",
+        ),
+        ("    def __init__(self): exit(3)", r"making it raised SystemExit: 3"),
+    ],
+)
+def test_what_a_source_of_your_own_raises_is_told_as_its_own(
+    broken: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"broken_data_{abs(hash(broken))}"
+    (tmp_path / f"{module}.py").write_text(f"class Broken:\n{broken}\n")
+    monkeypatch.chdir(tmp_path)
+    for read in (load_data, lambda data, _: open_data(data, None)):
+        with pytest.raises(DmaskError, match=f"^data '{module}:Broken': {message}"):
+            read(f"{module}:Broken", 16)
 
 
 def test_search_split_is_80_to_20_without_overlap(glyphs: ImageData) -> None:
