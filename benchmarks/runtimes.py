@@ -128,6 +128,7 @@ def main() -> None:
         for key in (
             "build_minutes", "blocks", "networks", "mape", "mape_unscaled", "drift", "repeatability_mape",
             "within_5", "within_10", "kendall_tau", "mape_sum", "coverage_80",
+            "coverage_80_widened",
         ):  # fmt: skip
             print(f"{runtime:>12} {key:>20} {result[key]:.4g}", flush=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from dmask_mobile.errors import DmaskError, shown
+from dmask_mobile.errors import DmaskError, code_of_user, shown
 from dmask_mobile.quantities import TABLE_UNITS
 
 if TYPE_CHECKING:
@@ -52,12 +52,8 @@ def load_cost(path: str) -> CostModel:
     module_name, _, class_name = path.partition(":")
     sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (Exception, SystemExit) as error:  # importing the user's module may raise any exception
-        raise DmaskError(
-            f"cannot load cost '{path}': {type(error).__name__}: {shown(error)}",
-            "give module:Class, for example mycosts:Depth; --debug shows the traceback",
-        ) from error
+        with code_of_user(f"custom cost '{path}': loading it", "give module:Class, for example mycosts:Depth"):
+            found = getattr(importlib.import_module(module_name), class_name)
     finally:
         sys.path.pop()
     if not (isinstance(found, type) and issubclass(found, AdditiveCost)):

@@ -31,8 +31,8 @@ def check_output(path: Path, mark: str, what: str, fix: str = "give another file
     if (path.exists() or path.is_symlink()) and not _is_replaceable(path, mark):
         raise DmaskError(f"'{path}' exists and is not {what}", fix)
     folder = path.resolve().parent
-    while not folder.exists():  # missing folders are created when the file is written
-        folder = folder.parent
+    # Missing folders are created when the file is written.
+    folder = next((above for above in (folder, *folder.parents) if above.exists()), folder)
     if not folder.is_dir():
         raise DmaskError(f"'{path}' cannot be written: '{folder}' is not a folder", "give another path")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -12,7 +12,7 @@ import numpy as np
 from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.scaling import Scaled, Way, scaled_child, scaled_places, scales
+from dmask_mobile.search.scaling import Scaled, Way, between_options, scaled_child, scaled_places, scales
 from search_quality.protocol import Ungated
 
 FLOOR, CENTRE = 0.95, 0.975  # of the budget: what a child must cost at least, and what one costs in the mean
@@ -75,8 +75,9 @@ def scaled_children(cost: ChainCost, way: Way, wanted: float, count: int) -> lis
     for number in range(len(resolutions)) if way == "resolution" else [len(resolutions) - 1]:
         for scale in scales():
             unevenness = abs(math.log(scale * resolutions[-1] / resolutions[number])) if way == "resolution" else 0.0
-            for up, changed in _roundings(scaled_places(cost.space, way, scale)):
-                choice = Choice(indices=(number, *scaled_child(cost.space, way, scale, up).indices[1:]))
+            places = scaled_places(cost.space, way, scale)
+            for up, changed in _roundings(places):
+                choice = Choice(indices=(number, *scaled_child(cost.space, places, up).indices[1:]))
                 off = round(abs(cost.cost(choice) / wanted - 1) / 0.005)  # half a percent is no difference
                 rank = off, unevenness, changed
                 found[choice] = min(rank, found.get(choice, rank))
@@ -88,7 +89,7 @@ def _roundings(places: Mapping[Scaled, float]) -> Iterator[tuple[set[Scaled], in
 
     Beside each, how many of them ordinary rounding would treat differently.
     """
-    between = sorted((each for each in places if places[each] % 1), key=lambda each: -(places[each] % 1))
+    between = between_options(places)
     even = {each for each in between if places[each] % 1 > 0.5}
     for count in range(len(between) + 1):
         for left_out in [(), *between[: max(0, count - 1)]]:

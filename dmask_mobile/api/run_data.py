@@ -75,7 +75,7 @@ def _run_folders(arguments: Iterable[object], new: bool) -> list[Path]:
 
 
 def run_of_model(path: Path) -> Path | None:
-    """The run folder whose ``exports/`` contains the model ``path``; None if no run does."""
+    """The run folder one of whose folders contains the model ``path``; None if no run does."""
     try:
         above = path.resolve().parent.parent
     except (OSError, RuntimeError):  # symbolic links in a circle

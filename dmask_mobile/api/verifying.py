@@ -102,10 +102,9 @@ def verify(
     run = None if run is None else as_path(run)
     whole_run = len(targets) == 1 and (targets[0] / "run.json").exists()
     _check_inputs(targets, whole_run, run, tables, settings)
-    report = _report_path(targets, whole_run)
+    report = _report_path(targets, whole_run).resolve()  # a symbolic link stays one
     mark = f'"{Verification.file_format}"'
     check_output(report, mark, "a verification by dmask-mobile", "rename it or move it away")
-    report = report.resolve()  # a symbolic link stays one
     report.unlink(missing_ok=True)  # the verdict of the last verification must not remain if this one fails
     with model_process(settings.time_limit) as process:
         if whole_run:

@@ -4,9 +4,9 @@ Random children within a budget are alike: nearly all have about the same number
 that their losses do not tell how the loss depends on these. So the first half of the trials trains children from the
 corners of the space, chosen to tell the most about the effects (D-optimal design; Fedorov, "Theory of Optimal
 Experiments", 1972). The next trial is of the largest child, scaled uniformly to the budgets, which a person would take
-without a search: like every trained child, it is kept if nothing better is found. Each further trial trains the best
-child by effects drawn from what is known (Thompson, Biometrika, 1933), and the last one the best child by the expected
-effects.
+without a search: like every trained child, it is taken if the model expects nothing better. Each further trial trains
+the best child by effects drawn from what is known (Thompson, Biometrika, 1933), and the last one always the best child
+by the expected effects.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ class Proposals:
         return list(found)
 
     def _best(self, effects: Effects) -> Choice:
-        """The best child by ``effects``; deriving it may take seconds in a large space."""
-        check_stopped("search")
+        """The best child by ``effects``; deriving it may take seconds in a large space.
+
+        Several processes stop together, in the next training step.
+        """
+        if self.parts.machine.share.processes == 1:
+            check_stopped("search")
         return self.gates.best(effects)
 
     def _model(self, trials: Sequence[Trial]) -> LossModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ WAYS: dict[Way, tuple[str, ...]] = {
 Scaled = tuple[int, ...]
 """The number of a decision that is scaled, or those of the decisions that skip a stage's blocks."""
 SMALLEST, NUM_SCALES = 0.05, 80
+TRIED_SCALES = 40  # that fit the budgets
 
 
 def scales() -> list[float]:
@@ -29,28 +30,14 @@ def scales() -> list[float]:
     return [float(scale) for scale in np.geomspace(SMALLEST, 1, NUM_SCALES)]
 
 
-def scaled_child(space: SearchSpace, way: Way, scale: float, up: Collection[Scaled] | None = None) -> Choice:
-    """The largest child, with the options of the kinds that ``way`` scales ``scale`` times as large.
+def scaled_places(space: SearchSpace, way: Way, scale: float) -> dict[Scaled, float]:
+    """The places of scaled values among the options of each decision, and how many blocks of a stage are kept.
 
     Args:
         space: the space.
         way: a key of `WAYS`. Depth is the number of blocks in each stage that may be skipped and are not.
-        scale: 0 to 1.
-        up: the values between two options that become the larger one; None rounds each.
+        scale: 0 to 1, of the largest values.
     """
-    places = scaled_places(space, way, scale)
-    if up is None:
-        up = {decisions for decisions, place in places.items() if place % 1 > 0.5}
-    indices = list(space.largest().indices)
-    for decisions, place in places.items():
-        index = int(place) + (decisions in up and place > int(place))
-        for number, decision in enumerate(decisions):
-            indices[decision] = index if space.decisions[decision].kind != "skip" else int(number >= index)
-    return Choice(indices=tuple(indices))
-
-
-def scaled_places(space: SearchSpace, way: Way, scale: float) -> dict[Scaled, float]:
-    """The places of scaled values among the options of each decision, and how many blocks of a stage are kept."""
     places: dict[Scaled, float] = {}
     stages: dict[str, Scaled] = {}
     for number, decision in enumerate(space.decisions):
@@ -63,16 +50,44 @@ def scaled_places(space: SearchSpace, way: Way, scale: float) -> dict[Scaled, fl
     return places | {skips: scale * len(skips) for skips in stages.values()}
 
 
+def between_options(places: Mapping[Scaled, float]) -> list[Scaled]:
+    """The values that lie between two options, those nearest to the larger one first."""
+    return sorted((each for each in places if places[each] % 1), key=lambda each: -(places[each] % 1))
+
+
+def scaled_child(space: SearchSpace, places: Mapping[Scaled, float], up: Collection[Scaled]) -> Choice:
+    """The largest child with scaled values.
+
+    Args:
+        space: the space.
+        places: see `scaled_places`.
+        up: the values between two options that become the larger one.
+    """
+    indices = list(space.largest().indices)
+    for decisions, place in places.items():
+        index = int(place) + (decisions in up and place > int(place))
+        for number, decision in enumerate(decisions):
+            indices[decision] = index if space.decisions[decision].kind != "skip" else int(number >= index)
+    return Choice(indices=tuple(indices))
+
+
 def scaled_within(space: SearchSpace, budgets: Sequence[Budget]) -> Choice | None:
     """The largest child, scaled in widths and depth until it just fits the budgets; None if no scale is small enough.
 
-    Of the values between two options, those nearest to the larger one become it, as many as fit.
+    Of the values between two options, those nearest to the larger one become it, as many as fit. The largest scales
+    that fit with all values rounded down are tried, and the child that costs most is taken.
     """
-    children: dict[Choice, None] = {}
-    for scale in scales():
+    fitting: dict[Choice, float] = {}
+    tried = 0
+    for scale in reversed(scales()):
         places = scaled_places(space, "depth", scale)
-        between = sorted((each for each in places if places[each] % 1), key=lambda each: -(places[each] % 1))
+        between = between_options(places)
         for count in range(len(between) + 1):
-            children[scaled_child(space, "depth", scale, between[:count])] = None
-    fitting = [(share, child) for child in children if (share := tightest_share(budgets, child)) <= 1]
-    return max(fitting, key=lambda found: found[0], default=(0.0, None))[1]
+            child = scaled_child(space, places, between[:count])
+            if (share := tightest_share(budgets, child)) > 1:
+                break
+            fitting[child] = share
+        tried += bool(fitting)
+        if tried == TRIED_SCALES:
+            break
+    return max(fitting, key=fitting.__getitem__, default=None)

@@ -1,12 +1,12 @@
 """Corrects sums of blocks to latencies of whole networks; the correction is fitted to measured networks.
 
-``latency = a_r + b_r * sum over blocks of (t_block - o - p m_block + q w_block)``, one rising line for each resolution
-r. The latency of a block that is measured alone includes the call (``o``) and the conversion of its maps to and from
-the runtime's own layout (``p`` for each of the ``m`` million values of its input and output). Inside a network it does
-not. There, its ``w`` megabytes of weights come from memory (``q``), while for a block alone they stay in the cache
-between runs. Everything is fitted to *relative* errors. The line of a resolution is regularized towards the line of all
-resolutions, more strongly if it has fewer networks. Networks far from the fit have less weight (Huber), because other
-work may have disturbed them.
+``latency = a + b * sum over blocks of (t_block - o - p m_block + q w_block)``, a rising line; one for each resolution
+where that is clearly better. The latency of a block that is measured alone includes the call (``o``) and the conversion
+of its maps to and from the runtime's own layout (``p`` for each of the ``m`` million values of its input and output).
+Inside a network it does not. There, its ``w`` megabytes of weights come from memory (``q``), while for a block alone
+they stay in the cache between runs. Everything is fitted to *relative* errors. The line of a resolution is regularized
+towards the line of all resolutions, more strongly if it has fewer networks. Networks far from the fit have less weight
+(Huber), because other work may have disturbed them.
 
 Simpler corrections are also tried, down to none. The one with the smallest error on networks that were left out of its
 fit is used, so that corrections do not make the predictions of a table worse than the plain sum. Lines by resolution
@@ -147,10 +147,18 @@ def _best_form(networks: Sequence[WholeNetwork]) -> tuple[Form, np.ndarray]:
 
     by_resolution = best(form for form in forms if form.lines == "by resolution")
     for_all = best(form for form in forms if form.lines != "by resolution")
-    gains = np.sort(errors[for_all] - errors[by_resolution])[trimmed : len(networks) - trimmed]
-    is_clear = gains.mean() > CLEARLY * gains.std(ddof=1) / np.sqrt(len(gains))
-    form = by_resolution if is_clear else for_all
+    gain, error = _trimmed_mean(errors[for_all] - errors[by_resolution], trimmed)
+    form = by_resolution if gain > CLEARLY * error else for_all
     return form, residuals[form]
+
+
+def _trimmed_mean(values: np.ndarray, trimmed: int) -> tuple[float, float]:
+    """The mean without so many values at each end, and its standard error (Tukey and McLaughlin, 1963)."""
+    ordered, count = np.sort(values), len(values)
+    middle = ordered[trimmed : count - trimmed]
+    winsorized = np.clip(ordered, middle[0], middle[-1])
+    error = winsorized.std(ddof=1) / ((1 - 2 * trimmed / count) * np.sqrt(count))
+    return float(middle.mean()), float(error)
 
 
 def _residuals_left_out(networks: Sequence[WholeNetwork], form: Form) -> np.ndarray:

@@ -10,7 +10,7 @@ from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.costs.counts import Macs
 from dmask_mobile.errors import DmaskError
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.scaling import Way, scaled_child
+from dmask_mobile.search.scaling import Way
 
 SPACE = WHOLE.settings[-1].search_space(10)
 MACS = Macs().on(SPACE)
@@ -26,7 +26,6 @@ def test_random_children_are_different_and_within_the_budget() -> None:
 
 @pytest.mark.parametrize("way", ["widths", "depth", "resolution"])
 def test_scaled_children_keep_what_their_way_does_not_scale(way: Way) -> None:
-    assert scaled_child(SPACE, way, 1) == SPACE.largest()
     scaled = {"width", "expansion", *({"depth": {"skip"}, "resolution": {"resolution"}}.get(way, set()))}
     for choice in scaled_children(MACS, way, BUDGET, 2):
         assert MACS.cost(choice) == pytest.approx(BUDGET, rel=0.02)

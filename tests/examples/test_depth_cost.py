@@ -36,9 +36,9 @@ def test_it_loads_by_module_and_class(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere:Cost", "cannot load cost 'nowhere:Cost'"),
-        ("json:Nothing", "cannot load cost 'json:Nothing'"),
-        ("json", "cannot load cost 'json'"),
+        ("nowhere:Cost", "custom cost 'nowhere:Cost': loading it"),
+        ("json:Nothing", "custom cost 'json:Nothing': loading it"),
+        ("json", "custom cost 'json': loading it"),
         ("json:JSONDecoder", "must be a subclass of dmask_mobile.costs.model.AdditiveCost"),
     ],
 )

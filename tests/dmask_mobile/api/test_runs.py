@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +128,28 @@ def test_verify_locks_the_run_on_the_command_line_too(
             assert re.search(r"another 'dmask train' \(process \d+, .*\) is writing to '", capsys.readouterr().err)
 
 
-def test_runs_are_locked_once_and_in_the_order_of_their_real_paths(tmp_path: Path) -> None:
+def test_runs_are_locked_once_and_in_the_order_of_their_real_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("b", "a"):
         (tmp_path / name / "exports").mkdir(parents=True)
         (tmp_path / name / "run.json").touch()
     (tmp_path / "0").symlink_to(tmp_path / "b")
-    held = []
+    held, order = [], []
+    lock = RunFolder.locked
+
+    def noted(folder: RunFolder, doing: str) -> AbstractContextManager[None]:
+        order.append(folder.path.resolve().name)
+        return lock(folder, doing)
+
+    monkeypatch.setattr(RunFolder, "locked", noted)
 
     @locks_run("dmask verify")
     def look(target: list[str], *, run: Path | None = None) -> None:
         held.extend(name for name in ("a", "b") if writer_of(tmp_path / name))
 
     look([str(tmp_path / "0"), str(tmp_path / "b" / "exports" / "model.onnx")], run=tmp_path / "a")
-    assert held == ["a", "b"]
+    assert held == order == ["a", "b"]
     assert not any(writer_of(tmp_path / name) for name in ("a", "b"))
     assert not (tmp_path / "b" / "exports" / ".lock").exists()
 

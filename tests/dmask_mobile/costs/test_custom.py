@@ -75,9 +75,9 @@ def test_a_cost_that_behaves_is_the_sum_of_its_blocks() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("1 / 0", r"cannot load cost 'mine:Cost': ZeroDivisionError: division by zero"),
-        ("def", r"cannot load cost 'mine:Cost': SyntaxError"),
-        ("raise SystemExit(0)", r"cannot load cost 'mine:Cost': SystemExit: 0"),
+        ("1 / 0", r"custom cost 'mine:Cost': loading it raised ZeroDivisionError: division by zero"),
+        ("def", r"custom cost 'mine:Cost': loading it raised SyntaxError"),
+        ("raise SystemExit(0)", r"custom cost 'mine:Cost': loading it raised SystemExit: 0"),
         ("class Cost: ...", r"must be a subclass of dmask_mobile\.costs\.model\.AdditiveCost"),
         ("{head}    def __init__(self, x): ...", r"custom cost 'Cost': making it without arguments raised TypeError"),
         ("{head}    pass", r"custom cost 'Cost': making it without arguments raised TypeError: .*abstract"),
