@@ -15,14 +15,20 @@ def keep(number, frame):
     (folder / 'kept').touch()
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, keep)
+
+def stop_at_the_end_of_stdin():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=stop_at_the_end_of_stdin, daemon=True).start()
 (folder / 'started').touch()
 signal.pause()
 """
+"""Runs until a signal or, as `dmask_command`, until the process that started it has ended."""
 
 
 def fake_job(folder: Path, script: str) -> Job:
     """A job of one step, which runs ``script`` with its run folder as ``folder``."""
-    start = f"import os, pathlib, signal, sys, time; folder = pathlib.Path({str(folder)!r})\n"
+    start = f"import os, pathlib, signal, sys, threading, time; folder = pathlib.Path({str(folder)!r})\n"
     return Job(folder.name, folder, (Step("search", (sys.executable, "-c", start + script), is_searched),))
 
 
