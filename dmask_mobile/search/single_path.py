@@ -45,7 +45,8 @@ class SinglePath:
         centre_on_budgets(self.prior, parts.loss.costs, parts.loss.budgets)
         parts.state.logits.load_state_dict(self.prior.state_dict())
         trained = parts.settings.epochs * parts.num_weight_steps
-        evaluations = min(parts.settings.evaluations, max(1, trained // STEPS_AN_EVALUATION))
+        most = max(trained // STEPS_AN_EVALUATION, min(trained, CHILDREN_A_GROUP))
+        evaluations = min(parts.settings.evaluations, most)
         self.num_steps = -(-evaluations // parts.num_gate_epochs)
 
     def draw(self) -> Choice:

@@ -63,7 +63,8 @@ def test_a_search_stopped_inside_a_trial_goes_on_and_ends_as_if_it_had_not_been(
     assert len(stopped.state.trials) == 1
     told: list[str] = []
     resumed = searcher().run(tmp_path / "search.pt", lambda stage, done, total, note="": told.append(f"{stage} {done}"))
-    assert told[0] == "train 1"  # the epoch of the trial that was finished is not trained again
+    trained = [each for each in told if not each.startswith("corner")]
+    assert trained[0] == "train 1"  # the epoch of the trial that was finished is not trained again
     assert resumed.trials == undisturbed.trials
     assert torch.equal(resumed.logits.logits, undisturbed.logits.logits)
 

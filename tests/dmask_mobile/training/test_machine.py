@@ -47,7 +47,7 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
     assert torch.equal(one[2], two[2])  # the drawn gates
     assert float(one[3].abs().max()) > 0.01
     assert float((one[3] - two[3]).abs().max()) <= 1e-4
-    assert len(one[4]) == 10  # of single paths: the loss and the options of each child
+    assert len(one[4]) == 8  # of single paths: the loss and the options of each child
     assert float((one[4] - two[4]).abs().max()) <= 1e-5
 
 
