@@ -133,8 +133,8 @@ def search(
         int | None,
         typer.Option(
             min=0,
-            help="Children that are trained shortly from scratch; the gates learn from them. Default: 8; 0 from trained"
-            " weights.",
+            help="Children that are trained shortly by themselves; the gates learn from them. Default: 8; 0 from"
+            " trained weights.",
         ),
     ] = None,
     trial_epochs: Annotated[

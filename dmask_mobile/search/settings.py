@@ -20,7 +20,7 @@ class SearchSettings(Record):
 
     ``method``: ``single_path`` trains one child a step, with a cost near the budgets. Its gates learn from
     ``evaluations`` evaluated children, each on ``evaluation_images`` images (`search.single_path`), and from ``trials``
-    children that are trained from scratch for ``trial_epochs`` each (`search.trials`; None: a quarter of ``epochs``).
+    children that are trained by themselves for ``trial_epochs`` each (`search.trials`; None: a quarter of ``epochs``).
     ``dmasking`` is the method of FBNetV2, with soft gates in every step. ``sensitivity`` trains nothing: it
     measures in ``epochs`` rounds what each option changes in the scores of a given network (`search.sensitivity`).
     Only ``dmasking`` offers other losses than ``budget`` and a ``resolution_mode``: ``sampled`` runs one resolution

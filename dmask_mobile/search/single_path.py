@@ -3,12 +3,12 @@
 Each weight step trains one child near the budgets, drawn as if no gate had decided anything (`near_budget`; without
 budgets: Guo et al., "Single Path One-Shot NAS", ECCV 2020). So the shared weights do not adapt to the preferences of
 the gates, and a step is as fast as a training step of one child. Towards the end, children are drawn and evaluated on
-the gates' images, several children on the same images. In the last epoch a few children are trained shortly from
-scratch (`trials`). A linear model of both kinds of losses (`loss_model`) estimates the effect of each option. The gates
-become the Gibbs distribution of that model: better options are more likely, and the expected costs are at the budgets.
-If a trained child is expected to be better than the best one by the model, its options are preferred to all others.
-The gates are then sharpened until they are decided. This replaces the gradient through soft gates, which describes a
-mixture of children and not any single child.
+the gates' images, several children on the same images. In the last epoch a few children are trained shortly by
+themselves (`trials`). A linear model of both kinds of losses (`loss_model`) estimates the effect of each option. The
+gates become the Gibbs distribution of that model: better options are more likely, and the expected costs are at the
+budgets. If a trained child is expected to be better than the best one by the model, its options are preferred to all
+others. The gates are then sharpened until they are decided. This replaces the gradient through soft gates, which
+describes a mixture of children and not any single child.
 """
 
 from __future__ import annotations

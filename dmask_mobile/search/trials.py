@@ -1,8 +1,9 @@
-"""Short trainings of single children from scratch, which give information that shared weights do not contain.
+"""Short trainings of single children, which give information that shared weights do not contain.
 
 A supernet that is trained about as long as one child hardly shows differences between wide and narrow or deep and
-shallow children. A tenth of a child's own training does (docs/search_quality.md). All trials use the same seed, because
-the losses of two trainings of one child differ half as much as those of two random children.
+shallow children. A tenth of a child's own training does, and more so if it starts from the child's part of the
+supernet's weights: it gets further, and no child is luckier in its first weights than another (docs/search_quality.md).
+All trials use the same seed for their batches.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from dmask_mobile.data.images import ImageData, normalized
-from dmask_mobile.nets.build import ChildNetwork, build
+from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.progress import Progress
-from dmask_mobile.records.child import ChildSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.loss_model import Trial
 from dmask_mobile.search.near_budget import draw_near
 from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.search.proposals import Proposals
 from dmask_mobile.search.single_path import SinglePath
+from dmask_mobile.supernet.subnet import extract_subnet
 from dmask_mobile.training.evaluation import chunks_of
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trainer, TrainSettings, train_child
@@ -64,9 +65,9 @@ def train_shortly(parts: SearchParts, choice: Choice, checkpoint: Path, progress
     The average would take a fifth of the time, and means little after so few steps. The child is evaluated on the
     gates' images.
     """
-    child = parts.supernet.space.child(choice)
-    network, data, recipe = _prepared(parts, child)
-    train_child(network, data, recipe, checkpoint, progress, child_digest=child.digest(), machine=parts.machine)
+    network, data, recipe = _prepared(parts, choice)
+    digest = parts.supernet.space.child(choice).digest()
+    train_child(network, data, recipe, checkpoint, progress, child_digest=digest, machine=parts.machine)
     loss, accuracy = loss_and_accuracy(network, data, parts.machine)
     return Trial(loss, accuracy, choice)
 
@@ -74,17 +75,18 @@ def train_shortly(parts: SearchParts, choice: Choice, checkpoint: Path, progress
 def trial_trainer(parts: SearchParts, gates: SinglePath) -> Trainer:
     """The training of the first trial, used to estimate its duration."""
     choice = draw_near(gates.prior, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
-    return Trainer(*_prepared(parts, parts.supernet.space.child(choice)), parts.machine)
+    return Trainer(*_prepared(parts, choice), parts.machine)
 
 
-def _prepared(parts: SearchParts, child: ChildSpec) -> tuple[ChildNetwork, ImageData, TrainSettings]:
-    """A child with random weights, its images, and the settings of its trial."""
+def _prepared(parts: SearchParts, choice: Choice) -> tuple[ChildNetwork, ImageData, TrainSettings]:
+    """A child with its part of the supernet's weights, its images, and the settings of its trial."""
     epochs, batch_size, seed = parts.settings.epochs_of_a_trial, parts.settings.batch_size, parts.settings.seed
     recipe = TrainSettings(
         epochs=epochs, batch_size=batch_size, warmup_epochs=WARM_UP * epochs, ema_decay=None, seed=seed
     )
-    data = replace(parts.data, train=parts.for_weights, val=parts.for_gates).at(child.resolution)
-    return build(child, torch.Generator().manual_seed(seed)), data, recipe
+    resolution = parts.supernet.space.child(choice).resolution
+    data = replace(parts.data, train=parts.for_weights, val=parts.for_gates).at(resolution)
+    return extract_subnet(parts.supernet, choice), data, recipe
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from dmask_mobile.search.near_budget import tightest_share
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher, SearchResult
 from dmask_mobile.search.settings import SearchSettings
-from dmask_mobile.search.trials import loss_and_accuracy
+from dmask_mobile.search.trials import loss_and_accuracy, trial_trainer
 from dmask_mobile.training.machine import Machine
 from tests.dmask_mobile.small import SPACE, few_images
 
@@ -42,6 +42,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
 def test_each_trial_is_of_another_child_within_the_budget(undisturbed: SearchResult) -> None:
     assert len({trial.choice for trial in undisturbed.trials}) == SETTINGS.trials
     assert all(tightest_share([BUDGET], trial.choice) <= 1 for trial in undisturbed.trials)
+
+
+def test_a_trial_starts_from_the_supernets_weights() -> None:
+    search = searcher()
+    trainer = trial_trainer(search.parts, search.gate_training)
+    shared = search.parts.supernet.state_dict()
+    pointwise = {name: own for name, own in trainer.state.network.state_dict().items() if own.shape[2:] == (1, 1)}
+    assert pointwise
+    for name, own in pointwise.items():
+        outputs, inputs = own.shape[:2]
+        assert torch.equal(own, shared[name][:outputs, :inputs]), name
 
 
 def test_gates_learn_from_trials(undisturbed: SearchResult, tmp_path: Path) -> None:
