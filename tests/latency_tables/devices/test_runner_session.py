@@ -179,6 +179,7 @@ def test_a_program_that_was_killed_once_is_started_again(adb: Adb, tmp_path: Pat
     once = f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; kill -KILL $$; }}"
     text = f'[ "$1" = --help ] && exit\n{once}\necho "{GOOD}"'
     session_of(adb, script(tmp_path, "benchmark_model", text)).load("a", b"")
+    assert (tmp_path / "once").exists()  # it was killed
 
 
 def test_a_program_that_does_not_even_begin_blames_no_model(adb: Adb, phone: FakePhone, tmp_path: Path) -> None:
