@@ -22,6 +22,7 @@ RIDGE = 3.0  # the weight of the squared effects: equal to three more losses tha
 # and of the noise of a loss.
 OWN, SHARED, PARTICULAR, NOISE = 0.15, 0.45, 0.3, 0.3
 SUPERNET = 0.25  # the expected weight of the supernet's predictions, likewise
+RESOLUTION = 1.0  # what a whole training adds to the loss for each halving of the resolution, likewise
 LEAST_SPREAD = 1e-6  # of losses
 
 
@@ -57,9 +58,13 @@ class LossModel:
     Evaluations are fitted by ridge regression (Hoerl and Kennard, 1970) within groups. Trials are fitted by Bayesian
     linear regression. Its prior assumes that blocks are alike, so that few trials are enough: one more skipped block,
     or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
-    are another such direction. Options inside a skipped block have no effect. ``expected``: the effects by all
-    observations. ``best_trial``: the trained child with the lowest expected loss, by its own loss and by those of the
-    others, and this loss as in `of`; None with fewer than two trials.
+    are another such direction. Options inside a skipped block have no effect.
+
+    Losses are predicted as they would be after whole trainings. A short training rates small resolutions too well: they
+    learn faster at first (docs/search_quality.md), so the effects of resolutions are corrected for it.
+
+    ``expected``: the effects by all observations. ``best_trial``: the trained child with the lowest expected loss, by
+    its own loss and by those of the others, and this loss as in `of`; None with fewer than two trials.
 
     Args:
         space: the space of the children.
@@ -81,13 +86,14 @@ class LossModel:
             features_KF = self._all_features(tried)
             self._trials.fit(features_KF, np.array([trial.loss for trial in trials]))
             effects_F, particular_K = self._trials.expected()
+            effects_F = effects_F + self._whole_training()
             expected_K = features_KF @ effects_F + particular_K
             self.best_trial = tried[int(expected_K.argmin())], float(expected_K.min())
         self.expected = self._effects(effects_F)
 
     def drawn(self, generator: np.random.Generator) -> Effects:
         """Effects that are likely by the trials; they vary along the directions that blocks share."""
-        return self._effects(self._trials.drawn(generator))
+        return self._effects(self._trials.drawn(generator) + self._whole_training())
 
     def corners(self, generator: np.random.Generator, count: int) -> list[Effects]:
         """Pairs of opposite effects that point along all directions that blocks share, each by one spread.
@@ -118,6 +124,15 @@ class LossModel:
     def of(self, choice: Choice) -> float:
         """The predicted loss of one child, minus a constant that is the same for all children."""
         return float(self._features(choice) @ np.concatenate(self.expected.of_options))
+
+    def _whole_training(self) -> np.ndarray:
+        """What a whole training adds to the effects that short trainings show."""
+        parts = [np.zeros(size) for size in self._sizes]
+        for decision, part in zip(self._space.decisions, parts, strict=True):
+            if decision.kind == "resolution":
+                options = np.array(decision.options, dtype=float)
+                part += RESOLUTION * self._trials.scale * np.log2(options.max() / options)
+        return np.concatenate(parts)
 
     def _effects(self, effects_F: np.ndarray) -> Effects:
         of_options = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
@@ -168,6 +183,8 @@ class FromTrials:
     Args:
         directions_DF: effects that are likely to occur together; the first are those from the supernet.
         spreads_D: standard deviations of children along the directions.
+
+    ``scale``: the standard deviation of the trials' losses; 1 without trials.
     """
 
     def __init__(self, directions_DF: np.ndarray, spreads_D: np.ndarray) -> None:
@@ -176,20 +193,20 @@ class FromTrials:
         features = directions_DF.shape[1]
         self._expected_F = SUPERNET * self.unit_DF[0] if vary[0] else np.zeros(features)
         self._covariance_FF = OWN**2 * np.eye(features) + SHARED**2 * self.unit_DF.T @ self.unit_DF
-        self._scale = 1.0
+        self.scale = 1.0
         self._centred_KF, self._losses_K = np.zeros((0, features)), np.zeros(0)
 
     def fit(self, features_KF: np.ndarray, losses_K: np.ndarray) -> None:
         """Takes the losses of trained children into account."""
-        self._scale = max(float(losses_K.std()), LEAST_SPREAD)
+        self.scale = max(float(losses_K.std()), LEAST_SPREAD)
         self._centred_KF = features_KF - features_KF.mean(0)
-        self._losses_K = (losses_K - losses_K.mean()) / self._scale
+        self._losses_K = (losses_K - losses_K.mean()) / self.scale
 
     def expected(self) -> tuple[np.ndarray, np.ndarray]:
         """The posterior means of the effects, and of what is particular to each trained child (equation 2.12)."""
         weights_K = self._weights(self._losses_K - self._centred_KF @ self._expected_F)
         effects_F = self._expected_F + self._covariance_FF @ self._centred_KF.T @ weights_K
-        return self._scale * effects_F, self._scale * PARTICULAR**2 * weights_K
+        return self.scale * effects_F, self.scale * PARTICULAR**2 * weights_K
 
     def drawn(self, generator: np.random.Generator) -> np.ndarray:
         """A draw from the posterior along the directions; the effects of single options stay at their expected values.
@@ -199,7 +216,7 @@ class FromTrials:
         prior_F = self._expected_F + SHARED * generator.standard_normal(len(self.unit_DF)) @ self.unit_DF
         noise_K = np.hypot(PARTICULAR, NOISE) * generator.standard_normal(len(self._losses_K))
         weights_K = self._weights(self._losses_K - self._centred_KF @ prior_F - noise_K)
-        drawn_F: np.ndarray = self._scale * (prior_F + self._covariance_FF @ self._centred_KF.T @ weights_K)
+        drawn_F: np.ndarray = self.scale * (prior_F + self._covariance_FF @ self._centred_KF.T @ weights_K)
         return drawn_F
 
     def _weights(self, surprise_K: np.ndarray) -> np.ndarray:

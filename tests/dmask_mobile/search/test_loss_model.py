@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.loss_model import (
     NOISE,
     OWN,
     PARTICULAR,
+    RESOLUTION,
     SHARED,
     SUPERNET,
     Evaluation,
@@ -159,3 +161,26 @@ def test_one_evaluation_leaves_a_spread_among_trials(evaluations: list[Evaluatio
     model = LossModel(SPACE, evaluations[:1], trials_of(0, 5))
     assert model.expected.spread > 0.01
     assert np.abs(np.concatenate(model.expected.of_options)).max() < 10 * model.expected.spread
+
+
+def test_a_smaller_resolution_must_be_better_in_short_trainings_to_be_as_good(evaluations: list[Evaluation]) -> None:
+    space = SearchSpace.model_validate(SPACE.model_dump() | {"input": {"resolutions": [8, 12, 16]}})
+    blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
+    trials = trials_of(0, 10)
+    smaller, larger = (
+        [t._replace(choice=Choice(indices=(at, *t.choice.indices[1:]))) for t in trials] for at in (0, 2)
+    )
+    model = LossModel(space, blind, [*smaller, *larger])
+    spread = float(np.std([trial.loss for trial in trials]))
+    of_resolutions = RESOLUTION * spread * np.array([1.0, np.log2(16 / 12), 0.0])
+    assert model.expected.of_options[0] == pytest.approx(of_resolutions)
+    assert model.best_trial is not None
+    assert model.best_trial[0][0] == 2
+    drawn = [model.drawn(generator).of_options[0] for generator in map(np.random.default_rng, range(400))]
+    assert np.mean(drawn, 0) == pytest.approx(of_resolutions, abs=0.1 * spread)
+    assert LossModel(space, blind).expected.of_options[0] == pytest.approx(np.zeros(3))
+    clearly = [trial._replace(loss=trial.loss - 5 * spread) for trial in smaller]
+    better = LossModel(space, blind, [*clearly, *larger])
+    assert better.best_trial is not None
+    assert better.best_trial[0][0] == 0
+    assert better.expected.of_options[0][0] < better.expected.of_options[0][2]
