@@ -22,7 +22,9 @@ RIDGE = 3.0  # the weight of the squared effects: equal to three more losses tha
 # and of the noise of a loss.
 OWN, SHARED, PARTICULAR, NOISE = 0.15, 0.45, 0.3, 0.3
 SUPERNET = 0.25  # the expected weight of the supernet's predictions, likewise
-RESOLUTION = 1.0  # what a whole training adds to the loss for each halving of the resolution, likewise
+# What a whole training gains and a short one does not show, likewise: by a resolution that is twice as large, and by
+# widths that are larger by one standard deviation of the children. Measured on two data sets (docs/search_quality.md).
+RESOLUTION, WIDTH = 1.0, 0.3
 LEAST_SPREAD = 1e-6  # of losses
 
 
@@ -60,8 +62,8 @@ class LossModel:
     or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
     are another such direction. Options inside a skipped block have no effect.
 
-    Losses are predicted as they would be after whole trainings. A short training rates small resolutions too well: they
-    learn faster at first (docs/search_quality.md), so the effects of resolutions are corrected for it.
+    Losses are predicted as they would be after whole trainings: short ones underrate large resolutions and wide blocks,
+    which learn more slowly and end better (`RESOLUTION`, `WIDTH`).
 
     ``expected``: the effects by all observations. ``best_trial``: the trained child with the lowest expected loss, by
     its own loss and by those of the others, and this loss as in `of`; None with fewer than two trials.
@@ -126,13 +128,12 @@ class LossModel:
         return float(self._features(choice) @ np.concatenate(self.expected.of_options))
 
     def _whole_training(self) -> np.ndarray:
-        """What a whole training adds to the effects that short trainings show."""
-        parts = [np.zeros(size) for size in self._sizes]
-        for decision, part in zip(self._space.decisions, parts, strict=True):
-            if decision.kind == "resolution":
-                options = np.array(decision.options, dtype=float)
-                part += RESOLUTION * self._trials.scale * np.log2(options.max() / options)
-        return np.concatenate(parts)
+        """What a whole training adds to the effects on the loss of a short one."""
+        widths_F = self._alike("width")
+        spread = max(float((self._known_NF @ widths_F).std()), LEAST_SPREAD)
+        gains_F = RESOLUTION * self._alike("resolution") / np.log(2) + WIDTH * widths_F / spread
+        added_F: np.ndarray = -self._trials.scale * gains_F
+        return added_F
 
     def _effects(self, effects_F: np.ndarray) -> Effects:
         of_options = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
@@ -151,20 +152,28 @@ class LossModel:
         return np.concatenate(parts)
 
     def _directions(self) -> list[np.ndarray]:
-        """The directions that blocks share: for each kind of decision, the effects if all blocks were alike.
+        """The directions that blocks share, one for each kind of decision.
 
-        The effects rise linearly with the logarithm of a size, or with the value of an on/off option. Each resolution
-        is a direction of its own: it is one decision for all blocks, and the best one often lies between the others.
+        Each resolution is a direction of its own: it is one decision for all blocks, and the best one often lies
+        between the others.
         """
-        by_kind: dict[str, list[np.ndarray]] = {}
-        for number, decision in enumerate(self._space.decisions):
-            options = np.array(decision.options, dtype=float)
-            rising = np.log(options) if options.min() > 0 else options
-            each = np.eye(len(options)) if decision.kind == "resolution" else rising[None]
-            for place, effects in enumerate(each):
-                parts = by_kind.setdefault(f"{decision.kind} {place}", [np.zeros(size) for size in self._sizes])
-                parts[number] = effects - effects.mean()
-        return [np.concatenate(parts) for parts in by_kind.values()]
+        options: dict[str, Sequence[int | None]] = {decision.kind: [None] for decision in self._space.decisions}
+        options["resolution"] = range(len(self._space.input.resolutions))
+        return [self._alike(kind, option) for kind, only in options.items() for option in only]
+
+    def _alike(self, kind: str, only: int | None = None) -> np.ndarray:
+        """The effects if all blocks were alike, and only decisions of this kind (or one of its options) had an effect.
+
+        They rise linearly with the logarithm of a size, or with the value of an on/off option.
+        """
+        parts = [np.zeros(size) for size in self._sizes]
+        for decision, part in zip(self._space.decisions, parts, strict=True):
+            if decision.kind == kind:
+                options = np.array(decision.options, dtype=float)
+                rising = np.log(options) if options.min() > 0 else options
+                effects = rising if only is None else np.eye(len(options))[only]
+                part += effects - effects.mean()
+        return np.concatenate(parts)
 
 
 def _from_evaluations(features_MF: np.ndarray, evaluations: Sequence[Evaluation]) -> np.ndarray:

@@ -14,6 +14,8 @@ from dmask_mobile.search.loss_model import (
     RESOLUTION,
     SHARED,
     SUPERNET,
+    WIDTH,
+    Effects,
     Evaluation,
     FromTrials,
     LossModel,
@@ -23,6 +25,9 @@ from tests.dmask_mobile.small import SPACE
 
 SKIP = next(index for index, decision in enumerate(SPACE.decisions) if decision.kind == "skip")
 KERNELS = [index for index, decision in enumerate(SPACE.decisions) if decision.kind == "kernel"]
+WIDTHS = [
+    index for index, decision in enumerate(SPACE.decisions) if decision.kind == "width" and len(decision.options) > 1
+]
 INSIDE = next(slot.kernel for slot in SPACE.slots if slot.skip == SKIP)
 
 
@@ -163,24 +168,46 @@ def test_one_evaluation_leaves_a_spread_among_trials(evaluations: list[Evaluatio
     assert np.abs(np.concatenate(model.expected.of_options)).max() < 10 * model.expected.spread
 
 
-def test_a_smaller_resolution_must_be_better_in_short_trainings_to_be_as_good(evaluations: list[Evaluation]) -> None:
-    space = SearchSpace.model_validate(SPACE.model_dump() | {"input": {"resolutions": [8, 12, 16]}})
+THREE_RESOLUTIONS = SearchSpace.model_validate(SPACE.model_dump() | {"input": {"resolutions": [8, 12, 16]}})
+
+
+def at(resolution: int, choice: Choice) -> Choice:
+    return Choice(indices=(resolution, *choice.indices[1:]))
+
+
+def test_large_resolutions_and_widths_are_better_than_short_trainings_show(evaluations: list[Evaluation]) -> None:
+    """Each child is tried with a loss of 1.9 and with one of 2.1, so that the trials themselves show no effect."""
     blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
-    trials = trials_of(0, 10)
-    smaller, larger = (
-        [t._replace(choice=Choice(indices=(at, *t.choice.indices[1:]))) for t in trials] for at in (0, 2)
-    )
-    model = LossModel(space, blind, [*smaller, *larger])
-    spread = float(np.std([trial.loss for trial in trials]))
-    of_resolutions = RESOLUTION * spread * np.array([1.0, np.log2(16 / 12), 0.0])
-    assert model.expected.of_options[0] == pytest.approx(of_resolutions)
+    tried = [at(resolution, trial.choice) for resolution in (0, 2) for trial in trials_of(0, 10)]
+    trials = [Trial(loss, 0.5, choice) for choice in tried for loss in (1.9, 2.1)]
+    model = LossModel(THREE_RESOLUTIONS, blind, trials)
+    for effects in (model.expected, mean_of_draws(model, 2000)):
+        resolutions = effects.of_options[0]
+        assert resolutions - resolutions[2] == pytest.approx(0.1 * RESOLUTION * np.log2([2, 16 / 12, 1]), abs=0.005)
+        known = [evaluation.choice for evaluation in blind] + tried * 2
+        of_widths = [sum(effects.of_options[width][choice[width]] for width in WIDTHS) for choice in known]
+        assert np.std(of_widths) == pytest.approx(0.1 * WIDTH, abs=0.002)
+        assert all((np.diff(effects.of_options[width]) < 0).all() for width in WIDTHS)
+        others = [e for number, e in enumerate(effects.of_options) if number not in (0, *WIDTHS)]
+        assert np.abs(np.concatenate(others)).max() < 0.01
     assert model.best_trial is not None
     assert model.best_trial[0][0] == 2
-    drawn = [model.drawn(generator).of_options[0] for generator in map(np.random.default_rng, range(400))]
-    assert np.mean(drawn, 0) == pytest.approx(of_resolutions, abs=0.1 * spread)
-    assert LossModel(space, blind).expected.of_options[0] == pytest.approx(np.zeros(3))
-    clearly = [trial._replace(loss=trial.loss - 5 * spread) for trial in smaller]
-    better = LossModel(space, blind, [*clearly, *larger])
-    assert better.best_trial is not None
-    assert better.best_trial[0][0] == 0
-    assert better.expected.of_options[0][0] < better.expected.of_options[0][2]
+
+
+def mean_of_draws(model: LossModel, count: int) -> Effects:
+    generator = np.random.default_rng(0)
+    drawn = [model.drawn(generator).of_options for _ in range(count)]
+    return Effects(tuple(np.mean(each, 0) for each in zip(*drawn, strict=True)), 1.0)
+
+
+def test_a_small_resolution_is_taken_where_it_is_clearly_better(evaluations: list[Evaluation]) -> None:
+    blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
+    trials = [
+        trial._replace(loss=trial.loss + worse, choice=at(resolution, trial.choice))
+        for resolution, worse in ((0, 0.0), (2, 1.0))
+        for trial in trials_of(0, 10)
+    ]
+    model = LossModel(THREE_RESOLUTIONS, blind, trials)
+    assert model.best_trial is not None
+    assert model.best_trial[0][0] == 0
+    assert model.expected.of_options[0].argmin() == 0
