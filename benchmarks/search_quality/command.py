@@ -77,9 +77,10 @@ def chosen_settings(protocol: Protocol, sources: dict[str, str], only: Sequence[
     names = {name for setting in protocol.settings for name in (setting.name, setting.data)}
     if unknown := sorted(({*sources} - {*SOURCES} | {*only}) - names):
         raise DmaskError(f"no setting or data '{unknown[0]}' in this form", f"there are {', '.join(sorted(names))}")
+    exact = {setting.name for setting in protocol.settings}
     chosen = []
     for setting in protocol.settings:
-        if only and not {setting.name, setting.data} & {*only}:
+        if only and setting.name not in only and setting.data not in {*only} - exact:
             continue
         try:
             open_source(sources.get(setting.data, ""))
@@ -156,7 +157,7 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--form", choices=FORMS, default="quick")
     parser.add_argument("--data", type=pair, action="append", default=[], metavar="NAME=SOURCE")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a setting or its data")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a setting, or all of one data set")
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="give the same one to go on")
     parser.add_argument("--processes", type=int, default=2, help="jobs at once, one thread each")
     parser.add_argument("--name", default="default", help="of the version of the search that is tried")

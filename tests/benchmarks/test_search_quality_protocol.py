@@ -49,3 +49,17 @@ def test_mobilenets_have_the_widths_that_they_are_given(tmp_path) -> None:  # ty
     ]
     assert weights[0] < weights[1] < weights[2]
     assert bench.resolution(Network(variant="small")) == 16
+
+
+@pytest.mark.parametrize(
+    ("only", "chosen"),
+    [
+        (["glyphs"], ["glyphs"]),
+        (["fashion_mnist"], ["fashion_mnist_small", "fashion_mnist_large"]),
+        (["photographs", "glyphs_untied"], ["glyphs_untied", "photographs"]),
+        ([], [setting.name for setting in WHOLE.settings]),
+    ],
+)
+def test_only_names_one_setting_or_all_of_a_data_set(only: list[str], chosen: list[str]) -> None:
+    sources = dict.fromkeys(("fashion_mnist", "glyphs", "photographs"), "glyphs")
+    assert [setting.name for setting in chosen_settings(WHOLE, sources, only)] == chosen
