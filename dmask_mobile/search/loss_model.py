@@ -129,9 +129,11 @@ class LossModel:
 
     def _whole_training(self) -> np.ndarray:
         """What a whole training adds to the effects on the loss of a short one."""
+        gains_F = RESOLUTION * self._alike("resolution") / np.log(2)
         widths_F = self._alike("width")
-        spread = max(float((self._known_NF @ widths_F).std()), LEAST_SPREAD)
-        gains_F = RESOLUTION * self._alike("resolution") / np.log(2) + WIDTH * widths_F / spread
+        spread = float((self._known_NF @ widths_F).std())
+        if spread > LEAST_SPREAD:
+            gains_F += WIDTH * widths_F / spread
         added_F: np.ndarray = -self._trials.scale * gains_F
         return added_F
 

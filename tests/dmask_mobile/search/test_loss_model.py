@@ -211,3 +211,13 @@ def test_a_small_resolution_is_taken_where_it_is_clearly_better(evaluations: lis
     assert model.best_trial is not None
     assert model.best_trial[0][0] == 0
     assert model.expected.of_options[0].argmin() == 0
+
+
+def test_widths_that_no_child_varies_gain_nothing() -> None:
+    same = SPACE.sample(random.Random(0))
+    skipped = Choice(indices=tuple(1 - option if at == SKIP else option for at, option in enumerate(same.indices)))
+    trials = [Trial(loss, 0.5, choice) for choice in (same, skipped) for loss in (1.9, 2.1)]
+    model = LossModel(SPACE, [Evaluation(0, 2.0, same), Evaluation(0, 2.0, skipped)], trials)
+    assert [model.expected.of_options[width].tolist() for width in WIDTHS] == [
+        [0.0] * len(SPACE.decisions[width].options) for width in WIDTHS
+    ]
