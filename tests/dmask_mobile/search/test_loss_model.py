@@ -215,7 +215,7 @@ def test_a_small_resolution_is_taken_where_it_is_clearly_better(evaluations: lis
 
 def test_widths_that_no_child_varies_gain_nothing() -> None:
     same = SPACE.sample(random.Random(0))
-    skipped = Choice(indices=tuple(1 - option if at == SKIP else option for at, option in enumerate(same.indices)))
+    skipped = Choice(indices=(*same.indices[:SKIP], 1 - same[SKIP], *same.indices[SKIP + 1 :]))
     trials = [Trial(loss, 0.5, choice) for choice in (same, skipped) for loss in (1.9, 2.1)]
     model = LossModel(SPACE, [Evaluation(0, 2.0, same), Evaluation(0, 2.0, skipped)], trials)
     assert [model.expected.of_options[width].tolist() for width in WIDTHS] == [
