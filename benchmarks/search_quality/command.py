@@ -10,7 +10,7 @@ stays closed until ``--open-test``: give it once, at the very end.
 
 Each job is done once, and its result is kept in ``--work``: started again, the command goes on. Another version of the
 search gets another ``--name``: it reuses the random children and what else does not depend on the search. Writes
-``benchmarks/results/search_quality_FORM.json`` and pictures beside it.
+``benchmarks/results/search_quality_FORM.json`` and pictures beside it, after each setting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from search_quality.jobs import test
 from search_quality.pictures import draw
 from search_quality.pool import workers
 from search_quality.printed import table
-from search_quality.protocol import FORMS, Protocol, Setting
+from search_quality.protocol import EVERYTHING, FORMS, Protocol, Setting
 from search_quality.summary import summarized
 from search_quality.whole import Outcome, begin, compare, say
 
@@ -107,35 +107,35 @@ def tested(outcome: Outcome, spec: str, pool: Executor) -> Outcome:
     return outcome._replace(entries=entries)
 
 
-def run(arguments: argparse.Namespace, protocol: Protocol) -> dict[str, Any]:
-    """The whole comparison; the results of all variants of the search in this work folder."""
+def run(arguments: argparse.Namespace, protocol: Protocol) -> Iterator[dict[str, Any]]:
+    """Compares in one setting after the other; yields the results of all searches in this work folder after each."""
     search = search_settings(arguments.search)
     sources = SOURCES | dict(arguments.data)
     settings = chosen_settings(protocol, sources, arguments.only)
+    if arguments.contenders:
+        settings = [setting.model_copy(update={"contenders": tuple(arguments.contenders)}) for setting in settings]
     with workers(arguments.processes) as pool:
-        outcomes = []
         for setting in settings:
             spent: dict[str, float] = {}
             bench = Bench(arguments.work, protocol, setting, {}, arguments.name, search)
-            outcomes.append(compare(begin(bench, sources[setting.data], pool, spent), pool, spent))
-        if arguments.open_test:
-            say("opening the test splits")
-            outcomes = [tested(each, sources[each.bench.setting.data], pool) for each in outcomes]
+            outcome = compare(begin(bench, sources[setting.data], pool, spent), pool, spent)
+            if arguments.open_test:
+                say(f"{setting.name}: opening the test split")
+                outcome = tested(outcome, sources[setting.data], pool)
+            yield _written(outcome, arguments)
+
+
+def _written(outcome: Outcome, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Adds a setting to the results of its search and draws it; returns those of all searches."""
+    protocol, name = outcome.bench.protocol, outcome.bench.setting.name
     variants = arguments.work / "variants" / protocol.form
     path = variants / f"{arguments.name}.json"
     before = json.loads(path.read_text())["settings"] if path.exists() else {}
-    found = {outcome.bench.setting.name: summarized(outcome) for outcome in outcomes}
-    write_atomically(path, json.dumps({"created": now(), "settings": before | found}, indent=1))
+    content = {"created": now(), "settings": {**before, name: summarized(outcome)}}
+    write_atomically(path, json.dumps(content, indent=1))
     split: Split = "test" if arguments.open_test else "val"
-    for outcome in outcomes:
-        name = outcome.bench.setting.name
-        title = f"{name}, search '{arguments.name}'"
-        draw(
-            outcome.entries,
-            split,
-            title,
-            arguments.results / f"search_quality_{protocol.form}" / f"{name}_{arguments.name}",
-        )
+    pictures = arguments.results / f"search_quality_{protocol.form}"
+    draw(outcome.entries, split, f"{name}, search '{arguments.name}'", pictures / f"{name}_{arguments.name}")
     return {
         "protocol": protocol.model_dump(mode="json"),
         "variants": {path.stem: json.loads(path.read_text()) for path in sorted(variants.glob("*.json"))},
@@ -158,6 +158,12 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--form", choices=FORMS, default="quick")
     parser.add_argument("--data", type=pair, action="append", default=[], metavar="NAME=SOURCE")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a setting, or all of one data set")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=EVERYTHING,
+        help="instead of the setting's; the search and random children always are",
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="give the same one to go on")
     parser.add_argument("--processes", type=int, default=2, help="jobs at once, one thread each")
     parser.add_argument("--name", default="default", help="of the version of the search that is tried")
@@ -171,11 +177,11 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments.work = arguments.work.resolve()
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    name = f"search_quality_{arguments.form}"
     try:
         with locked(arguments.work, "search_quality"):
-            result = run(arguments, FORMS[arguments.form])
+            for result in run(arguments, FORMS[arguments.form]):
+                keep(name, result, False, arguments.results)
     except DmaskError as error:
         sys.exit(f"error: {error}")
-    keep(f"search_quality_{arguments.form}", result, arguments.json, arguments.results)
-    if not arguments.json:
-        print(table(result["variants"]))
+    print((arguments.results / f"{name}.json").read_text() if arguments.json else table(result["variants"]))

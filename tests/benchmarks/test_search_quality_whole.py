@@ -34,6 +34,12 @@ def test_every_step_once(tmp_path: Path) -> None:
     pictures = tmp_path / "search_quality_tiny"
     assert {path.name for path in pictures.iterdir()} == {"glyphs_short.png", "glyphs_short.svg"}
     _check_that_weights_were_kept(tmp_path, networks["random-0"], found["images"])
+    again = [*command, "--search", "min_gate_steps=2", "--contenders", "evolved", "--json"]
+    printed = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout)
+    fewer = printed["variants"]["short"]["settings"]["glyphs"]["networks"]
+    assert {each["key"] for each in fewer} == {
+        f"{who}-{n}" for who in ("random", "searched", "evolved") for n in (0, 1)
+    }
 
 
 def _check_that_weights_were_kept(work: Path, network: dict, images: dict) -> None:  # type: ignore[type-arg]
