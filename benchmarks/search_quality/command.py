@@ -3,8 +3,9 @@
     python benchmarks/search_quality --form quick --data photographs=folder:DIR --work runs/search_quality
 
 Contenders, trained alike and measured to have the same latency: the search; the widest child scaled uniformly in three
-ways; random children within the budget; the best of as many of them as a search costs; the search's own supernet
-without gates, by random draws and by regularized evolution; the search with multiply-adds as its budget; MobileNetV3.
+ways; random children within the budget; the best of as many of them as a search costs; the child with the most
+capacity, for which nothing is trained; the search's own supernet without gates, by random draws and by regularized
+evolution; the search with multiply-adds as its budget; MobileNetV3.
 `search_quality/protocol.py` says how often and for how long. Every choice is made on validation images. The test split
 stays closed until ``--open-test``: give it once, at the very end.
 

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dmask_mobile.records.choice import Choice
+from dmask_mobile.search.budgets import Budget, derive_within
+from dmask_mobile.search.features import Features
+from dmask_mobile.search.loss_model import CAPACITY, RESOLUTION, Effects, gains_of_whole_trainings
 from dmask_mobile.search.scaling import Way
+from dmask_mobile.search.single_path import prefer
+from dmask_mobile.supernet.gates import GateLogits
 from search_quality.bench import Bench, Network
 from search_quality.children import CENTRE, scaled_children
 from search_quality.jobs import choose_again, search, search_identity, search_ungated
@@ -124,6 +129,35 @@ class Uniform:
         known = {each.network.choice for each in tried}
         new = [choice for choice in choices if choice not in known][:SCALED_AT_ONCE]
         return [Proposal(Network(choice=choice), scale) for choice in new]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The child that the search would take if its trials showed nothing: no training is needed to find it."""
+
+    bench: Bench
+
+    @property
+    def key(self) -> str:
+        return "capacity"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"gains": [RESOLUTION, CAPACITY]}
+
+    def propose(self, tried: list[Tried]) -> list[Proposal]:
+        space, cost = self.bench.space, self.bench.cost()
+        features, logits = Features(space), GateLogits(space)
+        prefer(logits, space, Effects(features.split(-gains_of_whole_trainings(features)), spread=1.0))
+        nearest = min(tried, key=lambda each: abs(math.log(each.ratio)), default=Tried(Network(), 1.0, 1.0))
+        found: dict[Choice, float] = {}
+        for step in STEPS:
+            scale = nearest.scale / nearest.ratio * (1 + step)
+            low, high = cost.reachable()
+            limit = min(high, max(low, scale * self.bench.budget_ms))
+            found.setdefault(derive_within([Budget(cost, limit)], logits.as_arrays()).choice, scale)
+        known = {each.network.choice for each in tried}
+        return [Proposal(Network(choice=choice), scale) for choice, scale in found.items() if choice not in known]
 
 
 @dataclass(frozen=True)

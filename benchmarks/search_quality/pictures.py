@@ -7,11 +7,12 @@ from pathlib import Path
 
 from search_quality.entries import Entry, Split
 
-MARKERS = {"searched": ("o", "C3"), "searched_macs": ("s", "C1"), "uniform": ("^", "C0"), "ungated": ("D", "C2"),
-           "evolved": ("v", "C4"), "mobilenetv3-small": ("P", "C5"), "mobilenetv3-large": ("X", "C6")}  # fmt: skip
+MARKERS = {"searched": ("o", "C3"), "searched_macs": ("s", "C1"), "uniform": ("^", "C0"), "capacity": ("*", "C8"),
+           "ungated": ("D", "C2"), "evolved": ("v", "C4"), "mobilenetv3-small": ("P", "C5"),
+           "mobilenetv3-large": ("X", "C6")}  # fmt: skip
 NAMES = {"searched": "search", "searched_macs": "search by multiply-adds", "uniform": "scaled uniformly",
-         "ungated": "same supernet, random search", "evolved": "same supernet, evolution",
-         "random": "random children"}  # fmt: skip
+         "capacity": "most capacity, nothing trained", "ungated": "same supernet, random search",
+         "evolved": "same supernet, evolution", "random": "random children"}  # fmt: skip
 SPLITS = {"val": "validation", "test": "test"}
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-OTHERS = ("uniform", "random", "ungated", "evolved", "searched_macs", "mobilenetv3-small", "mobilenetv3-large")
+OTHERS = (
+    "uniform",
+    "random",
+    "capacity",
+    "ungated",
+    "evolved",
+    "searched_macs",
+    "mobilenetv3-small",
+    "mobilenetv3-large",
+)
 
 
 def table(variants: dict[str, dict[str, Any]]) -> str:

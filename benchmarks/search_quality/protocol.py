@@ -9,11 +9,14 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from dmask_mobile.records.base import Record
 from dmask_mobile.records.space import SearchSpace, load_space
 
-ContenderName = Literal["searched", "uniform", "random", "ungated", "evolved", "searched_macs", "mobilenetv3"]
+ContenderName = Literal[
+    "searched", "uniform", "random", "capacity", "ungated", "evolved", "searched_macs", "mobilenetv3"
+]
 EVERYTHING: tuple[ContenderName, ...] = (
     "searched",
     "uniform",
     "random",
+    "capacity",
     "ungated",
     "evolved",
     "searched_macs",
@@ -145,7 +148,7 @@ QUICK = Protocol(
             epochs=10,
             search_epochs=2,
             train_images=6_000,
-            contenders=("searched", "uniform", "random", "evolved"),
+            contenders=("searched", "uniform", "random", "capacity", "evolved"),
         ),
         Setting(
             name="glyphs",
@@ -156,7 +159,7 @@ QUICK = Protocol(
             search_epochs=6,
             train_images=6_000,
             val_images=2_000,
-            contenders=("searched", "uniform", "random", "evolved"),
+            contenders=("searched", "uniform", "random", "capacity", "evolved"),
         ),
     ),
     first_seed=1000,
@@ -173,15 +176,15 @@ WHOLE = Protocol(
     settings=(
         Setting(name="fashion_mnist_small", data="fashion_mnist", resolutions=(20, 24, 28), budget_macs=0.7e6,
                 epochs=10, search_epochs=2, train_images=10_000, val_images=4_000,
-                contenders=("searched", "uniform", "random", "searched_macs", "mobilenetv3")),
+                contenders=("searched", "uniform", "random", "capacity", "searched_macs", "mobilenetv3")),
         Setting(name="fashion_mnist_large", data="fashion_mnist", resolutions=(20, 24, 28), budget_macs=1.5e6,
                 epochs=10, search_epochs=2, train_images=10_000, val_images=4_000,
-                contenders=("searched", "uniform", "random", "mobilenetv3")),
+                contenders=("searched", "uniform", "random", "capacity", "mobilenetv3")),
         Setting(name="glyphs", data="glyphs", resolutions=(16, 24, 32), budget_macs=1e6, epochs=24, search_epochs=6,
                 train_images=6_000, val_images=2_000),
         Setting(name="glyphs_untied", data="glyphs", space="untied", resolutions=(16, 24, 32), budget_macs=1e6,
                 epochs=24, search_epochs=6, train_images=6_000, val_images=2_000,
-                contenders=("searched", "uniform", "random", "mobilenetv3")),
+                contenders=("searched", "uniform", "random", "capacity", "mobilenetv3")),
         Setting(name="photographs", data="photographs", resolutions=(32, 48, 64), budget_macs=3e6, epochs=12,
                 search_epochs=2, train_images=6_000),
     ),
@@ -198,7 +201,7 @@ TINY = Protocol(
     settings=(
         Setting(name="glyphs", data="glyphs", space="tiny", resolutions=(8, 16), budget_macs=0.05e6, epochs=2,
                 search_epochs=2, train_images=200, val_images=100,
-                contenders=("searched", "uniform", "random", "ungated", "evolved")),
+                contenders=("searched", "uniform", "random", "capacity", "ungated", "evolved")),
     ),
     first_seed=0,
     searches=2,

@@ -19,7 +19,7 @@ from latency_tables.profiling.profile import what_is_missing
 from latency_tables.profiling.settings import ProfileSettings
 from search_quality.bench import Bench, Network
 from search_quality.children import CENTRE, typical_latency
-from search_quality.contenders import Contender, MobileNet, Searched, Ungated, Uniform
+from search_quality.contenders import Capacity, Contender, MobileNet, Searched, Ungated, Uniform
 from search_quality.entries import Entry, Training, best_scaled
 from search_quality.images import prepared
 from search_quality.jobs import search, search_ungated, supernet_accuracies, train, training_identity
@@ -89,6 +89,8 @@ def contenders_of(bench: Bench, randoms: Sequence[Network]) -> tuple[list[Search
     if "uniform" in wanted:
         can_skip = any(decision.kind == "skip" for decision in bench.space.decisions)
         others += [Uniform(bench, way) for way in WAYS if way != "depth" or can_skip]
+    if "capacity" in wanted:
+        others.append(Capacity(bench))
     others += [Ungated(search, how) for how in ("ungated", "evolved") if how in wanted for search in ours]
     if "mobilenetv3" in wanted:
         others += [MobileNet(bench, variant) for variant in MOBILENETS]
@@ -171,7 +173,7 @@ def _jobs(bench: Bench, key: str, network: Network) -> list[Job]:
     """The trainings of a network that was chosen; seeds differ between searches."""
     contender, _, which = key.partition("-")
     protocol = bench.protocol
-    if contender in ("uniform", "mobilenetv3"):
+    if contender in ("uniform", "capacity", "mobilenetv3"):
         seeds = _scaled_seeds(bench)[: 1 if contender == "uniform" else None]
     else:
         count = protocol.ungated.trainings if contender in ("ungated", "evolved") else protocol.trainings

@@ -15,6 +15,7 @@ import numpy as np
 
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.features import Features, capacity_of
 
 RIDGE = 3.0  # the weight of the squared effects: equal to three more losses that show no effect
 # Prior standard deviations in units of the standard deviation of the trials' losses: of the effect of one option, of a
@@ -23,8 +24,8 @@ RIDGE = 3.0  # the weight of the squared effects: equal to three more losses tha
 OWN, SHARED, PARTICULAR, NOISE = 0.15, 0.45, 0.3, 0.3
 SUPERNET = 0.25  # the expected weight of the supernet's predictions, likewise
 # What a whole training gains and a short one does not show, likewise: by a resolution that is twice as large, and by
-# widths that are larger by one standard deviation of the children. Measured on two data sets (docs/search_quality.md).
-RESOLUTION, WIDTH = 1.0, 0.3
+# blocks with e times as many multiply-adds in the mean. Measured on three data sets (docs/search_quality.md).
+RESOLUTION, CAPACITY = 1.0, 2.0
 LEAST_SPREAD = 1e-6  # of losses
 
 
@@ -62,8 +63,8 @@ class LossModel:
     or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
     are another such direction. Options inside a skipped block have no effect.
 
-    Losses are predicted as they would be after whole trainings: short ones underrate large resolutions and wide blocks,
-    which learn more slowly and end better (`RESOLUTION`, `WIDTH`).
+    Losses are predicted as they would be after whole trainings: short ones underrate large resolutions and blocks with
+    many multiply-adds, which learn more slowly and end better (`RESOLUTION`, `CAPACITY`).
 
     ``expected``: the effects by all observations. ``best_trial``: the trained child with the lowest expected loss, by
     its own loss and by those of the others, and this loss as in `of`; None with fewer than two trials.
@@ -75,9 +76,7 @@ class LossModel:
     """
 
     def __init__(self, space: SearchSpace, evaluations: Sequence[Evaluation], trials: Sequence[Trial] = ()) -> None:
-        self._space = space
-        self._skips = {d: slot.skip for slot in space.slots for d in slot.inner if slot.skip is not None}
-        self._sizes = [len(decision.options) for decision in space.decisions]
+        self._features = Features(space)
         evaluated, tried = [each.choice for each in evaluations], [trial.choice for trial in trials]
         features_MF, self._known_NF = self._all_features(evaluated), self._all_features(evaluated + tried)
         effects_F = _from_evaluations(features_MF, evaluations)
@@ -107,7 +106,9 @@ class LossModel:
         found = [self._effects(sign * each @ unit_DF) for each in signs for sign in (1.0, -1.0)]
         return [
             effects._replace(
-                of_options=tuple(e - e.min() if d in self._skips else e for d, e in enumerate(effects.of_options))
+                of_options=tuple(
+                    e - e.min() if d in self._features.skips else e for d, e in enumerate(effects.of_options)
+                )
             )
             for effects in found
         ]
@@ -125,33 +126,19 @@ class LossModel:
 
     def of(self, choice: Choice) -> float:
         """The predicted loss of one child, minus a constant that is the same for all children."""
-        return float(self._features(choice) @ np.concatenate(self.expected.of_options))
+        return float(self._features.of(choice) @ np.concatenate(self.expected.of_options))
 
     def _whole_training(self) -> np.ndarray:
         """What a whole training adds to the effects on the loss of a short one."""
-        gains_F = RESOLUTION * self._alike("resolution") / np.log(2)
-        widths_F = self._alike("width")
-        spread = float((self._known_NF @ widths_F).std())
-        if spread > LEAST_SPREAD:
-            gains_F += WIDTH * widths_F / spread
-        added_F: np.ndarray = -self._trials.scale * gains_F
+        added_F: np.ndarray = -self._trials.scale * gains_of_whole_trainings(self._features)
         return added_F
 
     def _effects(self, effects_F: np.ndarray) -> Effects:
-        of_options = tuple(np.split(effects_F, np.cumsum(self._sizes)[:-1]))
-        return Effects(of_options, max(float((self._known_NF @ effects_F).std()), LEAST_SPREAD))
+        spread = float((self._known_NF @ effects_F).std())
+        return Effects(self._features.split(effects_F), max(spread, LEAST_SPREAD))
 
     def _all_features(self, choices: Sequence[Choice]) -> np.ndarray:
-        return np.stack([self._features(choice) for choice in choices])
-
-    def _features(self, choice: Choice) -> np.ndarray:
-        """A vector with a 1 for each active option."""
-        parts = [np.zeros(size) for size in self._sizes]
-        for decision, part in enumerate(parts):
-            skip = self._skips.get(decision)
-            if skip is None or not choice[skip]:
-                part[choice[decision]] = 1.0
-        return np.concatenate(parts)
+        return np.stack([self._features.of(choice) for choice in choices])
 
     def _directions(self) -> list[np.ndarray]:
         """The directions that blocks share, one for each kind of decision.
@@ -159,23 +146,17 @@ class LossModel:
         Each resolution is a direction of its own: it is one decision for all blocks, and the best one often lies
         between the others.
         """
-        options: dict[str, Sequence[int | None]] = {decision.kind: [None] for decision in self._space.decisions}
-        options["resolution"] = range(len(self._space.input.resolutions))
-        return [self._alike(kind, option) for kind, only in options.items() for option in only]
+        space = self._features.space
+        options: dict[str, Sequence[int | None]] = {decision.kind: [None] for decision in space.decisions}
+        options["resolution"] = range(len(space.input.resolutions))
+        return [self._features.alike(kind, option) for kind, only in options.items() for option in only]
 
-    def _alike(self, kind: str, only: int | None = None) -> np.ndarray:
-        """The effects if all blocks were alike, and only decisions of this kind (or one of its options) had an effect.
 
-        They rise linearly with the logarithm of a size, or with the value of an on/off option.
-        """
-        parts = [np.zeros(size) for size in self._sizes]
-        for decision, part in zip(self._space.decisions, parts, strict=True):
-            if decision.kind == kind:
-                options = np.array(decision.options, dtype=float)
-                rising = np.log(options) if options.min() > 0 else options
-                effects = rising if only is None else np.eye(len(options))[only]
-                part += effects - effects.mean()
-        return np.concatenate(parts)
+def gains_of_whole_trainings(features: Features) -> np.ndarray:
+    """What each option (F,) gains in a whole training over a short one, in standard deviations of trials' losses."""
+    resolution_F = features.alike("resolution") / np.log(2)
+    gains_F: np.ndarray = RESOLUTION * resolution_F + CAPACITY * capacity_of(features.space)
+    return gains_F
 
 
 def _from_evaluations(features_MF: np.ndarray, evaluations: Sequence[Evaluation]) -> np.ndarray:

@@ -27,7 +27,9 @@ def test_every_step_once(tmp_path: Path) -> None:
     found = content["variants"]["short"]["settings"]["glyphs"]
     networks = {network["key"]: network for network in found["networks"]}
     ways = {"uniform-widths", "uniform-depth", "uniform-resolution"}
-    assert {*networks} == ways | {f"{who}-{n}" for who in ("random", "searched", "ungated", "evolved") for n in (0, 1)}
+    assert {*networks} == ways | {"capacity"} | {
+        f"{who}-{n}" for who in ("random", "searched", "ungated", "evolved") for n in (0, 1)
+    }
     assert found["evaluations"]["ungated"] == 3
     for network in networks.values():
         assert all(0 <= training["test"] <= 1 for training in network["trainings"])

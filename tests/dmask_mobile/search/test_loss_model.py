@@ -5,16 +5,18 @@ import random
 import numpy as np
 import pytest
 
+from dmask_mobile.costs.counts import Macs
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
+from dmask_mobile.search.features import Features, capacity_of
 from dmask_mobile.search.loss_model import (
+    CAPACITY,
     NOISE,
     OWN,
     PARTICULAR,
     RESOLUTION,
     SHARED,
     SUPERNET,
-    WIDTH,
     Effects,
     Evaluation,
     FromTrials,
@@ -25,9 +27,6 @@ from tests.dmask_mobile.small import SPACE
 
 SKIP = next(index for index, decision in enumerate(SPACE.decisions) if decision.kind == "skip")
 KERNELS = [index for index, decision in enumerate(SPACE.decisions) if decision.kind == "kernel"]
-WIDTHS = [
-    index for index, decision in enumerate(SPACE.decisions) if decision.kind == "width" and len(decision.options) > 1
-]
 INSIDE = next(slot.kernel for slot in SPACE.slots if slot.skip == SKIP)
 
 
@@ -137,7 +136,8 @@ def test_the_best_trial_is_that_of_the_lowest_loss_unless_its_relatives_are_bad(
     best = LossModel(SPACE, blind, trials).best_trial
     assert best is not None
     assert best[0] == min(trials, key=lambda trial: trial.loss).choice
-    worst = max(trials, key=lambda trial: trial.loss)
+    features = Features(SPACE)
+    worst = max(trials, key=lambda trial: (trial.loss, -features.of(trial.choice) @ capacity_of(SPACE)))
     lucky = [*trials, *(Trial(worst.loss, 0.5, worst.choice) for _ in range(4))]
     lucky.append(Trial(min(trial.loss for trial in trials) - 0.01, 0.5, worst.choice))
     best = LossModel(SPACE, blind, lucky).best_trial
@@ -169,27 +169,23 @@ def test_one_evaluation_leaves_a_spread_among_trials(evaluations: list[Evaluatio
 
 
 THREE_RESOLUTIONS = SearchSpace.model_validate(SPACE.model_dump() | {"input": {"resolutions": [8, 12, 16]}})
+CLOSE_RESOLUTIONS = SearchSpace.model_validate(SPACE.model_dump() | {"input": {"resolutions": [14, 16]}})
 
 
 def at(resolution: int, choice: Choice) -> Choice:
     return Choice(indices=(resolution, *choice.indices[1:]))
 
 
-def test_large_resolutions_and_widths_are_better_than_short_trainings_show(evaluations: list[Evaluation]) -> None:
+def test_resolution_and_capacity_are_worth_more_than_short_trainings_show(evaluations: list[Evaluation]) -> None:
     """Each child is tried with a loss of 1.9 and with one of 2.1, so that the trials themselves show no effect."""
     blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
     tried = [at(resolution, trial.choice) for resolution in (0, 2) for trial in trials_of(0, 10)]
     trials = [Trial(loss, 0.5, choice) for choice in tried for loss in (1.9, 2.1)]
     model = LossModel(THREE_RESOLUTIONS, blind, trials)
+    gains_F = CAPACITY * capacity_of(THREE_RESOLUTIONS)
+    gains_F[:3] += RESOLUTION * np.log2([8, 12, 16]) - RESOLUTION * np.log2([8, 12, 16]).mean()
     for effects in (model.expected, mean_of_draws(model, 2000)):
-        resolutions = effects.of_options[0]
-        assert resolutions - resolutions[2] == pytest.approx(0.1 * RESOLUTION * np.log2([2, 16 / 12, 1]), abs=0.005)
-        known = [evaluation.choice for evaluation in blind] + tried * 2
-        of_widths = [sum(effects.of_options[width][choice[width]] for width in WIDTHS) for choice in known]
-        assert np.std(of_widths) == pytest.approx(0.1 * WIDTH, abs=0.002)
-        assert all((np.diff(effects.of_options[width]) < 0).all() for width in WIDTHS)
-        others = [e for number, e in enumerate(effects.of_options) if number not in (0, *WIDTHS)]
-        assert np.abs(np.concatenate(others)).max() < 0.01
+        assert np.concatenate(effects.of_options) == pytest.approx(-0.1 * gains_F, abs=0.01)
     assert model.best_trial is not None
     assert model.best_trial[0][0] == 2
 
@@ -201,23 +197,13 @@ def mean_of_draws(model: LossModel, count: int) -> Effects:
 
 
 def test_a_small_resolution_is_taken_where_it_is_clearly_better(evaluations: list[Evaluation]) -> None:
+    """Among children with about the same multiply-adds, as budgets make them."""
     blind = [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]]
-    trials = [
-        trial._replace(loss=trial.loss + worse, choice=at(resolution, trial.choice))
-        for resolution, worse in ((0, 0.0), (2, 1.0))
-        for trial in trials_of(0, 10)
-    ]
-    model = LossModel(THREE_RESOLUTIONS, blind, trials)
+    macs = Macs().on(CLOSE_RESOLUTIONS)
+    drawn = [at(resolution, trial.choice) for resolution in (0, 1) for trial in trials_of(0, 100)]
+    alike = [choice for choice in drawn if 0.9 < macs.cost(choice) / np.median([macs.cost(c) for c in drawn]) < 1.1]
+    trials = [Trial(loss_of(choice) + choice[0], 0.5, choice) for choice in alike]
+    model = LossModel(CLOSE_RESOLUTIONS, blind, trials)
+    assert {trial.choice[0] for trial in trials} == {0, 1}
     assert model.best_trial is not None
     assert model.best_trial[0][0] == 0
-    assert model.expected.of_options[0].argmin() == 0
-
-
-def test_widths_that_no_child_varies_gain_nothing() -> None:
-    same = SPACE.sample(random.Random(0))
-    skipped = Choice(indices=(*same.indices[:SKIP], 1 - same[SKIP], *same.indices[SKIP + 1 :]))
-    trials = [Trial(loss, 0.5, choice) for choice in (same, skipped) for loss in (1.9, 2.1)]
-    model = LossModel(SPACE, [Evaluation(0, 2.0, same), Evaluation(0, 2.0, skipped)], trials)
-    assert [model.expected.of_options[width].tolist() for width in WIDTHS] == [
-        [0.0] * len(SPACE.decisions[width].options) for width in WIDTHS
-    ]
