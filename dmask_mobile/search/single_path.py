@@ -6,9 +6,9 @@ the gates, and a step is as fast as a training step of one child. Towards the en
 the gates' images, several children on the same images. In the last epoch a few children are trained shortly by
 themselves (`trials`). A linear model of both kinds of losses (`loss_model`) estimates the effect of each option. The
 gates become the Gibbs distribution of that model: better options are more likely, and the expected costs are at the
-budgets. If a trained child is expected to be better than the best one by the model, its options are preferred to all
-others. The gates are then sharpened until they are decided. This replaces the gradient through soft gates, which
-describes a mixture of children and not any single child.
+budgets. The options of the child with the lowest expected loss are preferred to all others: of the best one by the
+model, or of a trained child that is expected to be better. The gates are then sharpened until they are decided. This
+replaces the gradient through soft gates, which describes a mixture of children and not any single child.
 """
 
 from __future__ import annotations
@@ -78,10 +78,8 @@ class SinglePath:
         parts = self.parts
         model = self.model(parts.state.evaluations, parts.state.trials)
         gates = self.following(model.expected if model else None)
-        if model and model.best_trial:
-            trained, loss = model.best_trial
-            if loss < model.of(self.best(model.expected)):
-                self._prefer_child(gates, trained)
+        if model and (child := self._expected_best(model)) is not None:
+            self._prefer_child(gates, child)
         decide(gates, parts.loss.costs, parts.loss.budgets, parts.settings.schedule.last_entropy)
         parts.state.logits.load_state_dict(gates.state_dict())
 
@@ -108,13 +106,29 @@ class SinglePath:
         Otherwise a child near the budgets with a low loss: deriving the best one may take minutes, or fail.
         """
         parts = self.parts
-        if len(parts.budgets) == 1 and isinstance(parts.budgets[0].cost, ChainCost):
+        if self._is_exact:
             logits = GateLogits(parts.supernet.space)
             prefer(logits, parts.supernet.space, effects)
             return derive_within(parts.budgets, logits.as_arrays()).choice
         logits = self.following(effects)
         decide(logits, parts.loss.costs, parts.loss.budgets, UNDECIDED)
         return draw_near(logits, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
+
+    def _expected_best(self, model: LossModel) -> Choice | None:
+        """The child with the lowest expected loss: the best one by the model, or one that was trained and is better.
+
+        None if neither is known: the best one by the model was not derived exactly, and no trained child is better.
+        """
+        best = self.best(model.expected)
+        if model.best_trial is not None and model.best_trial[1] < model.of(best):
+            return model.best_trial[0]
+        return best if self._is_exact else None
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether `best` derives the best child: the budget is of one sum over blocks."""
+        budgets = self.parts.budgets
+        return len(budgets) == 1 and isinstance(budgets[0].cost, ChainCost)
 
     def _prefer_child(self, logits: GateLogits, choice: Choice) -> None:
         """Makes one child the most likely one."""

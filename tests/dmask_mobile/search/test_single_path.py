@@ -123,3 +123,18 @@ def test_a_trained_child_is_taken_if_the_model_is_wrong_about_better_ones() -> N
     assert derive_within(gates.parts.budgets, state.logits.as_arrays()).choice == good
     cost, limit = gates.parts.budgets[0]
     assert float(cost.expected(state.logits.probabilities()).detach()) == pytest.approx(limit, rel=0.03)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_child_of_the_decided_gates_is_the_best_one_by_the_model(seed: int) -> None:
+    """Sharpened gates alone may lead to another one, because their expected cost is kept at the budget."""
+    gates, generator = single_path(load_space("mobilenet_small")), np.random.default_rng(seed)
+    state = gates.parts.state
+    state.evaluations[:] = [each._replace(loss=float(generator.normal(2, 0.1))) for each in state.evaluations]
+    gates.finish_epoch()
+    model = gates.model(state.evaluations, [])
+    assert model is not None
+    best = gates.best(model.expected)
+    assert derive_within(gates.parts.budgets, state.logits.as_arrays()).choice == best
+    cost, limit = gates.parts.budgets[0]
+    assert float(cost.expected(state.logits.probabilities()).detach()) == pytest.approx(limit, rel=0.03)
