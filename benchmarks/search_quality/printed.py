@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from search_quality.protocol import EVERYTHING
+
 OTHERS = (
-    "uniform",
-    "random",
-    "capacity",
-    "ungated",
-    "evolved",
-    "searched_macs",
+    *(name for name in EVERYTHING if name not in ("searched", "mobilenetv3")),
     "mobilenetv3-small",
     "mobilenetv3-large",
 )
