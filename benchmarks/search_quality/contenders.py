@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.records.choice import Choice
-from dmask_mobile.search.budgets import Budget, derive_within
+from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.features import Features
 from dmask_mobile.search.loss_model import CAPACITY, RESOLUTION, Effects, gains_of_whole_trainings
 from dmask_mobile.search.scaling import Way
-from dmask_mobile.search.single_path import prefer
-from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.search.single_path import best_child
 from search_quality.bench import Bench, Network
 from search_quality.children import CENTRE, scaled_children
 from search_quality.jobs import choose_again, search, search_identity, search_ungated
@@ -55,6 +55,18 @@ class Contender(Protocol):
         ...
 
 
+def _corrected(tried: list[Tried]) -> float:
+    """How the next network is to be asked for: by as much as the nearest one so far missed the wanted latency."""
+    nearest = min(tried, key=lambda each: abs(math.log(each.ratio)), default=Tried(Network(), 1.0, 1.0))
+    return nearest.scale / nearest.ratio
+
+
+def _scales(tried: list[Tried], cost: ChainCost, limit: float) -> list[float]:
+    """Those around the corrected one, as shares of ``limit``; each within what the space can reach."""
+    low, high = cost.reachable()
+    return [min(high, max(low, limit * _corrected(tried) * (1 + step))) / limit for step in STEPS]
+
+
 @dataclass(frozen=True)
 class Searched:
     """The search: its child, others that it ranked, then the children of the same gates within corrected budgets."""
@@ -77,10 +89,7 @@ class Searched:
         known = [Choice(indices=indices) for indices in result["choices"]]
         if ranked := known[len(tried) :][:AT_ONCE]:
             return [Proposal(Network(choice=choice)) for choice in ranked]
-        nearest = min(tried, key=lambda each: abs(math.log(each.ratio)))
-        wanted = nearest.scale / nearest.ratio
-        low, high = self.bench.cost(self.cost).reachable()
-        scales = [min(high, max(low, self.limit * wanted * (1 + step))) / self.limit for step in STEPS]
+        scales = _scales(tried, self.bench.cost(self.cost), self.limit)
         choices = choose_again(self.bench, self.identity, scales)["choices"]
         found = {tuple(indices): scale for indices, scale in zip(choices, scales, strict=True)}
         return [Proposal(Network(choice=Choice(indices=indices)), scale) for indices, scale in found.items()]
@@ -123,8 +132,7 @@ class Uniform:
         return {"way": self.way}
 
     def propose(self, tried: list[Tried]) -> list[Proposal]:
-        nearest = min(tried, key=lambda each: abs(math.log(each.ratio)), default=Tried(Network(), 1.0, 1.0))
-        scale = nearest.scale / nearest.ratio
+        scale = _corrected(tried)
         choices = scaled_children(self.bench.cost(), self.way, scale * CENTRE * self.bench.budget_ms, 100)
         known = {each.network.choice for each in tried}
         new = [choice for choice in choices if choice not in known][:SCALED_AT_ONCE]
@@ -146,16 +154,12 @@ class Capacity:
         return {"gains": [RESOLUTION, CAPACITY]}
 
     def propose(self, tried: list[Tried]) -> list[Proposal]:
-        space, cost = self.bench.space, self.bench.cost()
-        features, logits = Features(space), GateLogits(space)
-        prefer(logits, space, Effects(features.split(-gains_of_whole_trainings(features)), spread=1.0))
-        nearest = min(tried, key=lambda each: abs(math.log(each.ratio)), default=Tried(Network(), 1.0, 1.0))
+        space, cost, limit = self.bench.space, self.bench.cost(), self.bench.budget_ms
+        features = Features(space)
+        effects = Effects(features.split(-gains_of_whole_trainings(features)), spread=1.0)
         found: dict[Choice, float] = {}
-        for step in STEPS:
-            scale = nearest.scale / nearest.ratio * (1 + step)
-            low, high = cost.reachable()
-            limit = min(high, max(low, scale * self.bench.budget_ms))
-            found.setdefault(derive_within([Budget(cost, limit)], logits.as_arrays()).choice, scale)
+        for scale in _scales(tried, cost, limit):
+            found.setdefault(best_child(space, effects, [Budget(cost, scale * limit)]), scale)
         known = {each.network.choice for each in tried}
         return [Proposal(Network(choice=choice), scale) for choice, scale in found.items() if choice not in known]
 

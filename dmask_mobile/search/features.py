@@ -52,6 +52,13 @@ class Features:
         return np.concatenate(parts)
 
 
+def ridge_regression(features_NF: np.ndarray, values_N: np.ndarray, weight: float) -> np.ndarray:
+    """The effects (F,) on centred values (Hoerl and Kennard, 1970); ``weight``: of the squared effects."""
+    normal_FF = features_NF.T @ features_NF + weight * np.eye(features_NF.shape[1])
+    effects_F: np.ndarray = np.linalg.solve(normal_FF, features_NF.T @ values_N)
+    return effects_F
+
+
 @functools.lru_cache(maxsize=8)
 def capacity_of(space: SearchSpace) -> np.ndarray:
     """The effects (F,) on the logarithm of the mean multiply-adds of a block: the linear model of random children."""
@@ -60,8 +67,6 @@ def capacity_of(space: SearchSpace) -> np.ndarray:
     blocks = [sum(1 for slot in space.slots if slot.skip is None or not choice[slot.skip]) for choice in choices]
     log_N = np.array([math.log(macs.cost(choice) / count) for choice, count in zip(choices, blocks, strict=True)])
     features_NF = np.stack([features.of(choice) for choice in choices])
-    centred_NF = features_NF - features_NF.mean(0)
-    normal_FF = centred_NF.T @ centred_NF + RIDGE * np.eye(centred_NF.shape[1])
-    effects_F: np.ndarray = np.linalg.solve(normal_FF, centred_NF.T @ (log_N - log_N.mean()))
+    effects_F = ridge_regression(features_NF - features_NF.mean(0), log_N - log_N.mean(), RIDGE)
     effects_F.flags.writeable = False  # shared by all callers
     return effects_F

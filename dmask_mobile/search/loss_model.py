@@ -15,7 +15,7 @@ import numpy as np
 
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.search.features import Features, capacity_of
+from dmask_mobile.search.features import Features, capacity_of, ridge_regression
 
 RIDGE = 3.0  # the weight of the squared effects: equal to three more losses that show no effect
 # Prior standard deviations in units of the standard deviation of the trials' losses: of the effect of one option, of a
@@ -58,7 +58,7 @@ class Effects(NamedTuple):
 class LossModel:
     """The effect of each option on the loss.
 
-    Evaluations are fitted by ridge regression (Hoerl and Kennard, 1970) within groups. Trials are fitted by Bayesian
+    Evaluations are fitted by ridge regression within groups. Trials are fitted by Bayesian
     linear regression. Its prior assumes that blocks are alike, so that few trials are enough: one more skipped block,
     or widths larger by one factor, have a similar effect in all blocks (`_directions`). The effects from evaluations
     are another such direction. Options inside a skipped block have no effect.
@@ -164,9 +164,7 @@ def _from_evaluations(features_MF: np.ndarray, evaluations: Sequence[Evaluation]
     groups = [evaluation.group for evaluation in evaluations]
     within_MF = _within(groups, features_MF)
     losses_M1 = _within(groups, np.array([[evaluation.loss] for evaluation in evaluations]))
-    normal_FF = within_MF.T @ within_MF + RIDGE * np.eye(within_MF.shape[1])
-    effects_F: np.ndarray = np.linalg.solve(normal_FF, within_MF.T @ losses_M1)[:, 0]
-    return effects_F
+    return ridge_regression(within_MF, losses_M1[:, 0], RIDGE)
 
 
 class FromTrials:

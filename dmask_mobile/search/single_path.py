@@ -22,7 +22,7 @@ import torch
 from dmask_mobile.costs.chain import ChainCost
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.search.budgets import derive_within
+from dmask_mobile.search.budgets import Budget, derive_within
 from dmask_mobile.search.loss_model import Effects, Evaluation, LossModel, Trial
 from dmask_mobile.search.near_budget import centre_on_budgets, decide, draw_near
 from dmask_mobile.search.parts import SearchParts
@@ -107,9 +107,7 @@ class SinglePath:
         """
         parts = self.parts
         if self._is_exact:
-            logits = GateLogits(parts.supernet.space)
-            prefer(logits, parts.supernet.space, effects)
-            return derive_within(parts.budgets, logits.as_arrays()).choice
+            return best_child(parts.supernet.space, effects, parts.budgets)
         logits = self.following(effects)
         decide(logits, parts.loss.costs, parts.loss.budgets, UNDECIDED)
         return draw_near(logits, parts.budgets, torch.Generator().manual_seed(parts.settings.seed))
@@ -119,6 +117,8 @@ class SinglePath:
 
         None if neither is known: the best one by the model was not derived exactly, and no trained child is better.
         """
+        if model.best_trial is None and not self._is_exact:
+            return None
         best = self.best(model.expected)
         if model.best_trial is not None and model.best_trial[1] < model.of(best):
             return model.best_trial[0]
@@ -136,6 +136,13 @@ class SinglePath:
             for row, option in zip(logits.logits, choice.indices, strict=True):
                 row[option] = row.max() + PREFERRED
         centre_on_budgets(logits, self.parts.loss.costs, self.parts.loss.budgets)
+
+
+def best_child(space: SearchSpace, effects: Effects, budgets: Sequence[Budget]) -> Choice:
+    """The child within the budgets with the lowest loss by ``effects``."""
+    logits = GateLogits(space)
+    prefer(logits, space, effects)
+    return derive_within(budgets, logits.as_arrays()).choice
 
 
 def prefer(logits: GateLogits, space: SearchSpace, effects: Effects) -> None:

@@ -207,3 +207,4 @@ def test_a_small_resolution_is_taken_where_it_is_clearly_better(evaluations: lis
     assert {trial.choice[0] for trial in trials} == {0, 1}
     assert model.best_trial is not None
     assert model.best_trial[0][0] == 0
+    assert model.expected.of_options[0].argmin() == 0
