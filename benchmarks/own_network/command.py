@@ -34,6 +34,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.files import locked
 from own_network.cost import estimated_seconds
 from own_network.given import given_network, images_of, imported
+from own_network.int8 import int8
 from own_network.jobs import test
 from own_network.plan import CONTENDERS, Plan
 from own_network.summary import printed, summarized
@@ -54,12 +55,17 @@ def run(plan: Plan, work: Path, *, open_test: bool = False, only_estimate: bool 
     _, network = imported(work, plan, images["classes"])  # the estimate has changed the other one
     given = given_network(work, plan, images, space, network)
     compared, notes = compare(given)
+    exported = []
+    for job in [each.job for each in compared if each.job.contender == "ours"]:
+        for model_format in plan.int8:
+            say(f"seed {job.seed}: int8 of {model_format}")
+            exported.append({"seed": job.seed, "format": model_format, **int8(given, job, model_format)})
     tests = None
     if open_test:
         say("opening the test split")
         tests = [test(given, each.job)["test"] for each in compared]
     counts = {"images": images["images"], "classes": images["classes"]}
-    return {"plan": plan.described(), **counts, "notes": notes, **summarized(plan, compared, tests)}
+    return {"plan": plan.described(), **counts, "notes": notes, "int8": exported, **summarized(plan, compared, tests)}
 
 
 def parsed(given: Sequence[str] | None) -> argparse.Namespace:
@@ -84,6 +90,7 @@ def parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--table", help="of the space, instead of a new one")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--teacher", choices=("none", "original"), default="none", help="of fine-tunings")
+    parser.add_argument("--int8", nargs="+", default=[], metavar="FORMAT", help="compare ours with its int8 exports")
     parser.add_argument("--work", type=Path, default=Path("runs/own_network"), help="give the same one to go on")
     parser.add_argument("--open-test", action="store_true", help="test every network at the very end")
     parser.add_argument("--estimate", action="store_true", help="only print what it would cost")

@@ -10,7 +10,7 @@ from search_quality.protocol import Measuring
 
 from dmask_mobile import api
 from dmask_mobile.records.base import Record
-from dmask_mobile.records.setting_names import Importance, SearchTeacher
+from dmask_mobile.records.setting_names import Importance, ModelFormat, SearchTeacher
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.settings import SearchSettings
 from dmask_mobile.training.train import TrainSettings
@@ -27,7 +27,8 @@ class Plan(Record):
     for what the import says. ``data``: any data source. ``resolutions``: those of the space, in pixels; the given
     network gets the largest. ``budget``: a share of its measured latency. ``epochs``: of every fine-tuning;
     ``given_epochs``: of the given network on the classes of the data, before everything else. ``teacher``: whether
-    fine-tunings also learn from the scores of the given network.
+    fine-tunings also learn from the scores of the given network. ``int8``: the formats in which ours is compared with
+    itself in fp32.
     """
 
     network: str
@@ -48,6 +49,7 @@ class Plan(Record):
     contenders: tuple[ContenderName, ...] = CONTENDERS
     importance: Importance = "l1"
     teacher: SearchTeacher = "none"
+    int8: tuple[ModelFormat, ...] = ()
     measuring: Measuring = Measuring(tolerance=0.025, attempts=5)
 
     def described(self) -> dict[str, Any]:

@@ -71,6 +71,11 @@ def printed(result: dict[str, Any]) -> str:
             f"{error}{100 * row['val_before']:8.1f}"
             f"{row['epochs']:7}{100 * row['val']:7.1f}{test:>7}"
         )
+    for row in result["int8"]:
+        lines.append(
+            f"int8, {row['format']}, seed {row['seed']}: {row['agreement']:.1%} of the answers as in fp32, "
+            f"accuracy {row['val_int8']:.1%} instead of {row['val']:.1%}"
+        )
     for split, found in result["by_split"].items():
         lines.append(f"\n{split}: ours {100 * found['accuracy'].get('ours', float('nan')):.2f}")
         for name, gain in sorted(found["ours_minus"].items()):

@@ -18,7 +18,7 @@ from tests.dmask_mobile.api.test_own_network import OURS
 
 TINY = ["--network", "ours_benched:net", "--data", "glyphs", "--resolution", "24", "--train-images", "200"]
 TINY += ["--val-images", "50", "--seeds", "1", "--epochs", "1", "--given-epochs", "1"]
-TINY += ["--profile-minutes", "1", "--budget", "0.75", "--teacher", "original"]
+TINY += ["--profile-minutes", "1", "--budget", "0.75", "--teacher", "original", "--int8", "onnx"]
 QUICK = Measuring(attempts=1, tolerance=0.025, rounds=1, seconds=0.005, passes=2, agreement=0.5)
 
 
@@ -36,6 +36,10 @@ def test_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert by_name["scratch"]["child"] == by_name["ours"]["child"]
     assert by_name["scratch"]["epochs"] > by_name["ours"]["epochs"]
     assert by_name["original"]["macs"] >= max(by_name[name]["macs"] for name in ("ours", "uniform", "macs"))
+    (int8,) = result["int8"]
+    assert int8["val"] == by_name["ours"]["val"]
+    assert 0.5 < int8["agreement"] <= 1
+    assert abs(int8["val_int8"] - int8["val"]) <= 1 - int8["agreement"]
     assert "scratch" in printed(result)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("result.json")}
     again = run(plan, tmp_path / "work", open_test=True)
