@@ -45,7 +45,7 @@ def int8(given: Given, job: Job, model_format: ModelFormat) -> Result:
         images, labels_N = seen(data.val.pixels(), data), data.val.labels
         with torch.no_grad():
             reference_NK = torch.cat(
-                [Deployable(network, preprocessing)(part) for part in images.split(IMAGES_AT_ONCE)]
+                [Deployable(network, preprocessing)(part) for part in torch.split(images, IMAGES_AT_ONCE)]
             )
         with temporary_folder() as temporary:
             artifact = export_child(network, description, temporary, calibration)
