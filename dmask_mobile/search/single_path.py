@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from dmask_mobile.costs.chain import ChainCost
+from dmask_mobile.costs.memory import SpacePeak
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.search.budgets import Budget, derive_within
@@ -101,7 +102,7 @@ class SinglePath:
         return logits
 
     def best(self, effects: Effects) -> Choice:
-        """The child within the budget with the lowest loss by ``effects``, if the budget is of one sum over blocks.
+        """The child within the budgets with the lowest loss by ``effects``, if only one is of a sum, others of peaks.
 
         Otherwise a child near the budgets with a low loss: deriving the best one may take minutes, or fail.
         """
@@ -126,9 +127,10 @@ class SinglePath:
 
     @property
     def _is_exact(self) -> bool:
-        """Whether `best` derives the best child: the budget is of one sum over blocks."""
-        budgets = self.parts.budgets
-        return len(budgets) == 1 and isinstance(budgets[0].cost, ChainCost)
+        """Whether `best` derives the best child: one budget is of a sum over blocks, and others only of peaks."""
+        sums = [budget for budget in self.parts.budgets if isinstance(budget.cost, ChainCost)]
+        peaks = [budget for budget in self.parts.budgets if isinstance(budget.cost, SpacePeak)]
+        return len(sums) == 1 and len(sums) + len(peaks) == len(self.parts.budgets)
 
     def _prefer_child(self, logits: GateLogits, choice: Choice) -> None:
         """Makes one child the most likely one."""

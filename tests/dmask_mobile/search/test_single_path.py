@@ -43,18 +43,22 @@ def loss_by(effects: Effects, choice: Choice) -> float:
     return float(sum(e[choice[d]] for d, e in enumerate(effects.of_options) if d not in inactive))
 
 
+@pytest.mark.parametrize("costs", [("macs",), ("macs", "peak_activation_bytes")])
 @pytest.mark.parametrize("seed", range(5))
-def test_no_other_child_within_the_budget_has_a_lower_loss_by_the_effects(seed: int) -> None:
-    """Whatever the blocks that are not skipped add to the loss."""
+def test_no_other_child_within_the_budget_has_a_lower_loss_by_the_effects(seed: int, costs: tuple[str, ...]) -> None:
+    """Whatever the blocks that are not skipped add to the loss; a second budget is of a peak."""
     generator = np.random.default_rng(seed)
     rows = [generator.normal(generator.choice([-0.5, 0.5]), 1.0, len(d.options)) for d in SPACE.decisions]
     effects = Effects(tuple(rows), 1.0)
-    gates = single_path(SPACE)
-    best = gates.best(effects)
-    assert FLOOR <= tightest_share(gates.parts.budgets, best) <= 1
-    drawn = random.Random(seed)
-    sampled = (SPACE.sample(drawn) for _ in range(3000))
-    others = [choice for choice in sampled if FLOOR <= tightest_share(gates.parts.budgets, choice) <= 1]
+    gates = single_path(SPACE, *costs)
+    best, drawn = gates.best(effects), random.Random(seed)
+
+    def fits(choice: Choice) -> bool:
+        macs, *peaks = (budget.cost.cost(choice) / budget.limit for budget in gates.parts.budgets)
+        return FLOOR <= macs <= 1 and all(peak <= 1 for peak in peaks)
+
+    assert fits(best)
+    others = list(filter(fits, (SPACE.sample(drawn) for _ in range(3000))))
     assert len(others) > 50
     assert loss_by(effects, best) <= min(loss_by(effects, choice) for choice in others) + 1e-9
 
@@ -125,10 +129,11 @@ def test_a_trained_child_is_taken_if_the_model_is_wrong_about_better_ones() -> N
     assert float(cost.expected(state.logits.probabilities()).detach()) == pytest.approx(limit, rel=0.03)
 
 
+@pytest.mark.parametrize("costs", [("macs",), ("macs", "peak_activation_bytes")])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_child_of_the_decided_gates_is_the_best_one_by_the_model(seed: int) -> None:
+def test_the_child_of_the_decided_gates_is_the_best_one_by_the_model(seed: int, costs: tuple[str, ...]) -> None:
     """Sharpened gates alone may lead to another one, because their expected cost is kept at the budget."""
-    gates, generator = single_path(load_space("mobilenet_small")), np.random.default_rng(seed)
+    gates, generator = single_path(load_space("mobilenet_small"), *costs), np.random.default_rng(seed)
     state = gates.parts.state
     state.evaluations[:] = [each._replace(loss=float(generator.normal(2, 0.1))) for each in state.evaluations]
     gates.finish_epoch()
