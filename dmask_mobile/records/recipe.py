@@ -84,7 +84,8 @@ class RecipeFields(Record):
 
     ``batch_size``: images of one optimizer step over all processes. ``accumulate``: the number of parts into which each
     batch is split; they are computed one after the other. ``decay_rate``: the factor by epoch of an exponential
-    schedule. ``weight_decay`` does not apply to norms and biases. ``ema_decay``: the decay of the moving average of the
+    schedule. ``weight_decay`` does not apply to norms and biases. ``norm_bias_rate``: the learning rate of the batch
+    norms' biases, as a multiple of that of the others. ``ema_decay``: the decay of the moving average of the
     weights, which is kept if it is better on the validation images; None for no average. ``drop_path``: the probability
     that the last block's residual branch is left out, falling linearly to the first (Huang et al., 2016).
     ``clip_norm``: the largest norm of the gradient. ``qat``: the format for whose int8 the network is trained in the
@@ -98,6 +99,7 @@ class RecipeFields(Record):
     learning_rate: PositiveFloat = 0.2
     momentum: Probability = 0.9
     weight_decay: float = Field(default=5e-5, ge=0)
+    norm_bias_rate: PositiveFloat = 1.0
     schedule: Schedule = "cosine"
     decay_rate: float = Field(default=0.97, gt=0, le=1)
     warmup_epochs: float = Field(default=1.0, ge=0)

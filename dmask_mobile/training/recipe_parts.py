@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from timm.layers import drop_path
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -28,15 +28,26 @@ def optimizer_of(network: nn.Module, recipe: RecipeFields) -> torch.optim.Optimi
     without_momentum = recipe.optimizer == "sgd" and recipe.momentum == 0
     options = {"eps": RMSPROP_EPSILON} if recipe.optimizer == "rmsproptf" else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        network,
+        _parameter_groups(network, recipe),
         "momentum" if without_momentum else recipe.optimizer,  # Nesterov's method needs momentum
         lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
-        filter_bias_and_bn=True,
         **options,
     )
     return optimizer
+
+
+def _parameter_groups(network: nn.Module, recipe: RecipeFields) -> list[dict[str, Any]]:
+    """The groups of timm, without and with weight decay, and a third one: biases of batch norms have their own rate.
+
+    timm's schedules multiply the learning rate of a group by its ``lr_scale``.
+    """
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    biases = [norm.bias for norm in norms if norm.bias is not None]
+    apart = {id(bias) for bias in biases}
+    groups: list[dict[str, Any]] = param_groups_weight_decay(network, recipe.weight_decay)
+    others = [{**group, "params": [each for each in group["params"] if id(each) not in apart]} for group in groups]
+    return [*others, {"params": biases, "weight_decay": 0.0, "lr_scale": recipe.norm_bias_rate}]
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, recipe: RecipeFields, updates_per_epoch: int) -> Scheduler:

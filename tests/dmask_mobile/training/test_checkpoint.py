@@ -213,7 +213,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], I
         ({"network": 3}, r"network must be a mapping, got int"),
         ({"network": {}}, r"network has no 'blocks\.0"),
         ({"optimizer": {"state": {}}}, r"optimizer has no 'param_groups'"),
-        ({"optimizer": {"state": {}, "param_groups": []}}, r"optimizer must have 2 groups of parameters"),
+        ({"optimizer": {"state": {}, "param_groups": []}}, r"optimizer must have 3 groups of parameters"),
         ({"more": 1}, r"it has the unknown key 'more'"),
         ({"epoch": 2, "accuracies": {}}, r"a finished training must have an accuracy for each of its sets of weights"),
     ],

@@ -26,6 +26,22 @@ def test_norms_and_biases_have_no_weight_decay(name: str) -> None:
         assert decay[id(parameter)] == (0.1 if is_weight else 0), name
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsproptf"])
+def test_biases_of_norms_have_a_learning_rate_of_their_own(name: str) -> None:
+    network = build(CHILD)
+    settings = TrainSettings.model_validate({"optimizer": name, "norm_bias_rate": 8, "epochs": 10, "warmup_epochs": 0})
+    optimizer = optimizer_of(network, settings)
+    schedule = schedule_of(optimizer, settings, updates_per_epoch=20)
+    biases = {id(part.bias) for part in network.modules() if isinstance(part, nn.BatchNorm2d)}
+    assert biases
+    for step in (0, 100):
+        schedule.step_update(step)
+        rate = settings.learning_rate * (1 + math.cos(math.pi * step / 200)) / 2
+        rates = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+        for parameter in network.parameters():
+            assert rates[id(parameter)] == pytest.approx((8 if id(parameter) in biases else 1) * rate)
+
+
 def test_a_cosine_schedule_with_warmup_by_the_formula() -> None:
     settings = TrainSettings(epochs=10, warmup_epochs=1, learning_rate=0.4)
     optimizer = optimizer_of(build(CHILD), settings)
