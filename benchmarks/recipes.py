@@ -40,6 +40,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "no label smoothing": {"label_smoothing": 0.0},
     "mirroring at random": {"augmentation.mirroring": "random"},
     "no mirroring": {"augmentation.mirroring": "never"},
+    "shifts half as far": {"augmentation.shift": 0.0625},
     "no shifts": {"augmentation.shift": 0.0},
     "no moving average": {"ema_decay": None},
     "learning rate 0.1": {"learning_rate": 0.1},
@@ -143,7 +144,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             each = "  ".join(f"{result['val']:.1%}" for result in trainings[change])
             print(f"{change:<34}{each}", file=sys.stderr, flush=True)
         tested = [pool.submit(test, plan, seed, amounts).result() for seed in seeds] if arguments.open_test else None
+    kind, _, folder = arguments.data.partition(":")
     return {
+        "data": f"{kind}:{Path(folder).name}" if folder else kind,
         "space": arguments.space,
         "resolution": arguments.resolution,
         "images": images["images"],
