@@ -8,6 +8,7 @@ hardly any difference (docs/search_quality.md has the figures).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ SUPERNET = 0.25  # the expected weight of the supernet's predictions, likewise
 # blocks with e times as many multiply-adds in the mean. Measured on three data sets (docs/search_quality.md).
 RESOLUTION, CAPACITY = 1.0, 2.0
 LEAST_SPREAD = 1e-6  # of losses
+# Trials whose losses are as high as that of guessing, the logarithm of the number of classes, differ by chance. They
+# count in full if their mean loss is this share below it or lower, and the less, the nearer to it they are.
+LEARNED, LEAST_WEIGHT = 0.05, 0.05
 
 
 class Evaluation(NamedTuple):
@@ -85,7 +89,8 @@ class LossModel:
         self.best_trial: tuple[Choice, float] | None = None
         if len(trials) > 1:
             features_KF = self._all_features(tried)
-            self._trials.fit(features_KF, np.array([trial.loss for trial in trials]))
+            losses_K = np.array([trial.loss for trial in trials])
+            self._trials.fit(features_KF, losses_K, weight_of_trials(float(losses_K.mean()), space.classes))
             effects_F, particular_K = self._trials.expected()
             effects_F = effects_F + self._whole_training()
             expected_K = features_KF @ effects_F + particular_K
@@ -152,6 +157,12 @@ class LossModel:
         return [self._features.alike(kind, option) for kind, only in options.items() for option in only]
 
 
+def weight_of_trials(mean_loss: float, classes: int) -> float:
+    """How much differences between trials count, up to 1: little if their mean loss is about that of guessing."""
+    learned = 1 - mean_loss / math.log(classes)
+    return min(1.0, max(LEAST_WEIGHT, learned / LEARNED))
+
+
 def gains_of_whole_trainings(features: Features) -> np.ndarray:
     """What each option (F,) gains in a whole training over a short one, in standard deviations of trials' losses."""
     resolution_F = features.alike("resolution") / np.log(2)
@@ -174,7 +185,7 @@ class FromTrials:
         directions_DF: effects that are likely to occur together; the first are those from the supernet.
         spreads_D: standard deviations of children along the directions.
 
-    ``scale``: the standard deviation of the trials' losses; 1 without trials.
+    ``scale``: the standard deviation that the trials' losses would have if they counted in full; 1 without trials.
     """
 
     def __init__(self, directions_DF: np.ndarray, spreads_D: np.ndarray) -> None:
@@ -186,9 +197,9 @@ class FromTrials:
         self.scale = 1.0
         self._centred_KF, self._losses_K = np.zeros((0, features)), np.zeros(0)
 
-    def fit(self, features_KF: np.ndarray, losses_K: np.ndarray) -> None:
-        """Takes the losses of trained children into account."""
-        self.scale = max(float(losses_K.std()), LEAST_SPREAD)
+    def fit(self, features_KF: np.ndarray, losses_K: np.ndarray, weight: float) -> None:
+        """Takes the losses of trained children into account; ``weight``: see `weight_of_trials`."""
+        self.scale = max(float(losses_K.std()), LEAST_SPREAD) / weight
         self._centred_KF = features_KF - features_KF.mean(0)
         self._losses_K = (losses_K - losses_K.mean()) / self.scale
 

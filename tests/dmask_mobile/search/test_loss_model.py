@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -22,6 +23,8 @@ from dmask_mobile.search.loss_model import (
     FromTrials,
     LossModel,
     Trial,
+    gains_of_whole_trainings,
+    weight_of_trials,
 )
 from tests.dmask_mobile.small import SPACE
 
@@ -74,31 +77,54 @@ def test_trials_outweigh_a_supernet_that_contradicts_them(evaluations: list[Eval
     assert np.corrcoef([model.of(choice) for choice in unseen], [loss_of(choice) for choice in unseen])[0, 1] > 0.5
 
 
-def fitted() -> tuple[FromTrials, np.ndarray, np.ndarray, np.ndarray]:
+def fitted(weight: float = 1.0) -> tuple[FromTrials, np.ndarray, np.ndarray, np.ndarray]:
     """Trials of six children with five options, their features, losses and two directions with a spread of 1."""
     generator = np.random.default_rng(0)
     features_KF, losses_K = generator.integers(0, 2, (6, 5)).astype(float), generator.normal(3, 0.2, 6)
     directions_DF, spreads_D = generator.normal(size=(2, 5)), np.array([0.5, 2.0])
     trials = FromTrials(directions_DF, spreads_D)
-    trials.fit(features_KF, losses_K)
+    trials.fit(features_KF, losses_K, weight)
     return trials, features_KF, losses_K, directions_DF / spreads_D[:, None]
 
 
-def test_effects_are_the_posterior_mean() -> None:
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_effects_are_the_posterior_mean(weight: float) -> None:
     """The same as the least squares of all observations, each divided by its standard deviation."""
-    trials, features_KF, losses_K, unit_DF = fitted()
+    trials, features_KF, losses_K, unit_DF = fitted(weight)
+    scale = losses_K.std() / weight
     # Effects are SUPERNET * unit[0] + OWN * own + SHARED * unit.T @ shared, and a loss adds PARTICULAR * particular;
     # own, shared and particular are standard normal.
     parts_FP = np.concatenate([OWN * np.eye(5), SHARED * unit_DF.T, np.zeros((5, 6))], axis=1)
     particular_KP = np.concatenate([np.zeros((6, 7)), PARTICULAR * np.eye(6)], axis=1)
     centred_KF = features_KF - features_KF.mean(0)
-    target_K = (losses_K - losses_K.mean()) / losses_K.std() - centred_KF @ (SUPERNET * unit_DF[0])
+    target_K = (losses_K - losses_K.mean()) / scale - centred_KF @ (SUPERNET * unit_DF[0])
     rows = np.concatenate([(centred_KF @ parts_FP + particular_KP) / NOISE, np.eye(13)])
     parts_P = np.linalg.lstsq(rows, np.concatenate([target_K / NOISE, np.zeros(13)]))[0]
     effects_F, particular_K = trials.expected()
-    expected_F = losses_K.std() * (SUPERNET * unit_DF[0] + parts_FP @ parts_P)
+    expected_F = scale * (SUPERNET * unit_DF[0] + parts_FP @ parts_P)
     assert effects_F.tolist() == pytest.approx(expected_F.tolist(), abs=1e-9)
-    assert particular_K.tolist() == pytest.approx((losses_K.std() * particular_KP @ parts_P).tolist(), abs=1e-9)
+    assert particular_K.tolist() == pytest.approx((scale * particular_KP @ parts_P).tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("share", "weight"), [(-0.1, 0.05), (0.0, 0.05), (0.01, 0.2), (0.05, 1.0), (0.7, 1.0)])
+def test_trials_count_by_what_they_have_learned(share: float, weight: float) -> None:
+    """The share of the loss of guessing, ln K, that is gone; in full from 5% on."""
+    assert weight_of_trials((1 - share) * math.log(36), 36) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_trials_no_better_than_guessing_do_not_outweigh_what_whole_trainings_gain(
+    seed: int, evaluations: list[Evaluation]
+) -> None:
+    """Their losses differ by chance alone."""
+    generator = np.random.default_rng(seed)
+    guessing = math.log(SPACE.classes)
+    trials = [trial._replace(loss=guessing + float(generator.normal(0, 0.03))) for trial in trials_of(seed, 8)]
+    model = LossModel(SPACE, [evaluation._replace(loss=2.0) for evaluation in evaluations[:400]], trials)
+    gains_F = gains_of_whole_trainings(Features(SPACE))
+    unseen = [evaluation.choice for evaluation in evaluations[400:600]]
+    gained = [float(Features(SPACE).of(choice) @ gains_F) for choice in unseen]
+    assert np.corrcoef([-model.of(choice) for choice in unseen], gained)[0, 1] > 0.95
 
 
 def test_draws_have_the_mean_and_the_spread_of_the_posterior_along_the_directions() -> None:
