@@ -142,7 +142,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for change, own in futures.items():
             trainings[change] = [future.result() for future in own]
             each = "  ".join(f"{result['val']:.1%}" for result in trainings[change])
-            print(f"{change:<34}{each}", file=sys.stderr, flush=True)
+            print(f"{change:<40}{each}", file=sys.stderr, flush=True)
         tested = [pool.submit(test, plan, seed, amounts).result() for seed in seeds] if arguments.open_test else None
     kind, _, folder = arguments.data.partition(":")
     return {
@@ -162,10 +162,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Means and differences, for a person."""
-    lines = [f"{'recipe':<34}{'mean':>8}{'minus it':>11}"]
+    lines = [f"{'recipe':<40}{'mean':>8}{'minus it':>11}"]
     for change, own in result["changes"].items():
         error = "" if own["standard_error"] is None else f" ({100 * own['standard_error']:.1f})"
-        lines.append(f"{change:<34}{own['mean']:>8.1%}{100 * own['minus_default']:>+7.1f}{error}")
+        lines.append(f"{change:<40}{own['mean']:>8.1%}{100 * own['minus_default']:>+7.1f}{error}")
     if result["test"] is not None:
         lines.append("test: " + ", ".join(f"{accuracy:.2%}" for accuracy in result["test"]))
     return "\n".join(lines)
