@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from dmask_mobile.records.artifact import Artifact
 from export.write import export_child, plan_exports
 from tests.export.factory import CHILD, described, exported, images_of, telling_network
 from tests.export.formats_at import ALL_FORMATS, ALL_VARIANTS
+from tests.full_disk import full_disk
 
 
 def test_a_pair_that_cannot_be_is_skipped_where_others_are_left() -> None:
@@ -68,15 +68,6 @@ def test_files_get_the_users_umask(format_name: str, umask: int, tmp_path: Path)
 
 
 @pytest.fixture
-def small_disk() -> Iterator[None]:
-    """A limit of 8 KiB for files acts like a full disk, with an OSError in every process."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.fixture
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -89,12 +80,11 @@ def export_to(folder: Path, format_name: str, precision: str) -> Artifact:
     )
 
 
-@pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize(("format_name", "precision"), ALL_VARIANTS)
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     format_name: str, precision: str, tmp_path: Path, own_temporary_folder: Path
 ) -> None:
-    with pytest.raises(DmaskError, match=r"cannot be written: .*; free some space") as caught:
+    with full_disk(8192), pytest.raises(DmaskError, match=r"cannot be written: .*; free some space") as caught:
         export_to(tmp_path, format_name, precision)
     assert "\n" not in str(caught.value)
     assert [path for path in tmp_path.rglob("*") if path.name != "golden"] == []

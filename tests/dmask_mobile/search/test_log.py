@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from dmask_mobile.search.loss_model import Trial
 from dmask_mobile.search.search import Searcher
 from dmask_mobile.search.settings import SearchSettings
 from tests.dmask_mobile.small import SPACE, few_images
+from tests.full_disk import full_disk
 
 COST = Macs().on(SPACE)
 
@@ -59,16 +58,6 @@ def test_a_resumed_log_forgets_what_came_after_its_checkpoint_and_writes_the_las
     assert scalars(tmp_path, "value") == [(0, 1.0), (1, 2.0)]
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """A limit of 1,000 bytes for files simulates a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
     """With the error of the write, and no traceback of a thread (pytest would make that an error)."""
 
@@ -77,7 +66,7 @@ def test_a_full_disk_ends_a_log_at_once(tmp_path: Path) -> None:
             for epoch in range(100):
                 log.write([{"epoch": epoch, "value": 1.0}])
 
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(1000), pytest.raises(OSError, match="File too large"):
         fill()
     assert len(scalars(tmp_path, "value")) > 5
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from dmask_mobile.training.checkpoint import (
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trained, Trainer, TrainSettings, train_child
 from tests.dmask_mobile.small import SPACE, few_images
+from tests.full_disk import full_disk
 
 CHILD = SPACE.child(SPACE.smallest())
 FIRST = "blocks.0.conv.weight"
@@ -152,25 +151,19 @@ def test_a_fifo_is_no_checkpoint(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "c.pt")
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file grows beyond 1,000 bytes: EFBIG, which stands for ENOSPC and EDQUOT too."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_is_one_error_and_keeps_what_was_there(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_full_disk_is_one_error_and_keeps_what_was_there(tmp_path: Path) -> None:
+    """EFBIG stands for ENOSPC and EDQUOT too."""
     network = build(CHILD)
     for name in ("c.pt", "w.safetensors"):
         (tmp_path / name).write_bytes(b"before")
-    request.getfixturevalue("full_disk")
     for name, write in (
         ("c.pt", lambda path: save_checkpoint(path, {"a": torch.zeros(10_000)})),
         ("w.safetensors", lambda path: save_weights(path, network, CHILD.digest())),
     ):
-        with pytest.raises(DmaskError, match=rf"cannot write [\d,]+ bytes to '.*{name}': {os.strerror(errno.EFBIG)}; "):
+        with (
+            full_disk(1000),
+            pytest.raises(DmaskError, match=rf"cannot write [\d,]+ bytes to '.*{name}': {os.strerror(errno.EFBIG)}; "),
+        ):
             write(tmp_path / name)
         assert (tmp_path / name).read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.pt", "w.safetensors"]
