@@ -358,7 +358,7 @@ def _feed(stream: _Stream, process: subprocess.Popen[bytes]) -> None:
         while True:
             kind, size = PACKET.unpack(stream.read(PACKET.size))
             data = stream.read(size)
-            with contextlib.suppress(BrokenPipeError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
                 if kind == STDIN:
                     process.stdin.write(data)
                 elif kind == CLOSE_STDIN:
