@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from record import RESULTS, keep
+from record import RESULTS, keep, without_folders
 from search_quality.images import prepared, read_images, test_images
 from search_quality.once import CpuClock, Result, folder_of, once
 from search_quality.pool import workers
@@ -144,9 +144,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             each = "  ".join(f"{result['val']:.1%}" for result in trainings[change])
             print(f"{change:<40}{each}", file=sys.stderr, flush=True)
         tested = [pool.submit(test, plan, seed, amounts).result() for seed in seeds] if arguments.open_test else None
-    kind, _, folder = arguments.data.partition(":")
     return {
-        "data": f"{kind}:{Path(folder).name}" if folder else kind,
+        "data": without_folders(arguments.data),
         "space": arguments.space,
         "resolution": arguments.resolution,
         "images": images["images"],

@@ -12,6 +12,12 @@ from dmask_mobile.run import installed_versions
 RESULTS = Path(__file__).parent / "results"
 
 
+def without_folders(data: str) -> str:
+    """What names a data source, with the last part of its path alone: results name no folder of a machine."""
+    kind, _, path = data.partition(":")
+    return f"{kind}:{Path(path).name}" if path else kind
+
+
 def keep(name: str, result: dict[str, Any], as_json: bool, folder: Path = RESULTS) -> None:
     """Writes ``results/NAME.json``; with ``as_json`` it is also printed."""
     text = json.dumps({**result, "created": now(), "versions": installed_versions()}, indent=1)

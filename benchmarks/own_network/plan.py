@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
+from record import without_folders
 from search_quality.protocol import Measuring
 
 from dmask_mobile import api
@@ -54,10 +55,9 @@ class Plan(Record):
 
     def described(self) -> dict[str, Any]:
         """The plan as JSON, with the names of files and folders instead of their paths."""
-        kind, _, folder = self.data.partition(":")
         paths = {"weights": self.weights, "table": self.table}
         named = {field: path and Path(path).name for field, path in paths.items()}
-        return self.model_dump(mode="json") | named | {"data": f"{kind}:{Path(folder).name}" if folder else kind}
+        return self.model_dump(mode="json") | named | {"data": without_folders(self.data)}
 
     def searching(self, space: SearchSpace, seed: int) -> SearchSettings:
         """The default settings of a search from trained weights."""
