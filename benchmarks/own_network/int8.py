@@ -40,8 +40,7 @@ def int8(given: Given, job: Job, model_format: ModelFormat) -> Result:
             preprocessing=preprocessing,
             class_names=data.class_names,
         )
-        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-        calibration = seen(data.train.pixels(order[: ExportSettings().calibration_images]), data)
+        calibration = seen(data.train.some(ExportSettings().calibration_images).pixels(), data)
         images, labels_N = seen(data.val.pixels(), data), data.val.labels
         with torch.no_grad():
             reference_NK = torch.cat(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dmask_mobile.data.images import ImageData, ImageSet
+from dmask_mobile.data.images import ImageData
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget
 from dmask_mobile.search.rank import recalibrated_accuracy
@@ -106,7 +106,7 @@ def search_ungated(bench: Bench, identity: dict[str, Any], how: str, seed: int) 
     def job(folder: Path, clock: CpuClock) -> Result:
         data = bench.data()
         supernet = _searched(bench, identity, data).supernet
-        images = _some(data.train, settings.recalibration_images), _some(data.val, settings.images)
+        images = data.train.some(settings.recalibration_images), data.val.some(settings.images)
         known = Known(folder / "accuracies.jsonl")
 
         def accuracy(choice: Choice) -> float:
@@ -179,8 +179,3 @@ def test(bench: Bench, network: Network, seed: int) -> Result:
         return {"test": evaluate(module, images, data)}
 
     return once(bench.work, "test", identity, job)
-
-
-def _some(images: ImageSet, count: int) -> ImageSet:
-    """Random ones of the images, the same for every child."""
-    return images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count])

@@ -207,13 +207,10 @@ def describe_model(
 
 def _calibration_images(record: RunRecord, child: ChildSpec, data: AnyData | None, count: int) -> Tensor:
     """Random training images (M, C, R, R) in 0..1; the same images every time."""
-    import torch
-
     from dmask_mobile.data.images import seen
 
     images = data_of(record, child, data, check_classes=record.accuracy is not None)
-    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(0))
-    return seen(images.train.pixels(order[:count]), images)
+    return seen(images.train.some(count).pixels(), images)
 
 
 def _predictions(

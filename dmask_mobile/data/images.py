@@ -191,6 +191,10 @@ class ImageSet:
         """The images at ``indices``; nothing is copied."""
         return ImageSet(self.pictures, self.numbers[indices], self.labels[indices])
 
+    def some(self, most: int) -> ImageSet:
+        """At most ``most`` random images, the same ones every time."""
+        return self.subset(torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:most])
+
     def pixels(self, indices: Tensor | None = None) -> Tensor:
         """The images (N, 3, R, R) uint8 at ``indices``, or all of them.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from dmask_mobile.data.images import ImageData, ImageSet, seen
@@ -75,7 +74,7 @@ def rank_exported(
         data: how networks see images.
         progress: is called after each export.
     """
-    calibration, ranking = _some(images[0], CALIBRATION_IMAGES), _some(images[1], RANKING_IMAGES)
+    calibration, ranking = images[0].some(CALIBRATION_IMAGES), images[1].some(RANKING_IMAGES)
     exported, rest = [], candidates[NUM_EXPORTED:]
     for number, candidate in enumerate(candidates[:NUM_EXPORTED], start=1):
         child = supernet.space.child(candidate.choice)
@@ -88,8 +87,3 @@ def rank_exported(
         note = f"{scorer.model_format} {scorer.precision}, accuracy {accuracy:.1%}"
         progress("rank exported", number, min(NUM_EXPORTED, len(candidates)), note)
     return [*sorted(exported, key=lambda candidate: -(candidate.exported_accuracy or 0.0)), *rest]
-
-
-def _some(images: ImageSet, most: int) -> ImageSet:
-    """At most ``most`` random images, the same ones every time."""
-    return images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most])
