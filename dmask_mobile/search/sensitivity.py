@@ -23,13 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmask_mobile.data.batches import Batch
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import derive_within
 from dmask_mobile.search.loss_model import Evaluation
 from dmask_mobile.search.near_budget import centre_on_budgets, decide
 from dmask_mobile.search.parts import SearchParts
 from dmask_mobile.supernet.gates import GateLogits
+from dmask_mobile.supernet.neighbours import Neighbours
 from dmask_mobile.supernet.supernet import MaskedSupernet
 from dmask_mobile.training.checks import Agreed
 
@@ -57,10 +57,14 @@ class Sensitivity:
         """Measures the base of this epoch and the remaining changes of it, in all epochs on the same images."""
         parts, done = self.parts, len(self.parts.state.gate_steps)
         batch = next(parts.batches(parts.for_gates, parts.settings.evaluation_images, parts.settings.seed, 0))
-        wanted_NK = self._log_probabilities(batch, self.draw())
+        base = self._base(parts.state.epoch)
+        with torch.no_grad(), parts.machine.autocast():
+            wanted_NK = log_probabilities(self.given(batch.images, self.draw()))
+            neighbours = Neighbours(self.given, batch.images, base)
         as_given = batch._replace(labels=wanted_NK.argmax(1))
-        for child in changes_of(self._base(parts.state.epoch), self._counts)[done:]:
-            scores_NK = self._log_probabilities(batch, child)
+        for child in changes_of(base, self._counts)[done:]:
+            with parts.machine.autocast():
+                scores_NK = log_probabilities(neighbours(child))
             divergence = F.kl_div(scores_NK, wanted_NK, reduction="sum", log_target=True).cpu() * batch.weight
             agreed = parts.agree(scores_NK, as_given, divergence, "gates", len(parts.state.gate_steps))
             parts.state.evaluations.append(Evaluation(parts.state.epoch, agreed.loss, child))
@@ -81,12 +85,6 @@ class Sensitivity:
     def _counts(self) -> list[int]:
         return [len(decision.options) for decision in self.parts.supernet.space.decisions]
 
-    @torch.no_grad()
-    def _log_probabilities(self, batch: Batch, child: Choice) -> Tensor:
-        """Those of the given network's classes (N, K) for the images of a batch, by a child with its weights."""
-        with self.parts.machine.autocast():
-            return self.given(batch.images, child).float().log_softmax(1)  # type: ignore[no-any-return]
-
     def _base(self, epoch: int) -> Choice:
         """The child whose changes are measured in an epoch."""
         if epoch == 0:
@@ -105,6 +103,11 @@ class Sensitivity:
                 row[: len(effect)] = torch.from_numpy(-effect / typical)
         centre_on_budgets(logits, parts.loss.costs, parts.loss.budgets)
         return logits
+
+
+def log_probabilities(scores_NK: Tensor) -> Tensor:
+    """Those of the classes, in float32 whatever the precision of the scores."""
+    return scores_NK.float().log_softmax(1)
 
 
 def changes_of(base: Choice, counts: Sequence[int]) -> list[Choice]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from dmask_mobile.nets.blocks import build_block, initialize
-from dmask_mobile.nets.build import ChildNetwork
 from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
@@ -18,6 +19,19 @@ from dmask_mobile.supernet.resolution import subsample
 from dmask_mobile.supernet.slices import slice_of
 
 MAX_STRUCTURES = 4096  # cached blocks without weights
+
+
+class SharedBlock(NamedTuple):
+    """A block of a child, whose tensors are slices of the supernet's."""
+
+    spec: BlockSpec
+    module: nn.Module
+    slices: dict[str, Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The block's output: a feature map, or the class scores."""
+        y: Tensor = functional_call(self.module, self.slices, (x,))
+        return y
 
 
 class MaskedSupernet(nn.Module):
@@ -64,16 +78,30 @@ class MaskedSupernet(nn.Module):
         assert mixed is not None
         return head.masked_forward(mixed, gates, mask_C) if head.is_linear else mixed
 
+    def blocks_of(self, choice: Choice) -> list[SharedBlock]:
+        """The blocks of one child in order; the first one takes images of the child's resolution."""
+        made = []
+        for number, (shared, spec) in enumerate(zip(self.blocks, self.space.child(choice).blocks, strict=True)):
+            module = self._structure(number, spec).train(self.training)
+            tensors = {**dict(shared.named_parameters()), **dict(shared.named_buffers())}
+            own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            slices = {name: slice_of(tensors[name], value.shape) for name, value in own.items()}
+            made.append(SharedBlock(spec, module, slices))
+        return made
+
+    def images_of(self, choice: Choice, x_NCHW: Tensor) -> Tensor:
+        """Images at the largest resolution, at that of a child."""
+        return subsample(x_NCHW, self.space.decisions[0].width(choice[0]))
+
     def _child_scores(self, x_NCHW: Tensor, choice: Choice) -> Tensor:
-        child = ChildNetwork(self.space.child(choice), self._structure).train(self.training)
-        shared = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        own = {**dict(child.named_parameters()), **dict(child.named_buffers())}
-        slices = {name: slice_of(shared[name], value.shape) for name, value in own.items()}
-        x_NCHW = subsample(x_NCHW, self.space.decisions[0].width(choice[0]))
-        scores_NK: Tensor = functional_call(child, slices, (x_NCHW,))
+        scores_NK = self.images_of(choice, x_NCHW)
+        blocks = self.blocks_of(choice)
+        for block in blocks:
+            scores_NK = block(scores_NK)
         if not torch.is_grad_enabled():
             return scores_NK
         # As with masks, every parameter gets a gradient: several processes could not average gradients otherwise.
+        own = {f"blocks.{number}.{name}" for number, block in enumerate(blocks) for name in block.slices}
         others = [value.flatten()[0] for name, value in self.named_parameters() if name not in own]
         return scores_NK + 0.0 * torch.stack(others).sum() if others else scores_NK
 
