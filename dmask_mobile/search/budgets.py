@@ -72,6 +72,18 @@ def derive_within(budgets: Sequence[Budget], probabilities: Sequence[np.ndarray]
     return derive_custom(best, without_floor, custom, probabilities)
 
 
+def is_quickly_exact(budgets: Sequence[Budget]) -> bool:
+    """Whether `derive_within` finds the best child in a moment: one budget is of a sum, and others only of peaks."""
+    sums, peaks = _sums_and_peaks(budgets)
+    return len(sums) == 1 and len(sums) + len(peaks) == len(budgets)
+
+
+def _sums_and_peaks(budgets: Sequence[Budget]) -> tuple[list[tuple[ChainCost, float]], tuple[PeakLimit, ...]]:
+    """The budgets that are of a sum over blocks, and those that are of a peak."""
+    sums = [(budget.cost, budget.limit) for budget in budgets if isinstance(budget.cost, ChainCost)]
+    return sums, tuple(PeakLimit(b.cost, b.limit) for b in budgets if isinstance(b.cost, SpacePeak))
+
+
 def _derive_built_in(probabilities: Sequence[np.ndarray], budgets: Sequence[Budget], floor: float) -> Derived:
     """The best child within every budget that is a sum, a peak, or a sum with a weighted peak."""
     for budget in budgets:
@@ -80,8 +92,7 @@ def _derive_built_in(probabilities: Sequence[np.ndarray], budgets: Sequence[Budg
             return derive_peak_and_sum(
                 functools.partial(_with_limits, probabilities, others, budget.cost), budget.cost, budget.limit
             )
-    sums = [(b.cost, b.limit) for b in budgets if isinstance(b.cost, ChainCost)]
-    peaks = tuple(PeakLimit(b.cost, b.limit) for b in budgets if isinstance(b.cost, SpacePeak))
+    sums, peaks = _sums_and_peaks(budgets)
     if not sums:  # no sum is limited: the same search, with a cost of 0 for every block
         return derive(free_cost(budgets[0].cost.space), probabilities, 0.0, floor=0.0, peaks=peaks)
     if len(sums) == 1:

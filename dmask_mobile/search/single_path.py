@@ -19,11 +19,9 @@ from typing import Any
 
 import torch
 
-from dmask_mobile.costs.chain import ChainCost
-from dmask_mobile.costs.memory import SpacePeak
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import SearchSpace
-from dmask_mobile.search.budgets import Budget, derive_within
+from dmask_mobile.search.budgets import Budget, derive_within, is_quickly_exact
 from dmask_mobile.search.loss_model import Effects, Evaluation, LossModel, Trial
 from dmask_mobile.search.near_budget import centre_on_budgets, decide, draw_near
 from dmask_mobile.search.parts import SearchParts
@@ -34,7 +32,7 @@ STEPS_AN_EVALUATION = 3  # weight steps, at least; an evaluation takes about as 
 CHILDREN_A_GROUP = 8  # children that see the same images
 NATS_A_SPREAD = 2.0  # the gain in log-probability of an option that lowers the loss by one spread
 UNDECIDED = 0.3  # the entropy of gates of which children near the budgets can still be drawn
-PREFERRED = 4.0  # how much more likely, in log-probability, the options of a trained child are than all others
+PREFERRED = 4.0  # how much more likely, in log-probability, the options of the preferred child are than all others
 
 
 class SinglePath:
@@ -107,7 +105,7 @@ class SinglePath:
         Otherwise a child near the budgets with a low loss: deriving the best one may take minutes, or fail.
         """
         parts = self.parts
-        if self._is_exact:
+        if is_quickly_exact(parts.budgets):
             return best_child(parts.supernet.space, effects, parts.budgets)
         logits = self.following(effects)
         decide(logits, parts.loss.costs, parts.loss.budgets, UNDECIDED)
@@ -118,19 +116,13 @@ class SinglePath:
 
         None if neither is known: the best one by the model was not derived exactly, and no trained child is better.
         """
-        if model.best_trial is None and not self._is_exact:
+        is_exact = is_quickly_exact(self.parts.budgets)
+        if model.best_trial is None and not is_exact:
             return None
         best = self.best(model.expected)
         if model.best_trial is not None and model.best_trial[1] < model.of(best):
             return model.best_trial[0]
-        return best if self._is_exact else None
-
-    @property
-    def _is_exact(self) -> bool:
-        """Whether `best` derives the best child: one budget is of a sum over blocks, and others only of peaks."""
-        sums = [budget for budget in self.parts.budgets if isinstance(budget.cost, ChainCost)]
-        peaks = [budget for budget in self.parts.budgets if isinstance(budget.cost, SpacePeak)]
-        return len(sums) == 1 and len(sums) + len(peaks) == len(self.parts.budgets)
+        return best if is_exact else None
 
     def _prefer_child(self, logits: GateLogits, choice: Choice) -> None:
         """Makes one child the most likely one."""
