@@ -14,7 +14,7 @@ it once, at the very end.
 
 The estimated cost is printed first. Each job is done once, and its result is kept in ``--work``: started again, the
 command goes on, and more ``--seeds`` or another ``--budget`` reuse what is there. Writes
-``benchmarks/results/own_network.json``.
+``benchmarks/results/own_network_BUDGETx.json``.
 """
 
 from __future__ import annotations
@@ -129,6 +129,6 @@ def main(given: Sequence[str] | None = None) -> None:
     except DmaskError as error:
         sys.exit(f"error: {error}")
     if result is not None:
-        keep("own_network", result, arguments.json, arguments.results)
+        keep(f"own_network_{plan.budget:g}x", result, arguments.json, arguments.results)
         if not arguments.json:
             print(printed(result))

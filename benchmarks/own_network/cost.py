@@ -15,6 +15,7 @@ from dmask_mobile.training.train import Trainer
 from own_network.plan import Plan
 
 SECONDS_A_MODEL = 1.5  # to convert and measure a network
+SHARED = 0.25  # of a pass: what a search takes for one changed option, most of it computed once for all
 SLOWER = 1.6  # training against inference: how much less a smaller network saves
 
 
@@ -31,7 +32,8 @@ def estimated_seconds(
     tuning = count * plan.epochs * step + len(data.val) * (plan.epochs + 1) * forward
     settings = plan.searching(space, 0)
     changes = sum(len(decision.options) - 1 for decision in space.decisions)
-    searching = settings.epochs * changes * min(settings.evaluation_images, settings.gate_share * count) * forward
+    images_a_change = min(settings.evaluation_images, settings.gate_share * count)
+    searching = settings.epochs * changes * images_a_change * SHARED * forward
     by_contender = {
         "original": tuning,
         "ours": searching + smaller * tuning,
