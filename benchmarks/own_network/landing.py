@@ -1,13 +1,19 @@
-"""Networks whose measured latency is the budget: what deviates is chosen again."""
+"""Networks whose measured latency is the budget: what deviates is chosen again.
+
+All are measured beside one yardstick of about that latency. The given network would not do: it reads so many weights
+from memory that its latency changes more than theirs when other virtual machines use the memory.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from search_quality.measuring import Measured, measure_modules
+from search_quality.once import CpuClock, Result, once
 
 from dmask_mobile import api
 from dmask_mobile.nets.build import build
@@ -34,22 +40,46 @@ def measured(given: Given, children: Sequence[ChildSpec]) -> Measured:
     return measure_modules(modules, given.table, given.plan.measuring)
 
 
+class Yardstick(NamedTuple):
+    """A network; ``ratio``: its latency as a share of the budget, measured once beside the given network."""
+
+    child: ChildSpec
+    ratio: float
+
+
+def yardstick(given: Given) -> Yardstick:
+    """The given network with its widths scaled to the budget's share of its multiply-adds."""
+    child = _by_macs(given, given.original.resolution, given.plan.budget)[0]
+
+    def job(folder: Path, clock: CpuClock) -> Result:
+        original, ms = measured(given, [given.original, child]).ms
+        return {"ratio": ms / original / given.plan.budget}
+
+    identity = {"network": child.digest(), **landing_identity(given)}
+    return Yardstick(child, once(given.work, "yardstick", identity, job)["ratio"])
+
+
+def landing_identity(given: Given) -> dict[str, Any]:
+    """What bringing a network to the budget depends on."""
+    return {"table": given.cost().digest(), "budget": given.plan.budget, "measuring": given.plan.measuring.model_dump()}
+
+
 def land(given: Given, propose: Callable[[float], Sequence[ChildSpec]]) -> Landed:
     """The first proposal whose measured latency is the budget within the tolerance, or the nearest of all.
 
     Args:
-        given: the given network, beside which every proposal is measured.
+        given: the given network, a share of whose latency is the budget.
         propose: networks for a multiple of the budget, the preferred one first.
     """
-    settings, scale = given.plan.measuring, 1.0
+    settings, beside, scale = given.plan.measuring, yardstick(given), 1.0
     tried: dict[str, Landed] = {}
     steps: list[tuple[float, float]] = []
     for _ in range(settings.attempts):
         new = [child for child in propose(scale) if child.digest() not in tried][:AT_ONCE]
         if not new:
             break
-        original, *ms = measured(given, [given.original, *new]).ms
-        found = [Landed(child, each / original / given.plan.budget, 0) for child, each in zip(new, ms, strict=True)]
+        its_ms, *ms = measured(given, [beside.child, *new]).ms
+        found = [Landed(child, each / its_ms * beside.ratio, 0) for child, each in zip(new, ms, strict=True)]
         tried |= {each.child.digest(): each for each in found}
         if near := [each for each in found if abs(each.ratio - 1) <= settings.tolerance]:
             return near[0]._replace(tried=len(tried))
@@ -92,15 +122,14 @@ def scaled(original: ChildSpec, share: float, resolution: int) -> ChildSpec:
     return original.model_copy(update={"blocks": tuple(blocks), "resolution": resolution, "name": name})
 
 
+def _by_macs(given: Given, resolution: int, share: float) -> list[ChildSpec]:
+    """The given network with scaled widths, those first whose multiply-adds are nearest to this share of its own."""
+    model = api.cost_model("macs")  # the table may not know such widths; the measured latency decides
+    children = {child.digest(): child for child in (scaled(given.original, each, resolution) for each in SHARES)}
+    wanted = share * model.estimate(given.original).value
+    return sorted(children.values(), key=lambda child: abs(math.log(model.estimate(child).value / wanted)))
+
+
 def uniform(given: Given, resolution: int) -> Landed:
     """The given network at a resolution with all widths multiplied by the share that leads to the budget."""
-    model = api.cost_model("macs")  # the table may not know such widths; the measured latency decides
-    children = {child.digest(): child for child in (scaled(given.original, share, resolution) for share in SHARES)}
-    macs = {digest: model.estimate(child).value for digest, child in children.items()}
-    wanted = given.plan.budget * model.estimate(given.original).value
-
-    def propose(scale: float) -> list[ChildSpec]:
-        order = sorted(children, key=lambda digest: abs(math.log(macs[digest] / (scale * wanted))))
-        return [children[digest] for digest in order]
-
-    return land(given, propose)
+    return land(given, lambda scale: _by_macs(given, resolution, scale * given.plan.budget))
