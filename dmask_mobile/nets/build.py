@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from dmask_mobile.nets.blocks import build_block, initialize
-from dmask_mobile.records.block import BlockSpec
 from dmask_mobile.records.child import ChildSpec
 
 
@@ -17,13 +14,11 @@ class ChildNetwork(nn.Module):
 
     Args:
         child: the network.
-        block_of: makes the module of a block from its number and spec; the default is `build_block`.
     """
 
-    def __init__(self, child: ChildSpec, block_of: Callable[[int, BlockSpec], nn.Module] | None = None) -> None:
+    def __init__(self, child: ChildSpec) -> None:
         super().__init__()
-        built = (block_of(n, spec) if block_of else build_block(spec) for n, spec in enumerate(child.blocks))
-        self.blocks = nn.ModuleList(built)
+        self.blocks = nn.ModuleList(build_block(spec) for spec in child.blocks)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         for block in self.blocks:
