@@ -23,7 +23,7 @@ from dmask_mobile.training.distillation import Teacher
 from dmask_mobile.training.evaluation import evaluate
 from dmask_mobile.training.train import TrainSettings, train_child
 from own_network.given import Given, inherited, latency_model
-from own_network.landing import Landed, land, landing_identity, measured, uniform, yardstick
+from own_network.landing import Landed, land, landing_identity, measured, uniform
 
 DRAWS = 50  # children whose multiply-adds are typical of the latency budget
 
@@ -79,7 +79,6 @@ def search(given: Given, cost: str, seed: int) -> Result:
         **given.identity,
         **landing_identity(given),
         **{"cost": [cost, limit, held.digest()], "settings": settings.model_dump(mode="json")},
-        "yardstick": yardstick(given).child.digest(),
     }
 
     def job(folder: Path, clock: CpuClock) -> Result:
@@ -107,10 +106,7 @@ def search(given: Given, cost: str, seed: int) -> Result:
 
 def scale_uniformly(given: Given, resolution: int) -> Result:
     """The given network scaled uniformly to the budget."""
-    identity = {
-        **landing_identity(given),
-        **{"space": given.space.digest(), "resolution": resolution, "yardstick": yardstick(given).child.digest()},
-    }
+    identity = {**landing_identity(given), "space": given.space.digest(), "resolution": resolution}
     return once(given.work, "uniform", identity, lambda folder, clock: _landed(uniform(given, resolution)))
 
 

@@ -48,20 +48,29 @@ class Yardstick(NamedTuple):
 
 
 def yardstick(given: Given) -> Yardstick:
-    """The given network with its widths scaled to the budget's share of its multiply-adds."""
-    child = _by_macs(given, given.original.resolution, given.plan.budget)[0]
+    """The given network scaled uniformly, with its measured latency."""
+    child = _scaled_to_budget(given)
 
     def job(folder: Path, clock: CpuClock) -> Result:
         original, ms = measured(given, [given.original, child]).ms
         return {"ratio": ms / original / given.plan.budget}
 
-    identity = {"network": child.digest(), **landing_identity(given)}
-    return Yardstick(child, once(given.work, "yardstick", identity, job)["ratio"])
+    return Yardstick(child, once(given.work, "yardstick", landing_identity(given), job)["ratio"])
 
 
 def landing_identity(given: Given) -> dict[str, Any]:
     """What bringing a network to the budget depends on."""
-    return {"table": given.cost().digest(), "budget": given.plan.budget, "measuring": given.plan.measuring.model_dump()}
+    return {
+        "yardstick": _scaled_to_budget(given).digest(),
+        "table": given.cost().digest(),
+        "budget": given.plan.budget,
+        "measuring": given.plan.measuring.model_dump(),
+    }
+
+
+def _scaled_to_budget(given: Given) -> ChildSpec:
+    """The given network with its widths scaled to the budget's share of its multiply-adds."""
+    return _by_macs(given, given.original.resolution, given.plan.budget)[0]
 
 
 def land(given: Given, propose: Callable[[float], Sequence[ChildSpec]]) -> Landed:
