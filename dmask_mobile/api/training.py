@@ -75,7 +75,7 @@ def train(
     machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
     check_beginning(restart, previous)
     record, child = folder.record(), folder.child()
-    weight_bits = _int8_weight_bits(settings)
+    _check_qat(settings)
     images = data_of(record, child, data, options=data_options, progress=progress)
     network, teacher = _network_and_teacher(folder, images, settings, machine)
     digest = child.digest()
@@ -88,7 +88,6 @@ def train(
         child_digest=digest,
         machine=machine,
         teacher=teacher,
-        weight_bits=weight_bits,
         restart=restart,
         previous=previous,
     )
@@ -135,32 +134,30 @@ def estimate_train(
     from dmask_mobile.training.train import Trainer, TrainSettings
 
     machine, settings, folder = machine or Machine(), settings or TrainSettings(), RunFolder(as_path(run))
-    weight_bits = _int8_weight_bits(settings)
+    _check_qat(settings)
     images = data_of(folder.record(), folder.child(), data, options=data_options, progress=progress)
     network, teacher = _network_and_teacher(folder, images, settings, machine)
-    return estimate_training(Trainer(network, images, settings, machine, teacher, weight_bits))
+    return estimate_training(Trainer(network, images, settings, machine, teacher))
 
 
-def _int8_weight_bits(settings: TrainSettings) -> int | None:
-    """The bits of weights in int8 of the format in the settings' ``qat``; None without one.
+def _check_qat(settings: TrainSettings) -> None:
+    """Checks the format in the settings' ``qat``.
 
     Raises:
         DmaskError: for a format that is not installed, has no int8, or whose int8 leaves activations in float.
     """
     if settings.qat is None:
-        return None
+        return
     our_package("export")
     from export.formats.registry import format_named
     from export.write import plan_exports
 
     plan_exports([settings.qat], ["int8"])
-    bits = format_named(settings.qat).int8_weight_bits
-    if bits is None:
+    if not format_named(settings.qat).int8_activations:
         raise DmaskError(
             f"--qat imitates int8 activations, but int8 of format {settings.qat} quantizes only weights",
             "train without --qat, export int8 and look at 'dmask verify'; or take --qat onnx, litert or executorch",
         )
-    return bits
 
 
 def _network_and_teacher(

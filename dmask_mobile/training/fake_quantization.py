@@ -26,6 +26,7 @@ from torch.func import functional_call
 from dmask_mobile.nets.blocks import ConvNorm, SqueezeExcite
 
 LEVELS = 255  # of an activation's 8 bits
+MOST = 127  # of a weight
 SMALLEST_SCALE, EPSILON = 1e-8, 1e-6
 SPREAD_WEIGHT = 0.25  # in the loss; docs/training.md compares it with other weights
 FUSED = (nn.ReLU, nn.ReLU6)  # part of the layer before them, so that only their output is rounded
@@ -37,13 +38,11 @@ class FakeQuantized(nn.Module):
 
     Args:
         network: the network; its weights remain its own.
-        weight_bits: the number of bits of weights in int8: 8, or 7 for runtimes whose sums of products could overflow.
     """
 
-    def __init__(self, network: nn.Module, weight_bits: int) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.weight_bits = weight_bits
         self.active = False
         self._spreads: list[Tensor] = []
 
@@ -57,7 +56,7 @@ class FakeQuantized(nn.Module):
             scores: Tensor = self.network(images_NCHW)
             return scores
         rounded = {
-            f"{name}.weight": rounded_weights(part.weight, self.weight_bits)
+            f"{name}.weight": rounded_weights(part.weight)
             for name, part in self.network.named_modules()
             if isinstance(part, LAYERS)
         }
@@ -67,12 +66,11 @@ class FakeQuantized(nn.Module):
         return scores
 
 
-def rounded_weights(weight_KX: Tensor, bits: int) -> Tensor:
-    """The weights (K, ...) rounded to ``2^bits - 1`` levels that are symmetric about 0, with a scale for each of K."""
-    most = 2 ** (bits - 1) - 1
-    scale_K = weight_KX.detach().float().flatten(1).abs().amax(1).div(most).clamp(min=SMALLEST_SCALE)
+def rounded_weights(weight_KX: Tensor) -> Tensor:
+    """The weights (K, ...) rounded to 255 levels that are symmetric about 0, with a scale for each of K."""
+    scale_K = weight_KX.detach().float().flatten(1).abs().amax(1).div(MOST).clamp(min=SMALLEST_SCALE)
     zero_K = torch.zeros_like(scale_K, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight_KX, scale_K, zero_K, 0, -most, most)
+    return torch.fake_quantize_per_channel_affine(weight_KX, scale_K, zero_K, 0, -MOST, MOST)
 
 
 def rounded_activation(values: Tensor) -> Tensor:

@@ -106,7 +106,6 @@ class Trainer:
         settings: the recipe, and the seed.
         machine: device and processes.
         teacher: gives the scores that the recipe's distillation learns from.
-        weight_bits: the bits of weights in int8, if the recipe has ``qat``.
 
     Raises:
         DmaskError: if a batch cannot be divided among the processes, or a recipe with ``qat`` is to be compiled.
@@ -119,9 +118,8 @@ class Trainer:
         settings: TrainSettings,
         machine: Machine,
         teacher: Teacher | None = None,
-        weight_bits: int | None = None,
     ) -> None:
-        if weight_bits is not None and machine.compiled:
+        if settings.qat is not None and machine.compiled:
             raise DmaskError("--qat cannot be combined with --compile", "leave out --compile")
         self.data, self.settings, self.machine, self.teacher = data, settings, machine, teacher
         self.reading = Reading(machine.share, settings.accumulate, machine.device)
@@ -132,7 +130,7 @@ class Trainer:
         self.steps = num_batches(data.train, settings.batch_size)
         self.schedule = schedule_of(optimizer, settings, self.steps)
         self.state = TrainState(network, optimizer, moving_average_of(network, settings), machine)
-        self.quantized = None if weight_bits is None else FakeQuantized(network, weight_bits)
+        self.quantized = None if settings.qat is None else FakeQuantized(network)
         self.called, self.stepped = machine.prepared(self.quantized or network, optimizer)
 
     def train_epoch(self, agreement: Agreement) -> Iterator[Agreed]:
@@ -231,7 +229,6 @@ def train_child(
     child_digest: str = "",
     machine: Machine | None = None,
     teacher: Teacher | None = None,
-    weight_bits: int | None = None,
     restart: bool = False,
     previous: bool = False,
 ) -> Trained:
@@ -250,7 +247,6 @@ def train_child(
         child_digest: the digest of the child; a checkpoint of another child is refused.
         machine: device and processes; the default is one process on the best available device.
         teacher: the teacher, if the recipe has distillation.
-        weight_bits: the bits of weights in int8, if the recipe has ``qat``.
         restart: remove the checkpoints after everything else has been checked.
         previous: resume from the checkpoint before the last.
 
@@ -259,7 +255,7 @@ def train_child(
         StoppedError: after a signal; the current step is finished and saved first.
     """
     machine = machine or Machine()
-    trainer = Trainer(network, data, settings, machine, teacher, weight_bits)
+    trainer = Trainer(network, data, settings, machine, teacher)
     state, epochs, steps = trainer.state, settings.epochs, trainer.steps
     identity = _identity(trainer, child_digest)
     if restart and machine.is_main:

@@ -102,8 +102,8 @@ class Format(Protocol):
         ...
 
     @property
-    def int8_weight_bits(self) -> int | None:
-        """The bits of weights in int8; None if the format has no int8, or its activations stay in float."""
+    def int8_activations(self) -> bool:
+        """Whether the format has int8, with activations in int8 as well."""
         ...
 
     @property

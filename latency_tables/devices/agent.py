@@ -142,6 +142,8 @@ def open_onnxruntime(path, threads, delegate):
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    # x86 without VNNI adds pairs of int8 products in 16 bits, which can overflow; verification avoids that, too.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     # Many models are loaded at once: without this, the idle thread pool of the one that ran last spins beside the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -33,7 +33,7 @@ class CoreML:
     package = "coremltools"
     refused: ClassVar[Mapping[Precision, str]] = {}
     extra = ""
-    int8_weight_bits = None  # only weights are quantized
+    int8_activations = False  # only weights are quantized
     layouts = ("NCHW",)
     dynamic_batch = True
     crashes_on_damage = False

@@ -37,7 +37,7 @@ class ExecuTorch:
     package = "executorch"
     extra = "executorch"
     refused: ClassVar[Mapping[Precision, str]] = {}
-    int8_weight_bits = 8
+    int8_activations = True
     layouts = ("NCHW",)
     dynamic_batch = False
     crashes_on_damage = True

@@ -33,7 +33,7 @@ class LiteRT:
     package = "litert_torch"
     refused: ClassVar[Mapping[Precision, str]] = {}
     extra = "litert"
-    int8_weight_bits = 8
+    int8_activations = True
     layouts = ("NCHW", "NHWC")
     dynamic_batch = False
     crashes_on_damage = False

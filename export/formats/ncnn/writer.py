@@ -37,7 +37,7 @@ class Ncnn:
     refused: ClassVar[Mapping[Precision, str]] = {
         "int8": "ncnn's quantization tools, ncnn2table and ncnn2int8, are C++ programs that no Python package contains"
     }
-    int8_weight_bits = None
+    int8_activations = False
     layouts = ("NCHW",)
     dynamic_batch = False
     crashes_on_damage = False

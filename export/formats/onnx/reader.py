@@ -154,6 +154,7 @@ def _session(model: onnx.ModelProto):  # type: ignore[no-untyped-def]  # onnxrun
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # int8 without VNNI: see docs/exporting.md
     options.intra_op_num_threads = 1  # idle thread pools of other open models would slow down the one that runs
     # The fallback to another provider prints to standard output, and there is no other provider.
     return onnxruntime.InferenceSession(

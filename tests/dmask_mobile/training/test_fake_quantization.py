@@ -25,16 +25,14 @@ from tests.dmask_mobile.training.test_train import CHILD, InterruptedTrainingErr
 SETTINGS = TrainSettings(epochs=2, batch_size=64, learning_rate=0.1, ema_decay=0.9, qat="onnx")
 
 
-@pytest.mark.parametrize("bits", [7, 8])
-def test_weights_have_a_symmetric_scale_for_each_channel(bits: int) -> None:
+def test_weights_have_a_symmetric_scale_for_each_channel() -> None:
     weight = torch.randn(5, 4, 3, 3) * torch.tensor([1e-3, 1, 10, 0, 5]).view(5, 1, 1, 1)
     weight.requires_grad_()
-    rounded = rounded_weights(weight, bits)
-    most = 2 ** (bits - 1) - 1
+    rounded = rounded_weights(weight)
     for own, found in zip(weight, rounded, strict=True):
-        step = own.abs().max() / most
+        step = own.abs().max() / 127
         assert (own - found).abs().max() <= 0.501 * step
-        assert len(found.unique()) <= 2 * most + 1
+        assert len(found.unique()) <= 255
         assert torch.allclose(found.abs().max(), own.abs().max())
     rounded.sum().backward()
     assert torch.equal(weight.grad, torch.ones_like(weight))
@@ -70,7 +68,7 @@ def test_it_imitates_onnx_runtime(tmp_path: Path) -> None:
     pixels, preprocessing = seen(data.train.pixels(), data), Preprocessing(mean=data.mean, std=data.std)
     (tmp_path / "m.onnx").write_bytes(to_onnx(Deployable(network, preprocessing), (1, 3, 16, 16), "int8", pixels))
     (exported,) = OnnxModel(tmp_path / "m.onnx").run(pixels).values()
-    quantized = FakeQuantized(network.eval(), 7)
+    quantized = FakeQuantized(network.eval())
     with torch.no_grad():
         plain = quantized(images)
         quantized.active = True
@@ -93,8 +91,7 @@ def test_the_last_half_of_the_epochs_differs_and_goes_on_bit_for_bit(tmp_path: P
                     raise InterruptedTrainingError
 
         settings = SETTINGS if name != "plain" else SETTINGS.model_copy(update={"qat": None})
-        bits = None if name == "plain" else 7
-        train_child(network, data, settings, tmp_path / name, look, weight_bits=bits)
+        train_child(network, data, settings, tmp_path / name, look)
 
     keep("plain")
     keep("qat")
@@ -108,7 +105,7 @@ def test_the_last_half_of_the_epochs_differs_and_goes_on_bit_for_bit(tmp_path: P
 
 
 def test_a_dry_run_times_both_halves() -> None:
-    trainer = Trainer(build(CHILD), few_images(256), SETTINGS, Machine(), weight_bits=7)
+    trainer = Trainer(build(CHILD), few_images(256), SETTINGS, Machine())
     plain, quantized, _ = estimate_training(trainer).steps
     assert (plain.kind, plain.num_steps) == ("training", 4)
     assert (quantized.kind, quantized.num_steps) == ("int8 training", 4)
@@ -116,4 +113,4 @@ def test_a_dry_run_times_both_halves() -> None:
 
 def test_it_cannot_be_compiled() -> None:
     with pytest.raises(DmaskError, match="--qat cannot be combined with --compile; leave out --compile"):
-        Trainer(build(CHILD), few_images(64), SETTINGS, Machine(compiled=True), weight_bits=7)
+        Trainer(build(CHILD), few_images(64), SETTINGS, Machine(compiled=True))
