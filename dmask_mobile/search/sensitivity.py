@@ -55,14 +55,23 @@ class Sensitivity:
 
     def steps(self) -> Iterator[Agreed]:
         """Measures the base of this epoch and the remaining changes of it, in all epochs on the same images."""
-        parts, done = self.parts, len(self.parts.state.gate_steps)
+        base = self._base(self.parts.state.epoch)
+        yield from self._measure(base, changes_of(base, self._counts)[len(self.parts.state.gate_steps) :])
+
+    def typical_steps(self, count: int) -> Iterator[Agreed]:
+        """Measures the given network and ``count`` changes of it, from its first block to its last one."""
+        base, *changed = changes_of(self.draw(), self._counts)
+        spread = np.linspace(0, len(changed), count, endpoint=False).astype(int)
+        yield from self._measure(base, [base, *(changed[number] for number in spread)])
+
+    def _measure(self, base: Choice, children: Sequence[Choice]) -> Iterator[Agreed]:
+        parts = self.parts
         batch = next(parts.batches(parts.for_gates, parts.settings.evaluation_images, parts.settings.seed, 0))
-        base = self._base(parts.state.epoch)
         with torch.no_grad(), parts.machine.autocast():
             wanted_NK = log_probabilities(self.given(batch.images, self.draw()))
             neighbours = Neighbours(self.given, batch.images, base)
         as_given = batch._replace(labels=wanted_NK.argmax(1))
-        for child in changes_of(base, self._counts)[done:]:
+        for child in children:
             with parts.machine.autocast():
                 scores_NK = log_probabilities(neighbours(child))
             divergence = F.kl_div(scores_NK, wanted_NK, reduction="sum", log_target=True).cpu() * batch.weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import sys
 import time
@@ -15,16 +16,14 @@ from dmask_mobile.training.evaluation import chunks_of, evaluate
 from dmask_mobile.training.machine import Machine
 from dmask_mobile.training.train import Trainer
 
-TIMED_STEPS = 2
 
-
-def timed(kind: str, num_steps: int, steps: Iterator[Agreed]) -> StepEstimate:
-    """The time of the second of two steps; the first one includes loading and compiling."""
+def timed(kind: str, num_steps: int, steps: Iterator[Agreed], timed_steps: int = 1) -> StepEstimate:
+    """The mean time of some steps after the first one, which includes loading and compiling."""
     seconds = 0.0
-    for _ in range(TIMED_STEPS):
+    for part in (1, timed_steps):
         start = time.perf_counter()
-        if next(steps, None) is not None:
-            seconds = time.perf_counter() - start
+        if done := sum(1 for _ in itertools.islice(steps, part)):
+            seconds = (time.perf_counter() - start) / done
     return StepEstimate(kind=kind, num_steps=num_steps, seconds_per_step=seconds)
 
 

@@ -15,6 +15,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.interruption import StoppedError
 from dmask_mobile.records.choice import Choice
 from dmask_mobile.search.budgets import Budget
+from dmask_mobile.search.estimate import TYPICAL_STEPS, estimate_searching
 from dmask_mobile.search.loss_model import Evaluation
 from dmask_mobile.search.result import choose_child
 from dmask_mobile.search.search import Searcher, SearchResult
@@ -47,6 +48,19 @@ def test_no_weight_changes_and_the_child_is_within_the_budget(undisturbed: tuple
     assert 0.95 * BUDGET.limit <= chosen.costs[0] <= BUDGET.limit
     assert found.expected[0] == pytest.approx(BUDGET.limit, rel=0.03)
     assert (chosen.candidates, chosen.derivation) == ((), "exact")
+
+
+def test_a_dry_run_takes_changes_from_the_first_to_the_last_block() -> None:
+    made = searcher()
+    weights, gates = estimate_searching(made).steps
+    assert (weights.num_steps, gates.num_steps) == (0, 2 * (1 + sum(COUNTS) - len(COUNTS)))
+    base, *changed = (evaluation.choice for evaluation in made.state.evaluations)
+    assert base == SPACE.largest()
+    decisions = [next(d for d, option in enumerate(choice.indices) if option != base[d]) for choice in changed]
+    assert decisions == sorted(decisions)
+    varying = [decision for decision, count in enumerate(COUNTS) if count > 1]
+    assert (len(changed), decisions[0]) == (TYPICAL_STEPS, varying[0])
+    assert decisions[-1] > varying[len(varying) // 2]
 
 
 def test_it_measures_divergences_from_the_given_network(undisturbed: tuple[Searcher, SearchResult]) -> None:
