@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import selectors
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
@@ -9,11 +10,16 @@ from pathlib import Path
 
 from dmask_mobile.interruption import check_stopped
 from dmask_mobile.ranks import num_cores
-from latency_tables.conversion.subjects import SUBJECT
+from dmask_mobile.records.artifact import Precision
+from dmask_mobile.records.child import ChildSpec
+from latency_tables.conversion.structures import structure_of
+from latency_tables.conversion.subjects import SUBJECT, by_structure
 from latency_tables.conversion.worker import Answer, ConverterProcess, KilledError
 from latency_tables.shortage import shortage
-from latency_tables.table.rows import Subject
+from latency_tables.table.rows import BlockAt, Subject
 
+Structure = BlockAt
+_structure_of = functools.lru_cache(10_000)(structure_of)  # asked again for all that waits
 MAX_PROCESSES = 4  # each takes up to 1.5 GB
 MIN_FOR_SEVERAL = 6  # models; starting a process takes as long as converting about this many
 MAX_SECONDS = 300.0  # for one model
@@ -24,18 +30,21 @@ MAX_KILLS = 2  # of processes by one model
 class Workers:
     """Processes that convert models; they start when they are needed and are ended by `close`.
 
+    Blocks of one structure go to the same process, because each process converts one of them itself.
+
     Args:
         runtime: the name of the runtime.
         precision: of the models.
         folder: the folder for temporary files of converters.
     """
 
-    def __init__(self, runtime: str, precision: str, folder: Path) -> None:
+    def __init__(self, runtime: str, precision: Precision, folder: Path) -> None:
         self.runtime = runtime
         self.precision = precision
         self.folder = folder
         self.limit = max(1, min(MAX_PROCESSES, num_cores()))
         self._processes: list[ConverterProcess] = []
+        self._homes: dict[Structure, ConverterProcess] = {}
 
     def start(self, count: int) -> None:
         """Starts as many processes as ``count`` models need."""
@@ -87,13 +96,32 @@ class Workers:
         """Gives work to idle processes; returns whether any process has work."""
         most = max(self._most(len(waiting) + len(busy)), len(self._processes))
         while waiting and len(busy) < min(self.limit, most):
-            if not may_start(waiting[0]):
+            idle = [process for process in self._processes if process not in busy] or [self._new()]
+            found = next(((process, subject) for process in idle if (subject := self._next(process, waiting))), None)
+            if found is None:  # all that waits belongs to busy processes
+                break
+            process, subject = found
+            if not may_start(subject):
                 waiting.clear()
                 break
-            process = next((found for found in self._processes if found not in busy), None) or self._new()
-            process.start(SUBJECT.dump_python(waiting[0], mode="json"))
-            busy[process] = waiting.popleft()
+            process.start(SUBJECT.dump_python(subject, mode="json"))
+            waiting.remove(subject)
+            busy[process] = subject
         return bool(busy)
+
+    def _next(self, process: ConverterProcess, waiting: Iterable[Subject]) -> Subject | None:
+        """The first subject that is not of a structure of another process; its structure is this one's from now on."""
+        for subject in waiting:
+            structure = self._structure(subject)
+            if structure is None or self._homes.setdefault(structure, process) is process:
+                return subject
+        return None
+
+    def _structure(self, subject: Subject) -> Structure | None:
+        """None for a subject that is converted by itself."""
+        if isinstance(subject, ChildSpec) or not by_structure(self.runtime, self.precision):
+            return None
+        return _structure_of(*subject)
 
     def _most(self, count: int) -> int:
         """The useful number of processes for ``count`` models."""
@@ -133,4 +161,5 @@ class Workers:
     def _end(self, process: ConverterProcess) -> None:
         if process in self._processes:
             self._processes.remove(process)
+            self._homes = {structure: home for structure, home in self._homes.items() if home is not process}
             process.close()

@@ -8,14 +8,13 @@ they stay in the cache between runs. Everything is fitted to *relative* errors. 
 towards the line of all resolutions, more strongly if it has fewer networks. Networks far from the fit have less weight
 (Huber), because other work may have disturbed them.
 
-Simpler corrections are also tried, down to none. The one with the smallest error on networks that were left out of its
-fit is used, so that corrections do not make the predictions of a table worse than the plain sum. Lines by resolution
-need a clearly smaller error than one line.
+Other corrections are also tried, down to none, so that corrections do not make the predictions of a table worse than
+the plain sum: one whose error on networks that were left out of its fit is clearly smaller is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,11 +24,12 @@ from dmask_mobile.costs.values import Correction
 
 PRIOR_NETWORKS = 2.0  # the weight of the common line, in networks, in the line of one resolution
 MIN_NETWORKS = 3  # in all
-MIN_NETWORKS_FOR_CONTEXT = 12
+MIN_NETWORKS_FOR_CONTEXT = 8
 MIN_SHARE = 0.2  # the least contribution of a block, as a share of its own latency
 HUBER, REWEIGHTINGS = 1.345, 4  # standard deviations beyond which a residual has less weight (Huber, 1964)
 TRIMMED_SHARE = 0.1  # of the networks with the largest errors or differences of errors: they may have been disturbed
-CLEARLY = 2.0  # standard errors by which the error of lines by resolution must be smaller
+SCATTERED = 0.1  # mean error from which networks were so disturbed that they say little about the context
+CLEARLY = 2.0  # standard errors by which the error of another form must be smaller
 Lines = Literal["by resolution", "common", "ratio", "none"]
 
 
@@ -89,6 +89,7 @@ FORMS = (  # from the most to the least that is fitted
     Form(False, "ratio"),
     Form(False, "none"),
 )
+USUAL = Form(True, "common")
 
 
 class Corrections(NamedTuple):
@@ -130,25 +131,29 @@ def predicted_by_others(networks: Sequence[WholeNetwork]) -> list[float]:
 
 
 def _best_form(networks: Sequence[WholeNetwork]) -> tuple[Form, np.ndarray]:
-    """The form with the smallest error on left-out networks; the residual of each network.
+    """The form of the correction, and the residual of each network by corrections that were fitted to the others.
 
-    Lines by resolution must be clearly better than all other forms: a few networks at each resolution fix them badly,
-    and choose them too often.
+    It is the context with one line, because every runtime has a context. With too few or too scattered networks for
+    that it is the form with the smallest error on left-out networks. A few networks choose badly, so another form, such
+    as lines by resolution, must be clearly better.
     """
-    forms = [form for form in FORMS if len(networks) >= MIN_NETWORKS_FOR_CONTEXT or not form.with_context]
-    residuals = {form: _residuals_left_out(networks, form) for form in forms}
+    enough = len(networks) >= MIN_NETWORKS_FOR_CONTEXT
+    residuals = {form: _residuals_left_out(networks, form) for form in FORMS if enough or not form.with_context}
     errors = {form: np.abs(found) for form, found in residuals.items()}
     trimmed = int(TRIMMED_SHARE * len(networks))
     kept = max(1, len(networks) - trimmed)
 
-    def best(forms: Iterable[Form]) -> Form:
-        # Rounded, so that the first of several equally good forms is used.
-        return min(forms, key=lambda form: round(float(np.sort(errors[form])[:kept].mean()), 9))
+    def error_of(form: Form) -> float:
+        return round(
+            float(np.sort(errors[form])[:kept].mean()), 9
+        )  # so that the first of several equally good ones wins
 
-    by_resolution = best(form for form in forms if form.lines == "by resolution")
-    for_all = best(form for form in forms if form.lines != "by resolution")
-    gain, error = _trimmed_mean(errors[for_all] - errors[by_resolution], trimmed)
-    form = by_resolution if gain > CLEARLY * error else for_all
+    usual = USUAL
+    if not enough or error_of(USUAL) > SCATTERED:
+        usual = min((form for form in errors if form.lines != "by resolution"), key=error_of)
+    other = min((form for form in errors if form != usual), key=error_of)
+    gain, error = _trimmed_mean(errors[usual] - errors[other], trimmed)
+    form = other if gain > CLEARLY * error else usual
     return form, residuals[form]
 
 

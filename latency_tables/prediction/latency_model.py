@@ -58,7 +58,7 @@ class LatencyModel:
     def prediction_digest(self) -> str:
         """A digest that identifies all predictions: of the table's content and the code that predicts from it."""
         code = source_digest(*MAKES_PREDICTIONS)
-        made_of = [self.table.digest, code, *map(version, ("numpy", "scipy", "scikit-learn"))]
+        made_of = [self.table.digest, code, *map(version, ("numpy", "scipy", "torch"))]
         return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
 
     @cached_property

@@ -2,19 +2,19 @@
 
 The other table (the prior) shows how the latencies of block shapes compare; some tens of measured blocks show how the
 new device differs. A non-negative linear model of multiply-adds, map sizes and the prior's latency is fitted to them.
-If there are enough blocks, trees learn the rest, as in `latency_tables.prediction.predictor`.
+If there are enough blocks, a Gaussian process learns the rest, as in `latency_tables.prediction.predictor`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
-from latency_tables.prediction.predictor import MIN_BLOCKS, NUM_TREES, BlockPredictor, PredictedBlock, features, work
+from latency_tables.prediction.gaussian_process import GaussianProcess
+from latency_tables.prediction.predictor import MIN_BLOCKS, BlockPredictor, PredictedBlock, features, work
 from latency_tables.table.rows import BlockAt
 
 MIN_FITTED = 12  # measured blocks of a kind; with fewer, the prior's latencies are only scaled
@@ -49,10 +49,8 @@ class LikePredictor:
     """
 
     def __init__(self, prior: PriorLatencies, measured: Mapping[BlockAt, float], ratio: float) -> None:
-        from sklearn.ensemble import ExtraTreesRegressor
-
         self.prior = prior
-        self.trees: Any = None
+        self.process: GaussianProcess | None = None
         self.coefficients = np.array([])
         blocks, ms = list(measured), np.array(list(measured.values()))
         prior_ms = prior.of(blocks) if blocks else np.array([])
@@ -63,36 +61,31 @@ class LikePredictor:
         residuals = np.log(ms / self._base(blocks, prior_ms)) if blocks else np.array([0.0])
         self.spread = float(np.sqrt(np.mean(np.square(residuals))))
         if len(blocks) >= MIN_BLOCKS:
-            self.trees = ExtraTreesRegressor(NUM_TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
-            self.trees.fit(self._seen(blocks, prior_ms), residuals)
+            self.process = GaussianProcess(self._seen(blocks, prior_ms), residuals)
 
     def predict(self, blocks: Sequence[BlockAt]) -> list[PredictedBlock]:
         """The latency and the spread of each block."""
         prior_ms = self.prior.of(blocks)
         base = self._base(blocks, prior_ms)
-        if self.trees is None:
+        if self.process is None:
             return [PredictedBlock(float(ms), self.spread) for ms in base]
-        seen = self._seen(blocks, prior_ms)
-        by_tree = np.stack([tree.predict(seen) for tree in self.trees.estimators_])
-        typical, spread = np.exp(by_tree.mean(0)) * base, by_tree.std(0)
-        return [PredictedBlock(float(ms), float(s)) for ms, s in zip(typical, spread, strict=True)]
+        typical, spread = self.process.predict(self._seen(blocks, prior_ms))
+        return [PredictedBlock(float(ms), float(s)) for ms, s in zip(np.exp(typical) * base, spread, strict=True)]
 
     def _design(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
         return np.concatenate([np.array([work(*block) for block in blocks]), prior_ms[:, None]], axis=1)
 
     def _base(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
-        """The milliseconds before the correction by trees."""
+        """The milliseconds before the correction by the process."""
         if not len(self.coefficients):
             return self.ratio * prior_ms
         base: np.ndarray = self._design(blocks, prior_ms) @ self.coefficients
         return base
 
     def _seen(self, blocks: Sequence[BlockAt], prior_ms: np.ndarray) -> np.ndarray:
-        """The trees' features of each block (B, F): its shape, and the ratio of the prior to the model of the work."""
+        """What the process sees of each block (B, F): its shape, and the prior over the model of the work."""
         log_ratio = np.log(prior_ms / self._base(blocks, prior_ms))
-        return np.concatenate([np.array([features(*block) for block in blocks]), log_ratio[:, None]], 1).astype(
-            np.float32
-        )
+        return np.concatenate([features(blocks), log_ratio[:, None]], 1)
 
 
 def fit_like(prior: Mapping[BlockAt, float], measured: Mapping[BlockAt, float]) -> dict[str, LikePredictor]:

@@ -1,24 +1,25 @@
 """Predicts the latencies of blocks that were not measured from measured blocks.
 
-A non-negative linear model of multiply-adds and sizes of feature maps gives the scale. Extremely randomized trees
-(Geurts et al., 2006) learn the logarithm of the ratio of measured latency and scale, which depends on how well a shape
-fits the runtime's kernels. The spread of a prediction is the disagreement of the trees.
+A non-negative linear model of multiply-adds and sizes of feature maps gives the scale. A Gaussian process learns the
+logarithm of the ratio of measured latency and scale, which depends on how well a shape fits the runtime's kernels. The
+spread of a prediction is the deviation of that process.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.optimize import nnls
 
 from dmask_mobile.costs.counts import block_layers
 from dmask_mobile.records.block import BlockSpec
+from latency_tables.prediction.gaussian_process import GaussianProcess
 from latency_tables.table.rows import BlockAt
 
-NUM_TREES, MIN_BLOCKS = 200, 30
+MIN_BLOCKS = 30
 
 
 class PredictedBlock(NamedTuple):
@@ -26,6 +27,14 @@ class PredictedBlock(NamedTuple):
 
     ms: float
     spread: float
+
+
+class Regression(Protocol):
+    """Learned from features (N, F) and targets (N,)."""
+
+    def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (M,) at features (M, F)."""
+        ...
 
 
 def work(block: BlockSpec, in_size: int) -> list[float]:
@@ -46,28 +55,24 @@ def _macs_by_layer(block: BlockSpec, in_size: int) -> tuple[float, float, float]
     return sum(dense), sum(depthwise), sum(layer.macs / 1e6 for layer in squeeze)
 
 
-def features(block: BlockSpec, in_size: int) -> list[float]:
-    """What the trees see: shapes, their logarithms, how they fill vectors of 8 and 16 values."""
+def features(blocks: Sequence[BlockAt]) -> np.ndarray:
+    """What the Gaussian process sees of each block (B, F)."""
+    return np.array([_features(*block) for block in blocks])
+
+
+def _features(block: BlockSpec, in_size: int) -> list[float]:
+    """Logarithms of work and shapes, what kernels depend on, and what imported networks vary."""
     widths = (block.in_width, block.hidden_width, block.out_width)
     return [
-        *widths,
-        *(width % 8 for width in widths),
-        *(width % 16 for width in widths),
+        *np.log(np.array(work(block, in_size)) + 1e-4),
+        *np.log(np.maximum(1, (*widths, in_size))),
+        *(width % 8 > 0 for width in widths),
+        *(width % 16 > 0 for width in widths),
         block.kernel,
         block.stride,
-        block.se_width,
-        block.activation == "hswish",
+        block.se_width > 0,
         block.residual,
-        in_size,
-        block.out_size(in_size),
-        block.hidden_width / block.in_width,
-        *np.log(np.array(work(block, in_size)) + 1e-6),
-    ]
-
-
-def further_features(block: BlockSpec) -> list[float]:
-    """What imported networks vary; the trees see those of them that vary among the measured blocks."""
-    return [
+        block.activation == "hswish",
         block.activation == "relu6",
         block.activation == "silu",
         block.expand,
@@ -83,32 +88,25 @@ class BlockPredictor:
     Args:
         blocks: measured blocks.
         measured_ms: their latencies.
+        regression: what learns how they differ from the linear model.
     """
 
-    def __init__(self, blocks: Sequence[BlockAt], measured_ms: Sequence[float]) -> None:
-        from sklearn.ensemble import ExtraTreesRegressor
-
+    def __init__(
+        self,
+        blocks: Sequence[BlockAt],
+        measured_ms: Sequence[float],
+        regression: Callable[[np.ndarray, np.ndarray], Regression] = GaussianProcess,
+    ) -> None:
         measured = np.asarray(measured_ms, float)
         design = np.array([work(*block) for block in blocks])
         self.coefficients, _ = nnls(design / measured[:, None], np.ones_like(measured))
-        targets = np.log(measured / (design @ self.coefficients))
-        self.trees: Any = ExtraTreesRegressor(NUM_TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
-        further = np.array([further_features(block) for block, _ in blocks], np.float32)
-        self.varying = np.flatnonzero(np.ptp(further, axis=0))
-        self.trees.fit(self._seen(blocks), targets)
+        self.regression = regression(features(blocks), np.log(measured / (design @ self.coefficients)))
 
     def predict(self, blocks: Sequence[BlockAt]) -> list[PredictedBlock]:
         """Latency and spread of each block."""
         base = np.array([work(*block) for block in blocks]) @ self.coefficients
-        seen = self._seen(blocks)
-        by_tree = np.stack([tree.predict(seen) for tree in self.trees.estimators_])
-        typical, spread = np.exp(by_tree.mean(0)) * base, by_tree.std(0)
-        return [PredictedBlock(float(ms), float(s)) for ms, s in zip(typical, spread, strict=True)]
-
-    def _seen(self, blocks: Sequence[BlockAt]) -> np.ndarray:
-        """The features of each block (B, F)."""
-        further = np.array([further_features(block) for block, _ in blocks], np.float32)[:, self.varying]
-        return np.concatenate([np.array([features(*block) for block in blocks], np.float32), further], axis=1)
+        typical, spread = self.regression.predict(features(blocks))
+        return [PredictedBlock(float(ms), float(s)) for ms, s in zip(np.exp(typical) * base, spread, strict=True)]
 
 
 def fit_predictors(measured: dict[BlockAt, float]) -> dict[str, BlockPredictor]:

@@ -40,7 +40,7 @@ NETWORKS_SHARE, CONVERTING_SHARE = (
     0.3,
     0.5,
 )  # of the time left: for whole networks between two rounds, for converting blocks
-MIN_BATCH_BLOCKS, FIRST_SLOW_BATCH_BLOCKS, FIRST_LIKE_BATCH_BLOCKS = 10, 60, 40
+MIN_BATCH_BLOCKS, FIRST_SLOW_BATCH_BLOCKS, FIRST_LIKE_BATCH_BLOCKS = 10, 60, 120
 
 
 def profile_space(

@@ -43,12 +43,13 @@ class FakeProcess:
     seconds = 0.1
 
     def __init__(self, runtime: str, precision: str, folder: Path) -> None:
-        self.alive = True
+        self.alive, self.own = True, list[Subject]()
         self._reading, self._writing = os.pipe()
 
     def start(self, subject: Any) -> None:
         self.subject = SUBJECT.validate_python(subject)
         self.given.append(self.subject)
+        self.own.append(self.subject)
         os.write(self._writing, b".")
 
     def fileno(self) -> int:
@@ -94,6 +95,23 @@ def test_a_model_is_converted_once(tmp_path: Path, process: type[FakeProcess], m
         assert converter.model(second) == b"model 3"
         monkeypatch.setattr(conversion, "source_digest", lambda *places: "of changed code")
         assert converter.model(first) == b"model 4"
+
+
+def test_blocks_of_one_structure_go_to_one_process(tmp_path: Path, process: type[FakeProcess]) -> None:
+    """Each process converts the first of a structure by itself, which takes a hundred times as long as the others."""
+    wanted = [
+        (BlockSpec(kind="conv", in_width=3, out_width=4 + number, kernel=kernel, stride=2), 8)
+        for number in range(4)
+        for kernel in (1, 3, 5)
+    ]
+    with converter_for(NcnnRuntime(), "fp32", tmp_path) as converter:
+        converter.workers.limit = 2
+        converter.convert_all(wanted)
+        homes = converter.workers._homes.values()
+        assert len(set(homes)) == 2
+        assert all(map(converter.is_ready, wanted))
+    kernels = {home: {block.kernel for block, _ in home.own} for home in homes}
+    assert sorted(kernel for own in kernels.values() for kernel in own) == [1, 3, 5]
 
 
 def test_what_is_quick_to_convert_is_not_kept(tmp_path: Path) -> None:
