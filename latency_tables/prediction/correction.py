@@ -24,7 +24,7 @@ from dmask_mobile.costs.values import Correction
 
 PRIOR_NETWORKS = 2.0  # the weight of the common line, in networks, in the line of one resolution
 MIN_NETWORKS = 3  # in all
-MIN_NETWORKS_FOR_CONTEXT = 8
+MIN_NETWORKS_FOR_CONTEXT = 7
 MIN_SHARE = 0.2  # the least contribution of a block, as a share of its own latency
 HUBER, REWEIGHTINGS = 1.345, 4  # standard deviations beyond which a residual has less weight (Huber, 1964)
 TRIMMED_SHARE = 0.1  # of the networks with the largest errors or differences of errors: they may have been disturbed

@@ -58,11 +58,15 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
 
 
 def few_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
-    """Ten of these networks for a table with a prior: at each resolution a random one, the largest, the smallest."""
+    """Ten of these networks for a table with a prior: at each resolution two random ones, then the largest, then others.
+
+    Where there is time for seven, these are like the children that will be predicted. The smallest networks, which are
+    far from them, come last.
+    """
     by_resolution: dict[int, list[ChildSpec]] = defaultdict(list)
     for child in networks:
         by_resolution[child.resolution].append(child)
-    orders = [[*here[2:3], *here[1:2], *here[:1], *here[3:]] for here in by_resolution.values()]
+    orders = [[*here[2:4], *here[1:2], *here[4:], *here[:1]] for here in by_resolution.values()]
     return alternating([child for order in orders for child in order])[:NUM_FEW_NETWORKS]
 
 
