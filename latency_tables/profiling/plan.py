@@ -58,7 +58,7 @@ def networks_of(space: SearchSpace, seed: int = 0) -> tuple[ChildSpec, ...]:
 
 
 def few_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
-    """Ten of these networks for a table with a prior: at each resolution two random ones, then the largest, then others.
+    """Ten of these networks for a table with a prior: at each resolution two random ones, the largest, then others.
 
     Where there is time for seven, these are like the children that will be predicted. The smallest networks, which are
     far from them, come last.
