@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -63,11 +63,20 @@ def few_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
     Where there is time for seven, these are like the children that will be predicted. The smallest networks, which are
     far from them, come last.
     """
+    return _few(networks, lambda here: [*here[2:4], *here[1:2], *here[4:], *here[:1]])
+
+
+def spread_networks_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:
+    """Ten of these networks for metrics beside latency: at each resolution a random one, the largest, the smallest."""
+    return _few(networks, lambda here: [*here[2:3], *here[1:2], *here[:1], *here[3:]])
+
+
+def _few(networks: Sequence[ChildSpec], ordered: Callable[[list[ChildSpec]], list[ChildSpec]]) -> tuple[ChildSpec, ...]:
+    """Ten of these networks, the resolutions taking turns; at each the smallest, the largest, random ones, ordered."""
     by_resolution: dict[int, list[ChildSpec]] = defaultdict(list)
     for child in networks:
         by_resolution[child.resolution].append(child)
-    orders = [[*here[2:4], *here[1:2], *here[4:], *here[:1]] for here in by_resolution.values()]
-    return alternating([child for order in orders for child in order])[:NUM_FEW_NETWORKS]
+    return alternating([child for here in by_resolution.values() for child in ordered(here)])[:NUM_FEW_NETWORKS]
 
 
 def sentinels_of(networks: Sequence[ChildSpec]) -> tuple[ChildSpec, ...]:

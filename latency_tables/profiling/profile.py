@@ -26,6 +26,7 @@ from latency_tables.profiling.plan import (
     few_networks_of,
     networks_of,
     sentinels_of,
+    spread_networks_of,
 )
 from latency_tables.profiling.retaking import Retaking
 from latency_tables.profiling.settings import ProfileSettings
@@ -70,7 +71,7 @@ def profile_space(
             logger.warning("'%s': dropped an incomplete line", path)
         measuring.limit(settings.minutes)
         table = _SpaceProfile(space, measuring).run(progress)
-        few = metered_networks(few_networks_of(networks_of(space)), table.networks, settings.metric_networks)
+        few = metered_networks(spread_networks_of(networks_of(space)), table.networks, settings.metric_networks)
         measure_metrics(measuring, few, progress)
         table = measuring.table()
     if not table.blocks:

@@ -10,11 +10,12 @@ import pytest
 
 from dmask_mobile.costs.latency import Latency
 from dmask_mobile.records.child import ChildSpec
+from dmask_mobile.records.choice import Choice
 from dmask_mobile.records.space import load_space
 from latency_tables.prediction.latency_model import LatencyModel
 from latency_tables.prediction.like import MIN_FITTED, fit_like
 from latency_tables.prediction.predictor import work
-from latency_tables.profiling.plan import blocks_of, few_networks_of, networks_of
+from latency_tables.profiling.plan import blocks_of, few_networks_of, networks_of, spread_networks_of
 from latency_tables.table.rows import BlockAt, BlockRow, NetworkRow, PriorRow
 from latency_tables.table.table import LatencyTable
 from tests.latency_tables.factory import AT, local_head
@@ -67,6 +68,16 @@ def test_few_networks_span_the_resolutions() -> None:
     assert len(set(found)) == 10
     counts = [sum(child.resolution == size for child in found) for size in SPACE.input.resolutions]
     assert max(counts) - min(counts) <= 1
+
+
+def test_the_first_of_few_networks_are_like_children_and_those_for_metrics_span_the_sizes() -> None:
+    networks, sizes = networks_of(SPACE), SPACE.input.resolutions
+    extreme = {SPACE.smallest().indices[1:], SPACE.largest().indices[1:]}
+    corners = {SPACE.child(Choice(indices=(n, *rest)), "").digest() for n in range(len(sizes)) for rest in extreme}
+    like, spread = few_networks_of(networks), spread_networks_of(networks)
+    assert not corners & {child.digest() for child in like[: 2 * len(sizes)]}
+    assert len(set(spread)) == 10
+    assert corners <= {child.digest() for child in spread}
 
 
 def test_kinds_of_which_nothing_was_measured_are_scaled_by_the_ratio_of_the_others() -> None:
