@@ -17,6 +17,7 @@ from torch import Tensor
 FITTED, KEPT = 400, 2000  # points: at most so many for the hyperparameters, and for the predictions
 LENGTH_SCALE, NOISE, WIDE = 3.0, 1e-3, 1.5  # medians of the prior densities, in deviations and variance; their widths
 LEAST_NOISE, LEAST_VARIANCE = 1e-6, 1e-6
+FARTHEST = 4.0  # deviations from the medians
 LARGE = 3.0  # standard deviations from what other points predict, beyond which a point is not believed
 ROUNDS = 3  # of finding outliers
 MAX_STEPS = 60
@@ -76,30 +77,33 @@ def _fitted(points_NF: Tensor, y: Tensor) -> tuple[Tensor, float, float]:
     count, num_features = points_NF.shape
     medians = torch.full((num_features + 2,), math.log(LENGTH_SCALE), dtype=y.dtype)
     medians[-2], medians[-1] = math.log(float(y.var()) + LEAST_VARIANCE) if count > 1 else 0.0, math.log(NOISE)
-    logs = medians.clone().requires_grad_()
+    deviations = torch.zeros_like(medians).requires_grad_()  # of the logarithms from the medians
     eye = torch.eye(count, dtype=y.dtype)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        scales, variance, noise = _natural(logs)
+        scales, variance, noise = _natural(medians, deviations)
         covariance = variance * matern(points_NF / scales, points_NF / scales) + noise * eye
         cholesky = torch.linalg.cholesky(covariance)
         weights = torch.cholesky_solve(y[:, None], cholesky)[:, 0]
         unlikely = 0.5 * (y @ weights) + cholesky.diagonal().log().sum()
-        found: Tensor = unlikely + 0.5 * ((logs - medians) / WIDE).square().sum()
+        found: Tensor = unlikely + 0.5 * deviations.square().sum()
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
     optimizer = torch.optim.LBFGS(
-        [logs], max_iter=MAX_STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-4 * count
+        [deviations], max_iter=MAX_STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-4 * count
     )
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scales, variance, noise = _natural(logs.detach())
+    scales, variance, noise = _natural(medians, deviations.detach())
     return scales, float(variance), float(noise)
 
 
-def _natural(logs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return logs[:-2].exp(), logs[-2].exp() + LEAST_VARIANCE, logs[-1].exp() + LEAST_NOISE
+def _natural(medians: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Length scales, variance and noise, near enough to the medians for a matrix that can be decomposed."""
+    logs = medians + WIDE * deviations.clamp(-FARTHEST, FARTHEST)
+    variance = logs[-2].exp() + LEAST_VARIANCE
+    return logs[:-2].exp(), variance, logs[-1].exp() + LEAST_NOISE * (1 + variance)
 
 
 def _without_outliers(y: Tensor, used: Tensor, inverse: Tensor) -> Tensor:

@@ -96,6 +96,13 @@ def test_many_points_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(found - function(others)).mean() < 0.03
 
 
+@pytest.mark.parametrize("targets", [[1e6, -1e6] * 20, [0.0] * 39 + [1e9], [1e-12] * 20 + [2e-12] * 20])
+def test_extreme_targets_at_one_point_have_a_prediction(targets: list[float]) -> None:
+    found, spread = GaussianProcess(np.ones((40, 3)), np.array(targets)).predict(points(5)[:, :3])
+    assert np.isfinite(found).all()
+    assert np.isfinite(spread).all()
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_single_value_is_kept(count: int) -> None:
     found, _ = GaussianProcess(points(count), np.full(count, 0.3)).predict(points(count))
