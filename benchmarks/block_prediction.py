@@ -25,10 +25,10 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from latency_tables.prediction.gaussian_process import GaussianProcess
 from latency_tables.prediction.predictor import BlockPredictor, Regression, work
+from latency_tables.profiling.judging import QUANTILE_80
 from latency_tables.table.rows import BlockAt
 from latency_tables.table.table import LatencyTable
 
-QUANTILE_80 = 1.2816
 EXTRAPOLATED_FROM = 400
 
 

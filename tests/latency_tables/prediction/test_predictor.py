@@ -30,12 +30,13 @@ def errors(known: int, smaller: bool = False) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_some_hundred_blocks_predict_the_others() -> None:
-    """Trees had an error of 9% and 4% with these blocks."""
-    assert np.abs(errors(60)[0]).mean() < 0.05
+    """Extremely randomized trees have errors of 3.4% and 1.5% with these blocks."""
+    assert np.abs(errors(60)[0]).mean() < 0.025
     found, spread = errors(300)
-    assert np.abs(found).mean() < 0.015
+    assert np.abs(found).mean() < 0.01
     assert 0.6 <= np.mean(np.abs(found) <= 1.2816 * spread) <= 0.98  # of 80%
 
 
 def test_larger_blocks_than_any_that_was_measured() -> None:
-    assert np.abs(errors(300, smaller=True)[0]).mean() < 0.06
+    """Trees: 3.0%."""
+    assert np.abs(errors(300, smaller=True)[0]).mean() < 0.025
