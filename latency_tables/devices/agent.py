@@ -9,7 +9,7 @@ other programs may write there too:
     {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
     {"do": "survey"}                                  {"device": ..., "python": ..., "versions": {...}, "lacks": {...}}
     {"do": "load", "key": "a", "model": BASE64}       {}
-    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...], "loops": 1}
+    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...], "loops": 1, "slowed": false}
     {"do": "output", "key": "a"}                      {"output": [...]}
     {"do": "shares", "key": "a"}                      {"shares": {"ios16.conv": 0.7, ...}}
     {"do": "unload", "key": "a"}                      {}
@@ -54,6 +54,10 @@ ERROR, MOST_SAMPLES, MOST_SECONDS = 0.01, 100, 4  # of the median; runs and mult
 LOOP_SECONDS, MAX_LOOPS = 0.001, 2**16
 STEADY = 0.05
 MIN_WARM_UP_SECONDS = 0.005  # six runs of a small model are over before the core has left its sleep
+PROBE = range(1500)  # additions of a probe, about 40 microseconds
+SLOWED = 1.25  # times the quick probes, which are this quantile of the last ones
+QUICK, PROBES, MIN_PROBES = 0.2, 300, 10
+MOST_WAITING, WAITING_SHARE = 2.0, 0.5  # seconds, and a share of the time of everything else
 GRACE_SECONDS = 5  # to end in order once stdin has ended
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-silicon"),
@@ -371,26 +375,84 @@ def runtime_version(runtime):
     raise CannotRunError(f"{DISTRIBUTIONS[runtime][0]} is not installed", "package")
 
 
-def sample(run, seconds):
+class Core:
+    """Tells when something else slows down this process's core, such as another virtual machine on its sibling thread.
+
+    No clock shows that, neither CPU time nor stolen time: every instruction takes longer, 1.3 to 1.8 times, often for
+    about a second. A short fixed computation shows it, when it is compared with its own times before.
+    """
+
+    def __init__(self):
+        self.probes = collections.deque(maxlen=PROBES)  # type: collections.deque[float]
+        self.limit = float("inf")  # of a quick probe
+        self.began, self.waited = time.perf_counter(), 0.0
+
+    def note(self):
+        """Takes a probe for the comparison; one for each request, so that they lie far enough apart."""
+        self.probes.append(probe())
+        if len(self.probes) >= MIN_PROBES:
+            self.limit = SLOWED * sorted(self.probes)[int(QUICK * len(self.probes))]
+
+    def is_slowed(self):
+        """Whether it is slower now than usual."""
+        return probe() > self.limit
+
+    def wait(self, run):
+        """Whether the core is quick, after waiting for it; runs a model meanwhile, so that the core does not sleep.
+
+        All waiting together takes at most a share of the time of everything else, and `MOST_WAITING` seconds more.
+        """
+        begin = time.perf_counter()
+        others = begin - self.began - self.waited
+        most = MOST_WAITING + min(0.0, WAITING_SHARE * others - self.waited)
+        quick = not self.is_slowed()
+        while not quick and time.perf_counter() - begin < most:
+            run()
+            quick = not self.is_slowed()
+        self.waited += time.perf_counter() - begin
+        return quick
+
+
+def probe():
+    """The seconds of a short fixed computation, once it is in the caches."""
+    times = []
+    for _ in range(2):
+        total, start = 0, time.perf_counter()
+        for number in PROBE:
+            total += number
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def sample(run, seconds, core):
     """Warms up until steady, then runs for about ``seconds``: five samples at least, thirty at most.
 
     Where the median is not known to 1% by then, on for at most four times as long and a hundred samples. A sample is
-    the mean of so many runs as take a millisecond: reading the clocks costs more than the smallest blocks.
+    the mean of so many runs as take a millisecond: reading the clocks costs more than the smallest blocks. Samples
+    during which the core was slowed down are left out; where too few others remain, all are returned as ``slowed``.
     """
+    core.note()
+    was_quick = core.wait(run)
     warm_up(run, seconds)
     loops = calibrate(run, min(LOOP_SECONDS, seconds / MIN_SAMPLES))
-    wall_ms = []  # type: list[float]
-    cpu_ms = []  # type: list[float]
-    start = time.perf_counter()
+    taken, quick = [], []  # type: list[tuple[float, float]], list[tuple[float, float]]
+    start, slowed_before = time.perf_counter(), core.is_slowed()
     while True:
-        wall, cpu = timed(run, loops)
-        wall_ms.append(wall)
-        cpu_ms.append(cpu)
-        elapsed, count = time.perf_counter() - start, len(wall_ms)
-        if count < MIN_SAMPLES or (count < MAX_SAMPLES and elapsed < seconds):
+        taken.append(timed(run, loops))
+        slowed = core.is_slowed()
+        if not slowed and not slowed_before:
+            quick.append(taken[-1])
+        elapsed, slowed_before = time.perf_counter() - start, slowed
+        wanted = quick if was_quick else taken  # a core that stays slow is not waited for again
+        count, is_last = len(wanted), len(taken) >= MOST_SAMPLES or elapsed >= MOST_SECONDS * seconds
+        if not is_last and (count < MIN_SAMPLES or (count < MAX_SAMPLES and elapsed < seconds)):
             continue
-        if count >= MOST_SAMPLES or elapsed >= MOST_SECONDS * seconds or median_error(wall_ms) <= ERROR:
-            return {"wall_ms": wall_ms, "cpu_ms": cpu_ms, "loops": loops}
+        if len(taken) >= MIN_SAMPLES and (is_last or median_error([wall for wall, _ in wanted]) <= ERROR):
+            break
+    enough = len(quick) >= MIN_SAMPLES
+    kept = quick if enough else taken
+    wall_ms, cpu_ms = [wall for wall, _ in kept], [cpu for _, cpu in kept]
+    return {"wall_ms": wall_ms, "cpu_ms": cpu_ms, "loops": loops, "slowed": not enough}
 
 
 def timed(run, loops):
@@ -569,6 +631,7 @@ class Agent:
     def __init__(self, folder, runtime, threads, delegate):
         self.folder, self.runtime, self.threads, self.delegate = folder, runtime, threads, delegate
         self.models, self.paths = {}, {}
+        self.core = Core()
         self.numbers = itertools.count()
 
     def answer(self, request):
@@ -579,11 +642,12 @@ class Agent:
         if do == "load":
             self.paths[key] = self.put(base64.b64decode(request["model"]))
             self.models[key] = OPENERS[self.runtime](self.paths[key], self.threads, self.delegate)
+            self.core.note()
         elif do == "unload":
             self.models.pop(key, None)
             self.remove(self.paths.pop(key, None))
         elif do == "sample":
-            return sample(self.models[key].run, request["seconds"])
+            return sample(self.models[key].run, request["seconds"], self.core)
         elif do == "output":
             self.models[key].run()  # the output of some runtimes is what their last run has left
             return {"output": [float(value) for value in self.models[key].output().ravel()]}

@@ -115,7 +115,8 @@ class AgentSession:
     def sample(self, key: str, seconds: float) -> Samples:
         """Times the model; see `Session`."""
         answer = self._of_model("sample", key, seconds)
-        return Samples(tuple(answer["wall_ms"]), tuple(answer["cpu_ms"]), loops=answer["loops"])
+        wall_ms, cpu_ms = tuple(answer["wall_ms"]), tuple(answer["cpu_ms"])
+        return Samples(wall_ms, cpu_ms, loops=answer["loops"], slowed=answer["slowed"])
 
     def output(self, key: str) -> list[float]:
         """The model's output for the agent's input, which is the same on every machine.

@@ -32,13 +32,15 @@ class DeviceInfo(NamedTuple):
 class Samples(NamedTuple):
     """The milliseconds of single inferences: wall time, and CPU time of the calling thread if it is known.
 
-    ``hot``: the device said that it is too warm for its full speed; ``loops``: each sample is the mean of so many.
+    ``hot``: the device said that it is too warm for its full speed; ``loops``: each sample is the mean of so many;
+    ``slowed``: something else slowed down the core, such as another virtual machine.
     """
 
     wall_ms: tuple[float, ...]
     cpu_ms: tuple[float, ...]
     hot: bool = False
     loops: int = 1
+    slowed: bool = False
 
 
 class Conditions(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from latency_tables.prediction.correction import (
     fit_corrections,
 )
 from latency_tables.prediction.like import LikePredictor, fit_like
-from latency_tables.prediction.predictor import BlockPredictor, PredictedBlock, fit_predictors
+from latency_tables.prediction.predictor import MIN_BLOCKS, BlockPredictor, PredictedBlock, fit_predictors
 from latency_tables.sources import source_digest
 from latency_tables.table.rows import BlockAt, describe_subject
 from latency_tables.table.table import LatencyTable
@@ -62,11 +62,24 @@ class LatencyModel:
         return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:16]
 
     @cached_property
+    def _measured(self) -> Mapping[BlockAt, float]:
+        """The milliseconds of the measured blocks.
+
+        A block that was disturbed in all its rounds is left out if enough others of its kind are known to predict it.
+        """
+        blocks = self.table.blocks
+        steady = Counter(located[0].kind for located, summary in blocks.items() if not summary.doubtful)
+        return {
+            located: summary.typical_ms
+            for located, summary in blocks.items()
+            if not summary.doubtful or steady[located[0].kind] < MIN_BLOCKS
+        }
+
+    @cached_property
     def _predictors(self) -> Mapping[str, BlockPredictor | LikePredictor]:
-        measured = {located: summary.typical_ms for located, summary in self.table.blocks.items()}
         if self.table.prior:
-            return fit_like(self.table.prior, measured)
-        return fit_predictors(measured)
+            return fit_like(self.table.prior, self._measured)
+        return fit_predictors(self._measured)
 
     def predict(self, blocks: Iterable[BlockAt]) -> None:
         """Predicts all blocks that were not measured together, because one by one would take far longer.
@@ -76,7 +89,7 @@ class LatencyModel:
         """
         by_kind: dict[str, list[BlockAt]] = defaultdict(list)
         for located in dict.fromkeys(blocks):
-            if located not in self.table.blocks and located not in self._predicted and located[0].kind != "skip":
+            if located not in self._measured and located not in self._predicted and located[0].kind != "skip":
                 by_kind[located[0].kind].append(located)
         for kind, wanted in by_kind.items():
             if kind not in self._predictors:
@@ -100,8 +113,8 @@ class LatencyModel:
         return [predicted.ms * predicted.spread for predicted in found]
 
     def is_measured(self, block: BlockSpec, in_size: int) -> bool:
-        """Whether there is a row for this block."""
-        return (block, in_size) in self.table.blocks
+        """Whether `raw_ms` is a measurement of this block."""
+        return (block, in_size) in self._measured
 
     def raw_ms(self, block: BlockSpec, in_size: int) -> float:
         """The milliseconds of one block alone, measured or predicted.
@@ -111,8 +124,8 @@ class LatencyModel:
         """
         if block.kind == "skip":
             return 0.0
-        if (block, in_size) in self.table.blocks:
-            return self.table.blocks[block, in_size].typical_ms
+        if (block, in_size) in self._measured:
+            return self._measured[block, in_size]
         self.predict([(block, in_size)])
         return self._predicted[block, in_size].ms
 
@@ -140,7 +153,7 @@ class LatencyModel:
 
         def is_known(located: BlockAt) -> bool:
             kind = located[0].kind
-            if kind == "skip" or located in self.table.blocks:
+            if kind == "skip" or located in self._measured:
                 return True
             return located not in self.table.failures and self.can_predict(kind)  # fitting takes seconds
 

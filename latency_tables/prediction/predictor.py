@@ -8,7 +8,7 @@ spread of a prediction is the deviation of that process.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -109,7 +109,7 @@ class BlockPredictor:
         return [PredictedBlock(float(ms), float(s)) for ms, s in zip(np.exp(typical) * base, spread, strict=True)]
 
 
-def fit_predictors(measured: dict[BlockAt, float]) -> dict[str, BlockPredictor]:
+def fit_predictors(measured: Mapping[BlockAt, float]) -> dict[str, BlockPredictor]:
     """A predictor for each kind of block of which enough were measured."""
     by_kind: dict[str, list[BlockAt]] = defaultdict(list)
     for located in measured:

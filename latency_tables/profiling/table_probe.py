@@ -103,7 +103,7 @@ class TableProbe:
         models = {"artifact": self.setup.runtime.read(path), **sentinel_models(self.table, self.setup)}
         for _ in range(ATTEMPTS):
             taken = remeasure(models, self.setup, ROUNDS, SECONDS_PER_NETWORK, self.progress)
-            summary = summarize([self.table.round_time(samples).ms for samples in taken["artifact"]])
+            summary = summarize(self.table.rounds_ms(taken["artifact"]))
             measured = MeasuredLatency(summary.typical_ms, summary.noise, drift_of(self.table, taken))
             if summary.noise <= UNSTABLE_NOISE:
                 break
@@ -166,9 +166,7 @@ def drift_of(table: LatencyTable, taken: Mapping[str, Sequence[Samples]]) -> flo
         taken: the measured rounds of each of `sentinel_models`.
     """
     by_child = {child: taken[f"{SENTINEL}{number}"] for number, child in enumerate(table.references)}
-    return table.drift_of(
-        {child: [table.round_time(samples).ms for samples in rounds] for child, rounds in by_child.items()}
-    )
+    return table.drift_of({child: table.rounds_ms(rounds) for child, rounds in by_child.items()})
 
 
 def recheck(table: LatencyTable, path: Path, at: str | None = None, progress: Progress = silent) -> LatencyTable:

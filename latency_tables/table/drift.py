@@ -73,12 +73,13 @@ class _Round(NamedTuple):
 def _rounds(
     rows: Sequence[TableRow], times_ms: Sequence[float], kind: type[SentinelRow | BlockSentinelRow]
 ) -> dict[Subject, list[_Round]]:
-    """The rounds of each sentinel, without rounds on a hot device."""
+    """The rounds of each sentinel, without rounds on a hot device, or slowed down if there are others."""
     found: dict[Subject, list[_Round]] = defaultdict(list)
+    slowed: dict[Subject, list[_Round]] = defaultdict(list)
     for place, (row, ms) in enumerate(zip(rows, times_ms, strict=True)):
         if isinstance(row, kind) and not row.hot:
-            found[row.subject].append(_Round(place, row.device_index, ms))
-    return found
+            (slowed if row.slowed else found)[row.subject].append(_Round(place, row.device_index, ms))
+    return {**slowed, **found}
 
 
 def _usual(rounds: Sequence[_Round]) -> float:

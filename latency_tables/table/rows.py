@@ -46,7 +46,7 @@ class TableHead(FileRecord):
     """
 
     file_format: ClassVar[str] = "dmask-latency-table"
-    file_version: ClassVar[int] = 4  # 3 had no metrics
+    file_version: ClassVar[int] = 5  # 4 did not know slowed rounds, 3 no metrics
     oldest_version: ClassVar[int | None] = 1
     old_names: ClassVar[Mapping[str, str]] = {"emulated": "functional"}
     added_fields: ClassVar[tuple[str, ...]] = ("cpu", "governor", "turbo", "cpu_limit", "prior", "block_models")
@@ -97,6 +97,7 @@ class Row(Record):
     """One round of samples in milliseconds: wall time, and CPU time of the thread that ran the model.
 
     ``hot``: the device was too warm for its full speed. ``loops``: each sample is the mean of this number of runs.
+    ``slowed``: something else slowed down the core during almost every run, such as another virtual machine.
     """
 
     round: int = Field(ge=0, le=1_000_000)
@@ -106,6 +107,7 @@ class Row(Record):
     cpu_ms: tuple[CpuMilliseconds, ...] = Field(max_length=MAX_SAMPLES)
     hot: bool = False
     loops: int = Field(default=1, ge=1, le=MAX_LOOPS)
+    slowed: bool = False
 
 
 class BlockRow(Row):

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
@@ -58,7 +58,7 @@ LINE_END = b"\n"
 FIRST_BYTES = json.dumps({"format": TableHead.file_format})[:-1].encode()  # at the beginning of every table
 NUM_REFERENCES = 3
 MAX_LINE_BYTES = 8 * 2**20  # our longest line, of a large network, has some thousands
-NEW_FIELD = ',"loops":1'  # missing in rows of older versions
+NEW_FIELDS = (',"slowed":false', ',"loops":1')  # missing in rows of older versions
 OLD_NAMES = {**TableHead.old_names, "device_index": "unit"}
 
 
@@ -73,6 +73,11 @@ class Samples(Protocol):
     @property
     def cpu_ms(self) -> tuple[float, ...]:
         """The CPU time of each run; empty if unknown."""
+        ...
+
+    @property
+    def slowed(self) -> bool:
+        """Whether something else slowed down the core during almost every run."""
         ...
 
 
@@ -139,7 +144,8 @@ class LatencyTable:
         content = head.model_dump_json(exclude=added) + "".join(row.model_dump_json() for row in self.rows)
         for now, then in OLD_NAMES.items():
             content = content.replace(f'"{now}":', f'"{then}":')  # inside a string the quotes would be escaped
-        content = content.replace(NEW_FIELD, "")
+        for field in NEW_FIELDS:
+            content = content.replace(field, "")
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @cached_property
@@ -167,8 +173,14 @@ class LatencyTable:
         """The typical milliseconds of one round, and whether other programs interrupted it."""
         return self._time(samples, self.quantile)
 
+    def rounds_ms(self, rounds: Iterable[Samples]) -> list[float]:
+        """The typical milliseconds of each round; of interrupted rounds only if there are no others."""
+        times = [self.round_time(samples) for samples in rounds]
+        return [time.ms for time in times if not time.interrupted] or [time.ms for time in times]
+
     def _time(self, samples: Samples, quantile: float) -> RoundTime:
-        return round_time(samples.wall_ms, samples.cpu_ms, self.usual_share, quantile)
+        time = round_time(samples.wall_ms, samples.cpu_ms, self.usual_share, quantile)
+        return time._replace(interrupted=time.interrupted or samples.slowed)
 
     @cached_property
     def _times(self) -> list[RoundTime]:
@@ -279,11 +291,11 @@ class LatencyTable:
         """How slow the device was at its last check, relative to when the table was made; 1 if it was not checked."""
         rows = [row for row in self.rows if isinstance(row, RecheckRow)]
         last = max((row.check for row in rows), default=0)
-        found: dict[ChildSpec, list[float]] = defaultdict(list)
+        found: dict[ChildSpec, list[RecheckRow]] = defaultdict(list)
         for row in rows:
             if row.check == last and row.child in self.references:
-                found[row.child].append(self.round_time(row).ms)
-        return self._ratio_to_references(found)
+                found[row.child].append(row)
+        return self._ratio_to_references({child: self.rounds_ms(of_child) for child, of_child in found.items()})
 
     def drift_of(self, taken: Mapping[ChildSpec, Sequence[float]]) -> float:
         """How much slower a device is now than the table says: the median of now / then - 1.

@@ -43,32 +43,90 @@ def taking(monkeypatch: pytest.MonkeyPatch, times_ms: Callable[[int], float]) ->
 
 
 def test_steady_runs_are_timed_for_the_time_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = agent.sample(taking(monkeypatch, lambda n: 1.0), 0.02)
+    found = agent.sample(taking(monkeypatch, lambda n: 1.0), 0.02, agent.Core())
     assert found["wall_ms"] == [1.0] * 20
     assert len(found["cpu_ms"]) == 20
 
 
 def test_a_slow_model_is_timed_five_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert agent.sample(taking(monkeypatch, lambda n: 1000.0), 0.02)["wall_ms"] == [1000.0] * agent.MIN_SAMPLES
+    found = agent.sample(taking(monkeypatch, lambda n: 1000.0), 0.02, agent.Core())
+    assert found["wall_ms"] == [1000.0] * agent.MIN_SAMPLES
 
 
 def test_what_takes_less_than_a_millisecond_is_timed_in_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """128 runs of 10 us, the first power of two that takes a millisecond; 16 such samples take 20 ms."""
-    found = agent.sample(taking(monkeypatch, lambda n: 0.01), 0.02)
+    found = agent.sample(taking(monkeypatch, lambda n: 0.01), 0.02, agent.Core())
     assert found["loops"] == 128
     assert found["wall_ms"] == [0.01] * 16
-    assert agent.sample(taking(monkeypatch, lambda n: 0.01), 0.001)["loops"] == 32  # five samples in a millisecond
-    assert agent.sample(taking(monkeypatch, lambda n: 1.0), 0.02)["loops"] == 1
+    shorter = agent.sample(taking(monkeypatch, lambda n: 0.01), 0.001, agent.Core())
+    assert shorter["loops"] == 32  # five samples in a millisecond
+    assert agent.sample(taking(monkeypatch, lambda n: 1.0), 0.02, agent.Core())["loops"] == 1
 
 
 def test_warm_up_lasts_until_three_runs_are_as_long_as_the_three_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = agent.sample(taking(monkeypatch, lambda n: max(1.0, 10.0 - n)), 1.0)
+    found = agent.sample(taking(monkeypatch, lambda n: max(1.0, 10.0 - n)), 1.0, agent.Core())
     assert found["wall_ms"][0] == 1.0
 
 
 def test_an_unsteady_model_is_timed_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = agent.sample(taking(monkeypatch, lambda n: 1.0 + n % 3), 0.02)
+    found = agent.sample(taking(monkeypatch, lambda n: 1.0 + n % 3), 0.02, agent.Core())
     assert 38 <= len(found["wall_ms"]) <= 42  # four times 20 ms at 2 ms on average
+
+
+def slowing(
+    monkeypatch: pytest.MonkeyPatch, is_slow: Callable[[float], bool], ms: float = 1.0
+) -> tuple[Callable[[], None], agent.Core]:
+    """A run of ``ms``, twice as long where ``is_slow`` (seconds), and a core that has seen a quiet half minute."""
+    begin = 0.0
+    run = taking(monkeypatch, lambda n: ms * (2 if is_slow(time.perf_counter() - begin) else 1))
+    monkeypatch.setattr(agent, "probe", lambda: 8e-5 if is_slow(time.perf_counter() - begin) else 4e-5)
+    core = agent.Core()
+    core.probes.extend([4e-5] * agent.MIN_PROBES)
+    return run, core
+
+
+def test_samples_on_a_core_that_something_slows_down_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 10 to 30 ms, of which 5 ms are warm-up: what is asked for is taken after it."""
+    run, core = slowing(monkeypatch, lambda now: 0.0105 < now < 0.0305)
+    found = agent.sample(run, 0.02, core)
+    assert found["slowed"] is False
+    assert found["wall_ms"] == [1.0] * len(found["wall_ms"])
+    assert len(found["wall_ms"]) >= agent.MIN_SAMPLES
+
+
+def test_a_slowed_core_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, core = slowing(monkeypatch, lambda now: now < 0.7)
+    found = agent.sample(run, 0.02, core)
+    assert found["slowed"] is False
+    assert found["wall_ms"] == [1.0] * 20
+    assert core.waited == pytest.approx(0.7, abs=0.002)
+
+
+def test_waiting_ends_and_takes_a_share_of_the_time_of_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, core = slowing(monkeypatch, lambda now: True)
+    waits = []
+    for _ in range(20):
+        before = core.waited
+        found = agent.sample(run, 0.02, core)
+        waits.append(core.waited - before)
+        assert found["slowed"] is True
+        assert set(found["wall_ms"]) == {2.0}
+        assert len(found["wall_ms"]) <= 11  # for no longer than on a quick core
+        core.probes.extend([4e-5] * agent.MIN_PROBES)  # so that it does not become the usual speed
+    assert waits[0] == pytest.approx(agent.MOST_WAITING, abs=0.01)
+    others = time.perf_counter() - core.waited
+    assert core.waited == pytest.approx(agent.WAITING_SHARE * others + agent.MOST_WAITING, rel=0.1)
+
+
+def test_a_core_that_stays_slow_is_a_slow_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, core = slowing(monkeypatch, lambda now: True)
+    found = [agent.sample(run, 0.02, core)["slowed"] for _ in range(5 * agent.MIN_PROBES)]
+    assert found[0] is True
+    assert found[-1] is False
+
+
+def test_a_probe_is_of_a_real_clock() -> None:
+    assert 1e-6 < agent.probe() < 0.1
 
 
 def test_error_of_the_median_by_hand() -> None:

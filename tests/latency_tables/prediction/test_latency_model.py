@@ -13,7 +13,7 @@ from dmask_mobile.records.space import SearchSpace, load_space
 from dmask_mobile.supernet.gates import one_hot_gates
 from latency_tables.prediction import latency_model
 from latency_tables.prediction.latency_model import LatencyModel
-from latency_tables.table.rows import NetworkRow
+from latency_tables.table.rows import BlockRow, NetworkRow
 from latency_tables.table.table import LatencyTable
 from tests.latency_tables.factory import OFFSET_MS, SCALE, network_ms, write_table
 
@@ -79,6 +79,25 @@ def test_blocks_that_were_not_measured_are_predicted(tmp_path: Path) -> None:
         assert estimate.num_measured + estimate.num_predicted == sum(b.kind != "skip" for b in child.blocks)
         errors.append(abs(estimate.value / network_ms(child) - 1))
     assert sum(errors) / 30 < 0.05
+
+
+def test_a_block_that_was_only_measured_while_slowed_is_predicted_like_the_others(path: Path) -> None:
+    """It seemed twice as slow as it is; the stem, of which there are too few to predict, is left as it was measured."""
+    table = LatencyTable.read(path)
+    subjects = [row.subject for row in table.rows if isinstance(row, BlockRow)]
+    slowed = [next(s for s in subjects if s[0].kind == kind) for kind in ("inverted_residual", "conv")]
+    rows = [
+        row.model_copy(update={"slowed": True, "wall_ms": (2 * row.wall_ms[0],), "cpu_ms": (2 * row.wall_ms[0],)})
+        if isinstance(row, BlockRow) and row.subject in slowed
+        else row
+        for row in table.rows
+    ]
+    before, model = LatencyModel(table), LatencyModel(LatencyTable(table.head, tuple(rows), "slowed"))
+    block, stem = slowed
+    assert not model.is_measured(*block)
+    assert model.raw_ms(*block) == pytest.approx(before.raw_ms(*block), rel=0.25)
+    assert model.spread_ms([block])[0] > 0
+    assert model.raw_ms(*stem) == 2 * before.raw_ms(*stem)
 
 
 def test_cost_tensors_are_made_once_and_kept(path: Path, tmp_path: Path) -> None:

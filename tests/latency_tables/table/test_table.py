@@ -78,7 +78,7 @@ def test_a_table_of_version_1_goes_on_as_version_4_with_its_digest(tmp_path: Pat
     with TableWriter(path, before.head):
         pass
     after = path.read_text()
-    assert json.loads(after.splitlines()[0]).items() >= {"version": 4, "emulated": True}.items()
+    assert json.loads(after.splitlines()[0]).items() >= {"version": 5, "emulated": True}.items()
     assert '"device_index":1' in after.splitlines()[1]
     assert "functional" not in after
     assert LatencyTable.read(path).digest == before.digest
@@ -104,6 +104,35 @@ def test_golden_table_of_version_3_still_reads_with_its_digest() -> None:
     assert (table.digest, table.head.digest()) == ("6a25c2173472325d", "ef00d1d81bf9f4a3")
     assert (len(table.block_sentinels), table.metrics, table.not_reported) == (1, {}, {})
     assert table.scale == pytest.approx(1.1 / 1.025)
+
+
+def test_golden_table_of_version_4_still_reads_with_its_digest() -> None:
+    """The same table with two measurements of the memory of a network, 2 and 3 MB, and without a counter of energy."""
+    table = LatencyTable.read(Path(__file__).parents[2] / "golden" / "table_v4.jsonl")
+    assert (table.digest, table.head.digest()) == ("95e2f5d5c58013b7", "ef00d1d81bf9f4a3")
+    assert [list(of.values()) for of in table.metrics.values()] == [[2.5e6]]
+    assert table.not_reported == {"energy": "there is no counter of energy"}
+
+
+@pytest.mark.parametrize("slowed", [(False, False, True), (True, True, True)])
+def test_slowed_rounds_count_only_where_there_are_no_others(slowed: tuple[bool, ...]) -> None:
+    """Of a block, a sentinel and a network that is measured again; the last round took three times as long."""
+    (block, in_size), child = blocks_of(SPACE)[0], networks_of(SPACE)[0]
+    rounds = [
+        {"round": number, "at": "now", "cpu_ms": (), "wall_ms": (ms,), "slowed": is_slowed}
+        for number, (ms, is_slowed) in enumerate(zip((2.0, 2.0, 6.0), slowed, strict=True))
+    ]
+    rows = [
+        *(SentinelRow(child=child, elapsed_s=1.0, **each) for each in rounds),
+        *(BlockRow(block=block, in_size=in_size, **each) for each in rounds),
+    ]
+    table = LatencyTable(local_head(), tuple(rows), "t")
+    assert table.rounds_ms([row for row in rows if isinstance(row, BlockRow)]) == (
+        [2.0, 2.0, 6.0] if all(slowed) else [2.0, 2.0]
+    )
+    assert table.blocks[block, in_size].doubtful is all(slowed)
+    assert (table.blocks[block, in_size].noise == 0) is not all(slowed)
+    assert (set(table.drift) == {1.0}) is not all(slowed)
 
 
 def rows_with_drift(factors: list[float], head: TableHead) -> LatencyTable:
