@@ -99,19 +99,12 @@ def imported_weights(given: AnySpace, space: SearchSpace) -> dict[str, Tensor]:
     Raises:
         DmaskError: if the file is absent, damaged or another one, or the widest child is another network.
     """
-    if space.weights is None:
+    path = weights_file(given, space)
+    if path is None:
         return {}
     from dmask_mobile.nets.build import ChildNetwork
     from dmask_mobile.training.checkpoint import load_weights
 
-    again = "restore it, or import the network again: dmask space from"
-    if isinstance(given, SearchSpace):
-        raise DmaskError(f"the weights of '{space.name}' are beside its file", "give the path of that file")
-    path = as_path(given).parent / space.weights.file
-    if not path.is_file():
-        raise DmaskError(f"no file '{path}', which contains the weights of '{space.name}'", again)
-    if hash_path(path) != space.weights.sha256:
-        raise DmaskError(f"'{path}' does not have the checksum in '{given}'", again)
     widest = space.child(space.largest())
     network = ChildNetwork(widest)
     try:
@@ -121,6 +114,27 @@ def imported_weights(given: AnySpace, space: SearchSpace) -> dict[str, Tensor]:
             error.problem, "keep the last option of every list in the space's file: its widest child is the network"
         ) from error
     return network.state_dict()
+
+
+def weights_file(given: AnySpace, space: SearchSpace) -> Path | None:
+    """The file with the weights of a space's widest child; None if the space has no weights.
+
+    The arguments are those of `imported_weights`.
+
+    Raises:
+        DmaskError: if the file is absent or another one.
+    """
+    if space.weights is None:
+        return None
+    again = "restore it, or import the network again: dmask space from"
+    if isinstance(given, SearchSpace):
+        raise DmaskError(f"the weights of '{space.name}' are beside its file", "give the path of that file")
+    path = as_path(given).parent / space.weights.file
+    if not path.is_file():
+        raise DmaskError(f"no file '{path}', which contains the weights of '{space.name}'", again)
+    if hash_path(path) != space.weights.sha256:
+        raise DmaskError(f"'{path}' does not have the checksum in '{given}'", again)
+    return path
 
 
 def original_network(folder: RunFolder) -> ChildNetwork:

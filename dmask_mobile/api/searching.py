@@ -217,7 +217,7 @@ def _prepared_search(
         model = models[name]
         with custom_code(name, "on") if model in costs else nullcontext():
             cost = model.on(space)
-            held.append(Budget(cost, _in_units(limit, cost)))
+            held.append(Budget(cost, in_units(limit, cost)))
     check_budgets(held)
     custom = {cost.name for cost in costs}
     record = new_record(images, data_options or DataOptions()).model_copy(
@@ -255,7 +255,7 @@ def default_settings(space: SearchSpace, method: SearchMethod | None = None) -> 
     return SearchSettings.model_validate({"method": method, **gentle})
 
 
-def _in_units(limit: float, cost: SpaceCost) -> float:
+def in_units(limit: float, cost: SpaceCost) -> float:
     """A limit in the cost's unit.
 
     Raises:

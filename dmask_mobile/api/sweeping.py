@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from dmask_mobile.api.arguments import AnyPath, AnyPaths, AnySpace, as_path, as_space, check_limits
+from dmask_mobile.api.importing import weights_file
+from dmask_mobile.api.searching import in_units
 from dmask_mobile.cost_names import cost_model, load_cost, named_tables
 from dmask_mobile.errors import DmaskError, shown
 from dmask_mobile.files import locked, read_bytes
 from dmask_mobile.progress import Progress, silent
+from dmask_mobile.quantities import Times
 from dmask_mobile.records.base import describe_validation_error
 from dmask_mobile.records.data import DataOptions
 from dmask_mobile.records.setting_names import EngineName
@@ -24,12 +27,13 @@ from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.sweep import Options, SweepDesign
 
 if TYPE_CHECKING:
-    from dmask_mobile.costs.model import CostModel
+    from dmask_mobile.costs.model import CostModel, SpaceCost
     from dmask_mobile.records.artifact import Precision
     from dmask_mobile.records.sweep import SweepRecord
 
 Given = Mapping[str, str | float | bool]
 MAX_RUNS = 1000  # of a sweep; each takes minutes to hours
+FINE_TUNING: Given = {"init": "supernet", "recipe": "finetune"}  # of trainings, if the space has weights
 
 
 def sweep(
@@ -58,10 +62,13 @@ def sweep(
     tried once more, and then listed in ``failed`` of the record.
 
     Args:
-        space: the space, the name of a shipped space, or a file; its number of classes becomes that of the data.
+        space: the space, the name of a shipped space, or a file; its number of classes becomes that of the data. With
+            the weights of a given network, every search starts from them, and every training fine-tunes the child
+            (``init=supernet``, ``recipe=finetune``), unless ``train_options`` say otherwise.
         data: the text for the data, see `dmask_mobile.data.registry.open_source`; it cannot be an object, because other
             processes read it.
-        budgets: the names of costs and the limits of each, in ms, macs, params or bytes.
+        budgets: the names of costs and the limits of each, in ms, macs, params or bytes, or as `Times` the cost of the
+            space's widest child.
         folder: the sweep's folder.
         seeds: the number of seeds; they are 0, 1, 2 and so on. A sweep has at most 1,000 runs.
         tables: the latency tables that latency budgets need.
@@ -98,16 +105,18 @@ def sweep(
     if engine not in ENGINES:
         raise DmaskError(f"no engine '{shown(engine)}'", f"choose one of {', '.join(ENGINES)}")
     reading = data_options or DataOptions()
-    design = _design(
-        as_space(space), data, budgets, seeds, tables, cost, precision, reading, search_options, train_options
-    )
+    given, space = space, as_space(space)
+    weights = weights_file(given, space)
+    if weights is not None:
+        train_options = {**FINE_TUNING, **train_options}
+    design = _design(space, data, budgets, seeds, tables, cost, precision, reading, search_options, train_options)
     costs = [load_cost(cost)] if cost else []
     find = functools.partial(cost_model, tables=tables, costs=costs, emulated=emulated, precision=precision)
-    units = _check_reach(design, {name: find(name) for name in budgets}, costs)
+    design, units = _in_reach(design, budgets, {name: find(name) for name in budgets}, costs)
     place = SweepFolder(as_path(folder).absolute())  # Ray's workers may have another working folder
     place.path.mkdir(parents=True, exist_ok=True)
     with locked(place.path, "dmask sweep"):
-        place.begin(design, named_tables(tables))
+        place.begin(design, named_tables(tables), space, weights)
         if not allow_drift and not all(is_searched(place.run_path(run)) for run in planned_runs(design)):
             for name in budgets:
                 find(name, check=True)
@@ -185,8 +194,13 @@ def _digest_of_table(path: Path) -> str:
         raise DmaskError(f"no file '{path}'", "give a latency table made with 'dmask profile'") from None
 
 
-def _check_reach(design: SweepDesign, models: Mapping[str, CostModel], custom: Sequence[CostModel]) -> dict[str, str]:
-    """The unit of each cost.
+def _in_reach(
+    design: SweepDesign,
+    budgets: Mapping[str, Sequence[float]],
+    models: Mapping[str, CostModel],
+    custom: Sequence[CostModel],
+) -> tuple[SweepDesign, dict[str, str]]:
+    """The design with all limits in units of their costs, and these units.
 
     Raises:
         DmaskError: for a budget that no child of the space can meet, or that every child meets.
@@ -194,10 +208,16 @@ def _check_reach(design: SweepDesign, models: Mapping[str, CostModel], custom: S
     from dmask_mobile.costs.guard import custom_code
     from dmask_mobile.search.budgets import Budget, check_budgets
 
-    units = {}
+    limits, units = {}, {}
     for name, model in models.items():
         with custom_code(name, "on") if model in custom else nullcontext():
             cost = model.on(design.space)
-        check_budgets([Budget(cost, limit) for limit in design.budgets[name]])
+            limits[name] = tuple(_in_units(limit, cost) for limit in budgets[name])
+        check_budgets([Budget(cost, limit) for limit in limits[name]])
         units[name] = cost.unit
-    return units
+    return design.model_copy(update={"budgets": limits}), units
+
+
+def _in_units(limit: float, cost: SpaceCost) -> float:
+    """A limit in the cost's unit; that of a share has six digits, because it becomes a part of a folder's name."""
+    return float(f"{in_units(limit, cost):.6g}") if isinstance(limit, Times) else float(limit)

@@ -46,10 +46,6 @@ def parse_budget_values(texts: Iterable[str]) -> dict[str, tuple[float, ...]]:
         if name in budgets:
             raise DmaskError(f"'{shown(name)}' is given twice", f"give all its values at once: {shown(name)}=A,B,C")
         budgets[name] = tuple(parse_budget(f"{name}={value}")[1] for value in values.split(","))
-        if any(isinstance(limit, Times) for limit in budgets[name]):
-            raise DmaskError(
-                f"a sweep takes budgets in their unit, got '{shown(text)}'", "see 'dmask space count' for the range"
-            )
     return budgets
 
 

@@ -39,7 +39,7 @@ def sweep(
         list[str],
         typer.Option(
             help="latency=4ms,6ms,8ms: the values of one budget, named as for 'dmask search'. Repeat it for other"
-            " costs: every combination is run."
+            " costs: every combination is run. latency=0.35x,0.5x: shares of what the widest network takes."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The sweep's folder.")],
@@ -87,10 +87,10 @@ def sweep(
     for_train = _options(train_option or [], epochs=train_epochs, batch_size=batch_size)
     _check("search", ["SPACE", "--data=DATA", "--budget=BUDGET", "--output=RUN"], for_search)
     _check("train", ["RUN"], for_train)
-    found, limits = api.load_space(space), parse_budget_values(budgets)
+    limits = parse_budget_values(budgets)
     with ShownProgress() as progress:
         record = api.sweep(
-            found,
+            space,
             data,
             limits,
             output,

@@ -12,6 +12,7 @@ from dmask_mobile.errors import DmaskError
 from dmask_mobile.quantities import TABLE_UNITS
 from dmask_mobile.records.base import remove_stale_temporaries, temporary_beside
 from dmask_mobile.records.data import GIB, DataOptions
+from dmask_mobile.records.space import SearchSpace
 from dmask_mobile.records.sweep import Options, SweepDesign
 from dmask_mobile.training.restoring import first_difference
 
@@ -51,8 +52,16 @@ class SweepFolder:
         """The sweep's own copy of a latency table."""
         return self.tables_path / f"{name}.jsonl"
 
-    def begin(self, design: SweepDesign, tables: Mapping[str, Path]) -> None:
-        """Creates the folder of ``design``, or checks that it belongs to ``design``; copies the space and the tables.
+    def begin(
+        self, design: SweepDesign, tables: Mapping[str, Path], space: SearchSpace, weights: Path | None = None
+    ) -> None:
+        """Creates the folder of ``design``, or checks that it belongs to ``design``; copies what the runs start from.
+
+        Args:
+            design: the plan.
+            tables: the latency tables by name.
+            space: the space as it was given; its classes are those of its weights.
+            weights: the file of its weights, if it has any.
 
         Raises:
             DmaskError: for a folder with other content, or a sweep with other settings, naming the first difference.
@@ -68,11 +77,14 @@ class SweepFolder:
             raise DmaskError(f"'{self.path}' is not a sweep and contains '{others[0]}'", "choose a new folder with -o")
         else:
             design.write(self.design_path)
-        design.space.write(self.space_path)
+        space.write(self.space_path)
         self.tables_path.mkdir(exist_ok=True)
-        for name, table in tables.items():
-            with temporary_beside(self.table_path(name)) as temporary:
-                temporary.write_bytes(table.read_bytes())
+        copies = {self.table_path(name): table for name, table in tables.items()}
+        if weights is not None:
+            copies[self.path / weights.name] = weights
+        for copy, original in copies.items():
+            with temporary_beside(copy) as temporary:
+                temporary.write_bytes(original.read_bytes())
 
 
 def planned_runs(design: SweepDesign) -> tuple[PlannedRun, ...]:

@@ -8,8 +8,10 @@ other programs may write there too:
 
     {"do": "describe"}                                {"device": ..., "system": ..., "runtime_version": ...}
     {"do": "survey"}                                  {"device": ..., "python": ..., "versions": {...}, "lacks": {...}}
-    {"do": "load", "key": "a", "model": BASE64}       {}
-    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...], "loops": 1, "slowed": false}
+    {"do": "load", "key": "a", "model": BASE64,
+     "quick_s": 4e-5}                                 {}
+    {"do": "sample", "key": "a", "seconds": 0.02}     {"wall_ms": [...], "cpu_ms": [...], "loops": 1, "slowed": false,
+                                                       "quick_s": 4e-5}
     {"do": "output", "key": "a"}                      {"output": [...]}
     {"do": "shares", "key": "a"}                      {"shares": {"ios16.conv": 0.7, ...}}
     {"do": "unload", "key": "a"}                      {}
@@ -56,8 +58,9 @@ STEADY = 0.05
 MIN_WARM_UP_SECONDS = 0.005  # six runs of a small model are over before the core has left its sleep
 PROBE = range(1500)  # additions of a probe, about 40 microseconds
 SLOWED = 1.25  # times the quick probes, which are this quantile of the last ones
-QUICK, PROBES, MIN_PROBES = 0.2, 300, 10
+QUICK, PROBES, MIN_PROBES, REMEMBERED = 0.2, 300, 10, 60
 MOST_WAITING, WAITING_SHARE = 2.0, 0.5  # seconds, and a share of the time of everything else
+WORTH_WAITING = 0.03  # seconds of samples; a block is sampled for less, but in several rounds
 GRACE_SECONDS = 5  # to end in order once stdin has ended
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-silicon"),
@@ -384,18 +387,24 @@ class Core:
 
     def __init__(self):
         self.probes = collections.deque(maxlen=PROBES)  # type: collections.deque[float]
-        self.limit = float("inf")  # of a quick probe
+        self.quick = 0.0  # seconds of a quick probe; 0: not known yet
         self.began, self.waited = time.perf_counter(), 0.0
 
-    def note(self):
-        """Takes a probe for the comparison; one for each request, so that they lie far enough apart."""
+    def note(self, quick=0.0):
+        """Takes a probe for the comparison; one for each request, so that they lie far enough apart.
+
+        Args:
+            quick: the seconds of a quick probe of an earlier process on this core; 0 if there was none.
+        """
+        if quick and not self.probes:
+            self.probes.extend([quick] * REMEMBERED)
         self.probes.append(probe())
         if len(self.probes) >= MIN_PROBES:
-            self.limit = SLOWED * sorted(self.probes)[int(QUICK * len(self.probes))]
+            self.quick = sorted(self.probes)[int(QUICK * len(self.probes))]
 
     def is_slowed(self):
         """Whether it is slower now than usual."""
-        return probe() > self.limit
+        return self.quick > 0 and probe() > SLOWED * self.quick
 
     def wait(self, run):
         """Whether the core is quick, after waiting for it; runs a model meanwhile, so that the core does not sleep.
@@ -432,7 +441,7 @@ def sample(run, seconds, core):
     during which the core was slowed down are left out; where too few others remain, all are returned as ``slowed``.
     """
     core.note()
-    was_quick = core.wait(run)
+    was_quick = core.wait(run) if seconds >= WORTH_WAITING else not core.is_slowed()
     warm_up(run, seconds)
     loops = calibrate(run, min(LOOP_SECONDS, seconds / MIN_SAMPLES))
     taken, quick = [], []  # type: list[tuple[float, float]], list[tuple[float, float]]
@@ -452,7 +461,7 @@ def sample(run, seconds, core):
     enough = len(quick) >= MIN_SAMPLES
     kept = quick if enough else taken
     wall_ms, cpu_ms = [wall for wall, _ in kept], [cpu for _, cpu in kept]
-    return {"wall_ms": wall_ms, "cpu_ms": cpu_ms, "loops": loops, "slowed": not enough}
+    return {"wall_ms": wall_ms, "cpu_ms": cpu_ms, "loops": loops, "slowed": not enough, "quick_s": core.quick}
 
 
 def timed(run, loops):
@@ -642,7 +651,7 @@ class Agent:
         if do == "load":
             self.paths[key] = self.put(base64.b64decode(request["model"]))
             self.models[key] = OPENERS[self.runtime](self.paths[key], self.threads, self.delegate)
-            self.core.note()
+            self.core.note(request.get("quick_s", 0.0))
         elif do == "unload":
             self.models.pop(key, None)
             self.remove(self.paths.pop(key, None))

@@ -225,3 +225,27 @@ def test_weights_that_are_not_those_of_the_space(change: dict[str, object], mess
 def test_a_space_object_does_not_say_where_its_weights_lie(folder: Path) -> None:
     with pytest.raises(dm.DmaskError, match="the weights of 'net' are beside its file"):
         dm.search(dm.load_space(folder / "net.yaml"), "glyphs", {"macs": 1e5}, folder / "none")
+
+
+@pytest.mark.slow
+def test_a_sweep_starts_from_the_weights(folder: Path) -> None:
+    """Five classes in the weights, three in the data: the runs get new classifiers and are fine-tuned."""
+    data, place = f"folder:{folder / 'photos'}", folder / "sweep"
+    budgets = {"macs": (dm.Times(0.5), dm.Times(0.7))}
+    record = dm.sweep(folder / "five.yaml", data, budgets, place, train_options={"epochs": 1, "batch_size": 16})
+    assert record.failed == ()
+    widest = dm.cost_model("macs").on(dm.load_space(folder / "five.yaml").with_classes(3))
+    limits = [share * widest.cost(widest.space.largest()) for share in (0.5, 0.7)]
+    assert [point.budgets["macs"] for point in record.points] == pytest.approx(limits, rel=1e-5)
+    assert (place / "five.safetensors").read_bytes() == (folder / "five.safetensors").read_bytes()
+    for point in record.points:
+        run = RunFolder(place / point.run).record()
+        assert run.search_settings["method"] == "sensitivity"
+        assert run.train_settings["init"] == "supernet"
+        assert run.train_settings["learning_rate"] == 0.02  # the recipe finetune's
+        assert point.costs["macs"] <= point.budgets["macs"]
+    (folder / "moved").mkdir()
+    (folder / "moved" / "five.yaml").write_bytes((folder / "five.yaml").read_bytes())
+    with pytest.raises(dm.DmaskError, match=r"no file '.*five\.safetensors', which contains the weights"):
+        dm.sweep(folder / "moved" / "five.yaml", data, budgets, folder / "other")
+    assert not (folder / "other").exists()

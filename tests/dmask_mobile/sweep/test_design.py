@@ -49,16 +49,18 @@ def test_runs_are_commands_of_ours(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_begun_folder_holds_the_design_the_space_and_the_tables(tmp_path: Path) -> None:
-    table = tmp_path / "pixel.jsonl"
+def test_a_begun_folder_holds_the_design_the_space_its_weights_and_the_tables(tmp_path: Path) -> None:
+    table, weights = tmp_path / "pixel.jsonl", tmp_path / "net.safetensors"
     table.write_text("rows")
+    weights.write_bytes(b"tensors")
     design = DESIGN.model_copy(update={"tables": {"pixel": hashlib.sha256(b"rows").hexdigest()}})
     folder = SweepFolder(tmp_path / "sweep")
     folder.path.mkdir()
     for _ in range(2):  # the second time it goes on
-        folder.begin(design, {"pixel": table})
+        folder.begin(design, {"pixel": table}, design.space.with_classes(7), weights)
     assert SweepDesign.read(folder.design_path) == design
-    assert SearchSpace.read(folder.space_path) == design.space
+    assert SearchSpace.read(folder.space_path) == design.space.with_classes(7)  # those of the weights
+    assert (folder.path / "net.safetensors").read_bytes() == b"tensors"
     assert folder.table_path("pixel").read_text() == "rows"
 
 
@@ -73,15 +75,15 @@ def test_a_begun_folder_holds_the_design_the_space_and_the_tables(tmp_path: Path
 )
 def test_other_settings_are_refused_by_name(update: dict[str, object], message: str, tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
-    folder.begin(DESIGN, {})
+    folder.begin(DESIGN, {}, DESIGN.space)
     with pytest.raises(
         DmaskError, match=f"is a sweep with other settings: {message}; use the settings with which it was started"
     ):
-        folder.begin(DESIGN.model_copy(update=update), {})
+        folder.begin(DESIGN.model_copy(update=update), {}, DESIGN.space)
 
 
 def test_a_folder_with_other_content_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(DmaskError, match=r"is not a sweep and contains 'photo\.jpg'; choose a new folder with -o"):
-        SweepFolder(tmp_path).begin(DESIGN, {})
+        SweepFolder(tmp_path).begin(DESIGN, {}, DESIGN.space)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
