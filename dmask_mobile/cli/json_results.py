@@ -107,7 +107,8 @@ class TableFacts(TypedDict):
     """Printed by ``table show``, ``table check`` and ``table merge`` with `TableHead`.
 
     ``error`` and ``relative_spread``: for networks that were left out of the fit, as shares; null if unknown.
-    ``noise``: the noise between rounds, as a share. ``quantile``: of a round's runs, counts as the time of the round.
+    ``noise``: the noise between rounds, as a share. ``disturbed_share``: of the rounds, during which other programs or
+    virtual machines used the core. ``quantile``: of a round's runs, counts as the time of the round.
     ``device_scale``: how slow the device was at its last check; 1 if it was as when the table was made.
     ``failures``: blocks that could not be measured, and the reasons. ``metrics``: by name, memory and energy.
     """
@@ -116,6 +117,7 @@ class TableFacts(TypedDict):
     num_networks: int
     relative_spread: float | None
     noise: float
+    disturbed_share: float
     error: float | None
     quantile: float
     device_scale: float

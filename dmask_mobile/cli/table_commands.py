@@ -245,6 +245,7 @@ def table_facts(table: LatencyTable) -> TableFacts:
         num_networks=len(table.networks),
         relative_spread=known(fitted and fitted.spread),
         noise=table.noise(),
+        disturbed_share=table.disturbed_share,
         error=known(fitted and fitted.error),
         quantile=table.quantile,
         device_scale=table.scale,

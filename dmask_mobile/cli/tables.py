@@ -128,6 +128,7 @@ def _quality(table: LatencyTable) -> Iterator[tuple[str, str]]:
         if table.scale != 1:
             yield "the device at its last check", device_now(table.scale - 1)
         yield "time of a round", f"{QUANTILE_NAMES[table.quantile]} of its runs that nothing interrupted"
+        yield "disturbed rounds", f"{table.disturbed_share:.0%}"
         yield "noise between rounds", f"{table.noise():.1%}"
         yield "drift while measuring", f"{table.drift.min() - 1:+.1%} to {table.drift.max() - 1:+.1%}"
 

@@ -37,6 +37,7 @@ from latency_tables.table.table import LatencyTable
 logger = logging.getLogger(f"dmask_mobile.{__name__}")
 
 NETWORKS_DONE_AT = 0.8  # of the way: whole networks are spread over so much of it
+BUSY_SHARE = 0.3  # of disturbed rounds, beyond which the command says so
 NETWORKS_SHARE, CONVERTING_SHARE = (
     0.3,
     0.5,
@@ -231,11 +232,16 @@ def error_of(model: LatencyModel) -> float:
 
 
 def stability(table: LatencyTable) -> str | None:
-    """A warning when the rounds of whole networks disagree by more than 10%."""
-    noise = table.noise()
-    if noise <= UNSTABLE_NOISE:
-        return None
-    return f"unstable: spread {noise:.0%}; close other programs or use --rounds 8"
+    """A warning when the rounds of whole networks disagree by more than 10%, or many rounds were disturbed."""
+    noise, disturbed = table.noise(), table.disturbed_share
+    if noise > UNSTABLE_NOISE:
+        return f"unstable: spread {noise:.0%}; close other programs or use --rounds 8"
+    if disturbed > BUSY_SHARE:
+        return (
+            f"busy: other programs or virtual machines disturbed {disturbed:.0%} of the rounds; close them, or give"
+            " more --minutes"
+        )
+    return None
 
 
 def describe_failures(table: LatencyTable) -> Iterable[str]:

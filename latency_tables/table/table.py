@@ -310,6 +310,12 @@ class LatencyTable:
         ratios = [summarize(ms).typical_ms / self.references[child].typical_ms for child, ms in taken.items()]
         return float(np.median(ratios)) if ratios else 1.0
 
+    @cached_property
+    def disturbed_share(self) -> float:
+        """The share of the rounds during which other programs or virtual machines used the core all the time."""
+        rounds = [time.interrupted for row, time in zip(self.rows, self._times, strict=True) if isinstance(row, Row)]
+        return float(np.mean(rounds)) if rounds else 0.0
+
     def noise(self) -> float:
         """The median relative noise of the whole networks between rounds."""
         noises = sorted(summary.noise for summary in self.networks.values())

@@ -299,6 +299,19 @@ def test_a_noisy_machine_is_reported(table: LatencyTable) -> None:
     assert stability(LatencyTable(table.head, tuple(rows[:1]), "quiet")) is None
 
 
+def test_a_busy_machine_is_reported(table: LatencyTable) -> None:
+    rows = [
+        NetworkRow(child=NETWORKS[0], round=round_, at="now", wall_ms=(1.0,), cpu_ms=(), slowed=round_ < 2)
+        for round_ in range(5)
+    ]
+    busy = LatencyTable(table.head, tuple(rows), "busy")
+    assert busy.disturbed_share == 0.4
+    assert stability(busy) == (
+        "busy: other programs or virtual machines disturbed 40% of the rounds; close them, or give more --minutes"
+    )
+    assert stability(LatencyTable(table.head, tuple(rows[2:]), "quiet")) is None
+
+
 def test_measuring_leaves_this_process_on_all_its_cores() -> None:
     before = os.sched_getaffinity(0)
     with LocalDevice().open(OnnxRuntime(), 1, "cpu") as session:
