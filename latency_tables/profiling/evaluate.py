@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,12 +25,14 @@ from latency_tables.profiling.profile import check_cool
 from latency_tables.profiling.retaking import Retaking
 from latency_tables.profiling.setup import Setup, setup_of
 from latency_tables.profiling.table_probe import SECONDS_PER_NETWORK, named_models, sentinel_models
+from latency_tables.table.statistics import RoundTime
 from latency_tables.table.table import LatencyTable
 
 PASSES = 4  # an even number: see `repeatability`
 BATCH_CHILDREN = 25  # loaded at once
 METRIC_CHILDREN = 20  # whose memory and energy are measured
 BETWEEN_SENTINELS = 5  # children
+TAKEN_AGAIN = 2  # a disturbed round
 MAX_REPEATABILITY = 0.05  # of a machine on which an error can be measured
 MAX_INTERRUPTED = 0.5  # of the rounds
 
@@ -171,12 +174,17 @@ def _passes(table: LatencyTable, setup: Setup, models: Mapping[str, bytes], prog
 def _measure_batch(
     table: LatencyTable, setup: Setup, models: Mapping[str, bytes], sentinels: Mapping[str, bytes]
 ) -> Iterator[tuple[str, Pass]]:
-    """One round of each model; its drift is interpolated between rounds of the sentinels."""
-    references, retaking, found = list(table.references), Retaking(), []
-    places, drifts = [], []
+    """One round of each model; its drift is interpolated between rounds of the sentinels.
+
+    A disturbed round is taken again after the others, at most twice.
+    """
+    references, retaking = list(table.references), Retaking()
+    found: dict[str, tuple[int, RoundTime]] = {}
+    visits: list[tuple[int, dict[ChildSpec, RoundTime]]] = []
+    waiting, tries = deque(models), Counter[str]()
     with stop_signals(), setup.devices[0].open(*setup.how_to_run) as session:
 
-        def time_of(key: str) -> tuple[float, bool]:
+        def time_of(key: str) -> RoundTime:
             samples = retaking.sample(lambda: session.sample(key, SECONDS_PER_NETWORK))
             check_cool(samples)
             check_stopped("measuring")
@@ -185,12 +193,19 @@ def _measure_batch(
         for key, model in {**models, **sentinels}.items():
             session.load(key, model)
             check_stopped("measuring")
-        for place, key in enumerate([*models, ""]):
-            if place % BETWEEN_SENTINELS == 0 or not key:
-                now = {child: [time_of(name)[0]] for child, name in zip(references, sentinels, strict=True)}
-                places.append(place)
-                drifts.append(table.drift_of(now))
-            if key:
-                found.append((key, place, *time_of(key)))
-    for key, place, ms, interrupted in found:
-        yield key, Pass(ms, float(np.interp(place + 0.5, places, drifts)), interrupted)
+        for place in itertools.count():
+            if place % BETWEEN_SENTINELS == 0 or not waiting:
+                visits.append((place, {c: time_of(name) for c, name in zip(references, sentinels, strict=True)}))
+            if not waiting:
+                break
+            key = waiting.popleft()
+            found[key] = place, time_of(key)
+            tries[key] += 1
+            if found[key][1].interrupted and tries[key] <= TAKEN_AGAIN:
+                waiting.append(key)
+    steady = [(place, {c: time for c, time in times.items() if not time.interrupted}) for place, times in visits]
+    steady = [visit for visit in steady if visit[1]] or visits
+    drifts = [table.drift_of({child: [time.ms] for child, time in times.items()}) for _, times in steady]
+    places = [place for place, _ in steady]
+    for key, (place, time) in found.items():
+        yield key, Pass(time.ms, float(np.interp(place + 0.5, places, drifts)), time.interrupted)

@@ -66,13 +66,20 @@ class SimulatedDevice:
         of_blocks: how slow blocks are.
         interrupted: the share of runs that wait twice as long as they compute for other programs.
         noise: of single runs.
+        neighbour: whether another virtual machine works on the same core after so many samples. Blocks then take 1.5
+            times as long, networks 1.3 times, and the agent says so.
     """
 
     def __init__(
-        self, of_networks: Speed = steady, of_blocks: Speed = steady, interrupted: float = 0.0, noise: float = NOISE
+        self,
+        of_networks: Speed = steady,
+        of_blocks: Speed = steady,
+        interrupted: float = 0.0,
+        noise: float = NOISE,
+        neighbour: Callable[[int], bool] = lambda taken: False,
     ) -> None:
         self.of_networks, self.of_blocks = of_networks, of_blocks
-        self.interrupted, self.noise = interrupted, noise
+        self.interrupted, self.noise, self.neighbour = interrupted, noise, neighbour
         self.random = np.random.default_rng(0)
         self.taken = 0
         self.networks: dict[str, float] = {}
@@ -101,9 +108,11 @@ class SimulatedDevice:
         self.taken += 1
         block = BLOCKS.get(key)
         ms = self.of_networks(self.taken) * self.networks[key] if block is None else self.of_blocks(self.taken) * block
+        slowed = self.neighbour(self.taken)
+        ms *= 1.0 if not slowed else 1.3 if block is None else 1.5
         cpu = ms * (1 + self.noise * self.random.standard_normal(15))
         wall = np.where(self.random.random(15) < self.interrupted, 3.0, 1.0) * cpu
-        return Samples(tuple(wall.tolist()), tuple(cpu.tolist()))
+        return Samples(tuple(wall.tolist()), tuple(cpu.tolist()), slowed=slowed)
 
 
 def setup(device: SimulatedDevice) -> Setup:
@@ -169,6 +178,25 @@ def judged(device: SimulatedDevice, path: Path, monkeypatch: pytest.MonkeyPatch)
     for module in (evaluate_module, table_probe):
         monkeypatch.setattr(module, "setup_of", lambda table, at=None: setup(device))
     return evaluate(table, children)
+
+
+def sometimes(taken: int) -> bool:
+    """For 7 of 17 samples, one after the other."""
+    return taken % 17 < 7
+
+
+def test_another_virtual_machine_on_the_core(
+    steady_error: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the table nor the children that judge it contain what was slowed."""
+    path = tmp_path / "t.jsonl"
+    table = profiled(SimulatedDevice(neighbour=sometimes), path)
+    assert 0.3 < table.disturbed_share < 0.5
+    assert error_of(table, 1.0) < max(1.3 * steady_error, NOISE)
+    found = judged(SimulatedDevice(neighbour=sometimes), path, monkeypatch)
+    assert abs(found.drift) < NOISE
+    assert found.mape < NOISE
+    assert found.repeatability_mape < NOISE
 
 
 def test_a_device_that_changed_after_it_was_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
