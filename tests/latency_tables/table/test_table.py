@@ -66,7 +66,7 @@ def test_a_row_that_means_nothing_is_named(line: dict[str, object], message: str
         LatencyTable.read(garbled)
 
 
-def test_a_table_of_version_1_goes_on_as_version_4_with_its_digest(tmp_path: Path) -> None:
+def test_a_table_of_version_1_goes_on_as_version_5_with_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     lines = (Path(__file__).parents[2] / "golden" / "table_v1.jsonl").read_text().splitlines()
     head = json.loads(lines[0]) | {"functional": True}
@@ -116,7 +116,7 @@ def test_golden_table_of_version_4_still_reads_with_its_digest() -> None:
 
 @pytest.mark.parametrize("slowed", [(False, False, True), (True, True, True)])
 def test_slowed_rounds_count_only_where_there_are_no_others(slowed: tuple[bool, ...]) -> None:
-    """Of a block, a sentinel and a network that is measured again; the last round took three times as long."""
+    """Of a block and of a sentinel; the last round took three times as long."""
     (block, in_size), child = blocks_of(SPACE)[0], networks_of(SPACE)[0]
     rounds = [
         {"round": number, "at": "now", "cpu_ms": (), "wall_ms": (ms,), "slowed": is_slowed}
