@@ -203,7 +203,8 @@ def _in_reach(
     """The design with all limits in units of their costs, and these units.
 
     Raises:
-        DmaskError: for a budget that no child of the space can meet, or that every child meets.
+        DmaskError: for a budget that no child of the space can meet, or that every child meets, and for a share that is
+            the same limit as another.
     """
     from dmask_mobile.costs.guard import custom_code
     from dmask_mobile.search.budgets import Budget, check_budgets
@@ -215,7 +216,10 @@ def _in_reach(
             limits[name] = tuple(_in_units(limit, cost) for limit in budgets[name])
         check_budgets([Budget(cost, limit) for limit in limits[name]])
         units[name] = cost.unit
-    return design.model_copy(update={"budgets": limits}), units
+    try:
+        return SweepDesign.model_validate({**design.model_dump(), "budgets": limits}), units
+    except ValidationError as error:
+        raise DmaskError(f"a sweep's settings: {describe_validation_error(error)}") from error
 
 
 def _in_units(limit: float, cost: SpaceCost) -> float:

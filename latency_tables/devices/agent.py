@@ -18,7 +18,7 @@ other programs may write there too:
     {"do": "meter", "metric": "memory",
      "model": BASE64, "warm_up": BASE64}              {"value": ...}
 
-``slowed`` and ``quick_s`` are explained at `sample` and `Core`. A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
+A model is the content of its file; one of several files is a zip of them. An error that the runtime reports is
 answered with ``{"error": "...", "cause": "..."}``; the cause is a word where no model is to blame: one of `TROUBLES`,
 why nothing can run at all (``cores``, ``macos``, ``package``), or ``meter``: this machine does not report the metric.
 ``meter`` needs a process that has loaded no other model. Requests also have a ``limit`` in seconds: soon after

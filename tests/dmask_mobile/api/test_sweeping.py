@@ -101,6 +101,7 @@ def test_the_classes_are_those_of_the_data(tmp_path: Path, started: list[str]) -
         ({"budgets": {"macs": ()}}, r"budgets\.macs: .* at least 1 item"),
         ({"budgets": {}}, "budgets: .* at least 1 item"),
         ({"budgets": {"macs": (2e5, 2e5)}}, "'macs' must contain each value only once"),
+        ({"budgets": {"macs": (api.Times(0.5), api.Times(0.5000000001))}}, "'macs' must contain each value only once"),
         ({"budgets": {"latency": (1.0,)}}, "a latency budget needs a latency table"),
         ({"budgets": {"latency": (1.0,)}, "tables": "no.jsonl"}, r"no file 'no\.jsonl'"),
         ({"seeds": 0}, "seeds must be an integer of at least 1, got 0"),
